@@ -1,0 +1,143 @@
+"""The client of one or several loader services: asks for tickets, asks again, puts the answers in order.
+
+    with LoaderClient("tcp://127.0.0.1:5555") as loader:
+        stream = loader.stream(StreamSpec(split="train", seed=0, crop=224), batch_size=128)
+        for batch in stream.batches(epochs=range(90)):
+            ...  # batch.images: uint8 128 x 224 x 224 x 3
+
+One thread, no torch. Nothing runs here while the caller computes: what was asked for arrives in ZeroMQ's own thread,
+and the next tickets leave when the caller comes back for a batch.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import zmq
+
+from common import wire
+from common.errors import LoaderRefused, LoaderTimeout, WireError
+from common.host import Host
+from common.spec import StreamSpec
+from common.stream import Stream
+
+log = logging.getLogger(__name__)
+
+PING_S = 1.0  # how often a host that owes an answer is asked whether it is there
+
+
+class LoaderClient:
+    """A client of the services at `endpoints`, which serve the same data set.
+
+    timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout
+    """
+
+    def __init__(self, endpoints: str | Sequence[str], *, timeout_s: float = 60.0) -> None:
+        names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+        if not names:
+            raise LoaderRefused("no loader endpoint was given")
+        self.timeout_s = timeout_s
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._hosts: list[Host] = []
+        self._streams: list[Stream] = []
+        try:
+            self._hosts = [Host(self._context, name) for name in names]
+        except LoaderRefused:
+            self.close()
+            raise
+
+    def stream(self, spec: StreamSpec, batch_size: int) -> Stream:
+        """Open a stream of batches of up to `batch_size` pictures.
+
+        Raises LoaderRefused where a service says no, LoaderTimeout where none answers.
+        """
+        stream = Stream(self.wait, self.hear, self._hosts, spec, batch_size, request=len(self._streams))
+        self._streams.append(stream)
+        stream.open()
+        return stream
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+        for host in self._hosts:
+            host.socket.close(linger=200)  # time for a BYE to leave
+        self._context.term()
+
+    def __enter__(self) -> "LoaderClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait(self, awaited: str, started: float) -> None:
+        """Hear the services once, for up to PING_S; ping those that are silent; raise LoaderTimeout when all are."""
+        poller = zmq.Poller()
+        for host in self._hosts:
+            # One that could not be reached wakes us when the connection is there.
+            poller.register(host.socket, zmq.POLLIN if host.reachable else zmq.POLLIN | zmq.POLLOUT)
+        poller.poll(int(PING_S * 1000))
+        self.hear()
+        now = time.monotonic()
+        for host in self._hosts:
+            if now - max(host.heard, host.pinged) > PING_S:
+                host.pinged = now
+                if not host.send(wire.Ping()):
+                    self._reopen_streams(host)
+        silent_s = now - max(started, *(host.heard for host in self._hosts))
+        if silent_s > self.timeout_s:
+            names = ", ".join(host.endpoint for host in self._hosts)
+            raise LoaderTimeout(
+                f"no word from {names} for {silent_s:.0f} s while waiting for {awaited};"
+                " is alexnet-loader running there? (--loader-timeout changes how long is waited)"
+            )
+
+    def hear(self) -> None:
+        """Take in everything that has arrived."""
+        for host in self._hosts:
+            while True:
+                try:
+                    frames = host.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                except zmq.Again:
+                    break
+                host.heard = time.monotonic()
+                self._take_in(host, frames)
+
+    def _take_in(self, host: Host, frames: list[zmq.Frame]) -> None:
+        try:
+            message = wire.decode(frames[0].bytes, len(frames) - 1)
+            if isinstance(message, wire.Pong):
+                self._recognise(host, message.instance)
+            elif isinstance(message, wire.Welcome):
+                if message.request < len(self._streams):
+                    self._recognise(host, message.instance)
+                    self._streams[message.request].welcome(host, message, frames[1].buffer)
+            elif isinstance(message, wire.BatchReply):
+                for stream in self._named(message.stream):
+                    stream.batch_arrived(host, message, frames[1].buffer)
+            elif isinstance(message, wire.Fault):
+                self._fault(host, message)
+        except WireError as error:
+            log.warning("a message of %s was ignored: %s", host.endpoint, error)
+
+    def _fault(self, host: Host, fault: wire.Fault) -> None:
+        if fault.code == wire.VERSION_MISMATCH:
+            raise LoaderRefused(f"{host.endpoint} refuses: {fault.reason}")
+        if fault.stream:
+            for stream in self._named(fault.stream):
+                stream.ticket_failed(host, fault)
+        elif 0 <= fault.number < len(self._streams):
+            self._streams[fault.number].refused(host, fault.reason)
+
+    def _recognise(self, host: Host, instance: bytes) -> None:
+        """A service that was started anew knows no stream and has forgotten what it was asked."""
+        if host.instance and host.instance != instance:
+            log.info("%s was restarted", host.endpoint)
+            self._reopen_streams(host)
+        host.instance = instance
+
+    def _reopen_streams(self, host: Host) -> None:
+        for stream in self._streams:
+            stream.reopen(host)
+
+    def _named(self, stream_id: bytes) -> list[Stream]:
+        return [stream for stream in self._streams if stream.id == stream_id and not stream.closed]

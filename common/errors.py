@@ -1,0 +1,73 @@
+"""Every error a person can act on.
+
+    AlexNetError                      exit code 1
+    |-- UsageError                    exit code 2: an option, a path or a value is wrong
+    |-- DatasetError                  a data set is missing, incomplete, damaged or of another format
+    |-- PackError                     packing stopped; what is committed stays, and the same command goes on from there
+    |-- BadImage                      one picture cannot be decoded; the reason is the message
+    |-- WireError                     a message that breaks the protocol
+    |   `-- VersionMismatch           the peer speaks another version of it
+    |-- LoaderError                   the loader service cannot give what was asked
+    |   |-- LoaderRefused             it said no: unknown split, other data set, batch too large
+    |   |-- LoaderFault               it failed on a record or a ticket
+    |   `-- LoaderTimeout             it said nothing for too long
+    |-- CheckpointError               a checkpoint is missing, damaged or of another network
+    `-- Diverged                      the loss is no longer a number
+
+Each message is one line that says what is wrong and, where there is one, which option changes it.
+`assert` is kept for bugs of our own.
+"""
+
+
+class AlexNetError(Exception):
+    exit_code = 1
+
+
+class UsageError(AlexNetError):
+    exit_code = 2
+
+
+class DatasetError(AlexNetError):
+    pass
+
+
+class PackError(AlexNetError):
+    pass
+
+
+class BadImage(AlexNetError):
+    pass
+
+
+class WireError(AlexNetError):
+    pass
+
+
+class VersionMismatch(WireError):
+    def __init__(self, theirs: int, ours: int) -> None:
+        super().__init__(f"the peer speaks protocol version {theirs}, this program version {ours}")
+        self.theirs, self.ours = theirs, ours
+
+
+class LoaderError(AlexNetError):
+    pass
+
+
+class LoaderRefused(LoaderError):
+    pass
+
+
+class LoaderFault(LoaderError):
+    pass
+
+
+class LoaderTimeout(LoaderError):
+    pass
+
+
+class CheckpointError(AlexNetError):
+    pass
+
+
+class Diverged(AlexNetError):
+    pass

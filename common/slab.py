@@ -1,0 +1,65 @@
+"""A slab: one anonymous piece of shared memory, cut into equal slots, each holding one batch.
+
+    slot     | pixels: count x height x width x 3 | records: count x uint32 | labels: count x uint32 | to a whole page
+
+The service makes one slab for each stream of each client, so that a client that is slow, stopped or gone holds nobody
+else's memory. A worker gets the file descriptor and writes pixels straight into the slot it is told; the service
+sends them from there. The memory has no name: when the last process that maps it ends, by kill -9 too, it is gone.
+"""
+
+import mmap
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from common.spec import StreamSpec
+
+_PAGE = mmap.PAGESIZE
+
+
+def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
+    """Size of one slot in bytes, whole pages, for batches of up to `batch_size` pictures of the stream."""
+    payload = batch_size * (spec.image_bytes + 8)
+    return -(-payload // _PAGE) * _PAGE
+
+
+class Slab:
+    """`slots` slots of `size` bytes in the memory behind the file descriptor `fd`, which it owns."""
+
+    def __init__(self, fd: int, size: int, slots: int) -> None:
+        self.fd, self.size, self.slots = fd, size, slots
+        self._memory = mmap.mmap(fd, size * slots)
+
+    @classmethod
+    def create(cls, size: int, slots: int) -> "Slab":
+        """New memory; pages are taken from the system as they are first written."""
+        fd = os.memfd_create("alexnet-slab", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size * slots)
+        return cls(fd, size, slots)
+
+    def batch(self, slot: int, spec: StreamSpec, count: int) -> "SlotBatch":
+        """Views of the slot as a batch of `count` pictures of `spec`."""
+        return SlotBatch(memoryview(self._memory)[slot * self.size : (slot + 1) * self.size], spec, count)
+
+    def close(self) -> None:
+        """Give up the descriptor. The memory itself goes with the last view of it."""
+        os.close(self.fd)
+        del self._memory
+
+
+class SlotBatch:
+    """One slot seen as a batch.
+
+    pixels    bytes of all pictures, in C order
+    images    count x height x width x 3, uint8 or float32
+    records   uint32 count
+    labels    uint32 count
+    """
+
+    def __init__(self, slot: memoryview, spec: StreamSpec, count: int) -> None:
+        end = count * spec.image_bytes
+        self.pixels = slot[:end]
+        self.images = np.frombuffer(self.pixels, spec.dtype).reshape(count, *spec.image_shape)
+        self.records: npt.NDArray[np.uint32] = np.frombuffer(slot[end : end + 4 * count], np.uint32)
+        self.labels: npt.NDArray[np.uint32] = np.frombuffer(slot[end + 4 * count : end + 8 * count], np.uint32)

@@ -1,0 +1,89 @@
+"""What a stream of batches is: the few values that, with the data set, decide every pixel of it."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import UsageError
+
+STORED_SIZE = 256  # height and width in pixels of a packed picture
+
+Split = Literal["train", "val"]
+View = Literal["train", "full"]
+Pixels = Literal["uint8", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """One stream: a pure function of (data set, this, epoch, position).
+
+    split   which LMDB is read
+    seed    of the order and of the augmentation, 0 to 2**63 - 1
+    view    "train": random crop, flip with probability 1/2, colour noise.
+            "full": the stored 256x256 picture, unchanged; `crop` and `sigma` do not matter
+    crop    height and width of a training crop in pixels, 1 to 256
+    sigma   standard deviation of the colour noise, in units of each component's own; 0 turns it off
+    pixels  "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
+    """
+
+    split: Split = "train"
+    seed: int = 0
+    view: View = "train"
+    crop: int = 227
+    sigma: float = 0.1
+    pixels: Pixels = "uint8"
+
+    def __post_init__(self) -> None:
+        if self.split not in ("train", "val"):
+            raise UsageError(f"split is {self.split!r}; it is 'train' or 'val'")
+        if self.view not in ("train", "full"):
+            raise UsageError(f"view is {self.view!r}; it is 'train' or 'full'")
+        if self.pixels not in ("uint8", "float32"):
+            raise UsageError(f"pixels is {self.pixels!r}; it is 'uint8' or 'float32'")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}; it is 0 to 2**63 - 1")
+        if not 1 <= self.crop <= STORED_SIZE:
+            raise UsageError(f"crop is {self.crop} pixels; it is 1 to {STORED_SIZE}")
+        if not 0 <= self.sigma <= 10:
+            raise UsageError(f"sigma is {self.sigma}; it is 0 to 10")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of one picture of the stream."""
+        size = self.crop if self.view == "train" else STORED_SIZE
+        return size, size, 3
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        return np.dtype(self.pixels)
+
+    @property
+    def image_bytes(self) -> int:
+        height, width, channels = self.image_shape
+        return height * width * channels * np.dtype(self.pixels).itemsize
+
+    def stream_id(self, dataset_digest: bytes) -> bytes:
+        """16 bytes naming the stream: equal wherever the same data set is served, so hosts are interchangeable."""
+        text = f"{self.split}|{self.seed}|{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}"
+        return hashlib.blake2b(dataset_digest + text.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamInfo:
+    """What the service says of a stream's data set.
+
+    records       number of records of the split, so positions of an epoch are 0..records - 1
+    classes       names, in the order of the labels
+    mean_hwc      float32 256x256x3, mean image of the training set, 0..255
+    digest        16 bytes naming split and contents
+    decoder       name and version of the JPEG decoder: it decides pixels, so hosts must agree on it
+    """
+
+    records: int
+    classes: tuple[str, ...]
+    mean_hwc: npt.NDArray[np.float32]
+    digest: bytes
+    decoder: str

@@ -1,0 +1,176 @@
+"""One stream of a client: opened with HELLO, asked for in tickets, delivered in order."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from common import wire
+from common.batch import Batch
+from common.errors import LoaderError, LoaderFault, LoaderRefused, WireError
+from common.host import Host
+from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+from common.window import Window, Work
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 5.0  # without an answer for so long, a ticket is asked for again
+REPORT_S = 5.0  # how often a wait is said
+
+
+class Stream:
+    """One stream, open on every service that has answered. `info` says what its data set is.
+
+    wait, hear   the client's: hear the services once, blocking for a while or not at all
+    request      the client's number for this stream
+    """
+
+    info: StreamInfo
+
+    def __init__(
+        self,
+        wait: Callable[[str, float], None],
+        hear: Callable[[], None],
+        hosts: list[Host],
+        spec: StreamSpec,
+        batch_size: int,
+        request: int,
+    ) -> None:
+        if batch_size < 1:
+            raise LoaderRefused(f"batch size is {batch_size}; it is at least 1")
+        self.spec, self.batch_size = spec, batch_size
+        self.id = b""
+        self.closed = False
+        self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
+        self._credit: dict[Host, int] = {}
+        self._refusals: dict[Host, str] = {}
+        self._hello_sent: dict[Host, float] = {}
+        self._window: Window[Host, Batch | LoaderFault] | None = None
+        self._tickets = 0
+
+    def open(self) -> None:
+        """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""
+        started = time.monotonic()
+        while not self._credit:
+            self._say_hello()
+            if len(self._refusals) == len(self._hosts):
+                self.closed = True
+                raise LoaderRefused("; ".join(f"{host.endpoint}: {why}" for host, why in self._refusals.items()))
+            self._wait(f"a {self.spec.split} stream to open", started)
+
+    def batches(self, epochs: Iterable[int], *, first: int = 0) -> Iterator[Batch]:
+        """The batches of whole epochs, in order; `first` is the position at which the first of them begins.
+
+        Every epoch ends with a smaller batch where the number of records is no multiple of the batch size. A batch
+        may be used until the next one is asked for. Raises LoaderFault where a record cannot be delivered, in its
+        turn, and LoaderTimeout.
+        """
+        window: Window[Host, Batch | LoaderFault] = Window(self._plan(epochs, first))
+        for host, credit in self._credit.items():
+            window.add_host(host, credit)
+        self._window = window
+        while not window.finished:
+            yield self._next(window)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            for host in self._credit:
+                host.send(wire.Bye(self.id))
+
+    def _plan(self, epochs: Iterable[int], first: int) -> Iterator[Work]:
+        for epoch in epochs:
+            for position in range(first, self.info.records, self.batch_size):
+                count = min(self.batch_size, self.info.records - position)
+                yield Work(self._tickets, epoch, position, count)
+                self._tickets += 1
+            first = 0
+
+    def _next(self, window: Window[Host, Batch | LoaderFault]) -> Batch:
+        if self.closed or self._window is not window:
+            raise LoaderError("this pass over the stream has ended: the stream was closed, or another pass began")
+        started = reported = time.monotonic()
+        self._hear()
+        while True:
+            self._ask(window)
+            taken = window.take()
+            if taken is not None:
+                self._ask(window)
+                if isinstance(taken[1], LoaderFault):
+                    raise taken[1]
+                return taken[1]
+            work = window.awaited
+            awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
+            self._wait(awaited, started)
+            now = time.monotonic()
+            for host, late in window.overdue(now - SILENCE_S):
+                log.debug("no answer from %s to ticket %d yet; asking again", host.endpoint, late.number)
+            if now - reported > REPORT_S:
+                reported = now
+                log.info("waiting for the loader: %s for %.0f s", awaited, now - started)
+
+    def _ask(self, window: Window[Host, Batch | LoaderFault]) -> None:
+        self._say_hello()
+        while (asked := window.ask(time.monotonic())) is not None:
+            host, work = asked
+            if not host.send(wire.Ticket(work.number, self.id, work.epoch, work.first, work.count)):
+                self.reopen(host)
+
+    def _say_hello(self) -> None:
+        """To every service that has not answered, again after a while."""
+        spec, now = self.spec, time.monotonic()
+        hello = wire.Hello(
+            self._request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, self.batch_size
+        )
+        for host in self._hosts:
+            pending = host not in self._credit and host not in self._refusals
+            if pending and now - self._hello_sent.get(host, -SILENCE_S) >= SILENCE_S and host.send(hello):
+                self._hello_sent[host] = now
+
+    # What services say, told by the client
+
+    def welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> None:
+        if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
+            raise WireError("WELCOME: the mean image is not float32 256x256x3")
+        if self.id and (message.stream != self.id or message.decoder != self.info.decoder):
+            raise LoaderRefused(
+                f"{host.endpoint} serves data set {message.digest.hex()} with decoder {message.decoder};"
+                f" the others {self.info.digest.hex()} with {self.info.decoder}: hosts must serve the same"
+            )
+        if not self.id:
+            mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
+            self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
+            self.id = message.stream
+        self._credit[host] = message.credit
+        if self._window is not None:
+            self._window.add_host(host, message.credit)
+
+    def refused(self, host: Host, reason: str) -> None:
+        self._refusals[host] = reason
+
+    def reopen(self, host: Host) -> None:
+        """The service lost what it knew of us, or is gone: say HELLO again, and ask elsewhere meanwhile."""
+        if self._credit.pop(host, None) is not None:
+            self._hello_sent.pop(host, None)
+            if self._window is not None:
+                self._window.drop_host(host)
+
+    def ticket_failed(self, host: Host, fault: wire.Fault) -> None:
+        if fault.code == wire.UNKNOWN_STREAM:
+            self.reopen(host)
+        elif self._window is not None and self._window.expects(fault.number):
+            record = f" (record {fault.record})" if fault.record != wire.NO_RECORD else ""
+            self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
+
+    def batch_arrived(self, host: Host, message: wire.BatchReply, pixels: memoryview) -> None:
+        work = self._window.expects(message.number) if self._window is not None else None
+        if self._window is None or work is None:
+            return  # a second answer, or one to a pass that was given up
+        if len(pixels) != work.count * self.spec.image_bytes or not (
+            len(message.records) == len(message.labels) == 4 * work.count
+        ):
+            raise WireError(f"BATCH: ticket {work.number} is for {work.count} pictures")
+        images = np.frombuffer(pixels, self.spec.dtype).reshape(work.count, *self.spec.image_shape)
+        labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (message.labels, message.records))
+        self._window.answer(host, message.number, Batch(work.epoch, work.first, images, labels, records))

@@ -1,0 +1,146 @@
+"""The client's books for one pass over a stream. A plain class: no socket, no clock of its own.
+
+A ticket is numbered in the order of the stream. It is *due* until it is asked of a host, *asked* until an answer comes,
+*held* until its turn comes, and then taken. A host has `credit` tickets asked or held; asking again spends only on
+what is asked, never on what is held, so the ticket that everything waits for can always be asked again: had it to wait
+for the answers held behind it, which wait for it, nothing would move any more.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Host = TypeVar("Host", bound=Hashable)
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a ticket asks for: positions first..first + count - 1 of an epoch."""
+
+    number: int
+    epoch: int
+    first: int
+    count: int
+
+
+@dataclass
+class _Credit:
+    limit: int
+    asked: dict[int, float] = field(default_factory=dict)  # number -> when
+    held: set[int] = field(default_factory=set)
+
+
+class Window(Generic[Host, Answer]):
+    """Asks in order, takes answers in any order, gives them out in order, each once."""
+
+    def __init__(self, plan: Iterator[Work]) -> None:
+        self._plan = plan
+        self._hosts: dict[Host, _Credit] = {}
+        self._works: dict[int, Work] = {}  # asked, due again or held
+        self._again: deque[int] = deque()  # due again
+        self._tried: dict[int, list[Host]] = {}
+        self._answers: dict[int, tuple[Host, Answer]] = {}
+        self._turn: deque[int] = deque()  # numbers not yet taken, in order
+        self._next = next(plan, None)
+
+    @property
+    def finished(self) -> bool:
+        return self._next is None and not self._turn
+
+    @property
+    def awaited(self) -> Work | None:
+        """The work whose turn it is, if it was asked for."""
+        return self._works[self._turn[0]] if self._turn else None
+
+    def add_host(self, host: Host, credit: int) -> None:
+        self._hosts.setdefault(host, _Credit(credit)).limit = credit
+
+    def drop_host(self, host: Host) -> None:
+        """The host is gone: what it was asked and no other is, is due again."""
+        lost = self._hosts.pop(host, None)
+        if lost:
+            for number in sorted(lost.asked):
+                self._ask_again(number)
+
+    def forget(self, host: Host, number: int) -> None:
+        """The host says it does not have this ticket."""
+        if host in self._hosts and self._hosts[host].asked.pop(number, None) is not None:
+            self._ask_again(number)
+
+    def overdue(self, before: float) -> list[tuple[Host, Work]]:
+        """Give up waiting for what was asked before that time; it is due again. Returns what it was."""
+        late = [
+            (host, number)
+            for host, credit in self._hosts.items()
+            for number, when in credit.asked.items()
+            if when < before
+        ]
+        for host, number in late:
+            del self._hosts[host].asked[number]
+            self._ask_again(number)
+        return [(host, self._works[number]) for host, number in late]
+
+    def ask(self, now: float) -> tuple[Host, Work] | None:
+        """The next work to ask for and the host to ask, or None where there is neither work nor credit."""
+        if self._again:
+            return self._ask_due_again(now)
+        host = self._host_with_most_credit()
+        if host is None or self._next is None:
+            return None
+        work, self._next = self._next, next(self._plan, None)
+        self._works[work.number] = work
+        self._turn.append(work.number)
+        return self._note(host, work, now)
+
+    def expects(self, number: int) -> Work | None:
+        """The work that an answer of this number would be for, if it is still wanted."""
+        return None if number in self._answers else self._works.get(number)
+
+    def answer(self, host: Host, number: int, answer: Answer) -> None:
+        """Hold the first answer to a ticket. `expects` was asked before: a second answer is not brought here."""
+        assert self.expects(number)
+        for credit in self._hosts.values():
+            credit.asked.pop(number, None)
+        if number in self._again:
+            self._again.remove(number)
+        if host in self._hosts:
+            self._hosts[host].held.add(number)
+        self._answers[number] = host, answer
+
+    def take(self) -> tuple[Work, Answer] | None:
+        """The answer whose turn it is, once it is there."""
+        if not self._turn or self._turn[0] not in self._answers:
+            return None
+        number = self._turn.popleft()
+        host, answer = self._answers.pop(number)
+        if host in self._hosts:
+            self._hosts[host].held.discard(number)
+        self._tried.pop(number, None)
+        return self._works.pop(number), answer
+
+    def _ask_again(self, number: int) -> None:
+        asked_elsewhere = any(number in credit.asked for credit in self._hosts.values())
+        if number not in self._answers and number not in self._again and not asked_elsewhere:
+            self._again.append(number)
+
+    def _ask_due_again(self, now: float) -> tuple[Host, Work] | None:
+        """The earliest number first, of the host that was asked for it least often."""
+        number = min(self._again)
+        tried = self._tried.get(number, [])
+        able = [host for host, credit in self._hosts.items() if len(credit.asked) < credit.limit]
+        if not able:
+            return None
+        self._again.remove(number)
+        return self._note(min(able, key=tried.count), self._works[number], now)
+
+    def _host_with_most_credit(self) -> Host | None:
+        free = {host: credit.limit - len(credit.asked) - len(credit.held) for host, credit in self._hosts.items()}
+        host = max(free, key=lambda host: free[host], default=None)
+        return host if host is not None and free[host] > 0 else None
+
+    def _note(self, host: Host, work: Work, now: float) -> tuple[Host, Work]:
+        self._hosts[host].asked[work.number] = now
+        self._tried.setdefault(work.number, []).append(host)
+        return host, work

@@ -1,0 +1,228 @@
+"""The messages between client and service, and the sockets that carry them.
+
+Every message is `[header, payload frames...]`. The header is a msgpack array `[version, kind, field, field, ...]`,
+its fields in the order of the dataclass below that bears the kind's name. Each field is checked for type and range
+before anything is built from it; nothing is ever unpickled.
+
+    HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
+    WELCOME  service -> client   the stream's id, its data set, the credit; payload: the mean image
+    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's
+    BATCH    service -> client   the answer: records and labels; payload: the pixels
+    FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
+    PING     client -> service   are you there, and still the one I know?
+    PONG     service -> client   instance and load
+    BYE      client -> service   the stream is closed
+
+Flow control is credit: a client has at most `credit` tickets of a stream asked for or waiting to be consumed.
+High-water marks only decide when ZeroMQ drops or blocks, so they are lifted and never reached.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field, fields
+from typing import Any, ClassVar
+
+import msgpack
+import zmq
+
+from common.errors import VersionMismatch, WireError
+
+VERSION = 1
+MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does not
+HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
+HEARTBEAT_TIMEOUT_MS = 10_000
+
+Check = Callable[[Any], bool]
+
+
+def _integer(low: int, high: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is int and low <= v <= high})
+
+
+def _number(low: float, high: float) -> Any:
+    return field(metadata={"check": lambda v: type(v) in (int, float) and low <= v <= high})
+
+
+def _text(longest: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is str and len(v) <= longest})
+
+
+def _binary(shortest: int, longest: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is bytes and shortest <= len(v) <= longest})
+
+
+def _names(most: int, longest: int) -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) <= most and all(type(v) is str and len(v) <= longest for v in value)
+
+    return field(metadata={"check": check})
+
+
+class Message:
+    """Common to all kinds. `kind` names the message on the wire, `payloads` is how many frames follow the header."""
+
+    kind: ClassVar[str]
+    payloads: ClassVar[int] = 0
+
+
+MAX_COUNT = 1 << 20
+MAX_RECORD = (1 << 32) - 1
+NO_RECORD = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    kind: ClassVar[str] = "HELLO"
+    request: int = _integer(0, 2**63 - 1)  # the client's number for this HELLO, echoed in the answer
+    split: str = _text(16)
+    seed: int = _integer(0, 2**63 - 1)
+    view: str = _text(16)
+    crop: int = _integer(1, 4096)
+    sigma: float = _number(0, 10)
+    pixels: str = _text(16)
+    batch_size: int = _integer(1, MAX_COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    kind: ClassVar[str] = "WELCOME"
+    payloads: ClassVar[int] = 1  # mean image, float32 256x256x3
+    request: int = _integer(0, 2**63 - 1)
+    stream: bytes = _binary(16, 16)
+    instance: bytes = _binary(8, 8)  # of this run of the service: another one remembers nothing
+    records: int = _integer(1, MAX_RECORD)
+    classes: list[str] = _names(1 << 16, 256)  # noqa: RUF009
+    digest: bytes = _binary(16, 16)
+    decoder: str = _text(256)
+    workers: int = _integer(1, 4096)
+    credit: int = _integer(1, 4096)  # in batches of the HELLO's size
+    slot_bytes: int = _integer(1, 2**40)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket(Message):
+    kind: ClassVar[str] = "TICKET"
+    number: int = _integer(0, 2**63 - 1)  # the same when it is asked for again
+    stream: bytes = _binary(16, 16)
+    epoch: int = _integer(0, 2**31 - 1)
+    first: int = _integer(0, MAX_RECORD)
+    count: int = _integer(1, MAX_COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReply(Message):
+    kind: ClassVar[str] = "BATCH"
+    payloads: ClassVar[int] = 1  # pixels, n x height x width x 3 of the stream's type
+    number: int = _integer(0, 2**63 - 1)
+    stream: bytes = _binary(16, 16)
+    records: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
+    labels: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
+
+
+UNKNOWN_STREAM = "unknown stream"
+REFUSED = "refused"
+BAD_RECORD = "bad record"
+VERSION_MISMATCH = "version"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Message):
+    kind: ClassVar[str] = "FAULT"
+    number: int = _integer(-1, 2**63 - 1)  # of the HELLO or TICKET; -1 where it could not be read
+    stream: bytes = _binary(0, 16)  # empty for a HELLO
+    code: str = _text(32)
+    reason: str = _text(1024)
+    record: int = _integer(NO_RECORD, MAX_RECORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(Message):
+    kind: ClassVar[str] = "PING"
+
+
+@dataclass(frozen=True, slots=True)
+class Pong(Message):
+    kind: ClassVar[str] = "PONG"
+    instance: bytes = _binary(8, 8)
+    workers: int = _integer(0, 4096)
+    waiting: int = _integer(0, 2**31 - 1)  # tickets not yet given to a worker, of all clients
+
+
+@dataclass(frozen=True, slots=True)
+class Bye(Message):
+    kind: ClassVar[str] = "BYE"
+    stream: bytes = _binary(16, 16)
+
+
+_KINDS: dict[str, type[Message]] = {
+    kind.kind: kind for kind in (Hello, Welcome, Ticket, BatchReply, Fault, Ping, Pong, Bye)
+}
+
+
+def encode(message: Message) -> bytes:
+    """The header frame of `message`."""
+    header: bytes = msgpack.packb([VERSION, message.kind, *astuple(message)])  # type: ignore[call-overload]
+    return header
+
+
+def decode(header: bytes, payloads: int = 0) -> Message:
+    """The message that `header` and the number of payload frames behind it make.
+
+    Raises VersionMismatch, or WireError saying which field is wrong, before anything is built from the header.
+    """
+    if not 0 < len(header) <= MAX_HEADER_BYTES:
+        raise WireError(f"a header is 1 to {MAX_HEADER_BYTES} bytes long")
+    try:
+        values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=4 * MAX_COUNT)
+    except Exception as error:  # msgpack raises a dozen types, ValueError and its own among them
+        raise WireError(f"the header is not msgpack: {type(error).__name__}") from None
+    if type(values) is not list or len(values) < 2 or type(values[0]) is not int:
+        raise WireError("the header is not an array of version, kind and fields")
+    if values[0] != VERSION:
+        raise VersionMismatch(values[0], VERSION)
+    return _build(values[1], values[2:], payloads)
+
+
+def _build(kind: Any, values: list[Any], payloads: int) -> Message:
+    message_type = _KINDS.get(kind) if type(kind) is str else None
+    if message_type is None:
+        raise WireError("unknown kind of message")
+    expected = fields(message_type)  # type: ignore[arg-type]
+    if len(values) != len(expected):
+        raise WireError(f"{kind} has {len(expected)} fields, not {len(values)}")
+    if payloads != message_type.payloads:
+        raise WireError(f"{kind} carries {message_type.payloads} payload frames, not {payloads}")
+    for value, of in zip(values, expected, strict=True):
+        if not of.metadata["check"](value):
+            raise WireError(f"{kind}: field {of.name} is of the wrong type or out of range")
+    return message_type(*values)
+
+
+def dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    """The client's end, connected to one service. It reconnects by itself, with growing pauses."""
+    socket = context.socket(zmq.DEALER)
+    _set_common(socket)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # a ticket goes to a living service or is seen not to
+    socket.connect(endpoint)
+    return socket
+
+
+def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    """The service's end, bound. Raises zmq.ZMQError where the endpoint is taken or makes no sense."""
+    socket = context.socket(zmq.ROUTER)
+    _set_common(socket)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)  # no client sends pixels
+    socket.bind(endpoint)
+    return socket
+
+
+def _set_common(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)

@@ -1,0 +1,108 @@
+"""The words between the service and one worker, over a pair of sockets that no other process can reach.
+
+The socket keeps message boundaries (SOCK_SEQPACKET) and carries the slab's file descriptor; its end-of-file tells
+either side that the other has died. Messages are small msgpack arrays; pixels are never among them.
+"""
+
+import socket
+from dataclasses import astuple, dataclass
+from typing import ClassVar
+
+import msgpack
+
+from common.spec import StreamSpec
+
+_LONGEST = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """To the worker, with the slab's descriptor: map this slab, under this number."""
+
+    kind: ClassVar[str] = "attach"
+    slab: int
+    size: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """To the worker: the slab's client is gone."""
+
+    kind: ClassVar[str] = "detach"
+    slab: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """To the worker: fill a slot with these positions of an epoch."""
+
+    kind: ClassVar[str] = "fill"
+    slab: int
+    slot: int
+    split: str
+    seed: int
+    view: str
+    crop: int
+    sigma: float
+    pixels: str
+    epoch: int
+    first: int
+    count: int
+
+    @property
+    def spec(self) -> StreamSpec:
+        return StreamSpec(self.split, self.seed, self.view, self.crop, self.sigma, self.pixels)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From the worker: it can take work."""
+
+    kind: ClassVar[str] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """From the worker: the slot is complete."""
+
+    kind: ClassVar[str] = "filled"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From the worker: a record cannot be delivered, and why. `record` is -1 where it is not one record's fault."""
+
+    kind: ClassVar[str] = "failed"
+    record: int
+    reason: str
+
+
+Word = Attach | Detach | Fill | Ready | Filled | Failed
+_WORDS: dict[str, type[Word]] = {word.kind: word for word in (Attach, Detach, Fill, Ready, Filled, Failed)}
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The service's end and the worker's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, word: Word, fd: int | None = None) -> None:
+    """Send one word, and a file descriptor with it. OSError where the other side is gone."""
+    message = msgpack.packb([word.kind, *astuple(word)])
+    if fd is None:
+        end.send(message)
+    else:
+        socket.send_fds(end, [message], [fd])
+
+
+def receive(end: socket.socket) -> tuple[Word, int | None] | None:
+    """The next word and the descriptor that came with it; None where the other side is gone."""
+    try:
+        message, fds, _, _ = socket.recv_fds(end, _LONGEST, 1)
+    except ConnectionError:
+        return None
+    if not message:
+        return None
+    kind, *values = msgpack.unpackb(message)
+    return _WORDS[kind](*values), (fds[0] if fds else None)

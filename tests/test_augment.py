@@ -1,0 +1,92 @@
+"""Crop, flip and colour noise equal a plain float reference, to the bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from common.errors import BadImage
+from common.spec import STORED_SIZE, StreamSpec
+from loader import jpeg
+from loader.augment import Augmenter, add_saturating
+from loader.sampler import Draws
+
+offsets = hnp.arrays(np.float64, 3, elements=st.floats(-600, 600))
+
+
+def noise_jpeg(seed: int) -> bytes:
+    rgb = np.random.default_rng(seed).integers(0, 256, (STORED_SIZE, STORED_SIZE, 3), dtype=np.uint8)
+    return jpeg.encode(rgb, 90)
+
+
+def draw(top: int, left: int, flip: bool, offset: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Draws:
+    return Draws(np.array([top]), np.array([left]), np.array([flip]), offset[np.newaxis])
+
+
+@given(
+    source=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
+    offset=offsets.map(np.rint),
+)
+def test_the_sum_of_bytes_saturates_like_a_clipped_float_sum(
+    source: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]",
+    offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+) -> None:
+    target = np.empty_like(source)
+    add_saturating(source, offset, target)
+    assert np.array_equal(target, np.clip(source + offset, 0, 255))
+
+
+@given(
+    seed=st.integers(0, 3),
+    crop=st.sampled_from([1, 100, 224, 227, 256]),
+    corner=st.tuples(st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.7, 1.0])),
+    flip=st.booleans(),
+    offset=offsets,
+)
+def test_a_training_picture_equals_the_float_reference(
+    seed: int,
+    crop: int,
+    corner: tuple[float, float],
+    flip: bool,
+    offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+) -> None:
+    top, left = (round(share * (STORED_SIZE - crop)) for share in corner)
+    packed = noise_jpeg(seed)
+    reference = jpeg.decode(packed)[top : top + crop, left : left + crop]
+    reference = reference[:, ::-1] if flip else reference
+    draws = draw(top, left, flip, offset)
+
+    as_bytes = np.empty((crop, crop, 3), np.uint8)
+    Augmenter(StreamSpec(crop=crop)).train(packed, draws, 0, as_bytes)
+    assert np.array_equal(as_bytes, np.clip(reference + np.rint(offset), 0, 255))
+
+    as_floats = np.empty((crop, crop, 3), np.float32)
+    Augmenter(StreamSpec(crop=crop, pixels="float32")).train(packed, draws, 0, as_floats)
+    assert np.array_equal(as_floats, reference.astype(np.float32) + offset.astype(np.float32))
+
+
+def test_without_noise_a_crop_is_the_stored_pixels() -> None:
+    packed = noise_jpeg(0)
+    target = np.empty((227, 227, 3), np.uint8)
+    Augmenter(StreamSpec(sigma=0)).train(packed, draw(5, 9, False, np.full(3, 99.0)), 0, target)
+    assert np.array_equal(target, jpeg.decode(packed)[5:232, 9:236])
+
+
+@pytest.mark.parametrize("pixels", ["uint8", "float32"])
+def test_the_full_view_is_the_stored_picture(pixels: str) -> None:
+    packed = noise_jpeg(1)
+    target = np.empty((STORED_SIZE, STORED_SIZE, 3), pixels)
+    Augmenter(StreamSpec(view="full", pixels=pixels)).full(packed, target)  # type: ignore[arg-type]
+    assert np.array_equal(target, jpeg.decode(packed))
+
+
+def test_a_truncated_jpeg_is_refused_although_libjpeg_only_warns() -> None:
+    with pytest.raises(BadImage, match="[Pp]remature end"):
+        jpeg.decode(noise_jpeg(0)[:3000])
+
+
+def test_a_picture_of_another_size_is_refused() -> None:
+    small = jpeg.encode(np.zeros((64, 80, 3), np.uint8), 90)
+    with pytest.raises(BadImage, match="80x64"):
+        Augmenter(StreamSpec(view="full")).full(small, np.empty((STORED_SIZE, STORED_SIZE, 3), np.uint8))

@@ -1,0 +1,77 @@
+"""The queue of tickets and the table of slots, on paper."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.wire import Ticket
+from loader.slots import SlotTable
+from loader.tickets import TicketQueue
+
+
+def ticket(number: int) -> Ticket:
+    return Ticket(number, b"s" * 16, 0, number * 8, 8)
+
+
+def drain(queue: TicketQueue[str]) -> list[tuple[str, int]]:
+    taken = []
+    while (next_one := queue.take(lambda _: True)) is not None:
+        taken.append((next_one[0], next_one[1].number))
+    return taken
+
+
+def test_streams_take_turns_however_long_their_backlogs() -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    for number in range(5):
+        queue.add("greedy", ticket(number))
+    queue.add("modest", ticket(0))
+    assert drain(queue)[:3] == [("greedy", 0), ("modest", 0), ("greedy", 1)]
+
+
+def test_a_stream_that_cannot_be_served_holds_up_no_other() -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    queue.add("stuck", ticket(0))
+    queue.add("free", ticket(1))
+    taken = queue.take(lambda key: key != "stuck")
+    assert taken is not None
+    assert taken[0] == "free"
+    assert queue.take(lambda key: key != "stuck") is None
+    assert len(queue) == 1
+
+
+def test_asking_again_while_a_ticket_waits_changes_nothing() -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    for number in (1, 2, 1):
+        queue.add("a", ticket(number))
+    assert drain(queue) == [("a", 1), ("a", 2)]
+
+
+def test_the_ticket_of_a_dead_worker_is_served_first() -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    queue.add("a", ticket(2))
+    queue.put_back("a", ticket(1))
+    assert drain(queue) == [("a", 1), ("a", 2)]
+
+
+def test_a_client_that_leaves_takes_its_tickets_along() -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    queue.add("a", ticket(1))
+    queue.drop("a")
+    assert len(queue) == queue.waiting("a") == 0
+    assert queue.take(lambda _: True) is None
+
+
+@given(st.lists(st.sampled_from(["take", "lend", "give back"]), max_size=60))
+def test_a_slot_is_never_in_two_hands(steps: list[str]) -> None:
+    table = SlotTable(3)
+    filling: list[int] = []
+    lent: list[int] = []
+    for step in steps:
+        if step == "take" and table.free:
+            filling.append(table.take())
+        elif step == "lend" and filling:
+            lent.append(filling.pop(0))
+            table.lend(lent[-1])
+        elif step == "give back" and lent:
+            table.give_back(lent.pop(0))
+        assert len({*filling, *lent}) == len(filling) + len(lent) == 3 - table.free
+        assert table.lent == len(lent)

@@ -1,0 +1,92 @@
+"""Messages survive the wire, and nothing else does."""
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import wire
+from common.errors import VersionMismatch, WireError
+
+STREAM = bytes(range(16))
+MESSAGES = [
+    wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", 128),
+    wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 4, 4096),
+    wire.Ticket(5, STREAM, 3, 1280, 128),
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8),
+    wire.Fault(-1, b"", wire.REFUSED, "no such split", wire.NO_RECORD),
+    wire.Ping(),
+    wire.Pong(b"12345678", 2, 0),
+    wire.Bye(STREAM),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
+def test_every_kind_comes_back_as_it_was_sent(message: wire.Message) -> None:
+    assert wire.decode(wire.encode(message), message.payloads) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
+def test_a_field_of_another_type_is_refused_by_name(message: wire.Message) -> None:
+    values = msgpack.unpackb(wire.encode(message))
+    for index in range(2, len(values)):
+        broken = [*values[:index], {"a": 1}, *values[index + 1 :]]
+        with pytest.raises(WireError, match=f"{message.kind}: field"):
+            wire.decode(msgpack.packb(broken), message.payloads)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
+def test_missing_fields_and_frames_are_refused(message: wire.Message) -> None:
+    values = msgpack.unpackb(wire.encode(message))
+    with pytest.raises(WireError, match="fields"):
+        wire.decode(msgpack.packb([*values, 0]), message.payloads)
+    with pytest.raises(WireError, match="payload"):
+        wire.decode(wire.encode(message), message.payloads + 1)
+
+
+@pytest.mark.parametrize(
+    "ticket",
+    [
+        wire.Ticket(-1, STREAM, 0, 0, 1),
+        wire.Ticket(0, STREAM, 0, 0, 0),
+        wire.Ticket(0, STREAM, 0, 0, wire.MAX_COUNT + 1),
+        wire.Ticket(0, STREAM[:15], 0, 0, 1),
+        wire.Ticket(True, STREAM, 0, 0, 1),
+    ],
+)
+def test_values_out_of_range_are_refused(ticket: wire.Ticket) -> None:
+    with pytest.raises(WireError, match="TICKET: field"):
+        wire.decode(wire.encode(ticket))
+
+
+def test_another_version_is_refused_naming_both() -> None:
+    with pytest.raises(VersionMismatch, match=f"version 99, this program version {wire.VERSION}"):
+        wire.decode(msgpack.packb([99, "PING"]))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_a_wire_error(header: bytes) -> None:
+    try:
+        assert isinstance(wire.decode(header), wire.Message)
+    except WireError:
+        pass
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+)
+
+
+@given(st.sampled_from([m.kind for m in MESSAGES]), st.lists(values, max_size=12), st.integers(0, 2))
+def test_any_msgpack_is_a_message_or_a_wire_error(kind: str, fields: list[object], payloads: int) -> None:
+    try:
+        message = wire.decode(msgpack.packb([wire.VERSION, kind, *fields]), payloads)
+    except WireError:
+        return
+    assert wire.decode(wire.encode(message), payloads) == message
