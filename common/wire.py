@@ -198,14 +198,16 @@ def _build(kind: Any, values: list[Any], payloads: int) -> Message:
 
 
 def dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """The client's end, connected to one service. It reconnects by itself, with growing pauses."""
+    """The client's end, connected to one service. It reconnects by itself, with growing pauses.
+
+    Raises zmq.ZMQError where the endpoint makes no sense.
+    """
     socket = context.socket(zmq.DEALER)
     _set_common(socket)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # a ticket goes to a living service or is seen not to
-    socket.connect(endpoint)
-    return socket
+    return _attached(socket, socket.connect, endpoint)
 
 
 def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
@@ -214,7 +216,15 @@ def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket
     _set_common(socket)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)  # no client sends pixels
-    socket.bind(endpoint)
+    return _attached(socket, socket.bind, endpoint)
+
+
+def _attached(socket: zmq.Socket[bytes], attach: Callable[[str], object], endpoint: str) -> zmq.Socket[bytes]:
+    try:
+        attach(endpoint)
+    except zmq.ZMQError:
+        socket.close()
+        raise
     return socket
 
 

@@ -1,0 +1,124 @@
+"""`alexnet-loader`: the data-loader service."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from common import log as logs
+from common.errors import UsageError
+
+if TYPE_CHECKING:
+    from loader.dataset import Dataset
+
+log = logging.getLogger(__name__)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--workers", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Worker processes.")
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
+@click.option("--bind", default="tcp://127.0.0.1:5555", help="Endpoint to listen on; port * takes any that is free.")
+@click.option(
+    "--stream-mib", type=click.IntRange(1), default=512, help="Memory that one stream of one client may take, in MiB."
+)
+@click.option(
+    "--worker-timeout", type=click.FloatRange(0.1), default=30.0, help="Seconds after which a worker counts as hung."
+)
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
+@click.option("--verbose", is_flag=True, help="Log more.")
+def main(
+    workers: int, data: Path, bind: str, stream_mib: int, worker_timeout: float, ready_file: Path | None, verbose: bool
+) -> None:
+    """Serve the packed photos of a data set, train and val, as batches for any number of clients.
+
+    Worker processes read JPEGs, decode, crop, flip and add colour noise; clients get them over ZeroMQ. What a client
+    gets depends on the data set, its seed, epoch and position alone. Ends on Ctrl-C or SIGTERM.
+    """
+    logs.setup("alexnet-loader", verbose)
+    with logs.errors_as_exit_codes("alexnet-loader"), stop_signal() as stop_fd:
+        serve(workers, data, bind, stream_mib * 2**20, worker_timeout, ready_file, stop_fd)
+
+
+def serve(
+    workers: int,
+    data: Path,
+    bind: str,
+    stream_bytes: int,
+    worker_timeout_s: float,
+    ready_file: Path | None,
+    stop_fd: int,
+) -> None:
+    """Serve until `stop_fd` can be read."""
+    import zmq
+
+    from common import wire
+    from loader import jpeg
+    from loader.pool import WorkerPool
+    from loader.service import Service
+
+    decoder = jpeg.decoder_name()
+    with contextlib.ExitStack() as stack:
+        datasets = {split: stack.enter_context(dataset) for split, dataset in open_datasets(data).items()}
+        context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
+        try:
+            router = stack.enter_context(wire.router(context, bind))
+        except zmq.ZMQError as error:
+            raise UsageError(f"cannot listen on {bind}: {error.strerror} (--bind)") from None
+        endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        pool = WorkerPool(data, workers, worker_timeout_s)
+        stack.callback(pool.stop)
+        pool.start()
+        service = Service(router, datasets, decoder, pool, stream_bytes)
+        stack.callback(service.close)
+
+        def on_ready() -> None:
+            sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
+            log.info("serving %s (%s) on %s with %d workers", data, sizes, endpoint, workers)
+            if ready_file is not None:
+                write_whole(ready_file, endpoint)
+
+        service.run(stop_fd, on_ready)
+        log.info("stopped")
+
+
+def open_datasets(data: Path) -> "dict[str, Dataset]":
+    """The splits that are there, at least one."""
+    from loader.dataset import Dataset
+
+    paths = {split: data / f"{split}.lmdb" for split in ("train", "val")}
+    datasets = {split: Dataset(path) for split, path in paths.items() if path.exists()}
+    if not datasets:
+        raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb; alexnet-pack makes them (--data)")
+    return datasets
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whoever sees the file sees all of it."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text + "\n")
+    unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[int]:
+    """A descriptor that can be read once SIGINT or SIGTERM has come."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer:
+        before = signal.set_wakeup_fd(writer.fileno())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield reader.fileno()
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The service: tickets in, batches out. One process and one thread; it never touches a pixel.
+
+    ROUTER  <- TICKET   queue -> idle worker and free slot -> the worker fills the slot
+    ROUTER  -> BATCH    header and the slot's pixels, sent from the slot without a copy
+
+It remembers nothing that matters: a client asks another service, or this one after a restart, for the same ticket and
+gets the same bytes.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import zmq
+
+from common import wire
+from common.errors import LoaderError, UsageError, VersionMismatch, WireError
+from common.spec import StreamSpec
+from loader import link
+from loader.dataset import Dataset
+from loader.pool import Finished, Lost, WorkerPool
+from loader.session import Address, Sent, Session, credit_for
+from loader.tickets import TicketQueue
+
+log = logging.getLogger(__name__)
+
+DEATHS_ALLOWED = 3  # of workers on one ticket, before the ticket is reported instead of tried again
+PROBE_S = 10.0  # how often a quiet client is shown to be there still
+_SOON_MS, _IDLE_MS = 2, 500
+
+
+class Service:
+    """Serves `datasets` (by split) with `pool`, which is started, on a ROUTER socket.
+
+    stream_bytes   memory a stream of a client may take, which bounds its credit
+    """
+
+    def __init__(
+        self,
+        router: "zmq.Socket[bytes]",
+        datasets: Mapping[str, Dataset],
+        decoder: str,
+        pool: WorkerPool,
+        stream_bytes: int,
+    ) -> None:
+        self._router, self._datasets, self._decoder, self._pool = router, datasets, decoder, pool
+        self._stream_bytes = stream_bytes
+        self._instance = os.urandom(8)
+        self._sessions: dict[Address, Session] = {}
+        self._by_slab: dict[int, Session] = {}
+        self._slabs_made = 0
+        self._queue: TicketQueue[Address] = TicketQueue()
+        self._probed = time.monotonic()
+        self._answers: dict[type[wire.Message], Callable[[bytes, wire.Message], None]] = {
+            wire.Hello: self._hello,
+            wire.Ticket: self._ticket,
+            wire.Ping: self._ping,
+            wire.Bye: self._bye,
+        }
+
+    def run(self, wakeup_fd: int, on_ready: Callable[[], None]) -> None:
+        """Serve until a byte can be read from `wakeup_fd`. Calls `on_ready` once, when every worker can take work."""
+        announced = False
+        while True:
+            ready = self._wait(wakeup_fd)
+            if wakeup_fd in ready:
+                return
+            self._hear_clients()
+            self._hear_workers(ready)
+            for pid in self._pool.end_hung():
+                log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
+            self._probe()
+            self._give_out()
+            if not announced and self._pool.all_ready:
+                announced = True
+                on_ready()
+
+    def close(self) -> None:
+        for session in list(self._sessions.values()):
+            self._end(session)
+
+    # Waiting and hearing
+
+    def _wait(self, wakeup_fd: int) -> set[int]:
+        """File descriptors that can be read: of workers, and `wakeup_fd`. Returns early when a client speaks."""
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(wakeup_fd, zmq.POLLIN)
+        for worker in self._pool.workers:
+            poller.register(worker.fileno(), zmq.POLLIN)
+        starved = len(self._queue) > 0 and any(session.sent for session in self._sessions.values())
+        events = poller.poll(_SOON_MS if starved else _IDLE_MS)
+        return {source for source, _ in events if isinstance(source, int)}
+
+    def _hear_clients(self) -> None:
+        while True:
+            try:
+                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = wire.decode(frames[0] if frames else b"", len(frames) - 1)
+                answer = self._answers.get(type(message))
+                if answer is None:
+                    raise WireError(f"a client does not send {message.kind}")
+                answer(identity, message)
+            except VersionMismatch as error:
+                self._send(identity, wire.Fault(-1, b"", wire.VERSION_MISMATCH, str(error), wire.NO_RECORD))
+            except WireError as error:
+                log.warning("a message was ignored: %s", error)
+
+    def _hear_workers(self, ready: set[int]) -> None:
+        for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
+            outcome = self._pool.receive(worker)
+            session = self._by_slab.get(outcome.fill.slab) if outcome else None
+            if outcome is None or session is None:
+                continue  # the client left while its slot was being filled
+            ticket = session.filling.pop(outcome.fill.slot)
+            if isinstance(outcome, Lost):
+                self._retry(session, ticket, outcome)
+            elif outcome.failure is not None:
+                session.slots.give_back(outcome.fill.slot)
+                self._fault(session, ticket, wire.BAD_RECORD, outcome.failure.reason, outcome.failure.record)
+            else:
+                self._answer(session, ticket, outcome)
+
+    # What clients say
+
+    def _hello(self, identity: bytes, message: wire.Message) -> None:
+        assert isinstance(message, wire.Hello)
+        try:
+            session = self._open(identity, message)
+        except (LoaderError, UsageError) as error:
+            self._send(identity, wire.Fault(message.request, b"", wire.REFUSED, str(error)[:1024], wire.NO_RECORD))
+            return
+        dataset = session.dataset
+        welcome = wire.Welcome(
+            message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
+            self._decoder, len(self._pool.workers), session.credit, session.slab.size,
+        )  # fmt: skip
+        self._send(identity, welcome, dataset.mean_hwc.tobytes())
+
+    def _ticket(self, identity: bytes, message: wire.Message) -> None:
+        assert isinstance(message, wire.Ticket)
+        session = self._sessions.get((identity, message.stream))
+        if session is None:
+            fault = wire.Fault(message.number, message.stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD)
+            self._send(identity, fault)
+        elif message.count > session.batch_size or message.first + message.count > session.dataset.records:
+            reason = f"positions {message.first}..{message.first + message.count - 1} are not a batch of this stream"
+            self._fault(session, message, wire.REFUSED, reason)
+        elif self._queue.waiting(session.address) >= 4 * session.credit:
+            self._fault(session, message, wire.REFUSED, f"more tickets than the credit of {session.credit} allows")
+        elif not session.has(message.number):
+            self._queue.add(session.address, message)
+
+    def _ping(self, identity: bytes, _: wire.Message) -> None:
+        self._send(identity, wire.Pong(self._instance, len(self._pool.workers), len(self._queue)))
+
+    def _bye(self, identity: bytes, message: wire.Message) -> None:
+        assert isinstance(message, wire.Bye)
+        session = self._sessions.get((identity, message.stream))
+        if session is not None:
+            self._end(session)
+
+    # Sessions
+
+    def _open(self, identity: bytes, hello: wire.Hello) -> Session:
+        """The session that `hello` asks for, the one there is if it is the same."""
+        spec = StreamSpec(hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels)  # type: ignore[arg-type]
+        dataset = self._datasets.get(spec.split)
+        if dataset is None:
+            raise LoaderError(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
+        address = identity, spec.stream_id(dataset.digest)
+        session = self._sessions.get(address)
+        if session is not None and session.batch_size == hello.batch_size:
+            return session
+        credit = credit_for(spec, hello.batch_size, len(self._pool.workers), self._stream_bytes)
+        if session is not None:
+            self._end(session)
+        self._slabs_made += 1
+        session = Session(address, spec, dataset, hello.batch_size, credit, self._slabs_made)
+        self._sessions[address] = self._by_slab[session.slab_number] = session
+        log.info("stream %s: %s, batches of %d, credit %d", session.name, spec, hello.batch_size, credit)
+        return session
+
+    def _end(self, session: Session) -> None:
+        del self._sessions[session.address], self._by_slab[session.slab_number]
+        self._queue.drop(session.address)
+        self._pool.forget(session.slab_number)
+        session.slab.close()
+        log.info("stream %s closed", session.name)
+
+    def _probe(self) -> None:
+        """Send each client a word now and then: one that is gone cannot be sent to, and its sessions end."""
+        now = time.monotonic()
+        if now - self._probed > PROBE_S:
+            self._probed = now
+            for identity in {identity for identity, _ in self._sessions}:
+                self._ping(identity, wire.Ping())
+
+    # Work
+
+    def _give_out(self) -> None:
+        for session in self._sessions.values():
+            session.reclaim()
+        while (worker := self._pool.idle()) is not None:
+            taken = self._queue.take(lambda address: self._sessions[address].slots.free > 0)
+            if taken is None:
+                return
+            address, ticket = taken
+            session, spec = self._sessions[address], self._sessions[address].spec
+            slot = session.slots.take()
+            session.filling[slot] = ticket
+            fill = link.Fill(
+                session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
+                ticket.epoch, ticket.first, ticket.count,
+            )  # fmt: skip
+            self._pool.give(worker, fill, session.slab)
+
+    def _answer(self, session: Session, ticket: wire.Ticket, outcome: Finished) -> None:
+        slot = outcome.fill.slot
+        batch = session.slab.batch(slot, session.spec, ticket.count)
+        session.deaths.pop(ticket.number, None)
+        reply = wire.BatchReply(ticket.number, ticket.stream, batch.records.tobytes(), batch.labels.tobytes())
+        tracker = self._send(session.address[0], reply, batch.pixels)
+        if tracker is not None:
+            session.slots.lend(slot)
+            session.sent.append(Sent(ticket, slot, tracker))
+
+    def _retry(self, session: Session, ticket: wire.Ticket, lost: Lost) -> None:
+        session.slots.give_back(lost.fill.slot)
+        deaths = session.deaths[ticket.number] = session.deaths.get(ticket.number, 0) + 1
+        if deaths < DEATHS_ALLOWED:
+            self._queue.put_back(session.address, ticket)
+            return
+        del session.deaths[ticket.number]
+        reason = f"{deaths} workers died over epoch {ticket.epoch}, positions {ticket.first}.., the last {lost.how}"
+        self._fault(session, ticket, wire.BAD_RECORD, reason)
+
+    def _fault(
+        self, session: Session, ticket: wire.Ticket, code: str, reason: str, record: int = wire.NO_RECORD
+    ) -> None:
+        log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
+        self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record))
+
+    def _send(
+        self, identity: bytes, message: wire.Message, payload: bytes | memoryview = b""
+    ) -> zmq.MessageTracker | None:
+        """Send; None where the client is gone, whose sessions are then ended."""
+        frames = [identity, wire.encode(message), *([payload] if message.payloads else [])]
+        try:
+            return self._router.send_multipart(frames, copy=False, track=True)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            for session in [session for session in self._sessions.values() if session.address[0] == identity]:
+                self._end(session)
+            return None

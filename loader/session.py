@@ -1,0 +1,80 @@
+"""What the service knows of one stream of one client: little, and nothing that another service could not do without."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import zmq
+
+from common import wire
+from common.errors import LoaderError
+from common.slab import Slab, slot_bytes
+from common.spec import StreamSpec
+from loader.dataset import Dataset
+from loader.slots import SlotTable
+
+SPARE_SLOTS = 2  # beyond the credit: a socket still reads from the slot when the client has its batch already
+
+Address = tuple[bytes, bytes]  # a client's identity, a stream's id
+
+
+@dataclass(eq=False)
+class Sent:
+    """A slot that the socket reads from until `tracker` is done."""
+
+    ticket: wire.Ticket
+    slot: int
+    tracker: zmq.MessageTracker
+
+
+@dataclass(eq=False)
+class Session:
+    """One stream of one client."""
+
+    address: Address
+    spec: StreamSpec
+    dataset: Dataset
+    batch_size: int
+    credit: int
+    slab_number: int
+    slab: Slab = field(init=False)
+    slots: SlotTable = field(init=False)
+    filling: dict[int, wire.Ticket] = field(default_factory=dict)  # by slot
+    sent: deque[Sent] = field(default_factory=deque)
+    deaths: dict[int, int] = field(default_factory=dict)  # by ticket number
+
+    def __post_init__(self) -> None:
+        slots = self.credit + SPARE_SLOTS
+        self.slab = Slab.create(slot_bytes(self.spec, self.batch_size), slots)
+        self.slots = SlotTable(slots)
+
+    @property
+    def name(self) -> str:
+        return self.address[1].hex()[:8]
+
+    def has(self, number: int) -> bool:
+        """Whether the ticket's answer is being made or is on its way."""
+        return any(t.number == number for t in self.filling.values()) or any(
+            s.ticket.number == number for s in self.sent
+        )
+
+    def reclaim(self) -> None:
+        """Free the slots that the socket has finished with."""
+        for sent in [sent for sent in self.sent if sent.tracker.done]:
+            self.sent.remove(sent)
+            self.slots.give_back(sent.slot)
+
+
+def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
+    """Batches a client may have asked for and not consumed: enough to keep all workers busy, within the memory.
+
+    Raises LoaderError where not even one batch fits.
+    """
+    size = slot_bytes(spec, batch_size)
+    credit = min(workers + 2, stream_bytes // size - SPARE_SLOTS)
+    if credit < 1:
+        needed_mib = -(-size * (SPARE_SLOTS + 1) // 2**20)
+        raise LoaderError(
+            f"batches of {batch_size} need {needed_mib} MiB; a stream may take {stream_bytes >> 20} MiB"
+            " (alexnet-loader --stream-mib)"
+        )
+    return credit

@@ -1,0 +1,101 @@
+"""A worker process: takes a ticket's positions, fills the slot, says so. One thread, no state worth losing.
+
+Started by the pool as `python -m loader.worker FD DATA`; FD is its end of the link.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import AlexNetError
+from common.slab import Slab
+from common.spec import StreamSpec
+from loader import link, sampler
+from loader.augment import Augmenter
+from loader.dataset import Dataset
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Fills slots from the data sets under `data`."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._datasets: dict[str, Dataset] = {}
+        self._slabs: dict[int, Slab] = {}
+        self._augmenters: dict[StreamSpec, Augmenter] = {}
+
+    def serve(self, end: socket.socket) -> None:
+        """Answer until the service is gone."""
+        link.send(end, link.Ready())
+        while (received := link.receive(end)) is not None:
+            word, fd = received
+            if isinstance(word, link.Attach):
+                assert fd is not None
+                self._slabs[word.slab] = Slab(fd, word.size, word.slots)
+            elif isinstance(word, link.Detach):
+                if word.slab in self._slabs:
+                    self._slabs.pop(word.slab).close()
+            elif isinstance(word, link.Fill):
+                link.send(end, self._fill(word))
+
+    def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
+        dataset = self._dataset(word.split)
+        batch = self._slabs[word.slab].batch(word.slot, word.spec, word.count)
+        records = sampler.records_at(dataset.records, word.seed, word.epoch, word.first, word.count)
+        augmenter = self._augmenter(word.spec)
+        draws = None
+        if word.view == "train":
+            colour = dataset.components * dataset.sd[:, np.newaxis]
+            draws = sampler.draws_at(word.spec, colour, word.epoch, word.first, word.count)
+        for index, record in enumerate(records.tolist()):
+            try:
+                batch.labels[index], jpeg = dataset.read(record)
+                if draws is None:
+                    augmenter.full(jpeg, batch.images[index])
+                else:
+                    augmenter.train(jpeg, draws, index, batch.images[index])
+            except AlexNetError as error:
+                return link.Failed(record, str(error))
+        batch.records[:] = records.astype(np.uint32)
+        return link.Filled()
+
+    def _augmenter(self, spec: StreamSpec) -> Augmenter:
+        if spec not in self._augmenters:
+            self._augmenters[spec] = Augmenter(spec)
+        return self._augmenters[spec]
+
+    def _dataset(self, split: str) -> Dataset:
+        if split not in self._datasets:
+            self._datasets[split] = Dataset(self._data / f"{split}.lmdb")
+        return self._datasets[split]
+
+
+def _die_with_parent() -> None:
+    """Be killed when the service dies, even while stopped, so that no worker is ever left behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    fd, data = int(sys.argv[1]), Path(sys.argv[2])
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle; it ends the link
+    end = socket.socket(fileno=fd)
+    os.set_inheritable(fd, False)
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            Worker(data).serve(end)
+    except AlexNetError as error:
+        link.send(end, link.Failed(-1, str(error)))
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Real processes for tests: a loader service, its workers, and waiting for what must come."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+PATIENCE_S = 60.0
+
+Result = TypeVar("Result")
+
+
+def wait_for(what: str, found: Callable[[], Result | None]) -> Result:
+    """Look until `found` gives something, however slow the machine; fail by name if it never does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        result = found()
+        if result:
+            return result
+        time.sleep(0.01)
+    raise AssertionError(f"waited {PATIENCE_S:.0f} s for {what}")
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the living children of `pid`."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class LoaderProcess:
+    """`alexnet-loader` on a port of its own, ready to serve. Use in a `with` block."""
+
+    def __init__(self, data: Path, folder: Path, workers: int = 2, bind: str = "tcp://127.0.0.1:*", *more: str) -> None:
+        ready_file = folder / f"ready-{time.monotonic_ns()}"
+        self.log = folder / f"{ready_file.name}.log"
+        command = [sys.executable, "-m", "loader.command", "--data", str(data), "--workers", str(workers)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--bind", bind, "--ready-file", str(ready_file), *more], stderr=log, stdin=subprocess.DEVNULL
+            )
+        wait_for("the loader to be ready or to end", lambda: ready_file.exists() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+        self.endpoint = ready_file.read_text().strip()
+
+    @property
+    def workers(self) -> list[int]:
+        return children(self.process.pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def __enter__(self) -> "LoaderProcess":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()

@@ -1,0 +1,293 @@
+"""The service and its client, with real processes and sockets."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from common import wire
+from common.batch import Batch
+from common.client import LoaderClient
+from common.errors import LoaderFault, LoaderRefused, LoaderTimeout
+from common.spec import StreamSpec
+from common.stream import Stream
+from loader import jpeg, sampler
+from loader.dataset import Dataset
+from tests.processes import LoaderProcess, alive, wait_for
+
+SPEC = StreamSpec(split="train", seed=3, crop=64)
+
+
+def fingerprint(batches: Iterable[Batch]) -> list[str]:
+    """What came, batch by batch: place, labels, records and pixels."""
+    return [
+        hashlib.blake2b(
+            repr((b.epoch, b.first)).encode() + b.labels.tobytes() + b.records.tobytes() + b.images.tobytes(),
+            digest_size=8,
+        ).hexdigest()
+        for b in batches
+    ]
+
+
+def read(endpoints: str | list[str], epochs: int = 2, batch_size: int = 16, spec: StreamSpec = SPEC) -> list[str]:
+    with LoaderClient(endpoints) as loader:
+        return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
+        return read(service.endpoint)
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_any_number_of_workers_gives_the_same_bytes(
+    packed: Path, tmp_path: Path, undisturbed: list[str], workers: int
+) -> None:
+    with LoaderProcess(packed, tmp_path, workers) as service:
+        assert read(service.endpoint) == undisturbed
+
+
+def test_a_batch_is_what_the_stream_promises(packed: Path, tmp_path: Path) -> None:
+    with Dataset(packed / "train.lmdb") as dataset, LoaderProcess(packed, tmp_path) as service:
+        with LoaderClient(service.endpoint) as loader:
+            stream = loader.stream(SPEC, 16)
+            assert (stream.info.records, stream.info.classes) == (dataset.records, dataset.classes)
+            assert np.array_equal(stream.info.mean_hwc, dataset.mean_hwc)
+            batch = list(stream.batches([5]))[3]
+        order = sampler.order(dataset.records, SPEC.seed, 5)
+        draws = sampler.draws_at(SPEC, dataset.components * dataset.sd[:, None], 5, 48, 16)
+        assert np.array_equal(batch.records, order[48:64])
+        for index, record in enumerate(batch.records.tolist()):
+            label, packed_jpeg = dataset.read(record)
+            top, left = draws.top[index], draws.left[index]
+            crop = jpeg.decode(packed_jpeg)[top : top + 64, left : left + 64]
+            crop = crop[:, ::-1] if draws.flip[index] else crop
+            assert np.array_equal(batch.images[index], np.clip(crop + np.rint(draws.offset[index]), 0, 255))
+            assert batch.labels[index] == label
+
+
+def test_each_record_comes_once_an_epoch_and_the_last_batch_is_smaller(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        batches = list(loader.stream(SPEC, 16).batches([0]))
+    assert [len(batch) for batch in batches] == [16] * 9 + [6]
+    assert sorted(np.concatenate([batch.records for batch in batches]).tolist()) == list(range(150))
+
+
+def test_a_pass_that_begins_in_the_middle_of_an_epoch_gives_the_rest(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        stream = loader.stream(SPEC, 16)
+        assert fingerprint(stream.batches(range(2), first=64)) == undisturbed[4:]
+        assert len(list(islice(stream.batches([0]), 2))) == 2  # given up early
+        assert fingerprint(stream.batches([1], first=0)) == undisturbed[10:]
+
+
+def test_a_worker_killed_in_the_middle_of_anything_changes_nothing(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        seen = []
+        for batch in loader.stream(SPEC, 16).batches(range(2)):
+            seen += fingerprint([batch])
+            victim = wait_for("a worker", lambda: service.workers)[0]
+            os.kill(victim, signal.SIGKILL)
+        assert seen == undisturbed
+        wait_for("all workers to be replaced", lambda: len([pid for pid in service.workers if alive(pid)]) == 2)
+    assert "another takes its place" in service.log.read_text()
+
+
+def test_a_service_killed_and_started_again_changes_nothing(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path) as first, LoaderClient(first.endpoint) as loader:
+        batches = loader.stream(SPEC, 16).batches(range(2))
+        seen = fingerprint(islice(batches, 7))
+        orphans = first.workers
+        first.signal(signal.SIGKILL)
+        first.process.wait()
+        with LoaderProcess(packed, tmp_path, 2, first.endpoint):
+            assert seen + fingerprint(batches) == undisturbed
+        wait_for("the killed service's workers to end", lambda: not any(map(alive, orphans)))
+
+
+def test_one_of_two_services_killed_changes_nothing(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
+    with LoaderProcess(packed, tmp_path) as stays, LoaderProcess(packed, tmp_path) as goes:
+        with LoaderClient([goes.endpoint, stays.endpoint]) as loader:
+            batches = loader.stream(SPEC, 16).batches(range(2))
+            seen = fingerprint(islice(batches, 5))
+            goes.signal(signal.SIGKILL)
+            assert seen + fingerprint(batches) == undisturbed
+
+
+def test_several_streams_of_one_client_are_read_beside_each_other(packed: Path, tmp_path: Path) -> None:
+    full = StreamSpec(split="val", view="full")
+    with LoaderProcess(packed, tmp_path) as service:
+        alone = read(service.endpoint), read(service.endpoint, spec=full, batch_size=7)
+        with LoaderClient(service.endpoint) as loader:
+            train, val = loader.stream(SPEC, 16).batches(range(2)), loader.stream(full, 7).batches(range(2))
+            together: tuple[list[str], list[str]] = [], []
+            for batch in train:
+                together[0].extend(fingerprint([batch]))
+                together[1].extend(fingerprint(islice(val, 1)))
+        assert together == alone
+
+
+def test_a_client_that_stops_reading_holds_up_no_other(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as stopped:
+        next(stopped.stream(StreamSpec(crop=256), 64).batches(range(1000)))
+        assert read(service.endpoint) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_service_stops_cleanly_leaving_no_process(packed: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        next(loader.stream(SPEC, 16).batches(range(100)))
+        workers = service.workers
+        assert len(workers) == 2
+        service.signal(number)
+        assert service.process.wait(timeout=60) == 0
+        wait_for("its workers to end", lambda: not any(map(alive, workers)))
+
+
+def test_a_stopped_worker_is_ended_and_its_ticket_given_to_another(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--worker-timeout", "0.5") as service:
+        os.kill(service.workers[0], signal.SIGSTOP)
+        assert read(service.endpoint) == undisturbed
+
+
+def test_a_stopped_worker_goes_with_its_killed_service(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service:
+        workers = service.workers
+        os.kill(workers[0], signal.SIGSTOP)
+        service.signal(signal.SIGKILL)
+        wait_for("both workers to end", lambda: not any(map(alive, workers)))
+
+
+def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service:
+        second = run_loader("--data", str(packed), "--bind", service.endpoint)
+    assert second.returncode == 2
+    assert re.search(rf"error: cannot listen on {service.endpoint}: Address already in use", second.stderr)
+    assert len(second.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--data", "/nowhere"], "/nowhere"),
+        (["--bind", "nonsense"], "nonsense"),
+        (["--workers", "0"], "workers"),
+        (["--wrong"], "--wrong"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_2(packed: Path, options: list[str], says: str) -> None:
+    ended = run_loader("--data", str(packed), *options)
+    assert ended.returncode == 2
+    assert says in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def run_loader(*options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "loader.command", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_split_that_is_not_there_is_refused_by_name(packed: Path, tmp_path: Path) -> None:
+    only_train = tmp_path / "only_train"
+    only_train.mkdir()
+    (only_train / "train.lmdb").symlink_to(packed / "train.lmdb")
+    with LoaderProcess(only_train, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        with pytest.raises(LoaderRefused, match="no val split"):
+            loader.stream(StreamSpec(split="val"), 8)
+        assert loader.stream(SPEC, 8).info.records == 150
+
+
+def test_a_batch_too_large_for_a_streams_memory_is_refused_naming_the_option(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--stream-mib", "1") as service:
+        with LoaderClient(service.endpoint) as loader, pytest.raises(LoaderRefused, match="--stream-mib"):
+            loader.stream(StreamSpec(crop=256), 128)
+
+
+def test_no_service_at_all_is_a_timeout_that_names_the_endpoint() -> None:
+    with LoaderClient("tcp://127.0.0.1:9", timeout_s=0.2) as loader:
+        with pytest.raises(LoaderTimeout, match=r"tcp://127\.0\.0\.1:9.*--loader-timeout"):
+            loader.stream(SPEC, 8)
+
+
+def test_an_endpoint_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(LoaderRefused, match="nonsense"):
+        LoaderClient("nonsense")
+
+
+def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed: Path, tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with LoaderProcess(packed, tmp_path) as service, context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        stranger.connect(service.endpoint)
+        for frames in ([b""], [b"\xff" * 50], [wire.encode(wire.Ping()), b"more"], [wire.encode(wire.Bye(b"x" * 16))]):
+            stranger.send_multipart(frames)
+        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1)))
+        fault = wire.decode(stranger.recv())
+        assert isinstance(fault, wire.Fault)
+        assert fault.code == wire.UNKNOWN_STREAM
+        stranger.send(b"\x92\x63\xa4PING")  # [99, "PING"]
+        fault = wire.decode(stranger.recv())
+        assert isinstance(fault, wire.Fault)
+        assert "version 99" in fault.reason
+        assert f"version {wire.VERSION}" in fault.reason
+        assert read(service.endpoint, epochs=1)
+
+
+def test_a_record_that_cannot_be_decoded_is_a_fault_in_its_turn(packed: Path, tmp_path: Path) -> None:
+    damaged = damaged_copy(packed, tmp_path, record=7)
+    with LoaderProcess(damaged, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        stream: Stream = loader.stream(SPEC, 16)
+        position = sampler.order(150, SPEC.seed, 0).tolist().index(7)
+        seen = 0
+        with pytest.raises(LoaderFault, match="record 7"):
+            for batch in stream.batches([0]):
+                seen += len(batch)
+        assert seen == position // 16 * 16
+
+
+def damaged_copy(packed: Path, folder: Path, record: int) -> Path:
+    """The data set with one record's JPEG cut to pieces."""
+    import shutil
+
+    with Dataset(packed / "train.lmdb") as dataset:
+        _, good = dataset.read(record)
+    target = folder / "damaged"
+    shutil.copytree(packed, target)
+    raw = bytearray((target / "train.lmdb").read_bytes())
+    at = raw.find(bytes(good)[:2000])
+    assert at > 0
+    raw[at + 700 : at + 760] = b"\xff\xd9" * 30
+    (target / "train.lmdb").write_bytes(raw)
+    return target
+
+
+def test_a_waiting_client_can_be_served_by_a_service_that_starts_later(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path) as before:
+        endpoint = before.endpoint
+    seen: list[str] = []
+    reader = threading.Thread(target=lambda: seen.extend(read(endpoint)))
+    reader.start()
+    with LoaderProcess(packed, tmp_path, 2, endpoint):
+        reader.join(timeout=60)
+    assert seen == undisturbed
