@@ -1,12 +1,15 @@
 """What a client delivers."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from common.errors import LoaderError
 
-@dataclass(frozen=True, slots=True, eq=False)
+Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
 class Batch:
     """Consecutive positions of one epoch.
 
@@ -15,13 +18,45 @@ class Batch:
     images   n x height x width x 3, RGB, uint8 (or float32, as the stream was asked for); read only
     labels   int64 n
     records  int64 n, the record of the data set each picture came from
+
+    On the service's own host the images lie in a slot of its slab, which will be used again: they are good until the
+    next batch is asked for. `release` gives the slot back sooner, `copy` makes a batch that may be kept.
     """
 
-    epoch: int
-    first: int
-    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    records: npt.NDArray[np.int64]
+    def __init__(
+        self,
+        epoch: int,
+        first: int,
+        images: Images,
+        labels: npt.NDArray[np.int64],
+        records: npt.NDArray[np.int64],
+        give_back: Callable[[], None] | None = None,
+    ) -> None:
+        self.epoch, self.first = epoch, first
+        self.labels, self.records = labels, records
+        self._images: Images | None = images
+        self._give_back = give_back
+
+    @property
+    def images(self) -> Images:
+        """The pixels; LoaderError once they were released."""
+        if self._images is None:
+            raise LoaderError(
+                f"the batch of epoch {self.epoch}, position {self.first} was released: images are good until the next"
+                " batch is asked for; batch.copy() keeps them"
+            )
+        return self._images
+
+    def release(self) -> None:
+        """The images are not needed any more. A second time changes nothing."""
+        self._images = None
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
+
+    def copy(self) -> "Batch":
+        """The same batch in memory of its own."""
+        return Batch(self.epoch, self.first, self.images.copy(), self.labels, self.records)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -18,6 +18,7 @@ import zmq
 from common import wire
 from common.errors import LoaderRefused, LoaderTimeout, WireError
 from common.host import Host
+from common.opened import Transport
 from common.spec import StreamSpec
 from common.stream import Stream
 
@@ -30,13 +31,17 @@ class LoaderClient:
     """A client of the services at `endpoints`, which serve the same data set.
 
     timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout
+    transport   "slab": pixels come through the service's shared memory, which must be on this host. "frames": over the
+                socket. "auto": the first where it can be had
     """
 
-    def __init__(self, endpoints: str | Sequence[str], *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, endpoints: str | Sequence[str], *, timeout_s: float = 60.0, transport: Transport = "auto"
+    ) -> None:
         names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         if not names:
             raise LoaderRefused("no loader endpoint was given")
-        self.timeout_s = timeout_s
+        self.timeout_s, self._transport = timeout_s, transport
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._hosts: list[Host] = []
         self._streams: list[Stream] = []
@@ -51,7 +56,9 @@ class LoaderClient:
 
         Raises LoaderRefused where a service says no, LoaderTimeout where none answers.
         """
-        stream = Stream(self.wait, self.hear, self._hosts, spec, batch_size, request=len(self._streams))
+        stream = Stream(
+            self.wait, self.hear, self._hosts, spec, batch_size, request=len(self._streams), transport=self._transport
+        )
         self._streams.append(stream)
         stream.open()
         return stream
@@ -113,7 +120,7 @@ class LoaderClient:
                     self._streams[message.request].welcome(host, message, frames[1].buffer)
             elif isinstance(message, wire.BatchReply):
                 for stream in self._named(message.stream):
-                    stream.batch_arrived(host, message, frames[1].buffer)
+                    stream.batch_arrived(host, message, frames[1].buffer if len(frames) > 1 else None)
             elif isinstance(message, wire.Fault):
                 self._fault(host, message)
         except WireError as error:

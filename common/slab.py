@@ -1,10 +1,13 @@
 """A slab: one anonymous piece of shared memory, cut into equal slots, each holding one batch.
 
-    slot     | pixels: count x height x width x 3 | records: count x uint32 | labels: count x uint32 | to a whole page
+    first page   nonce, 16 bytes: proof to a client that it has mapped what it was told of
+    slot         pixels: count x height x width x 3 | records: count x uint32 | labels: count x uint32 | to a whole page
 
 The service makes one slab for each stream of each client, so that a client that is slow, stopped or gone holds nobody
-else's memory. A worker gets the file descriptor and writes pixels straight into the slot it is told; the service
-sends them from there. The memory has no name: when the last process that maps it ends, by kill -9 too, it is gone.
+else's memory. A worker gets the file descriptor and writes pixels straight into the slot it is told; a client on the
+same host maps the same memory, and one elsewhere is sent the slot's bytes.
+
+The memory has no name: when the last process that maps it ends, by kill -9 too, it is gone.
 """
 
 import mmap
@@ -16,6 +19,8 @@ import numpy.typing as npt
 from common.spec import StreamSpec
 
 _PAGE = mmap.PAGESIZE
+NONCE_BYTES = 16
+_NAME = "alexnet-slab"
 
 
 def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
@@ -29,18 +34,44 @@ class Slab:
 
     def __init__(self, fd: int, size: int, slots: int) -> None:
         self.fd, self.size, self.slots = fd, size, slots
-        self._memory = mmap.mmap(fd, size * slots)
+        self._memory = mmap.mmap(fd, _PAGE + size * slots)
 
     @classmethod
     def create(cls, size: int, slots: int) -> "Slab":
         """New memory; pages are taken from the system as they are first written."""
-        fd = os.memfd_create("alexnet-slab", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size * slots)
-        return cls(fd, size, slots)
+        fd = os.memfd_create(_NAME, os.MFD_CLOEXEC)
+        os.ftruncate(fd, _PAGE + size * slots)
+        slab = cls(fd, size, slots)
+        slab._memory[:NONCE_BYTES] = os.urandom(NONCE_BYTES)
+        return slab
+
+    @classmethod
+    def of_process(cls, pid: int, fd: int, size: int, slots: int, nonce: bytes) -> "Slab":
+        """The slab that process `pid` has under its descriptor `fd`.
+
+        Raises OSError where it cannot be reached, or what is reached is another: the process is on another host, in
+        another container, or of another user.
+        """
+        path = f"/proc/{pid}/fd/{fd}"
+        if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
+            raise OSError("it is no slab of this host")
+        ours = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(ours).st_size != _PAGE + size * slots or os.pread(ours, NONCE_BYTES, 0) != nonce:
+                raise OSError("it is another process's memory")
+            return cls(ours, size, slots)
+        except OSError:
+            os.close(ours)
+            raise
+
+    @property
+    def nonce(self) -> bytes:
+        return self._memory[:NONCE_BYTES]
 
     def batch(self, slot: int, spec: StreamSpec, count: int) -> "SlotBatch":
         """Views of the slot as a batch of `count` pictures of `spec`."""
-        return SlotBatch(memoryview(self._memory)[slot * self.size : (slot + 1) * self.size], spec, count)
+        start = _PAGE + slot * self.size
+        return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count)
 
     def close(self) -> None:
         """Give up the descriptor. The memory itself goes with the last view of it."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from common import wire
 from common.batch import Batch
 from common.errors import LoaderError, LoaderFault, LoaderRefused, WireError
 from common.host import Host
+from common.opened import Opened, Transport
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 from common.window import Window, Work
 
@@ -18,12 +20,15 @@ log = logging.getLogger(__name__)
 SILENCE_S = 5.0  # without an answer for so long, a ticket is asked for again
 REPORT_S = 5.0  # how often a wait is said
 
+Answer = Batch | LoaderFault
+
 
 class Stream:
     """One stream, open on every service that has answered. `info` says what its data set is.
 
     wait, hear   the client's: hear the services once, blocking for a while or not at all
     request      the client's number for this stream
+    transport    how pixels come
     """
 
     info: StreamInfo
@@ -36,6 +41,7 @@ class Stream:
         spec: StreamSpec,
         batch_size: int,
         request: int,
+        transport: Transport,
     ) -> None:
         if batch_size < 1:
             raise LoaderRefused(f"batch size is {batch_size}; it is at least 1")
@@ -43,16 +49,18 @@ class Stream:
         self.id = b""
         self.closed = False
         self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
-        self._credit: dict[Host, int] = {}
+        self._transport = transport
+        self._open: dict[Host, Opened] = {}
         self._refusals: dict[Host, str] = {}
         self._hello_sent: dict[Host, float] = {}
-        self._window: Window[Host, Batch | LoaderFault] | None = None
+        self._window: Window[Host, Answer] | None = None
+        self._in_use: Batch | None = None
         self._tickets = 0
 
     def open(self) -> None:
         """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""
         started = time.monotonic()
-        while not self._credit:
+        while not self._open:
             self._say_hello()
             if len(self._refusals) == len(self._hosts):
                 self.closed = True
@@ -66,9 +74,10 @@ class Stream:
         may be used until the next one is asked for. Raises LoaderFault where a record cannot be delivered, in its
         turn, and LoaderTimeout.
         """
-        window: Window[Host, Batch | LoaderFault] = Window(self._plan(epochs, first))
-        for host, credit in self._credit.items():
-            window.add_host(host, credit)
+        self._give_up_pass()
+        window: Window[Host, Answer] = Window(self._plan(epochs, first), displaced)
+        for host, opened in self._open.items():
+            window.add_host(host, opened.credit)
         self._window = window
         while not window.finished:
             yield self._next(window)
@@ -76,8 +85,19 @@ class Stream:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            for host in self._credit:
+            self._give_up_pass()
+            for host, opened in self._open.items():
                 host.send(wire.Bye(self.id))
+                opened.close()
+
+    def _give_up_pass(self) -> None:
+        """Nothing of the last pass is wanted any more."""
+        if self._in_use is not None:
+            self._in_use.release()
+        for answer in self._window.drain() if self._window is not None else []:
+            if isinstance(answer, Batch):
+                answer.release()
+        self._in_use = self._window = None
 
     def _plan(self, epochs: Iterable[int], first: int) -> Iterator[Work]:
         for epoch in epochs:
@@ -87,9 +107,11 @@ class Stream:
                 self._tickets += 1
             first = 0
 
-    def _next(self, window: Window[Host, Batch | LoaderFault]) -> Batch:
+    def _next(self, window: Window[Host, Answer]) -> Batch:
         if self.closed or self._window is not window:
             raise LoaderError("this pass over the stream has ended: the stream was closed, or another pass began")
+        if self._in_use is not None:
+            self._in_use.release()
         started = reported = time.monotonic()
         self._hear()
         while True:
@@ -99,6 +121,7 @@ class Stream:
                 self._ask(window)
                 if isinstance(taken[1], LoaderFault):
                     raise taken[1]
+                self._in_use = taken[1]
                 return taken[1]
             work = window.awaited
             awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
@@ -110,11 +133,13 @@ class Stream:
                 reported = now
                 log.info("waiting for the loader: %s for %.0f s", awaited, now - started)
 
-    def _ask(self, window: Window[Host, Batch | LoaderFault]) -> None:
+    def _ask(self, window: Window[Host, Answer]) -> None:
         self._say_hello()
         while (asked := window.ask(time.monotonic())) is not None:
             host, work = asked
-            if not host.send(wire.Ticket(work.number, self.id, work.epoch, work.first, work.count)):
+            opened = self._open[host]
+            by_slot, returned = opened.slab is not None, opened.take_returned()
+            if not host.send(wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, returned)):
                 self.reopen(host)
 
     def _say_hello(self) -> None:
@@ -124,7 +149,7 @@ class Stream:
             self._request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, self.batch_size
         )
         for host in self._hosts:
-            pending = host not in self._credit and host not in self._refusals
+            pending = host not in self._open and host not in self._refusals
             if pending and now - self._hello_sent.get(host, -SILENCE_S) >= SILENCE_S and host.send(hello):
                 self._hello_sent[host] = now
 
@@ -142,16 +167,20 @@ class Stream:
             mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
             self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
             self.id = message.stream
-        self._credit[host] = message.credit
+        if host in self._open:
+            self._open[host].close()
+        self._open[host] = opened = Opened.by(host, message, self._transport)
         if self._window is not None:
-            self._window.add_host(host, message.credit)
+            self._window.add_host(host, opened.credit)
 
     def refused(self, host: Host, reason: str) -> None:
         self._refusals[host] = reason
 
     def reopen(self, host: Host) -> None:
         """The service lost what it knew of us, or is gone: say HELLO again, and ask elsewhere meanwhile."""
-        if self._credit.pop(host, None) is not None:
+        opened = self._open.pop(host, None)
+        if opened is not None:
+            opened.close()
             self._hello_sent.pop(host, None)
             if self._window is not None:
                 self._window.drop_host(host)
@@ -163,14 +192,30 @@ class Stream:
             record = f" (record {fault.record})" if fault.record != wire.NO_RECORD else ""
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
 
-    def batch_arrived(self, host: Host, message: wire.BatchReply, pixels: memoryview) -> None:
+    def batch_arrived(self, host: Host, message: wire.BatchReply, payload: memoryview | None) -> None:
         work = self._window.expects(message.number) if self._window is not None else None
-        if self._window is None or work is None:
-            return  # a second answer, or one to a pass that was given up
-        if len(pixels) != work.count * self.spec.image_bytes or not (
-            len(message.records) == len(message.labels) == 4 * work.count
-        ):
+        opened = self._open.get(host)
+        if self._window is None or work is None or opened is None:
+            # A second answer, or one to a pass that was given up.
+            if opened is not None and message.slot != wire.NO_SLOT:
+                opened.give_back(message.slot, message.generation)
+            return
+        if not len(message.records) == len(message.labels) == 4 * work.count:
             raise WireError(f"BATCH: ticket {work.number} is for {work.count} pictures")
+        pixels = payload if payload is not None else opened.pixels(message.slot, self.spec, work.count)
+        if len(pixels) != work.count * self.spec.image_bytes:
+            raise WireError(f"BATCH: {len(pixels)} bytes are not {work.count} pictures")
         images = np.frombuffer(pixels, self.spec.dtype).reshape(work.count, *self.spec.image_shape)
+        images.flags.writeable = False
         labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (message.labels, message.records))
-        self._window.answer(host, message.number, Batch(work.epoch, work.first, images, labels, records))
+        give_back = None if payload is not None else partial(opened.give_back, message.slot, message.generation)
+        self._window.answer(host, message.number, Batch(work.epoch, work.first, images, labels, records, give_back))
+
+
+def displaced(answer: Answer) -> Answer:
+    """The answer outside of its slot, which is given back."""
+    if isinstance(answer, LoaderFault):
+        return answer
+    copy = answer.copy()
+    answer.release()
+    return copy

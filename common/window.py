@@ -1,13 +1,14 @@
 """The client's books for one pass over a stream. A plain class: no socket, no clock of its own.
 
 A ticket is numbered in the order of the stream. It is *due* until it is asked of a host, *asked* until an answer comes,
-*held* until its turn comes, and then taken. A host has `credit` tickets asked or held; asking again spends only on
-what is asked, never on what is held, so the ticket that everything waits for can always be asked again: had it to wait
-for the answers held behind it, which wait for it, nothing would move any more.
+*held* until its turn comes, and then taken. A host has at most `credit` tickets asked or held: a held answer may lie in
+one of its slots. Were a ticket that is asked again to wait for a slot, it could wait for the answers held behind it,
+which wait for it, and nothing would move any more. So an answer that comes later in the order makes room: it is
+*displaced*, copied out of its slot, and holds no credit from then on.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -33,10 +34,13 @@ class _Credit:
 
 
 class Window(Generic[Host, Answer]):
-    """Asks in order, takes answers in any order, gives them out in order, each once."""
+    """Asks in order, takes answers in any order, gives them out in order, each once.
 
-    def __init__(self, plan: Iterator[Work]) -> None:
-        self._plan = plan
+    displace   gives an answer that needs no slot any more for one that may
+    """
+
+    def __init__(self, plan: Iterator[Work], displace: Callable[[Answer], Answer] = lambda answer: answer) -> None:
+        self._plan, self._displace = plan, displace
         self._hosts: dict[Host, _Credit] = {}
         self._works: dict[int, Work] = {}  # asked, due again or held
         self._again: deque[int] = deque()  # due again
@@ -120,6 +124,10 @@ class Window(Generic[Host, Answer]):
         self._tried.pop(number, None)
         return self._works.pop(number), answer
 
+    def drain(self) -> list[Answer]:
+        """All answers that are held, when the pass is given up."""
+        return [answer for _, answer in self._answers.values()]
+
     def _ask_again(self, number: int) -> None:
         asked_elsewhere = any(number in credit.asked for credit in self._hosts.values())
         if number not in self._answers and number not in self._again and not asked_elsewhere:
@@ -132,8 +140,18 @@ class Window(Generic[Host, Answer]):
         able = [host for host, credit in self._hosts.items() if len(credit.asked) < credit.limit]
         if not able:
             return None
+        host = min(able, key=tried.count)
+        self._make_room(host)
         self._again.remove(number)
-        return self._note(min(able, key=tried.count), self._works[number], now)
+        return self._note(host, self._works[number], now)
+
+    def _make_room(self, host: Host) -> None:
+        """Displace the answer whose turn is farthest off, where the host's credit is spent."""
+        credit = self._hosts[host]
+        if len(credit.asked) + len(credit.held) >= credit.limit:
+            number = max(credit.held)
+            credit.held.remove(number)
+            self._answers[number] = host, self._displace(self._answers[number][1])
 
     def _host_with_most_credit(self) -> Host | None:
         free = {host: credit.limit - len(credit.asked) - len(credit.held) for host, credit in self._hosts.items()}

@@ -5,9 +5,9 @@ its fields in the order of the dataclass below that bears the kind's name. Each 
 before anything is built from it; nothing is ever unpickled.
 
     HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
-    WELCOME  service -> client   the stream's id, its data set, the credit; payload: the mean image
-    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's
-    BATCH    service -> client   the answer: records and labels; payload: the pixels
+    WELCOME  service -> client   the stream's id, its data set, the credit, its slab; payload: the mean image
+    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's; slots given back
+    BATCH    service -> client   the answer: records, labels, and the pixels: the slab's slot, or a payload
     FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
     PING     client -> service   are you there, and still the one I know?
     PONG     service -> client   instance and load
@@ -38,6 +38,10 @@ def _integer(low: int, high: int) -> Any:
     return field(metadata={"check": lambda v: type(v) is int and low <= v <= high})
 
 
+def _flag() -> Any:
+    return field(metadata={"check": lambda v: type(v) is bool})
+
+
 def _number(low: float, high: float) -> Any:
     return field(metadata={"check": lambda v: type(v) in (int, float) and low <= v <= high})
 
@@ -48,6 +52,10 @@ def _text(longest: int) -> Any:
 
 def _binary(shortest: int, longest: int) -> Any:
     return field(metadata={"check": lambda v: type(v) is bytes and shortest <= len(v) <= longest})
+
+
+def _pairs(most: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is bytes and len(v) <= 8 * most and len(v) % 8 == 0})
 
 
 def _names(most: int, longest: int) -> Any:
@@ -61,12 +69,17 @@ class Message:
     """Common to all kinds. `kind` names the message on the wire, `payloads` is how many frames follow the header."""
 
     kind: ClassVar[str]
-    payloads: ClassVar[int] = 0
+
+    @property
+    def payloads(self) -> int:
+        return 0
 
 
 MAX_COUNT = 1 << 20
 MAX_RECORD = (1 << 32) - 1
 NO_RECORD = -1
+MAX_SLOTS = 4096
+NO_SLOT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,6 @@ class Hello(Message):
 @dataclass(frozen=True, slots=True)
 class Welcome(Message):
     kind: ClassVar[str] = "WELCOME"
-    payloads: ClassVar[int] = 1  # mean image, float32 256x256x3
     request: int = _integer(0, 2**63 - 1)
     stream: bytes = _binary(16, 16)
     instance: bytes = _binary(8, 8)  # of this run of the service: another one remembers nothing
@@ -94,8 +106,17 @@ class Welcome(Message):
     digest: bytes = _binary(16, 16)
     decoder: str = _text(256)
     workers: int = _integer(1, 4096)
-    credit: int = _integer(1, 4096)  # in batches of the HELLO's size
+    credit: int = _integer(1, MAX_SLOTS)  # in batches of the HELLO's size
+    slab_process: int = _integer(1, 2**31 - 1)
+    slab_fd: int = _integer(0, 2**31 - 1)
+    slab_nonce: bytes = _binary(16, 16)
+    slots: int = _integer(1, MAX_SLOTS)
     slot_bytes: int = _integer(1, 2**40)
+
+    @property
+    def payloads(self) -> int:
+        """The mean image, float32 256x256x3."""
+        return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +127,24 @@ class Ticket(Message):
     epoch: int = _integer(0, 2**31 - 1)
     first: int = _integer(0, MAX_RECORD)
     count: int = _integer(1, MAX_COUNT)
+    by_slot: bool = _flag()  # the client has mapped the slab: answer with a slot, not with pixels
+    returned: bytes = _pairs(MAX_SLOTS)  # pairs of little-endian uint32: slot, generation
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReply(Message):
     kind: ClassVar[str] = "BATCH"
-    payloads: ClassVar[int] = 1  # pixels, n x height x width x 3 of the stream's type
     number: int = _integer(0, 2**63 - 1)
     stream: bytes = _binary(16, 16)
     records: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
     labels: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
+    slot: int = _integer(NO_SLOT, MAX_SLOTS - 1)
+    generation: int = _integer(0, 2**32 - 1)  # of the slot's contents: a hand-back that names another is stale
+
+    @property
+    def payloads(self) -> int:
+        """The pixels, n x height x width x 3 of the stream's type, where no slot holds them."""
+        return 1 if self.slot == NO_SLOT else 0
 
 
 UNKNOWN_STREAM = "unknown stream"
@@ -189,12 +218,13 @@ def _build(kind: Any, values: list[Any], payloads: int) -> Message:
     expected = fields(message_type)  # type: ignore[arg-type]
     if len(values) != len(expected):
         raise WireError(f"{kind} has {len(expected)} fields, not {len(values)}")
-    if payloads != message_type.payloads:
-        raise WireError(f"{kind} carries {message_type.payloads} payload frames, not {payloads}")
     for value, of in zip(values, expected, strict=True):
         if not of.metadata["check"](value):
             raise WireError(f"{kind}: field {of.name} is of the wrong type or out of range")
-    return message_type(*values)
+    message = message_type(*values)
+    if payloads != message.payloads:
+        raise WireError(f"{kind} carries {message.payloads} payload frames, not {payloads}")
+    return message
 
 
 def dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:

@@ -120,7 +120,7 @@ class Service:
             if isinstance(outcome, Lost):
                 self._retry(session, ticket, outcome)
             elif outcome.failure is not None:
-                session.slots.give_back(outcome.fill.slot)
+                session.slots.abandon(outcome.fill.slot)
                 self._fault(session, ticket, wire.BAD_RECORD, outcome.failure.reason, outcome.failure.record)
             else:
                 self._answer(session, ticket, outcome)
@@ -137,7 +137,8 @@ class Service:
         dataset = session.dataset
         welcome = wire.Welcome(
             message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
-            self._decoder, len(self._pool.workers), session.credit, session.slab.size,
+            self._decoder, len(self._pool.workers), session.credit,
+            os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
         )  # fmt: skip
         self._send(identity, welcome, dataset.mean_hwc.tobytes())
 
@@ -147,7 +148,9 @@ class Service:
         if session is None:
             fault = wire.Fault(message.number, message.stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD)
             self._send(identity, fault)
-        elif message.count > session.batch_size or message.first + message.count > session.dataset.records:
+            return
+        session.give_back(message.returned)
+        if message.count > session.batch_size or message.first + message.count > session.dataset.records:
             reason = f"positions {message.first}..{message.first + message.count - 1} are not a batch of this stream"
             self._fault(session, message, wire.REFUSED, reason)
         elif self._queue.waiting(session.address) >= 4 * session.credit:
@@ -223,14 +226,19 @@ class Service:
         slot = outcome.fill.slot
         batch = session.slab.batch(slot, session.spec, ticket.count)
         session.deaths.pop(ticket.number, None)
-        reply = wire.BatchReply(ticket.number, ticket.stream, batch.records.tobytes(), batch.labels.tobytes())
+        generation = session.slots.lend(slot)
+        reply = wire.BatchReply(
+            ticket.number, ticket.stream, batch.records.tobytes(), batch.labels.tobytes(),
+            slot if ticket.by_slot else wire.NO_SLOT, generation,
+        )  # fmt: skip
         tracker = self._send(session.address[0], reply, batch.pixels)
-        if tracker is not None:
-            session.slots.lend(slot)
-            session.sent.append(Sent(ticket, slot, tracker))
+        if ticket.by_slot:
+            session.lent[slot] = ticket.number
+        elif tracker is not None:
+            session.sent.append(Sent(ticket, slot, generation, tracker))
 
     def _retry(self, session: Session, ticket: wire.Ticket, lost: Lost) -> None:
-        session.slots.give_back(lost.fill.slot)
+        session.slots.abandon(lost.fill.slot)
         deaths = session.deaths[ticket.number] = session.deaths.get(ticket.number, 0) + 1
         if deaths < DEATHS_ALLOWED:
             self._queue.put_back(session.address, ticket)

@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
 import zmq
 
 from common import wire
@@ -23,6 +24,7 @@ class Sent:
 
     ticket: wire.Ticket
     slot: int
+    generation: int
     tracker: zmq.MessageTracker
 
 
@@ -40,6 +42,7 @@ class Session:
     slots: SlotTable = field(init=False)
     filling: dict[int, wire.Ticket] = field(default_factory=dict)  # by slot
     sent: deque[Sent] = field(default_factory=deque)
+    lent: dict[int, int] = field(default_factory=dict)  # ticket number by slot that the client reads from
     deaths: dict[int, int] = field(default_factory=dict)  # by ticket number
 
     def __post_init__(self) -> None:
@@ -53,15 +56,23 @@ class Session:
 
     def has(self, number: int) -> bool:
         """Whether the ticket's answer is being made or is on its way."""
-        return any(t.number == number for t in self.filling.values()) or any(
-            s.ticket.number == number for s in self.sent
+        return (
+            any(ticket.number == number for ticket in self.filling.values())
+            or any(sent.ticket.number == number for sent in self.sent)
+            or number in self.lent.values()
         )
+
+    def give_back(self, returned: bytes) -> None:
+        """Free the slots that the client names; one that it does not have is left alone."""
+        for slot, generation in np.frombuffer(returned, "<u4").reshape(-1, 2).tolist():
+            if self.slots.give_back(slot, generation):
+                self.lent.pop(slot, None)
 
     def reclaim(self) -> None:
         """Free the slots that the socket has finished with."""
         for sent in [sent for sent in self.sent if sent.tracker.done]:
             self.sent.remove(sent)
-            self.slots.give_back(sent.slot)
+            self.slots.give_back(sent.slot, sent.generation)
 
 
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:

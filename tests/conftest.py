@@ -12,6 +12,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from loader.pack_command import main
 
     data = tmp_path_factory.mktemp("packed") / "data"
-    result = CliRunner().invoke(main, ["--demo", str(data), "--train", "150", "--val", "40", "--jobs", "2"])
+    result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "150", "--demo-val", "40", "--jobs", "2"])
     assert result.exit_code == 0, result.output
     return data

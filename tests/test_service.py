@@ -18,7 +18,8 @@ import zmq
 from common import wire
 from common.batch import Batch
 from common.client import LoaderClient
-from common.errors import LoaderFault, LoaderRefused, LoaderTimeout
+from common.errors import LoaderError, LoaderFault, LoaderRefused, LoaderTimeout
+from common.opened import Transport
 from common.spec import StreamSpec
 from common.stream import Stream
 from loader import jpeg, sampler
@@ -39,8 +40,14 @@ def fingerprint(batches: Iterable[Batch]) -> list[str]:
     ]
 
 
-def read(endpoints: str | list[str], epochs: int = 2, batch_size: int = 16, spec: StreamSpec = SPEC) -> list[str]:
-    with LoaderClient(endpoints) as loader:
+def read(
+    endpoints: str | list[str],
+    epochs: int = 2,
+    batch_size: int = 16,
+    spec: StreamSpec = SPEC,
+    transport: Transport = "auto",
+) -> list[str]:
+    with LoaderClient(endpoints, transport=transport) as loader:
         return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
 
 
@@ -55,7 +62,8 @@ def test_any_number_of_workers_gives_the_same_bytes(
     packed: Path, tmp_path: Path, undisturbed: list[str], workers: int
 ) -> None:
     with LoaderProcess(packed, tmp_path, workers) as service:
-        assert read(service.endpoint) == undisturbed
+        assert read(service.endpoint, transport="slab") == undisturbed
+        assert read(service.endpoint, transport="frames") == undisturbed
 
 
 def test_a_batch_is_what_the_stream_promises(packed: Path, tmp_path: Path) -> None:
@@ -64,7 +72,7 @@ def test_a_batch_is_what_the_stream_promises(packed: Path, tmp_path: Path) -> No
             stream = loader.stream(SPEC, 16)
             assert (stream.info.records, stream.info.classes) == (dataset.records, dataset.classes)
             assert np.array_equal(stream.info.mean_hwc, dataset.mean_hwc)
-            batch = list(stream.batches([5]))[3]
+            batch = next(islice(stream.batches([5]), 3, None)).copy()
         order = sampler.order(dataset.records, SPEC.seed, 5)
         draws = sampler.draws_at(SPEC, dataset.components * dataset.sd[:, None], 5, 48, 16)
         assert np.array_equal(batch.records, order[48:64])
@@ -129,6 +137,52 @@ def test_one_of_two_services_killed_changes_nothing(packed: Path, tmp_path: Path
             seen = fingerprint(islice(batches, 5))
             goes.signal(signal.SIGKILL)
             assert seen + fingerprint(batches) == undisturbed
+
+
+def test_a_batch_is_gone_once_the_next_is_asked_for_unless_it_was_copied(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
+        batches = loader.stream(SPEC, 16).batches(range(20))
+        first = next(batches)
+        before, kept = fingerprint([first]), first.copy()
+        list(batches)
+        assert fingerprint([kept]) == before
+        with pytest.raises(LoaderError, match=r"released.*copy\(\)"):
+            _ = first.images
+        with pytest.raises(ValueError, match="read-only"):
+            kept_view = next(loader.stream(SPEC, 16).batches([0])).images
+            kept_view[0] = 0
+
+
+def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
+        stream = loader.stream(SPEC, 16)
+        for _ in range(30):  # many times the slots there are
+            next(stream.batches([0]))
+        assert fingerprint(stream.batches(range(2))) == undisturbed
+
+
+def test_nothing_is_left_of_the_shared_memory_when_all_are_killed(packed: Path, tmp_path: Path) -> None:
+    reader = "import sys; from common.client import LoaderClient; from common.spec import StreamSpec\n"
+    reader += "s = LoaderClient(sys.argv[1], transport='slab').stream(StreamSpec(), 64)\n"
+    reader += "for n, batch in enumerate(s.batches(range(10**6))): print(n, flush=True)\n"
+    before = set(os.listdir("/dev/shm")), shared_memory_mib()
+    with LoaderProcess(packed, tmp_path) as service:
+        command = [sys.executable, "-c", reader, service.endpoint]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
+            assert client.stdout is not None
+            client.stdout.readline()
+            workers = service.workers
+            client.kill()
+            service.signal(signal.SIGKILL)
+        wait_for("all processes to end", lambda: not any(map(alive, [*workers, service.process.pid])))
+    assert set(os.listdir("/dev/shm")) == before[0]
+    wait_for("the memory to be given back", lambda: shared_memory_mib() < before[1] + 30)
+
+
+def shared_memory_mib() -> float:
+    """Of the whole machine; a slab of this test has some 60 MiB."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Shmem:")) / 1024
 
 
 def test_several_streams_of_one_client_are_read_beside_each_other(packed: Path, tmp_path: Path) -> None:
@@ -240,7 +294,7 @@ def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed
         stranger.connect(service.endpoint)
         for frames in ([b""], [b"\xff" * 50], [wire.encode(wire.Ping()), b"more"], [wire.encode(wire.Bye(b"x" * 16))]):
             stranger.send_multipart(frames)
-        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1)))
+        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1, False, b"")))
         fault = wire.decode(stranger.recv())
         assert isinstance(fault, wire.Fault)
         assert fault.code == wire.UNKNOWN_STREAM

@@ -18,11 +18,17 @@ class Disturbed(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.window: Window[str, int] = Window(iter(plan(12)))
+        self.window: Window[str, int] = Window(iter(plan(12)), self.displace)
+        self.displaced: set[int] = set()
         self.credit: dict[str, int] = {}
         self.pending: list[tuple[str, int]] = []  # asked of a host, unanswered
         self.taken: list[int] = []
         self.now = 0.0
+
+    def displace(self, number: int) -> int:
+        assert number not in self.displaced
+        self.displaced.add(number)
+        return number
 
     @rule(host=st.sampled_from(HOSTS), credit=st.integers(1, 3))
     def host_joins(self, host: str, credit: int) -> None:

@@ -1,0 +1,60 @@
+"""What a client keeps of a stream that one service has opened: its credit, and the slab if it can be mapped."""
+
+import logging
+from typing import Literal
+
+import numpy as np
+
+from common import wire
+from common.errors import LoaderRefused, WireError
+from common.host import Host
+from common.slab import Slab
+from common.spec import StreamSpec
+
+log = logging.getLogger(__name__)
+
+Transport = Literal["auto", "slab", "frames"]
+
+
+class Opened:
+    """A stream on one service; `slab` is None where pixels come as frames over the socket."""
+
+    def __init__(self, credit: int, slab: Slab | None) -> None:
+        self.credit, self.slab = credit, slab
+        self._returned: list[tuple[int, int]] = []  # slot, generation; the next ticket takes them along
+
+    @classmethod
+    def by(cls, host: Host, welcome: wire.Welcome, transport: Transport) -> "Opened":
+        """Map the slab that `welcome` tells of, if the transport allows and it can be reached."""
+        if transport == "frames":
+            return cls(welcome.credit, None)
+        try:
+            slab = Slab.of_process(
+                welcome.slab_process, welcome.slab_fd, welcome.slot_bytes, welcome.slots, welcome.slab_nonce
+            )
+        except OSError as error:
+            if transport == "slab":
+                raise LoaderRefused(f"the slab of {host.endpoint} cannot be mapped: {error}") from None
+            log.info("%s: pixels come over the socket (%s)", host.endpoint, error)
+            return cls(welcome.credit, None)
+        log.info("%s: pixels come through shared memory", host.endpoint)
+        return cls(welcome.credit, slab)
+
+    def pixels(self, slot: int, spec: StreamSpec, count: int) -> memoryview:
+        """The bytes of a slot's pictures. WireError where there is no such slot."""
+        if self.slab is None or not 0 <= slot < self.slab.slots:
+            raise WireError(f"BATCH: there is no slot {slot}")
+        return self.slab.batch(slot, spec, count).pixels
+
+    def give_back(self, slot: int, generation: int) -> None:
+        self._returned.append((slot, generation))
+
+    def take_returned(self) -> bytes:
+        """What is to be given back, in the form that a TICKET carries."""
+        returned, self._returned = self._returned, []
+        return np.array(returned, "<u4").tobytes()
+
+    def close(self) -> None:
+        if self.slab is not None:
+            self.slab.close()
+            self.slab = None

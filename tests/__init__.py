@@ -1,0 +1,1 @@
+"""Tests through the public seams, with real processes; `bench` holds what measures."""
