@@ -1,0 +1,176 @@
+"""alexnet-pack: photos to LMDB, once. Heavy libraries are imported where they are used, so that --help is quick."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from common.errors import DatasetError, UsageError
+from common.log import INTERRUPTED, errors_as_exit_codes
+
+if TYPE_CHECKING:
+    from loader.dataset import Dataset
+    from loader.pack import Summary
+    from loader.sources import Source
+
+_PROGRAM = "alexnet-pack"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("paths", metavar="[SOURCE] DATA", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--demo", is_flag=True, help="Pack drawn pictures of ten shapes and textures: no SOURCE is needed.")
+@click.option("--demo-train", default=2000, show_default=True, type=click.IntRange(10), help="Training pictures.")
+@click.option("--demo-val", default=500, show_default=True, type=click.IntRange(10), help="Validation pictures.")
+@click.option("--info", is_flag=True, help="Say what is in DATA; nothing is written.")
+@click.option("--verify", is_flag=True, help="With --info: check every record's checksum, label and size.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that decode, resize and encode.  [default: one a core]")
+@click.option(
+    "--on-bad",
+    default="skip",
+    show_default=True,
+    type=click.Choice(["skip", "stop"]),
+    help="A picture that cannot be decoded is left out and listed in DATA/skipped.jsonl, or ends the packing.",
+)
+@click.option(
+    "--commit",
+    "commit_records",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Records between commits: as many at most are done again after a kill.",
+)
+def main(
+    paths: tuple[Path, ...],
+    demo: bool,
+    demo_train: int,
+    demo_val: int,
+    info: bool,
+    verify: bool,
+    jobs: int | None,
+    on_bad: str,
+    commit_records: int,
+) -> None:
+    """Pack photos into DATA/train.lmdb and DATA/val.lmdb: 256x256 JPEGs, shuffled, with labels, checksums, mean image
+    and colour components.
+
+    SOURCE is a folder, or one uncompressed .tar, of train/<class>/* and perhaps val/<class>/*; or the folder of the
+    ILSVRC2012 archives as downloaded.
+
+    Killed at any moment, the same command goes on where it was and ends in the same data set.
+    """
+    with errors_as_exit_codes(_PROGRAM):
+        if verify and not info:
+            raise UsageError("--verify goes with --info: alexnet-pack --info --verify DATA")
+        if info:
+            _show(_only_data(paths, demo, "--info"), verify)
+            return
+        from loader.pack import Options, pack
+
+        data = _only_data(paths, False, "--demo") if demo else _source_and_data(paths)[1]
+        sources = _demo(demo_train, demo_val) if demo else _discover(_source_and_data(paths)[0])
+        options = Options(jobs or len(os.sched_getaffinity(0)), on_bad, commit_records)  # type: ignore[arg-type]
+        try:
+            summaries = pack(sources, data, options)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"{_PROGRAM}: interrupted; what is committed stays: run it again to go on\n")
+            sys.exit(INTERRUPTED)
+        for summary in summaries:
+            click.echo(_told(summary, data, options.jobs))
+        if "val" not in sources:
+            click.echo("SOURCE has no val: no val.lmdb is written, and the trainer will have nothing to validate on")
+        if any(summary.skipped for summary in summaries):
+            click.echo(f"{data / 'skipped.jsonl'} lists the pictures left out, with reasons")
+
+
+def _source_and_data(paths: tuple[Path, ...]) -> tuple[Path, Path]:
+    if len(paths) != 2:
+        raise UsageError(f"give SOURCE and DATA (or --demo DATA, or --info DATA), not {len(paths)} paths; see --help")
+    return paths[0], paths[1]
+
+
+def _only_data(paths: tuple[Path, ...], other: bool, option: str) -> Path:
+    if other:
+        raise UsageError("--demo and --info exclude each other")
+    if len(paths) != 1:
+        raise UsageError(f"{option} takes DATA alone, not {len(paths)} paths")
+    return paths[0]
+
+
+def _demo(train: int, val: int) -> "dict[str, Source]":
+    from loader.demo import DemoSource
+
+    return {"train": DemoSource("train", train), "val": DemoSource("val", val)}
+
+
+def _discover(source: Path) -> "dict[str, Source]":
+    from loader import discover
+
+    return discover.sources(source)
+
+
+def _told(summary: "Summary", data: Path, jobs: int) -> str:
+    path = data / f"{summary.split}.lmdb"
+    what = f"{path}: {summary.records:,} records, {summary.classes:,} classes, {summary.file_bytes / 1e6:,.1f} MB"
+    what += f", {summary.skipped:,} skipped"
+    if summary.warned:
+        what += f", {summary.warned:,} kept though their decoder warned (left-over bytes, odd headers)"
+    if not summary.packed:
+        return f"{what}; complete already"
+    rate = summary.packed / summary.seconds
+    return f"{what}; {summary.seconds:,.1f} s, {rate:,.0f} a second, {rate / jobs:,.0f} a second and process"
+
+
+def _show(data: Path, verify: bool) -> None:
+    from loader.dataset import Dataset
+
+    paths = [data / "train.lmdb", data / "val.lmdb"]
+    if not any(path.exists() for path in paths):
+        raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb")
+    for path in filter(Path.exists, paths):
+        with Dataset(path) as dataset:
+            click.echo(_described(dataset))
+            if verify:
+                _verify(dataset)
+
+
+def _described(dataset: "Dataset") -> str:
+    meta = dataset.meta
+    names = ", ".join(dataset.classes[:10]) + (", ..." if len(dataset.classes) > 10 else "")
+    lines = [
+        f"{dataset.path}: {dataset.records:,} records, {dataset.path.stat().st_size / 1e6:,.1f} MB",
+        f"  digest      {dataset.digest.hex()}",
+        f"  classes     {len(dataset.classes):,}: {names}",
+        f"  stored      {meta['stored']}, shuffled with seed {meta['order_seed']}",
+        f"  made with   {', '.join(meta['versions'].values())}",
+        f"  left out    {meta['skipped']:,} of {meta['items']:,}; kept though the decoder warned: {meta['warned']:,}",
+        f"  mean RGB    {_numbers(dataset.mean_hwc.mean(axis=(0, 1), dtype=float))} (of the training set, 0..255)",
+    ]
+    lines += [
+        f"  component   sd {sd:7.3f} along RGB {_numbers(component)}"
+        for sd, component in zip(dataset.sd, dataset.components, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(values: "object") -> str:
+    return " ".join(f"{value:.3f}" for value in values)  # type: ignore[attr-defined]
+
+
+def _verify(dataset: "Dataset") -> None:
+    """DatasetError naming damaged records, the first twenty of them."""
+    from loader.progress import Progress
+
+    faults = []
+    with Progress(f"verify {dataset.split}", dataset.records) as progress:
+        for record, fault in enumerate(dataset.verify()):
+            if fault:
+                faults.append(f"{record} ({fault})")
+            progress.show(record)
+    if faults:
+        listed = ", ".join(faults[:20]) + (", ..." if len(faults) > 20 else "")
+        raise DatasetError(
+            f"{dataset.path}: {len(faults):,} of {dataset.records:,} records are damaged: {listed}; pack again"
+        )
+    click.echo("  verified    every record's checksum, label and size, and the digest")

@@ -1,0 +1,54 @@
+"""The picture that is stored: shorter side to 256 pixels, centre crop. The only file that knows OpenCV."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from common.spec import STORED_SIZE
+
+Rgb = npt.NDArray[np.uint8]  # height x width x 3
+
+
+def use_one_thread() -> None:
+    """For a worker process, of which there is one a core."""
+    cv2.setNumThreads(1)
+
+
+def centre_square(rgb: Rgb) -> Rgb:
+    """The stored 256x256x3 of a height x width x 3 picture: contiguous, possibly sharing its memory.
+
+    Cutting the central square first and resizing only that gives the same picture as resizing all and cutting then
+    (to within half a pixel of the source, where the sides differ by an odd number), for less work, and a strip of
+    1 x 65500 pixels stays small. Area average when shrinking, cubic when enlarging.
+    """
+    height, width, _ = rgb.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = rgb[top : top + side, left : left + side]
+    if side == STORED_SIZE:
+        return np.ascontiguousarray(square)
+    method = cv2.INTER_AREA if side > STORED_SIZE else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(square, (STORED_SIZE, STORED_SIZE), interpolation=method), dtype=np.uint8)
+
+
+def channel_products(rgb: Rgb) -> npt.NDArray[np.int64]:
+    """3x3 int64: the sum over all pixels of c_i * c_j, exact for pictures to a few million pixels.
+
+    From squares alone, which OpenCV sums in integers ten times as fast as a matrix product goes:
+    2 a.b = a.a + b.b - |a - b|^2. It hands the sum back through a square root, wrong by about 1e-6: hence `round`.
+    """
+    red, green, blue = cv2.split(rgb)
+    rr, gg, bb = (_sum_of_squares(plane) for plane in (red, green, blue))
+    rg = (rr + gg - _sum_of_squares(red, green)) // 2
+    rb = (rr + bb - _sum_of_squares(red, blue)) // 2
+    gb = (gg + bb - _sum_of_squares(green, blue)) // 2
+    return np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]], np.int64)
+
+
+def _sum_of_squares(*planes: npt.NDArray[np.generic]) -> int:
+    """Of one plane, or of the difference of two."""
+    return round(float(cv2.norm(*planes, cv2.NORM_L2SQR)))  # type: ignore[call-overload]
+
+
+def version() -> str:
+    return f"OpenCV {cv2.__version__}"

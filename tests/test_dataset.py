@@ -1,0 +1,169 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import DatasetError
+from loader import dataset, jpeg
+from loader.dataset import FORMAT, Dataset, Writer, digest_of, extend_chain, record_bytes
+from loader.stats import PartialSums, Stats, Sums
+
+PICTURE = jpeg.encode(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8), 90)
+CLASSES = ("ape", "bee")
+
+
+def stats() -> Stats:
+    part, sums = PartialSums(), Sums()
+    part.add(jpeg.decode(PICTURE))
+    sums.merge(part)
+    return Stats.of(sums)
+
+
+def progress(consumed: int, items: int) -> dict[str, Any]:
+    return {"format": FORMAT, "consumed": consumed, "items": items}
+
+
+def finish(writer: Writer, records: list[bytes], **changes: object) -> None:
+    chain = b""
+    for record in records:
+        chain = extend_chain(chain, record)
+    meta = {
+        "format": FORMAT,
+        "split": "train",
+        "records": len(records),
+        "classes": list(CLASSES),
+        "stats": stats().to_fields(),
+        "digest": digest_of(chain, "train", CLASSES, stats()),
+    }
+    writer.finish(meta | changes)
+
+
+def write(path: Path, records: list[bytes], **changes: object) -> Path:
+    with Writer(path) as writer:
+        writer.commit(0, records, [], progress(len(records), len(records)))
+        finish(writer, records, **changes)
+    return path
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    records = [record_bytes(n % 2, PICTURE + bytes(n)) for n in range(300)]
+    with Dataset(write(tmp_path / "train.lmdb", records)) as found:
+        assert (found.split, found.records, found.classes) == ("train", 300, CLASSES)
+        for record in (299, 0, 256, 17):
+            assert found.read(record) == (record % 2, PICTURE + bytes(record))
+        np.testing.assert_array_equal(found.mean_hwc, stats().mean_hwc)
+        np.testing.assert_array_equal(found.components, stats().components)
+        assert found.mean_hwc.shape == (256, 256, 3)
+        assert found.sd.dtype == found.components.dtype == np.float64
+        assert list(found.verify()) == [None] * 300
+        for absent in (300, -1, 2**40):
+            with pytest.raises(DatasetError, match=f"no record {absent}; it holds 0 to 299"):
+                found.read(absent)
+
+
+def test_the_map_grows_as_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_SMALLEST_MAP", 1 << 16)
+    records = [record_bytes(0, PICTURE)] * 40
+    with Writer(tmp_path / "train.lmdb") as writer:
+        for first in range(0, 40, 10):
+            writer.commit(first, records[first : first + 10], [], progress(first, 40))
+        finish(writer, records)
+    assert os.path.getsize(tmp_path / "train.lmdb") > 20 << 16
+    with Dataset(tmp_path / "train.lmdb") as found:
+        assert list(found.verify()) == [None] * 40
+
+
+def test_a_file_under_way_is_refused_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "train.lmdb"
+    records = [record_bytes(n % 2, PICTURE) for n in range(5)]
+    with Writer(path) as writer:
+        assert (writer.meta, writer.progress) == (None, None)
+        writer.commit(0, records[:3], [(9, "train/ape/9.jpg", "broken")], progress(4, 6))
+    with pytest.raises(DatasetError, match=r"is not finished \(4 of 6 pictures\); run the same alexnet-pack again"):
+        Dataset(path)
+    with Writer(path) as writer:
+        assert writer.progress == progress(4, 6)
+        assert writer.skipped() == [("train/ape/9.jpg", "broken")]
+        writer.commit(3, records[3:], [], progress(6, 6))
+        finish(writer, records)
+    with Dataset(path) as found:
+        assert list(found.verify()) == [None] * 5
+        assert found.skipped() == [("train/ape/9.jpg", "broken")]
+    with Writer(path) as writer:
+        assert writer.progress is None
+        assert writer.meta is not None
+
+
+def test_each_digest_names_contents_labels_order_classes_and_split() -> None:
+    def digest(records: list[bytes], classes: tuple[str, ...] = CLASSES, split: str = "train") -> bytes:
+        chain = b""
+        for record in records:
+            chain = extend_chain(chain, record)
+        return digest_of(chain, split, classes, stats())
+
+    one, two = record_bytes(0, PICTURE), record_bytes(1, PICTURE)
+    digests = {
+        digest([one, two]),
+        digest([two, one]),
+        digest([one, one]),
+        digest([one]),
+        digest([one, record_bytes(1, PICTURE + b"\0")]),
+        digest([one, two], ("ape", "bea")),
+        digest([one, two], split="val"),
+    }
+    assert len(digests) == 7
+    assert digest([one, two]) in digests
+    assert {len(digest) for digest in digests} == {16}
+
+
+@pytest.mark.parametrize("contents", [b"", b"notes", b"x" * 100_000])
+def test_a_file_that_is_no_data_set_is_refused(tmp_path: Path, contents: bytes) -> None:
+    (tmp_path / "train.lmdb").write_bytes(contents)
+    with pytest.raises(DatasetError, match=r"train\.lmdb"):
+        Dataset(tmp_path / "train.lmdb")
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"train\.lmdb is missing; alexnet-pack makes it"):
+        Dataset(tmp_path / "train.lmdb")
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=f"has format 99, this program reads {FORMAT}"):
+        Dataset(write(tmp_path / "train.lmdb", [record_bytes(0, PICTURE)], format=99))
+
+
+def test_damaged_metadata_are_an_error_and_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is damaged"):
+        Dataset(write(tmp_path / "train.lmdb", [record_bytes(0, PICTURE)], stats={"mean_hwc": b"short"}))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0, 0.999))
+def test_a_file_cut_off_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, share: float) -> None:
+    path = tmp_path_factory.mktemp("cut") / "train.lmdb"
+    write(path, [record_bytes(0, PICTURE)] * 20)
+    os.truncate(path, int(share * os.path.getsize(path)))
+    with pytest.raises(DatasetError, match=r"train\.lmdb"):
+        Dataset(path)
+
+
+def test_verify_names_each_kind_of_fault(tmp_path: Path) -> None:
+    sound, other_size = record_bytes(1, PICTURE), jpeg.encode(np.zeros((8, 8, 3), np.uint8), 90)
+    changed = bytearray(sound)
+    changed[5000] ^= 1
+    records = [sound, bytes(changed), record_bytes(7, PICTURE), record_bytes(0, other_size), record_bytes(0, b"no")]
+    with Dataset(write(tmp_path / "train.lmdb", records)) as found:
+        faults = list(found.verify())
+    assert faults[:4] == [None, "checksum", "label 7 of 2 classes", "8x8 pixels"]
+    assert faults[4]
+
+
+def test_verify_notices_records_that_are_sound_but_not_the_ones_packed(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.lmdb", [record_bytes(0, PICTURE)] * 2, digest=bytes(16))
+    with Dataset(path) as found, pytest.raises(DatasetError, match="do not have the digest"):
+        list(found.verify())

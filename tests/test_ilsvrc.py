@@ -1,0 +1,131 @@
+"""The archives of ILSVRC2012 in small: same names, same nesting, same devkit."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from common.errors import UsageError
+from loader import discover
+from loader.dataset import Dataset
+from loader.pack import Options, pack
+from tests.photo_tree import photo
+
+WNIDS = ("n01440764", "n01443537", "n02084071")  # the last with id 2: ids are not in the order of the names
+IDS = {1: WNIDS[1], 2: WNIDS[2], 3: WNIDS[0], 1001: "n00001740"}
+TRUTH = [3, 1, 2, 2]
+
+
+def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode, format=tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def devkit() -> dict[str, bytes]:
+    meta = io.BytesIO()
+    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+    rows = [(np.uint16(number), wnid, "a thing", np.uint16(number > 1000)) for number, wnid in IDS.items()]
+    savemat(meta, {"synsets": np.array(rows, dtype=kind)[:, None]})
+    return {
+        "ILSVRC2012_devkit_t12/readme.txt": b"read me",
+        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in TRUTH).encode(),
+        "ILSVRC2012_devkit_t12/data/meta.mat": meta.getvalue(),
+    }
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    folder = tmp_path / "imagenet"
+    folder.mkdir()
+    classes = {
+        f"{wnid}.tar": tar_of({f"{wnid}_{n}.JPEG": photo(10 * label + n) for n in range(3 + label)})
+        for label, wnid in enumerate(WNIDS)
+    }
+    (folder / "ILSVRC2012_img_train.tar").write_bytes(tar_of(classes))
+    val = {f"ILSVRC2012_val_{n + 1:08}.JPEG": photo(100 + n) for n in reversed(range(len(TRUTH)))}
+    (folder / "ILSVRC2012_img_val.tar").write_bytes(tar_of(val))
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(tar_of(devkit(), "w:gz"))
+    return folder
+
+
+def test_training_pictures_are_read_in_place_from_the_tar_of_tars(archives: Path) -> None:
+    train = discover.sources(archives)["train"]
+    assert tuple(train.classes) == WNIDS
+    assert list(train.labels) == [0] * 3 + [1] * 4 + [2] * 5
+    for item in reversed(range(len(train))):
+        label = int(train.labels[item])
+        number = item - [0, 3, 7][label]
+        assert train.name(item) == f"{WNIDS[label]}/{WNIDS[label]}_{number}.JPEG"
+        assert train.read(item) == photo(10 * label + number)
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_validation_labels_are_the_devkits_ids_mapped_to_class_names(archives: Path, unpacked: bool) -> None:
+    if unpacked:
+        with tarfile.open(archives / "ILSVRC2012_devkit_t12.tar.gz") as archive:
+            archive.extractall(archives, filter="data")
+        (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    val = discover.sources(archives)["val"]
+    assert [val.classes[label] for label in val.labels] == [IDS[number] for number in TRUTH]
+    assert [val.name(item)[-9:-5] for item in range(4)] == ["0001", "0002", "0003", "0004"]
+    assert val.read(2) == photo(102)
+
+
+def test_the_archives_pack(archives: Path, tmp_path: Path) -> None:
+    train, val = pack(discover.sources(archives), tmp_path / "data", Options(jobs=2))
+    assert (train.records, train.classes, val.records) == (12, 3, 4)
+    with Dataset(tmp_path / "data" / "val.lmdb") as dataset:
+        assert dataset.classes == WNIDS
+        labels = sorted(dataset.read(record)[0] for record in range(4))
+        assert labels == sorted(WNIDS.index(IDS[number]) for number in TRUTH)
+
+
+def test_training_archive_alone_is_enough(archives: Path) -> None:
+    (archives / "ILSVRC2012_img_val.tar").unlink()
+    assert list(discover.sources(archives)) == ["train"]
+
+
+def test_what_is_missing_is_named(archives: Path) -> None:
+    (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    with pytest.raises(UsageError, match=r"needs ILSVRC2012_devkit_t12\.tar\.gz beside it"):
+        discover.sources(archives)
+    (archives / "ILSVRC2012_img_train.tar").unlink()
+    with pytest.raises(UsageError, match=r"but no ILSVRC2012_img_train\.tar"):
+        discover.sources(archives)
+
+
+def test_a_damaged_devkit_is_named(archives: Path) -> None:
+    packed = archives / "ILSVRC2012_devkit_t12.tar.gz"
+    packed.write_bytes(packed.read_bytes()[:200])
+    with pytest.raises(UsageError, match="the devkit in .* cannot be read"):
+        discover.sources(archives)
+
+
+def test_a_validation_picture_beyond_the_ground_truth_is_an_error(archives: Path) -> None:
+    (archives / "ILSVRC2012_img_val.tar").write_bytes(tar_of({"ILSVRC2012_val_00000005.JPEG": photo(1)}))
+    with pytest.raises(UsageError, match="is none of the 4 pictures of the devkit"):
+        discover.sources(archives)
+
+
+def test_a_validation_class_without_training_pictures_is_an_error(archives: Path) -> None:
+    only = {f"{WNIDS[0]}.tar": tar_of({"a.JPEG": photo(1)})}
+    (archives / "ILSVRC2012_img_train.tar").write_bytes(tar_of(only))
+    with pytest.raises(UsageError, match=r"class 'n01443537' and 1 more is not among the training set's 1 classes"):
+        discover.sources(archives)
+
+
+def test_an_archive_cut_off_while_it_was_fetched_is_an_error(archives: Path) -> None:
+    whole = (archives / "ILSVRC2012_img_train.tar").read_bytes()
+    (archives / "ILSVRC2012_img_train.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="is cut off at byte .* fetch it again"):
+        discover.sources(archives)
+    shutil.rmtree(archives)
