@@ -1,5 +1,7 @@
 """Messages survive the wire, and nothing else does."""
 
+import contextlib
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -69,10 +71,8 @@ def test_another_version_is_refused_naming_both() -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_message_or_a_wire_error(header: bytes) -> None:
-    try:
+    with contextlib.suppress(WireError):
         assert isinstance(wire.decode(header), wire.Message)
-    except WireError:
-        pass
 
 
 values = st.recursive(
