@@ -54,7 +54,7 @@ class LoaderClient:
     def stream(self, spec: StreamSpec, batch_size: int) -> Stream:
         """Open a stream of batches of up to `batch_size` pictures.
 
-        Raises LoaderRefused where a service says no, LoaderTimeout where none answers.
+        Raises NoSuchSplit, LoaderRefused where every service says no, LoaderTimeout where none answers.
         """
         stream = Stream(
             self.wait, self.hear, self._hosts, spec, batch_size, request=len(self._streams), transport=self._transport
@@ -133,7 +133,7 @@ class LoaderClient:
             for stream in self._named(fault.stream):
                 stream.ticket_failed(host, fault)
         elif 0 <= fault.number < len(self._streams):
-            self._streams[fault.number].refused(host, fault.reason)
+            self._streams[fault.number].refused(host, fault)
 
     def _recognise(self, host: Host, instance: bytes) -> None:
         """A service that was started anew knows no stream and has forgotten what it was asked."""

@@ -8,7 +8,8 @@
     |-- WireError                     a message that breaks the protocol
     |   `-- VersionMismatch           the peer speaks another version of it
     |-- LoaderError                   the loader service cannot give what was asked
-    |   |-- LoaderRefused             it said no: unknown split, other data set, batch too large
+    |   |-- LoaderRefused             it said no: other data set, other version, batch too large
+    |   |   `-- NoSuchSplit             its data set has no such split
     |   |-- LoaderFault               it failed on a record or a ticket
     |   `-- LoaderTimeout             it said nothing for too long
     |-- CheckpointError               a checkpoint is missing, damaged or of another network
@@ -54,6 +55,10 @@ class LoaderError(AlexNetError):
 
 
 class LoaderRefused(LoaderError):
+    pass
+
+
+class NoSuchSplit(LoaderRefused):
     pass
 
 

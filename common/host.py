@@ -20,6 +20,7 @@ class Host:
             ) from None
         self.endpoint = endpoint
         self.instance = b""
+        self.transport = ""  # how its pixels come, as it was last said
         self.heard = time.monotonic()
         self.pinged = 0.0
         self.reachable = False

@@ -35,10 +35,16 @@ class Opened:
         except OSError as error:
             if transport == "slab":
                 raise LoaderRefused(f"the slab of {host.endpoint} cannot be mapped: {error}") from None
-            log.info("%s: pixels come over the socket (%s)", host.endpoint, error)
+            cls._say(host, f"over the socket ({error})")
             return cls(welcome.credit, None)
-        log.info("%s: pixels come through shared memory", host.endpoint)
+        cls._say(host, "through shared memory")
         return cls(welcome.credit, slab)
+
+    @staticmethod
+    def _say(host: Host, transport: str) -> None:
+        if host.transport != transport:
+            host.transport = transport
+            log.info("%s: pixels come %s", host.endpoint, transport)
 
     def pixels(self, slot: int, spec: StreamSpec, count: int) -> memoryview:
         """The bytes of a slot's pictures. WireError where there is no such slot."""

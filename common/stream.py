@@ -9,7 +9,7 @@ import numpy as np
 
 from common import wire
 from common.batch import Batch
-from common.errors import LoaderError, LoaderFault, LoaderRefused, WireError
+from common.errors import LoaderError, LoaderFault, LoaderRefused, NoSuchSplit, WireError
 from common.host import Host
 from common.opened import Opened, Transport
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
@@ -51,7 +51,7 @@ class Stream:
         self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
         self._transport = transport
         self._open: dict[Host, Opened] = {}
-        self._refusals: dict[Host, str] = {}
+        self._refusals: dict[Host, wire.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
         self._window: Window[Host, Answer] | None = None
         self._in_use: Batch | None = None
@@ -64,7 +64,7 @@ class Stream:
             self._say_hello()
             if len(self._refusals) == len(self._hosts):
                 self.closed = True
-                raise LoaderRefused("; ".join(f"{host.endpoint}: {why}" for host, why in self._refusals.items()))
+                raise self._refusal()
             self._wait(f"a {self.spec.split} stream to open", started)
 
     def batches(self, epochs: Iterable[int], *, first: int = 0) -> Iterator[Batch]:
@@ -98,6 +98,12 @@ class Stream:
             if isinstance(answer, Batch):
                 answer.release()
         self._in_use = self._window = None
+
+    def _refusal(self) -> LoaderRefused:
+        """What all services together said no with."""
+        codes = {fault.code for fault in self._refusals.values()}
+        told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
+        return NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
 
     def _plan(self, epochs: Iterable[int], first: int) -> Iterator[Work]:
         for epoch in epochs:
@@ -173,8 +179,8 @@ class Stream:
         if self._window is not None:
             self._window.add_host(host, opened.credit)
 
-    def refused(self, host: Host, reason: str) -> None:
-        self._refusals[host] = reason
+    def refused(self, host: Host, fault: wire.Fault) -> None:
+        self._refusals[host] = fault
 
     def reopen(self, host: Host) -> None:
         """The service lost what it knew of us, or is gone: say HELLO again, and ask elsewhere meanwhile."""

@@ -148,6 +148,7 @@ class BatchReply(Message):
 
 
 UNKNOWN_STREAM = "unknown stream"
+NO_SUCH_SPLIT = "no such split"
 REFUSED = "refused"
 BAD_RECORD = "bad record"
 VERSION_MISMATCH = "version"

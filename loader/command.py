@@ -71,6 +71,11 @@ def serve(
         except zmq.ZMQError as error:
             raise UsageError(f"cannot listen on {bind}: {error.strerror} (--bind)") from None
         endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        port = bind.rpartition(":")[2]
+        if port.isdecimal() and port != "0" and not endpoint.endswith(f":{port}"):
+            raise UsageError(
+                f"cannot listen on {bind}: there is no port {port} (--bind)"
+            )  # ZeroMQ takes it modulo 2**16
         pool = WorkerPool(data, workers, worker_timeout_s)
         stack.callback(pool.stop)
         pool.start()

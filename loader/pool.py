@@ -138,6 +138,7 @@ class WorkerPool:
             process = subprocess.Popen(
                 [sys.executable, "-m", "loader.worker", str(theirs.fileno()), os.fspath(self._data)],
                 pass_fds=[theirs.fileno()],
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
                 stdin=subprocess.DEVNULL,
             )
         return Worker(process, ours)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import zmq
 
 from common import wire
-from common.errors import LoaderError, UsageError, VersionMismatch, WireError
+from common.errors import LoaderError, NoSuchSplit, UsageError, VersionMismatch, WireError
 from common.spec import StreamSpec
 from loader import link
 from loader.dataset import Dataset
@@ -132,7 +132,8 @@ class Service:
         try:
             session = self._open(identity, message)
         except (LoaderError, UsageError) as error:
-            self._send(identity, wire.Fault(message.request, b"", wire.REFUSED, str(error)[:1024], wire.NO_RECORD))
+            code = wire.NO_SUCH_SPLIT if isinstance(error, NoSuchSplit) else wire.REFUSED
+            self._send(identity, wire.Fault(message.request, b"", code, str(error)[:1024], wire.NO_RECORD))
             return
         dataset = session.dataset
         welcome = wire.Welcome(
@@ -174,7 +175,7 @@ class Service:
         spec = StreamSpec(hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels)  # type: ignore[arg-type]
         dataset = self._datasets.get(spec.split)
         if dataset is None:
-            raise LoaderError(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
+            raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
         address = identity, spec.stream_id(dataset.digest)
         session = self._sessions.get(address)
         if session is not None and session.batch_size == hello.batch_size:

@@ -18,7 +18,7 @@ import zmq
 from common import wire
 from common.batch import Batch
 from common.client import LoaderClient
-from common.errors import LoaderError, LoaderFault, LoaderRefused, LoaderTimeout
+from common.errors import LoaderError, LoaderFault, LoaderRefused, LoaderTimeout, NoSuchSplit
 from common.opened import Transport
 from common.spec import StreamSpec
 from common.stream import Stream
@@ -244,6 +244,7 @@ def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, tmp_path:
     [
         (["--data", "/nowhere"], "/nowhere"),
         (["--bind", "nonsense"], "nonsense"),
+        (["--bind", "tcp://127.0.0.1:99999"], "99999"),
         (["--workers", "0"], "workers"),
         (["--wrong"], "--wrong"),
     ],
@@ -265,7 +266,7 @@ def test_a_split_that_is_not_there_is_refused_by_name(packed: Path, tmp_path: Pa
     only_train.mkdir()
     (only_train / "train.lmdb").symlink_to(packed / "train.lmdb")
     with LoaderProcess(only_train, tmp_path) as service, LoaderClient(service.endpoint) as loader:
-        with pytest.raises(LoaderRefused, match="no val split"):
+        with pytest.raises(NoSuchSplit, match="no val split"):
             loader.stream(StreamSpec(split="val"), 8)
         assert loader.stream(SPEC, 8).info.records == 150
 

@@ -1,0 +1,198 @@
+#!/usr/bin/env bash
+# Loader service and trainer together on this machine, from a bare checkout to a trained net. See --help.
+set -euo pipefail
+# shellcheck source=deploy/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+READY_LIMIT_S=60 # for the loader to serve
+STOP_LIMIT_S=30  # for a process to end after SIGTERM; the trainer saves a checkpoint in that time
+
+usage() {
+    cat <<END
+Usage: $PROGRAM [OPTIONS] [-- TRAINER OPTIONS]
+
+  Sets up .venv, makes the demo data if there is no data yet, starts alexnet-loader and alexnet-trainer, shows the
+  trainer's progress, ends with its validation error and where the run lies, and takes both down.
+
+Options:
+  --data DIR        packed data set  [default: data; the demo data if missing]
+  --recipe NAME     source, paper or demo  [default: demo on the demo data, else source; on --resume the run's]
+  --epochs N        passes over the training set  [default: the recipe's]
+  --workers N       decoding processes of the loader  [default: one a core, at most 16]
+  --gpus LIST       the halves' GPUs: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
+  --cpu             train on the CPU
+  --seed N          of the order, the augmentation and the weights  [default: the trainer's]
+  --run DIR         checkpoints, metrics.jsonl and loader.log  [default: runs/DATE-TIME-PID]
+  --resume          go on with the run in --run DIR
+  --bind ENDPOINT   where the loader listens  [default: tcp://127.0.0.1:*, any free port]
+  --help            show this and exit
+END
+}
+
+bad_option() { fail 2 "$*; see $PROGRAM --help"; }
+
+read_options() {
+    data='' recipe='' run='' resume='' bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=()
+    if ((workers > 16)); then workers=16; fi
+    while (($#)); do
+        if [[ "$1" == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
+        case "$1" in
+            --help) usage && exit 0 ;;
+            --cpu) devices=(--cpu) && shift && continue ;;
+            --resume) resume=yes && passed_on+=(--resume) && shift && continue ;;
+            --) passed_on+=("${@:2}") && break ;;
+            --data | --recipe | --epochs | --workers | --gpus | --seed | --run | --bind) ;;
+            *) bad_option "no such option: $1" ;;
+        esac
+        [[ -n "${2-}" ]] || bad_option "$1 needs a value"
+        take_option "$1" "$2"
+        shift 2
+    done
+    [[ -z "$resume" || -d "$run" ]] || bad_option "--resume needs the folder of a run, --run; it is '$run'"
+    if [[ -n "$recipe" ]]; then passed_on+=(--recipe "$recipe"); fi
+}
+
+take_option() {
+    case "$1" in
+        --workers | --epochs | --seed) [[ "$2" =~ ^[0-9]+$ ]] || bad_option "$1 is '$2', not a whole number" ;;
+    esac
+    case "$1" in
+        --data) data="$2" ;;
+        --recipe) recipe="$2" ;;
+        --workers) workers="$2" ;;
+        --run) run="$2" ;;
+        --bind) bind="$2" ;;
+        --gpus) devices=(--gpus "$2") ;;
+        *) passed_on+=("$1" "$2") ;;
+    esac
+}
+
+# Packed beside `data` and then moved there, so that a `data` that exists is whole.
+make_demo_data() {
+    lock
+    if [[ ! -e "$ROOT/data" ]]; then
+        say "making the demo data"
+        guarded "$VENV/bin/alexnet-pack" --demo "$ROOT/build/demo-data" || exit # it has said why
+        mv "$ROOT/build/demo-data" "$ROOT/data"
+    fi
+    unlock
+}
+
+default_recipe() {
+    "$VENV/bin/python" -c 'import sys; from pathlib import Path; from loader.dataset import Dataset; from loader.demo import DemoSource; sys.exit(Dataset(Path(sys.argv[1])).classes != DemoSource.classes)' \
+        "$data/train.lmdb" 2>/dev/null && echo demo || echo source
+}
+
+default_devices() {
+    local gpus=0
+    if command -v nvidia-smi >/dev/null || compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+        gpus="$("$VENV/bin/python" -c 'import torch; print(torch.cuda.device_count())')"
+    fi
+    case "$gpus" in
+        0) devices=(--cpu) ;;
+        1) devices=(--gpus 0) ;;
+        *) devices=(--gpus "0,1") ;;
+    esac
+}
+
+# In a session of its own, so that Ctrl-C reaches this script alone and it takes both down in order.
+in_background() { setsid setpriv --pdeathsig TERM -- "$@" & }
+
+running() { kill -0 "$1" 2>/dev/null; }
+
+start_loader() {
+    local ready_file="$run/loader.endpoint" tenths
+    rm -f "$ready_file"
+    in_background "$VENV/bin/alexnet-loader" --data "$data" --workers "$workers" --bind "$bind" \
+        --ready-file "$ready_file" >"$run/loader.log" 2>&1
+    loader=$!
+    for ((tenths = 0; tenths < READY_LIMIT_S * 10; tenths++)); do
+        if [[ -s "$ready_file" ]]; then
+            endpoint="$(cat "$ready_file")"
+            return
+        fi
+        [[ -z "$signal" ]] || end_on_signal
+        running "$loader" || end_on_loader "failed to start"
+        sleep 0.1 || true
+    done
+    take_down
+    show_loader_log
+    fail 1 "the loader was not ready within $READY_LIMIT_S s; its log is $run/loader.log"
+}
+
+start_trainer() {
+    in_background "$VENV/bin/alexnet-trainer" --loader "$endpoint" --run "$run" "${devices[@]}" "${passed_on[@]}"
+    trainer=$!
+}
+
+watch_both() {
+    while running "$loader" && running "$trainer" && [[ -z "$signal" ]]; do sleep 0.2 || true; done
+    if [[ -n "$signal" ]]; then end_on_signal; fi
+    if running "$trainer"; then end_on_loader "ended while training"; fi
+    local code=0
+    wait "$trainer" 2>/dev/null || code=$?
+    if ((code != 0)) && ! running "$loader"; then end_on_loader "ended while training"; fi
+    trainer=''
+    take_down
+    if ((code > 128)); then fail "$code" "the trainer was ended by SIG$(kill -l $((code - 128))); the run is $run"; fi
+    if ((code != 0)); then exit "$code"; fi # its own last line has said why
+}
+
+end_on_signal() {
+    take_down
+    fail $((128 + $(kill -l "$signal"))) "stopped by SIG$signal; go on with --resume --run $run"
+}
+
+end_on_loader() {
+    local code=0 reason
+    wait "$loader" 2>/dev/null || code=$?
+    take_down
+    show_loader_log
+    reason="$(tail -n 1 "$run/loader.log" | sed 's/.*: error: //')"
+    if ((code > 128)); then reason="ended by SIG$(kill -l $((code - 128)))"; fi
+    fail "$((code > 0 && code < 128 ? code : 1))" "the loader $1: $reason (log: $run/loader.log)"
+}
+
+show_loader_log() { tail -n 10 "$run/loader.log" | sed 's/^/  loader: /' >&2; }
+
+# The trainer first: it may still be waiting for a batch.
+take_down() {
+    if [[ -n "$trainer" ]]; then end_process "$trainer"; fi
+    if [[ -n "$loader" ]]; then end_process "$loader"; fi
+    trainer='' loader=''
+    if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
+}
+
+# SIGTERM, then SIGKILL to all that is left of its process group; a second Ctrl-C does not wait.
+end_process() {
+    local tenths
+    kill -TERM "$1" 2>/dev/null || true
+    for ((tenths = 0; tenths < STOP_LIMIT_S * 10 && signals < 2; tenths++)); do
+        running "$1" || break
+        sleep 0.1 || true
+    done
+    kill -KILL -- "-$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+
+read_options "$@"
+set_up
+if [[ -z "$data" ]]; then
+    data="$ROOT/data"
+    make_demo_data
+fi
+if [[ -z "$recipe$resume" ]]; then passed_on+=(--recipe "$(default_recipe)"); fi
+run="${run:-$ROOT/runs/$(date +%Y%m%d-%H%M%S)-$$}"
+if ((${#devices[@]} == 0)); then default_devices; fi
+mkdir -p "$run" || fail 2 "--run $run cannot be made"
+
+loader='' trainer='' endpoint='' signal='' signals=0
+for name in INT TERM HUP; do
+    # shellcheck disable=SC2064
+    trap "signal=$name signals=\$((signals + 1))" "$name"
+done
+trap take_down EXIT
+start_loader
+say "loader at $endpoint with $workers workers, serving $data; the trainer runs with ${devices[*]} ${passed_on[*]}"
+start_trainer
+watch_both

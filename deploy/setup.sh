@@ -1,0 +1,98 @@
+# shellcheck shell=bash
+# What the scripts share, to be sourced: `set_up [EXTRA]` makes .venv with the versions of deploy/constraints.txt.
+# A second call with nothing changed does nothing. Options of pip (an index, a proxy) come from pip's own settings.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="$ROOT/.venv"
+PROGRAM="$(basename "$0")"
+
+say() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
+
+fail() {
+    local code="$1"
+    shift
+    say "error: $*"
+    exit "$code"
+}
+
+# A command that is told to end (SIGTERM) should this script die, kill -9 included.
+guarded() { setpriv --pdeathsig TERM -- "$@"; }
+
+set_up() {
+    local extra="${1:-}" stamp wanted
+    stamp="$VENV/installed${extra:+-$extra}"
+    wanted="$(stamp_text)"
+    command -v setpriv flock >/dev/null || fail 1 "setpriv or flock is missing; install util-linux"
+    lock
+    if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
+        make_venv
+        need_turbojpeg
+        install_packages "$extra"
+        printf '%s\n' "$wanted" | tee "$VENV/installed" >"$stamp"
+    fi
+    unlock
+}
+
+# One set-up of a checkout at a time. The lock is on the folder itself, so nothing is left behind.
+lock() {
+    exec 9<"$ROOT"
+    flock -n 9 || { say "waiting for another set-up of this checkout" && flock 9; }
+}
+
+unlock() { exec 9<&-; }
+
+# Equal while what was installed is what would be installed; a moved checkout is another one.
+stamp_text() { (echo "$ROOT" && cat "$ROOT/pyproject.toml" "$ROOT/deploy/constraints.txt") | sha256sum; }
+
+make_venv() {
+    if "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return; fi
+    local python
+    python="$(find_python 'venv, ensurepip')" || python="$(find_python sys)" ||
+        fail 1 "no Python 3.11 or newer; on Debian or Ubuntu: sudo apt-get install python3 python3-venv"
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail 1 "$python has no venv module; on Debian or Ubuntu: sudo apt-get install python3-venv"
+    say "making .venv with $("$python" --version)"
+    guarded "$python" -m venv --clear "$VENV" >&2 || fail 1 "$python could not make $VENV; its reason is above"
+}
+
+# The first Python of 3.11 or newer that has these modules.
+find_python() {
+    local name
+    for name in python3.11 python3 python3.12 python3.13 python3.14; do
+        if "$name" -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+need_turbojpeg() {
+    has_turbojpeg && return
+    local as_root=()
+    if [[ "$(id -u)" != 0 ]]; then as_root=(sudo -n); fi
+    if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
+        say "installing libturbojpeg0, the JPEG codec, with apt-get"
+        apt_install libturbojpeg0 || apt_install libturbojpeg || true # the name in Debian, in some Ubuntus
+    fi
+    has_turbojpeg || fail 1 "the JPEG codec libturbojpeg is missing; run this, then again this script:" \
+        "sudo apt-get install libturbojpeg0"
+}
+
+has_turbojpeg() {
+    "$VENV/bin/python" -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("turbojpeg"))'
+}
+
+apt_install() {
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+    "${apt[@]}" install "$1" >/dev/null 2>&1 || { "${apt[@]}" update && "${apt[@]}" install "$1"; } >/dev/null 2>&1
+}
+
+# pip's own account, reduced to what takes long.
+install_packages() {
+    say "installing into .venv; torch is large, so a first time takes some minutes"
+    guarded env PYTHONWARNINGS=ignore "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
+        -c "$ROOT/deploy/constraints.txt" -e "$ROOT${1:+[$1]}" \
+        > >(sed -un -e 's/^ *Downloading \([^- ]*-[^- ]*\)[^ ]* (/  \1 (/p' -e 's/^Installing collected.*/  unpacking/p' >&2) ||
+        fail 1 "pip could not install; its reason is above"
+}

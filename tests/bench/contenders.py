@@ -1,0 +1,104 @@
+"""What the loader is measured beside: bare decoding, and a torch DataLoader. Imported by the processes they start."""
+
+import ctypes
+import multiprocessing
+import time
+from collections.abc import Iterator
+from ctypes.util import find_library
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SIZE, CROP, SIGMA = 256, 227, 0.1
+JPEGS = 500  # held in memory by each bare decoder: more than its caches, less than a nuisance
+
+
+def bare_decoding(data: Path, processes: int, seconds: float) -> float:
+    """Images a second that libjpeg-turbo alone decodes in `processes` processes at once, handle and target reused."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    with context.Pool(processes, _keep_barrier, (barrier,)) as pool:
+        return sum(pool.starmap(_decode_for, [(data, seconds)] * processes, chunksize=1))
+
+
+_barrier: Barrier | None = None
+
+
+def _keep_barrier(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _decode_for(data: Path, seconds: float) -> float:
+    from tests.bench.photos import jpegs_of
+
+    jpegs = jpegs_of(data, JPEGS)
+    library = ctypes.CDLL(find_library("turbojpeg"))
+    library.tjInitDecompress.restype = ctypes.c_void_p
+    library.tjDecompress2.argtypes = [
+        ctypes.c_void_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, *[ctypes.c_int] * 5,
+    ]  # fmt: skip
+    handle = library.tjInitDecompress()
+    target = np.empty((SIZE, SIZE, 3), np.uint8)
+    address = target.ctypes.data
+    assert _barrier is not None
+    _barrier.wait()
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for jpeg in jpegs[:50]:
+            assert library.tjDecompress2(handle, jpeg, len(jpeg), address, SIZE, 3 * SIZE, SIZE, 0, 0) == 0
+        done += 50
+        jpegs = jpegs[50:] + jpegs[:50]
+    return done / (time.perf_counter() - started)
+
+
+class TorchData:
+    """The data set one writes for a torch DataLoader: LMDB, PyTurboJPEG, and the same augmentation in numpy."""
+
+    def __init__(self, data: Path) -> None:
+        from loader.dataset import Dataset
+
+        self._data = data
+        with Dataset(data / "train.lmdb") as dataset:
+            self._records = dataset.records
+            self._colour = dataset.components * dataset.sd[:, np.newaxis]
+        self._dataset: Any = None
+        self._codec: Any = None
+
+    def __len__(self) -> int:
+        return self._records
+
+    def __getitem__(self, record: int) -> tuple[npt.NDArray[np.uint8], int]:
+        if self._dataset is None:
+            import turbojpeg
+
+            from loader.dataset import Dataset
+
+            self._dataset, self._codec = Dataset(self._data / "train.lmdb"), turbojpeg.TurboJPEG()
+        label, jpeg = self._dataset.read(record)
+        image = self._codec.decode(jpeg, pixel_format=0)
+        top, left = np.random.randint(0, SIZE - CROP + 1, 2)
+        image = image[top : top + CROP, left : left + CROP]
+        if np.random.rand() < 0.5:
+            image = image[:, ::-1]
+        offset = np.rint((np.random.randn(3) * SIGMA) @ self._colour).astype(np.int16)
+        return np.clip(image.astype(np.int16) + offset, 0, 255).astype(np.uint8), label
+
+
+def torch_batches(data: Path, workers: int, batch_size: int) -> Iterator[int]:
+    """Sizes of the batches that a torch DataLoader delivers, epoch after epoch."""
+    from torch.utils.data import DataLoader
+
+    loader: Any = DataLoader(
+        TorchData(data),  # type: ignore[arg-type]
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=True,
+    )
+    while True:
+        for images, _ in loader:
+            yield len(images)

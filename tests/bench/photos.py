@@ -1,0 +1,51 @@
+"""Packed data sets to measure on: real photos where a folder is given, made ones otherwise, repeated to a number."""
+
+from pathlib import Path
+
+import numpy as np
+
+from loader import discover, jpeg
+from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
+from loader.pack import Options, pack
+
+MADE = 100
+_COMMIT = 1000
+
+
+def packed_records(source: Path | None, folder: Path, records: int) -> Path:
+    """A data set in `folder` whose train split holds `records` records: the pictures of `source`, over and over."""
+    once = folder / "once"
+    pack({"train": discover.sources(source or _make_photos(folder / "made"))["train"]}, once, Options(2, "skip"))
+    data = folder / "data"
+    data.mkdir()
+    with Dataset(once / "train.lmdb") as dataset, Writer(data / "train.lmdb") as writer:
+        values = [record_bytes(*dataset.read(record)) for record in range(dataset.records)]
+        chain = b""
+        for first in range(0, records, _COMMIT):
+            chunk = [values[record % len(values)] for record in range(first, min(first + _COMMIT, records))]
+            for value in chunk:
+                chain = extend_chain(chain, value)
+            writer.commit(first, chunk, [], {"format": dataset.meta["format"]})
+        digest = digest_of(chain, "train", dataset.classes, dataset.stats)
+        writer.finish({**dataset.meta, "records": records, "digest": digest})
+    return data
+
+
+def jpegs_of(data: Path, count: int) -> list[bytes]:
+    """The first `count` pictures of the train split."""
+    with Dataset(data / "train.lmdb") as dataset:
+        return [dataset.read(record)[1] for record in range(min(count, dataset.records))]
+
+
+def _make_photos(folder: Path) -> Path:
+    """Pictures as hard to decode as photos of the usual size: gradients, edges and noise."""
+    y, x = np.mgrid[0:375, 0:500]
+    for number in range(MADE):
+        rng = np.random.default_rng(number)
+        a, b, c, d = rng.uniform(8, 60, 4)
+        planes = [np.sin(x / a + y / b), np.cos(x * y / (400 * c)), np.sign(np.sin(x / c) * np.sin(y / d))]
+        rgb = 128 + 90 * np.stack(planes, axis=-1) + rng.normal(0, 9, (*x.shape, 3))
+        target = folder / "train" / f"class{number % 10}" / f"{number}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(jpeg.encode(np.clip(rgb, 0, 255).astype(np.uint8), 90))
+    return folder

@@ -1,0 +1,75 @@
+"""A loader without sockets: the same narrow seam as `common.client.LoaderClient`, for tests of what lies behind it."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from common.batch import Batch
+from common.errors import NoSuchSplit
+from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+
+CLASSES = ("dark", "light", "striped")
+
+
+class MemoryLoader:
+    """Serves drawn pictures, `train_records` and `val_records` of them (0: there is no such split).
+
+    specs     the streams that were asked for
+    on_ask    called with (spec, epoch, position) before each batch; may raise, or send a signal
+    """
+
+    def __init__(self, train_records: int = 20, val_records: int = 7, digest: bytes = b"d" * 16) -> None:
+        self.records = {"train": train_records, "val": val_records}
+        self.digest = digest
+        self.specs: list[StreamSpec] = []
+        self.on_ask: Callable[[StreamSpec, int, int], None] = lambda *_: None
+
+    def stream(self, spec: StreamSpec, batch_size: int) -> "MemoryStream":
+        if self.records[spec.split] == 0:
+            raise NoSuchSplit(f"there is no {spec.split} split")
+        self.specs.append(spec)
+        return MemoryStream(self, spec, batch_size)
+
+    def __enter__(self) -> "MemoryLoader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class MemoryStream:
+    def __init__(self, loader: MemoryLoader, spec: StreamSpec, batch_size: int) -> None:
+        self._loader, self.spec, self.batch_size = loader, spec, batch_size
+        mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
+        self.info = StreamInfo(loader.records[spec.split], CLASSES, mean_hwc, loader.digest, "drawn")
+        self._buffer = np.zeros((batch_size, *spec.image_shape), np.uint8)
+
+    def batches(self, epochs: Iterable[int], *, first: int = 0) -> Iterator[Batch]:
+        """As the real one: a batch's pictures are gone once the next is asked for, here by being painted over."""
+        for epoch in epochs:
+            for position in range(first, self.info.records, self.batch_size):
+                self._loader.on_ask(self.spec, epoch, position)
+                count = min(self.batch_size, self.info.records - position)
+                labels = np.array([(position + k) % len(CLASSES) for k in range(count)], np.int64)
+                for k in range(count):
+                    self._buffer[k] = draw(self.spec, epoch, position + k, int(labels[k]))
+                images = self._buffer[:count].view()
+                images.flags.writeable = False
+                yield Batch(epoch, position, images, labels, np.arange(position, position + count))
+                self._buffer[:] = 255
+            first = 0
+
+    def close(self) -> None:
+        pass
+
+
+def draw(spec: StreamSpec, epoch: int, position: int, label: int) -> npt.NDArray[np.uint8]:
+    """A function of (spec, epoch, position): noise, darker, lighter or striped."""
+    random = np.random.default_rng([spec.seed, epoch if spec.view == "train" else 0, position])
+    picture = random.integers(0, 60, spec.image_shape, np.uint8) + np.uint8(100)
+    if label == 2:
+        picture[::8] += 90
+    else:
+        picture += np.uint8(90 * label)
+    return picture

@@ -1,0 +1,135 @@
+"""Who may import what, read from the sources: every import, also inside functions, and every dotted name."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("common", "loader", "trainer")
+
+NEVER = {
+    "common": ("loader", "trainer", "torch", "lmdb", "click", "turbojpeg", "cv2"),
+    "loader": ("trainer", "torch"),
+    "trainer": ("loader", "lmdb", "turbojpeg", "cv2"),
+}
+ONLY_IN = {
+    "lmdb": {"loader/dataset.py"},
+    "turbojpeg": {"loader/jpeg.py"},
+    "cv2": {"loader/resize.py"},
+    "zmq": {
+        "common/client.py",
+        "common/host.py",
+        "common/wire.py",
+        "loader/command.py",
+        "loader/service.py",
+        "loader/session.py",
+    },
+    "torch.cuda.Stream": {"trainer/streams.py"},
+    "torch.cuda.Event": {"trainer/streams.py"},
+    "torch.cuda.stream": {"trainer/streams.py"},
+    "torch.Stream": {"trainer/streams.py"},
+    "torch.Event": {"trainer/streams.py"},
+    "pickle": set[str](),
+    "importlib.import_module": set[str](),  # would get past this file
+    "__import__": set[str](),
+}
+
+
+def names_used(source: str) -> Iterator[tuple[str, int]]:
+    """(dotted name, line) of every import and of every attribute chain or name, aliases resolved."""
+    tree = ast.parse(source)
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                aliases[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "packages are flat: imports are absolute"
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                yield f"{node.module}.{alias.name}", node.lineno
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            first, dot, rest = ast.unparse(node).partition(".")
+            yield aliases.get(first, first) + dot + rest, node.lineno
+
+
+def breaches(path: str, source: str) -> list[str]:
+    """What the file `path` (relative to the root) uses and may not."""
+    package = path.partition("/")[0]
+    found = set()
+    for name, line in names_used(source):
+        forbidden = [*NEVER[package], *(only for only, files in ONLY_IN.items() if path not in files)]
+        found |= {f"{path}:{line} {what}" for what in forbidden if name == what or name.startswith(what + ".")}
+    return sorted(found)
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", [path.relative_to(ROOT).as_posix() for path in sources()])
+def test_a_file_stays_on_its_side(path: str) -> None:
+    assert breaches(path, (ROOT / path).read_text()) == []
+
+
+def test_packages_are_flat() -> None:
+    assert [path for path in sources() if len(path.relative_to(ROOT).parts) != 2] == []
+
+
+def test_the_files_that_rules_name_are_there() -> None:
+    named = sorted(set().union(*ONLY_IN.values()))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(f"{package}/some.py", name) for package, names in NEVER.items() for name in names]
+    + [(f"{package}/some.py", name) for package in PACKAGES for name in ONLY_IN if "." not in name and name[0] != "_"],
+)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "import {}",
+        "import {}.part",
+        "import {} as other",
+        "from {} import part",
+        "from {}.part import thing as other",
+        "def f():\n    import {}",
+        "if TYPE_CHECKING:\n    from {} import part",
+    ],
+)
+def test_each_forbidden_import_is_found_in_every_form(path: str, name: str, form: str) -> None:
+    assert breaches(path, form.format(name)) != []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch\ns = torch.cuda.Stream()",
+        "import torch.cuda\ne = torch.cuda.Event(enable_timing=True)",
+        "import torch.cuda as cuda\nwith cuda.stream(None): pass",
+        "from torch import cuda\ns = cuda.Stream()",
+        "from torch.cuda import Stream",
+        "import torch as t\ndef f(s: 't.Tensor'): return t.Event()",
+        "import importlib\nimportlib.import_module('lmdb')",
+        "__import__('lmdb')",
+    ],
+)
+def test_streams_and_dynamic_imports_are_found_behind_any_alias(source: str) -> None:
+    assert breaches("trainer/some.py", source) != []
+
+
+def test_what_is_allowed_is_not_found() -> None:
+    assert breaches("trainer/streams.py", "import torch\ns = torch.cuda.Stream()") == []
+    assert breaches("loader/dataset.py", "import lmdb") == []
+    assert (
+        breaches("trainer/some.py", "import torch\nfrom common.client import LoaderClient\ntorch.cuda.device_count()")
+        == []
+    )
+    assert breaches("loader/some.py", "from loader import loaders\ntorchlight = trainers = 1") == []

@@ -1,0 +1,66 @@
+"""What every command owes its user before any work is done: quick help, and one clear line for a wrong option."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer")
+SLOW_IMPORTS = {"torch", "cv2", "lmdb", "scipy", "PIL", "turbojpeg", "matplotlib"}
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_options_and_imports_nothing_slow(command: str) -> None:
+    done = run(sys.executable, "-X", "importtime", BIN / command, "--help")
+    imported = set(re.findall(r"\| +(\w+)[\w.]*$", done.stderr, re.MULTILINE))
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: {command} ")
+    assert "click" in imported
+    assert imported & SLOW_IMPORTS == set()
+
+
+def test_an_import_of_torch_would_be_seen() -> None:
+    done = run(sys.executable, "-X", "importtime", "-c", "import lmdb")
+    assert "lmdb" in re.findall(r"\| +(\w+)[\w.]*$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("alexnet-pack --nonsense", "--nonsense"),
+        ("alexnet-pack", "SOURCE|DATA|missing|Missing"),
+        ("alexnet-pack no-such-photos data", "no-such-photos"),
+        ("alexnet-pack --info no-such-data", "no-such-data"),
+        ("alexnet-pack --demo", "DATA|missing|Missing"),
+        ("alexnet-pack --on-bad shrug photos data", "shrug"),
+        ("alexnet-loader --nonsense", "--nonsense"),
+        ("alexnet-loader --workers 0", "workers"),
+        ("alexnet-loader --workers many", "many"),
+        ("alexnet-loader --data no-such-data", "no-such-data"),
+        ("alexnet-loader surplus", "surplus"),
+        ("alexnet-trainer --nonsense", "--nonsense"),
+        ("alexnet-trainer --cpu --recipe lasagne", "lasagne"),
+        ("alexnet-trainer --cpu --epochs 0", "epochs"),
+        ("alexnet-trainer --cpu --batch-size -1", "batch-size"),
+        ("alexnet-trainer --gpus one,two", "one,two"),
+        ("alexnet-trainer --cpu --gpus 0,1", "cpu"),
+        ("alexnet-trainer --cpu --loader nowhere", "nowhere"),
+        ("alexnet-trainer --cpu --resume", "resume"),
+    ],
+)
+def test_a_wrong_option_or_value_gets_one_clear_line_and_exit_code_2(tmp_path: Path, command: str, wrong: str) -> None:
+    name, *arguments = command.split()
+    done = run(BIN / name, *arguments, cwd=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("Usage:", "Try "))]
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len([line for line in lines if line]) == 1, done.stderr
+    assert re.search(f"(?i)error: .*({wrong})", lines[-1]), done.stderr
+    assert list(tmp_path.iterdir()) == []

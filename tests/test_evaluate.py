@@ -1,0 +1,62 @@
+"""Validation errors, against counting them by hand."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trainer.evaluate import evaluate
+from trainer.feed import FedBatch
+
+
+class Oracle:
+    """The part of a net that validation uses: the pictures are the probabilities themselves."""
+
+    loss_device = torch.device("cpu")
+
+    def predict(self, x_nchw: tuple[Tensor, ...]) -> Tensor:
+        return x_nchw[0]
+
+
+def batches(probabilities: Tensor, labels: Tensor, size: int) -> Iterator[FedBatch]:
+    for first in range(0, len(labels), size):
+        yield FedBatch(0, first, (probabilities[first : first + size],), labels[first : first + size])
+
+
+def errors(probabilities: Tensor, labels: Tensor, size: int = 4) -> tuple[float, float, float]:
+    result = evaluate(Oracle(), batches(probabilities, labels, size))  # type: ignore[arg-type]
+    assert result.images == len(labels)
+    return result.top1_error, result.top5_error, result.loss
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(6, 20), st.integers(1, 9))
+def test_errors_are_those_counted_by_sorting(seed: int, count: int, classes: int, size: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.rand(count, classes, generator=generator).softmax(1)
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    order = probabilities.argsort(1, descending=True)
+    top1 = sum(int(label) != int(row[0]) for row, label in zip(order, labels, strict=True))
+    top5 = sum(int(label) not in row[:5].tolist() for row, label in zip(order, labels, strict=True))
+    loss = -sum(math.log(float(p[label])) for p, label in zip(probabilities, labels, strict=True)) / count
+    assert errors(probabilities, labels, size) == pytest.approx((top1 / count, top5 / count, loss), rel=1e-6)
+
+
+def test_a_network_that_knows_nothing_is_not_taken_for_one_that_is_right() -> None:
+    labels = torch.arange(10)
+    assert errors(torch.full((10, 10), 0.1), labels)[:2] == (1.0, 1.0)
+    assert errors(torch.full((10, 10), float("nan")), labels)[:2] == (1.0, 1.0)
+
+
+def test_a_probability_that_underflowed_costs_much_but_not_everything() -> None:
+    _, _, loss = errors(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+    assert 80 < loss < 110
+
+
+def test_no_pictures_are_no_success() -> None:
+    with pytest.raises(ValueError, match="no picture"):
+        evaluate(Oracle(), iter([]))  # type: ignore[arg-type]

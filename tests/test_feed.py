@@ -1,0 +1,129 @@
+"""From a batch in host memory to what the network reads."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from common.batch import Batch
+from common.spec import STORED_SIZE
+from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
+from trainer.recipe import INPUT_SIZE, RECIPES
+from trainer.streams import Streams
+
+CPU = torch.device("cpu")
+RANDOM = np.random.default_rng(0)
+MEAN_HWC = RANDOM.uniform(0, 255, (STORED_SIZE, STORED_SIZE, 3)).astype(np.float32)
+
+
+class TwoInputs:
+    """The part of a net that a feed looks at."""
+
+    input_devices = (CPU, CPU)
+    loss_device = CPU
+
+
+def pictures(count: int, size: int) -> np.ndarray:
+    return RANDOM.integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_training_crop_loses_the_centre_of_the_mean_and_is_scaled_and_padded(name: str) -> None:
+    recipe = RECIPES[name]
+    crop, offset = recipe.crop, (STORED_SIZE - recipe.crop) // 2
+    images = pictures(2, crop)
+    x_nchw = PixelTransform(MEAN_HWC, crop, recipe.train_scale, CPU)(torch.from_numpy(images))
+    mean = MEAN_HWC[offset : offset + crop, offset : offset + crop]
+    expected = (images.astype(np.float64) - mean) * recipe.train_scale
+    assert x_nchw.shape == (2, 3, INPUT_SIZE, INPUT_SIZE)
+    assert x_nchw.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(x_nchw[:, :, :crop, :crop].permute(0, 2, 3, 1).numpy(), expected, rtol=1e-6, atol=1e-5)
+    assert x_nchw[:, :, crop:].count_nonzero() == 0
+    assert x_nchw[:, :, :, crop:].count_nonzero() == 0
+
+
+@pytest.mark.parametrize(("crop", "offset"), [(224, 16), (227, 14)])
+def test_a_stored_picture_is_cut_to_its_centre(crop: int, offset: int) -> None:
+    images = torch.from_numpy(pictures(3, STORED_SIZE))
+    transform = PixelTransform(MEAN_HWC, crop, 1.0, CPU)
+    cut = images[:, offset : offset + crop, offset : offset + crop].contiguous()
+    assert torch.equal(transform(images), transform(cut))
+
+
+def test_exact_pixels_are_taken_as_well_as_bytes() -> None:
+    images = torch.from_numpy(pictures(2, 227))
+    transform = PixelTransform(MEAN_HWC, 227, 0.5, CPU)
+    assert torch.equal(transform(images.float()), transform(images))
+
+
+def feed(clock: WaitClock) -> Feed:
+    return Feed(TwoInputs(), MEAN_HWC, crop=224, scale=1.0, clock=clock, streams=Streams())  # type: ignore[arg-type]
+
+
+def batch_of(images: np.ndarray, first: int = 0) -> Batch:
+    count = len(images)
+    return Batch(0, first, images, np.arange(count), np.arange(count))
+
+
+def test_a_fed_batch_outlives_the_memory_it_came_in() -> None:
+    slot = pictures(4, 224)
+    kept = [pictures(4, 224) for _ in range(3)]
+
+    def one_slot() -> Iterator[Batch]:
+        for k, images in enumerate(kept):
+            slot[:] = images
+            labels = np.full(4, k)
+            yield Batch(0, 4 * k, slot, labels, labels)
+            slot[:] = 0
+            labels[:] = -1
+
+    fed: list[FedBatch] = list(feed(WaitClock()).batches(one_slot()))
+    transform = PixelTransform(MEAN_HWC, 224, 1.0, CPU)
+    for k, batch in enumerate(fed):
+        assert torch.equal(batch.x_nchw[0], transform(torch.from_numpy(kept[k])))
+        assert batch.labels.tolist() == [k] * 4
+        assert (batch.epoch, batch.first, len(batch)) == (0, 4 * k, 4)
+
+
+def test_halves_on_one_device_share_the_pixels() -> None:
+    (fed,) = feed(WaitClock()).batches(iter([batch_of(pictures(2, 224))]))
+    assert len(fed.x_nchw) == 2
+    assert fed.x_nchw[0] is fed.x_nchw[1]
+
+
+def test_read_only_memory_is_fed_without_a_warning() -> None:
+    images = pictures(2, 224)
+    images.flags.writeable = False
+    (fed,) = feed(WaitClock()).batches(iter([batch_of(images)]))
+    assert len(fed) == 2
+
+
+def test_the_clock_counts_the_whole_of_every_wait_and_nothing_else() -> None:
+    now_s = 100.0
+
+    def slow_sender() -> Iterator[Batch]:
+        nonlocal now_s
+        for k in range(3):
+            now_s += 5.0  # the batch takes so long to come
+            yield batch_of(pictures(1, 224), first=k)
+
+    clock = WaitClock(lambda: now_s)
+    for _ in feed(clock).batches(slow_sender()):
+        now_s += 70.0  # the training step
+    assert clock.waited_s == 15.0
+
+
+def test_a_wait_that_ends_in_an_error_counts_too() -> None:
+    now_s = 0.0
+
+    def dying_sender() -> Iterator[Batch]:
+        nonlocal now_s
+        yield batch_of(pictures(1, 224))
+        now_s += 60.0
+        raise TimeoutError
+
+    clock = WaitClock(lambda: now_s)
+    with pytest.raises(TimeoutError):
+        list(feed(clock).batches(dying_sender()))
+    assert clock.waited_s == 60.0

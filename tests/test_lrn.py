@@ -1,0 +1,108 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trainer import lrn
+from trainer.lrn import Norm, normalise
+from trainer.recipe import PAPER, SOURCE, Recipe
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+def channel_norm(recipe: Recipe) -> Norm:
+    return Norm("channels", recipe.lrn_size, recipe.lrn_k, recipe.lrn_alpha, recipe.lrn_beta)
+
+
+SPATIAL = Norm("maps", SOURCE.spatial_size, 1.0, SOURCE.spatial_alpha, SOURCE.spatial_beta)
+NORMS = {"paper": channel_norm(PAPER), "source": channel_norm(SOURCE), "spatial": SPATIAL}
+
+
+def by_the_formula(x: Tensor, norm: Norm, groups: int) -> Tensor:
+    """One sum for each place, in plain loops over it."""
+    if norm.over == "channels" and groups > 1:
+        return torch.cat([by_the_formula(part, norm, 1) for part in x.chunk(groups, dim=1)], dim=1)
+    _, c, h, w = x.shape
+    reach = norm.size // 2
+    total = torch.zeros_like(x)
+    for i in range(c):
+        if norm.over == "channels":
+            total[:, i] = (x[:, max(0, i - reach) : i + reach + 1] ** 2).sum(dim=1)
+    for i in range(h):
+        for j in range(w):
+            if norm.over == "maps":
+                near = x[:, :, max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1]
+                total[:, :, i, j] = (near**2).sum(dim=(2, 3))
+    return x / (norm.k + norm.alpha * total) ** norm.beta
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(1, 7)),
+    groups=st.sampled_from((1, 2)),
+    layout=st.sampled_from(LAYOUTS),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_it_is_the_formula_up_to_every_edge(
+    norm: Norm, shape: tuple[int, int, int, int], groups: int, layout: torch.memory_format, seed: int
+) -> None:
+    n, c, h, w = shape
+    draws = torch.Generator().manual_seed(seed)
+    x = 100 * torch.randn(n, groups * c, h, w, dtype=torch.float64, generator=draws)
+    y = normalise(x.contiguous(memory_format=layout), norm, groups)
+    torch.testing.assert_close(y, by_the_formula(x, norm, groups), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("norm", [*NORMS.values(), Norm("channels", 3, 1.0, 0.5, 0.6)], ids=[*NORMS, "other constants"])
+def test_its_gradient_is_that_of_the_function(norm: Norm, layout: torch.memory_format) -> None:
+    x = (30 * torch.randn(2, 12, 6, 5, dtype=torch.float64)).contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: normalise(x, norm, 2), x, atol=1e-8)
+
+
+def test_it_is_torch_s_with_alpha_times_the_size() -> None:
+    x = 200 * torch.randn(4, 96, 9, 9)
+    theirs = F.local_response_norm(x, PAPER.lrn_size, PAPER.lrn_alpha_torch, PAPER.lrn_beta, PAPER.lrn_k)
+    torch.testing.assert_close(normalise(x, NORMS["paper"]), theirs)
+    assert (PAPER.lrn_alpha_torch, SOURCE.lrn_alpha_torch) == pytest.approx((5e-4, 1e-4))
+
+
+def test_groups_do_not_see_each_other() -> None:
+    x = 200 * torch.randn(2, 12, 5, 5)
+    louder = x.clone()
+    louder[:, 6:] *= 10
+    assert torch.equal(normalise(x, NORMS["paper"], 2)[:, :6], normalise(louder, NORMS["paper"], 2)[:, :6])
+    assert not torch.equal(normalise(x, NORMS["paper"], 1)[:, :6], normalise(louder, NORMS["paper"], 1)[:, :6])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
+def test_pieces_change_no_bit_and_the_layout_is_kept(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(7, 8, 9, 10).contiguous(memory_format=layout).requires_grad_()
+    results = []
+    for piece in (1, 3 * x[0].numel(), 1 << 30):
+        monkeypatch.setattr(lrn, "_CPU_PIECE", piece)
+        y = normalise(x, NORMS["source"], 2)
+        (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        assert y.stride() == x.stride()
+        results.append((y, gradient))
+    for y, gradient in results[1:]:
+        assert torch.equal(y, results[0][0])
+        assert torch.equal(gradient, results[0][1])
+
+
+def test_only_its_input_is_kept_for_the_backward() -> None:
+    x = torch.randn(2, 8, 5, 5, requires_grad=True)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        normalise(x, NORMS["paper"], 2)
+    assert {tensor.data_ptr() for tensor in kept} == {x.data_ptr()}

@@ -1,0 +1,289 @@
+"""Whole runs of a tiny net on drawn pictures: what they leave behind, how they stop and go on."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.errors import CheckpointError, Diverged, LoaderError, LoaderTimeout, UsageError
+from common.spec import StreamSpec
+from tests.memory_loader import MemoryLoader
+from trainer import checkpoint, loop, run
+from trainer.evaluate import Evaluation
+from trainer.loop import Outcome
+from trainer.metrics import FILE_NAME, read
+from trainer.one_device import OneDevice
+from trainer.options import Options
+from trainer.recipe import DEMO, RECIPES, Phase, Plateau
+
+TINY = replace(
+    DEMO,
+    name="tiny",
+    width=0.02,
+    epochs=3,
+    batch_size=4,
+    phases=(Phase(0, 0.01), Phase(2, 0.003, sigma=0.0)),
+    plateau=Plateau(patience=1),
+)
+STEPS_PER_EPOCH = 5  # of 18 records in batches of 4: the last is smaller
+STEPS = 3 * STEPS_PER_EPOCH
+
+Train = Callable[..., Outcome]
+
+
+@pytest.fixture
+def loader() -> MemoryLoader:
+    return MemoryLoader(train_records=18, val_records=6)
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
+    """Train the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
+    monkeypatch.setitem(RECIPES, "tiny", TINY)
+    monkeypatch.setattr(run, "LoaderClient", lambda *_, **__: loader)
+
+    def train(folder: str = "run", **options: Any) -> Outcome:
+        given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
+        return run.run(Options(**(given | options), folder=tmp_path / folder))
+
+    return train
+
+
+def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
+    loaded = checkpoint.load(outcome.checkpoint)
+    return loaded.weights | {f"velocity of {name}": v for name, v in loaded.velocities.items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [line for line in read(folder / FILE_NAME) if line["kind"] == kind]
+
+
+def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    times = {"images_per_s", "wait_share", "train_seconds", "val_seconds"}
+    return [{key: value for key, value in entry.items() if key not in times} for entry in entries]
+
+
+def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
+    outcome = train()
+    folder = tmp_path / "run"
+    assert (outcome.state.epoch, outcome.state.first, outcome.state.step) == (3, 0, STEPS)
+    (start,) = lines(folder, "run")
+    assert start["recipe"]["classes"] == 3
+    assert start["dataset"] == {"train_records": 18, "val_records": 6, "classes": 3, "digest": "64" * 16}
+    assert [line["step"] for line in lines(folder, "step")] == list(range(1, STEPS + 1))
+    epochs = lines(folder, "epoch")
+    assert [line["epoch"] for line in epochs] == [0, 1, 2]
+    losses = [line["loss"] for line in lines(folder, "step")[:STEPS_PER_EPOCH]]
+    mean = sum(loss * size for loss, size in zip(losses, (4, 4, 4, 4, 2), strict=True)) / 18
+    assert epochs[0]["train_loss"] == pytest.approx(mean, rel=1e-6)
+    assert outcome.evaluation is not None
+    assert epochs[-1]["val_top1_error"] == outcome.evaluation.top1_error
+    assert outcome.state.best_error == min(line["val_top1_error"] for line in epochs)
+    assert (folder / checkpoint.BEST).exists()
+    assert "3 epochs: validation top-1 error" in run.last_line(outcome)
+    assert str(folder) in run.last_line(outcome)
+
+
+def test_the_noise_goes_off_with_its_epoch_in_a_new_stream(train: Train, loader: MemoryLoader) -> None:
+    asked: list[tuple[float, int, int]] = []
+
+    def note(spec: StreamSpec, epoch: int, position: int) -> None:
+        if spec.split == "train":
+            asked.append((spec.sigma, epoch, position))
+
+    loader.on_ask = note
+    train()
+    assert asked == [(0.0 if epoch == 2 else 0.1, epoch, first) for epoch in range(3) for first in range(0, 18, 4)]
+
+
+@pytest.mark.parametrize("steps", [3, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH + 2])
+@pytest.mark.parametrize("net", ["halves", "one-device"])
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(
+    train: Train, tmp_path: Path, steps: int, net: str
+) -> None:
+    undisturbed = train("undisturbed", net=net)
+    stopped = train("stopped", steps=steps, net=net)
+    assert stopped.state.step == steps
+    resumed = train("stopped", resume=True, net=net)
+    assert equal(weights(resumed), weights(undisturbed))
+    assert resumed.state == undisturbed.state
+    for kind in ("step", "epoch"):
+        histories = [without_times(lines(tmp_path / name, kind)) for name in ("undisturbed", "stopped")]
+        assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_waiting_for_data_saves_and_stops(
+    train: Train, loader: MemoryLoader, split: str, number: signal.Signals
+) -> None:
+    undisturbed = weights(train("undisturbed"))
+
+    def interrupt(spec: StreamSpec, epoch: int, position: int) -> None:
+        if (spec.split, position) == (split, 4):
+            os.kill(os.getpid(), number)
+
+    loader.on_ask = interrupt
+    stopped = train()
+    assert stopped.stopped_by == number
+    assert (stopped.state.epoch, stopped.state.first) == ((0, 4) if split == "train" else (0, 18))
+    assert number.name in run.last_line(stopped)
+    assert str(stopped.checkpoint) in run.last_line(stopped)
+    loader.on_ask = lambda *_: None
+    assert equal(weights(train(resume=True)), undisturbed)
+
+
+def test_a_signal_during_a_step_lets_the_step_finish(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step_with_signal(self: Any, *args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    step = OneDevice.train_step
+    monkeypatch.setattr(OneDevice, "train_step", step_with_signal)
+    stopped = train(net="one-device")
+    assert stopped.stopped_by == signal.SIGTERM
+    assert stopped.state.step == 1
+    assert checkpoint.load(stopped.checkpoint).state.tally["images"] == 4
+
+
+def test_signals_are_left_as_they_were(train: Train) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(steps=1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_loader_that_fails_costs_nothing(train: Train, loader: MemoryLoader, tmp_path: Path) -> None:
+    undisturbed = weights(train("undisturbed"))
+
+    def fall_silent(spec: StreamSpec, epoch: int, position: int) -> None:
+        if (spec.split, epoch, position) == ("train", 1, 8):
+            raise LoaderTimeout("no word from tcp://there for 60 s")
+
+    loader.on_ask = fall_silent
+    with pytest.raises(LoaderError, match=r"no word from tcp://there.*saved in .*checkpoint-00000007.*--resume"):
+        train()
+    loader.on_ask = lambda *_: None
+    resumed = train(resume=True)
+    assert equal(weights(resumed), undisturbed)
+
+
+def test_the_validation_error_drives_rates_and_the_best_checkpoint(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    errors = iter([0.5, 0.4, 0.45, 0.4, 0.42])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(errors), 0.1, 1.0, 6))
+    outcome = train(epochs=5)  # over five epochs patience is two, and the second phase begins with epoch 3
+    assert outcome.state.best_error == 0.4
+    assert checkpoint.load(tmp_path / "run" / checkpoint.BEST).state.step == 2 * STEPS_PER_EPOCH
+    rates = [line["learning_rate"] for line in lines(tmp_path / "run", "epoch")]
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.003, 0.0003])
+
+
+def test_a_run_without_a_validation_set_trains_and_says_so(
+    train: Train, loader: MemoryLoader, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader.records["val"] = 0
+    caplog.set_level("INFO")
+    outcome = train()
+    assert outcome.evaluation is None
+    assert [message for message in caplog.messages if "without validation" in message] == [
+        "training without validation: there is no val split"
+    ]
+    assert {line["val_top1_error"] for line in lines(tmp_path / "run", "epoch")} == {None}
+    assert "without validation" in run.last_line(outcome)
+
+
+@pytest.mark.parametrize(("first", "second"), [("halves", "one-device"), ("one-device", "halves")])
+def test_the_two_kinds_of_net_go_on_from_each_others_checkpoints(train: Train, first: str, second: str) -> None:
+    stopped = train(steps=7, net=first)
+    before = weights(stopped)
+    after = weights(train(resume=True, steps=7, net=second))
+    assert equal(after, before)
+    assert train(resume=True, steps=9, net=second).state.step == 9
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = OneDevice.train_step
+
+    def spoilt_at_three(self: Any, x: Any, labels: Any, **kwargs: Any) -> torch.Tensor:
+        told: torch.Tensor = step(self, x, labels, **kwargs)
+        return told * float("nan") if kwargs["step"] == 2 else told
+
+    monkeypatch.setattr(OneDevice, "train_step", spoilt_at_three)
+    with pytest.raises(Diverged, match=r"the loss is nan at step 3 \(epoch 1\).*--lr"):
+        train(net="one-device")
+    assert checkpoint.all_in(tmp_path / "run") == []
+
+
+def test_checkpoints_are_written_as_often_as_asked(train: Train, tmp_path: Path) -> None:
+    train(steps=4, checkpoint_minutes=0)
+    assert [checkpoint.load(path).state.step for path in checkpoint.all_in(tmp_path / "run")] == [2, 3, 4]
+
+
+def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:
+    train(steps=1)
+    with pytest.raises(UsageError, match="already holds a run; --resume"):
+        train(steps=1)
+
+
+def test_a_run_that_is_done_stays_as_it_is(train: Train) -> None:
+    done = train()
+    again = train(resume=True)
+    assert equal(weights(again), weights(done))
+    assert "done already" in run.last_line(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recipe": "source"}, "--recipe source: the run to resume has tiny"),
+        ({"width": 0.5}, r"--width 0.5: the run to resume has 0\.02"),
+        ({"batch_size": 8}, "--batch-size 8: the run to resume has 4"),
+        ({"rate": 0.5}, r"--lr 0.5: the run to resume has 0\.01"),
+        ({"seed": 3}, "--seed 3: the run to resume has 0"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another(train: Train, options: dict[str, Any], message: str) -> None:
+    train(steps=1)
+    with pytest.raises(UsageError, match=message):
+        train(resume=True, **options)
+    train(resume=True, recipe="tiny", width=0.02, batch_size=4, rate=0.01, seed=0, steps=2)
+
+
+def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:
+    train(steps=1)
+    loader.digest = b"e" * 16
+    with pytest.raises(CheckpointError, match=r"was trained on data set 6464.*the loader serves 6565"):
+        train(resume=True)
+
+
+def test_a_resumed_run_may_have_more_epochs(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    train()
+    outcome = train(resume=True, epochs=4)
+    assert outcome.state.epoch == 4
+    assert "4 epochs instead of 3" in caplog.text
+
+
+def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [run.run_folder(None, "demo") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--run"):
+        run.run_folder(tmp_path / "file" / "run", "demo")

@@ -1,0 +1,98 @@
+"""The rates of an epoch, and the recipe's numbers they come from."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.recipe import DEMO, LAYERS, PAPER, RECIPES, SOURCE, Plateau, Recipe
+from trainer.schedule import Schedule
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate", "conv1_rate", "sigma"),
+    [
+        (0, 0.01, 0.01, 0.1),
+        (24, 0.01, 0.01, 0.1),
+        (25, 0.001, 0.001, 0.1),
+        (51, 0.0001, 0.0001, 0.1),
+        (66, 0.0001, 0.0001, 0.1),
+        (67, 0.0001, 1e-5, 0.0),
+        (72, 0.0001, 0.0, 0.0),
+        (79, 1e-5, 0.0, 0.0),
+        (90, 1e-5, 0.0, 0.0),
+    ],
+)
+def test_the_source_s_rates_and_noise(epoch: int, rate: float, conv1_rate: float, sigma: float) -> None:
+    schedule = Schedule(SOURCE)
+    rates = schedule.rates(epoch)
+    assert list(rates) == [f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")]
+    assert rates["conv1.weight"] == conv1_rate
+    assert {rates[f"{layer}.weight"] for layer in LAYERS[1:]} == {rate}
+    assert {rates[f"{layer}.bias"] for layer in LAYERS[1:]} == {0.02}
+    assert rates["conv1.bias"] == (0.02 if conv1_rate else 0.0)
+    assert schedule.sigma(epoch) == sigma
+
+
+def test_the_paper_s_rates_fall_tenfold_three_times_when_the_error_stops_falling() -> None:
+    schedule = Schedule(replace(PAPER, plateau=Plateau(patience=2)))
+    seen = []
+    for error in (0.9, 0.8, 0.8, 0.81, 0.79, 0.79, 0.79, *[0.9] * 8):
+        seen.append(schedule.rates(0)["fc6.bias"])
+        schedule.observe(error)
+    assert seen == pytest.approx([0.01] * 4 + [0.001] * 3 + [1e-4] * 2 + [1e-5] * 6)
+    assert schedule.rates(0) == dict.fromkeys(schedule.rates(0), pytest.approx(1e-5))
+
+
+def test_a_resumed_schedule_goes_on_where_it_was() -> None:
+    errors = [0.9, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
+    whole = Schedule(PAPER)
+    for count, error in enumerate(errors):
+        resumed = Schedule(PAPER)
+        resumed.state = whole.state
+        for each in errors[count:]:
+            resumed.observe(each)
+        whole.observe(error)
+    assert resumed.state == whole.state
+    assert resumed.rates(0) == whole.rates(0)
+    assert resumed.rates(0)["fc6.weight"] < 0.01
+
+
+def test_the_source_takes_no_notice_of_the_error() -> None:
+    schedule = Schedule(SOURCE)
+    for _ in range(50):
+        schedule.observe(1.0)
+    assert schedule.rates(0) == Schedule(SOURCE).rates(0)
+
+
+def test_a_stretched_source_drops_at_proportionate_epochs() -> None:
+    short = SOURCE.stretched(10)
+    assert [phase.first_epoch for phase in short.phases] == [0, 3, 6, 7, 8, 9]
+    assert [phase.rate for phase in short.phases] == [phase.rate for phase in SOURCE.phases]
+    assert SOURCE.stretched(SOURCE.epochs) == SOURCE
+
+
+@given(epochs=st.integers(1, 500), recipe=st.sampled_from(tuple(RECIPES.values())))
+def test_any_stretch_begins_as_the_recipe_does_and_keeps_the_order_of_phases(epochs: int, recipe: Recipe) -> None:
+    stretched = recipe.stretched(epochs)
+    starts = [phase.first_epoch for phase in stretched.phases]
+    assert stretched.epochs == epochs
+    assert starts == sorted(set(starts))
+    assert starts[0] == 0
+    assert starts[-1] < epochs
+    assert Schedule(stretched).rates(0) == Schedule(recipe).rates(0)
+    if epochs >= recipe.epochs:
+        assert len(starts) == len(recipe.phases)
+
+
+def test_the_recipes_hold_the_published_numbers() -> None:
+    assert (PAPER.crop, PAPER.pad, PAPER.crop_offsets) == (227, 0, 30)
+    assert (SOURCE.crop, SOURCE.pad, SOURCE.crop_offsets) == (224, 3, 33)
+    assert (PAPER.train_scale, PAPER.test_scale) == (1, 1)
+    assert (SOURCE.train_scale, SOURCE.test_scale) == (1 / 1.1, 1)
+    for recipe in (PAPER, SOURCE):
+        assert (recipe.batch_size, recipe.momentum, recipe.weight_decay, recipe.dropout) == (128, 0.9, 0.0005, 0.5)
+        assert (recipe.channels, recipe.fc_units) == ((48, 128, 192, 192, 128), 2048)
+    assert (PAPER.decay_biases, SOURCE.decay_biases) == (True, False)
+    assert DEMO.width < 1

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.sgd import Sgd
+
+MOMENTUM, DECAY = 0.9, 0.0005
+# Steps with a drop, a freeze and a thaw: (rate of conv1.weight, of fc6.weight, of fc6.bias).
+RATES = [(0.01, 0.01, 0.02)] * 5 + [(1e-5, 0.001, 0.02)] * 5 + [(0.0, 0.001, 0.02)] * 5 + [(1e-3, 1e-4, 0.02)] * 5
+NAMES = ("conv1.weight", "fc6.weight", "fc6.bias")
+
+
+def parameters() -> list[tuple[str, nn.Parameter]]:
+    """fc6.weight is in two blocks, as on a half; conv1.weight has its channels last."""
+    draws = torch.Generator().manual_seed(0)
+    shapes: dict[str, list[tuple[int, ...]]] = {
+        "conv1.weight": [(8, 3, 5, 5)],
+        "fc6.weight": [(6, 4), (6, 9)],
+        "fc6.bias": [(6,)],
+    }
+    return [
+        (name, nn.Parameter(torch.randn(shape, dtype=torch.float64, generator=draws)))
+        for name, each in shapes.items()
+        for shape in each
+    ]
+
+
+def by_hand(w: Tensor, gradients: list[Tensor], rates: list[float], decay: float) -> tuple[Tensor, Tensor]:
+    w, v = w.clone(), torch.zeros_like(w)
+    for g, rate in zip(gradients, rates, strict=True):
+        if rate:
+            v = MOMENTUM * v - decay * rate * w - rate * g
+            w = w + v
+    return w, v
+
+
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_it_is_the_rule_across_drops_and_freezes(decay_biases: bool) -> None:
+    placed = parameters()
+    optimiser = Sgd(placed, momentum=MOMENTUM, weight_decay=DECAY, decay_biases=decay_biases)
+    gradients = [[torch.randn_like(block) for _, block in placed] for _ in RATES]
+    start = [block.detach().clone() for _, block in placed]
+    for of_step, rates in zip(gradients, RATES, strict=True):
+        for (_, block), gradient in zip(placed, of_step, strict=True):
+            block.grad = gradient.clone()
+        optimiser.step(dict(zip(NAMES, rates, strict=True)))
+    for index, (name, block) in enumerate(placed):
+        decay = DECAY if decay_biases or not name.endswith("bias") else 0.0
+        own_rates = [rates[NAMES.index(name)] for rates in RATES]
+        w, v = by_hand(start[index], [of_step[index] for of_step in gradients], own_rates, decay)
+        torch.testing.assert_close(block.detach(), w, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(optimiser.velocities[block], v, rtol=1e-12, atol=1e-14)
+
+
+def test_a_frozen_tensor_and_its_velocity_keep_every_bit() -> None:
+    block = nn.Parameter(torch.ones(3))
+    optimiser = Sgd([("conv1.bias", block)], momentum=MOMENTUM, weight_decay=DECAY, decay_biases=True)
+    block.grad = torch.ones(3)
+    optimiser.step({"conv1.bias": 0.1})
+    weight, velocity = block.detach().clone(), optimiser.velocities[block].clone()
+    optimiser.step({"conv1.bias": 0.0})
+    assert torch.equal(block, weight)
+    assert torch.equal(optimiser.velocities[block], velocity)
+
+
+def test_after_a_drop_old_velocity_goes_on_at_its_old_rate() -> None:
+    block = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimiser = Sgd([("fc6.weight", block)], momentum=MOMENTUM, weight_decay=0.0, decay_biases=True)
+    block.grad = torch.ones(1, dtype=torch.float64)
+    optimiser.step({"fc6.weight": 1.0})
+    block.grad = torch.zeros(1, dtype=torch.float64)
+    optimiser.step({"fc6.weight": 0.001})
+    assert block.item() == pytest.approx(-1.9)  # torch.optim.SGD would be at -1.0009

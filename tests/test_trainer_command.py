@@ -1,0 +1,181 @@
+"""The trainer's command as a process, on a real loader service."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.processes import LoaderProcess, wait_for
+from trainer import checkpoint
+from trainer.metrics import FILE_NAME, read
+
+OPTIONS = ["--cpu", "--recipe", "demo", "--width", "0.02", "--batch-size", "8", "--threads", "1", "--log-steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
+        yield service
+
+
+def start(*options: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.command", *map(str, options)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
+    """(exit code, lines of stdout, lines of stderr)"""
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    return process.returncode, out.splitlines(), err.splitlines()
+
+
+def steps_in(folder: Path) -> int:
+    path = folder / FILE_NAME
+    return sum(line["kind"] == "step" for line in read(path)) if path.exists() else 0
+
+
+def wait_for_steps(process: subprocess.Popen[str], folder: Path, steps: int) -> None:
+    wait_for(f"{steps} steps", lambda: steps_in(folder) >= steps or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    one, other = checkpoint.load(a), checkpoint.load(b)
+    return all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights | other.weights) and all(
+        torch.equal(one.velocities[name], other.velocities[name]) for name in one.velocities | other.velocities
+    )
+
+
+def test_a_run_ends_with_its_errors_and_its_folder(loader: LoaderProcess, tmp_path: Path) -> None:
+    code, out, err = finish(start(*OPTIONS, "--epochs", "1", "--loader", loader.endpoint, cwd=tmp_path))
+    assert code == 0, err
+    assert len(out) == 1
+    last_line = re.fullmatch(
+        r"trained 1 epochs?: validation top-1 error [\d.]+ %, top-5 error [\d.]+ %; run in (runs/demo-\S+)", out[0]
+    )
+    assert last_line is not None, out[0]
+    assert (tmp_path / last_line[1] / checkpoint.BEST).exists()
+    assert any(line.startswith("epoch 1/1: loss") for line in err), "plain lines, as this is no terminal"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(loader: LoaderProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run of 30 steps that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    options = [*OPTIONS, "--loader", loader.endpoint, "--steps", "30", "--run", "run"]
+    assert finish(start(*options, cwd=folder))[0] == 0
+    return checkpoint.newest(folder / "run")
+
+
+def resume_to_step_30(loader: LoaderProcess, folder: Path) -> Path:
+    options = ["--cpu", "--loader", loader.endpoint, "--run", "run", "--resume", "--log-steps", "1", "--steps", "30"]
+    code, _, err = finish(start(*options, cwd=folder))
+    assert code == 0, err
+    return checkpoint.newest(folder / "run")
+
+
+def steps_told(folder: Path) -> list[int]:
+    return [line["step"] for line in read(folder / FILE_NAME) if line["kind"] == "step"]
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
+    loader: LoaderProcess, undisturbed: Path, tmp_path: Path
+) -> None:
+    stopped = start(*OPTIONS, "--loader", loader.endpoint, "--run", "run", cwd=tmp_path)
+    wait_for_steps(stopped, tmp_path / "run", 3)
+    stopped.send_signal(signal.SIGTERM)
+    code, out, err = finish(stopped)
+    assert code == 128 + signal.SIGTERM, err
+    assert re.search(r"stopped by SIGTERM after step \d+; saved in \S+; --resume", out[-1])
+    assert 3 <= checkpoint.load(checkpoint.newest(tmp_path / "run")).state.step < 30
+    assert same_tensors(resume_to_step_30(loader, tmp_path), undisturbed)
+    assert steps_told(tmp_path / "run") == list(range(1, 31))
+
+
+def test_a_killed_trainer_goes_on_from_its_last_checkpoint(
+    loader: LoaderProcess, undisturbed: Path, tmp_path: Path
+) -> None:
+    options = [*OPTIONS, "--loader", loader.endpoint, "--checkpoint-minutes", "0", "--run", "run"]
+    killed = start(*options, cwd=tmp_path)
+    wait_for_steps(killed, tmp_path / "run", 6)
+    killed.kill()
+    killed.communicate()
+    assert same_tensors(resume_to_step_30(loader, tmp_path), undisturbed)
+    assert steps_told(tmp_path / "run") == list(range(1, 31))
+
+
+def test_a_loader_that_dies_ends_the_run_with_its_cause_and_a_checkpoint(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path, workers=1) as service:
+        trainer = start(*OPTIONS, "--loader", service.endpoint, "--loader-timeout", "2", "--run", "run", cwd=tmp_path)
+        wait_for_steps(trainer, tmp_path / "run", 3)
+        service.process.kill()
+        code, _, err = finish(trainer)
+    assert code == 1
+    assert re.search(r"error: no word from tcp://.*; the run is saved in run/checkpoint-\S+, and --resume", err[-1])
+    assert checkpoint.load(checkpoint.newest(tmp_path / "run")).state.step >= 3
+
+
+def test_a_ctrl_c_while_the_loader_is_silent_is_not_kept_waiting(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path, workers=1) as service:
+        trainer = start(
+            *OPTIONS, "--loader", service.endpoint, "--loader-timeout", "3600", "--run", "run", cwd=tmp_path
+        )
+        wait_for_steps(trainer, tmp_path / "run", 3)
+        service.process.kill()
+        wait_until_idle(trainer)
+        trainer.send_signal(signal.SIGINT)
+        code, out, err = finish(trainer)
+    assert code == 128 + signal.SIGINT, err
+    assert "stopped by SIGINT" in out[-1]
+
+
+def wait_until_idle(process: subprocess.Popen[str]) -> None:
+    """Until the process has used no processor time between two looks a fifth of a second apart."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
+
+    seen: list[int] = []
+
+    def is_idle() -> bool:
+        seen.append(ticks())
+        return len(seen) > 20 and seen[-20] == seen[-1]
+
+    wait_for("the trainer to wait", is_idle)
+
+
+def test_a_loader_that_is_not_there_is_named(tmp_path: Path) -> None:
+    code, out, err = finish(
+        start(*OPTIONS, "--loader", "tcp://127.0.0.1:9", "--loader-timeout", "1", "--run", "run", cwd=tmp_path)
+    )
+    assert (code, out) == (1, [])
+    assert "tcp://127.0.0.1:9" in err[-1]
+    assert "alexnet-loader" in err[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_from_nowhere_is_one_clear_line(tmp_path: Path) -> None:
+    code, out, err = finish(start("--cpu", "--resume", "--run", "nowhere", cwd=tmp_path))
+    assert (code, out) == (2, [])
+    assert len(err) == 1
+    assert "nowhere holds no checkpoint" in err[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_no_gpu_and_no_word_of_the_cpu_is_an_error_that_says_so(tmp_path: Path) -> None:
+    code, _, err = finish(start(cwd=tmp_path))
+    assert code == 2
+    assert err == ["alexnet-trainer: error: no GPU was found; --cpu trains on the CPU"]

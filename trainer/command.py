@@ -1,0 +1,71 @@
+"""`alexnet-trainer`: trains AlexNet on what alexnet-loader serves."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common import log as logs
+from trainer.options import Options
+from trainer.recipe import RECIPES
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--gpus", help="GPU of each half: 0,1, or 0 for both on one.", show_default="the first two, or the one")
+@click.option("--cpu", is_flag=True, help="Train on the CPU.")
+@click.option(
+    "--net", type=click.Choice(["halves", "one-device"]), default="halves", help="Two halves, or the reference."
+)
+@click.option(
+    "--loader",
+    "loaders",
+    multiple=True,
+    default=["tcp://127.0.0.1:5555"],
+    help="Endpoint of an alexnet-loader; may be repeated.",
+)
+@click.option("--recipe", type=click.Choice(sorted(RECIPES)), show_default="source", help="The net and its training.")
+@click.option("--width", type=click.FloatRange(0, 4, min_open=True), help="Share of AlexNet's channels and units.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs; the recipe's schedule is stretched to them.")
+@click.option("--steps", type=click.IntRange(1), help="Stop once the run has done so many steps, for a trial.")
+@click.option("--batch-size", type=click.IntRange(1), show_default="the recipe's", help="Pictures a step.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), show_default="0", help="Of weights, order, crops, dropout.")
+@click.option(
+    "--lr", "rate", type=click.FloatRange(0, min_open=True), help="First learning rate; the others go along with it."
+)
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), show_default="runs/RECIPE-TIME", help="Folder of the run."
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --run.")
+@click.option("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
+@click.option("--log-steps", type=click.IntRange(1), default=10, help="Steps between two lines of metrics.jsonl.")
+@click.option(
+    "--loader-timeout",
+    "loader_timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    help="Seconds without a word from the loader before giving up.",
+)
+@click.option("--threads", type=click.IntRange(1), show_default="all cores", help="Threads that compute on the CPU.")
+@click.option("--verbose", is_flag=True, help="Log more.")
+def main(verbose: bool, **options: Any) -> None:
+    """Train AlexNet, a half on each GPU, with batches from alexnet-loader.
+
+    Checkpoints and metrics.jsonl go to the run folder. Ctrl-C or SIGTERM ends the step, saves and stops; --resume goes
+    on from there. A second one stops at once.
+    """
+    logs.setup("alexnet-trainer", verbose)
+    # Threads that spin while they wait would take a core each from the loader's workers; torch reads it when imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with logs.errors_as_exit_codes("alexnet-trainer"):
+        from trainer.run import last_line, run
+
+        outcome = run(Options(**options))
+        click.echo(last_line(outcome))
+        if outcome.stopped_by is not None:
+            sys.exit(128 + outcome.stopped_by)
+
+
+if __name__ == "__main__":
+    main()

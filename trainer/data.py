@@ -1,0 +1,79 @@
+"""Which streams a run reads: its training stream, a new one where the colour noise changes, and its validation."""
+
+import logging
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from common.batch import Batch
+from common.client import LoaderClient
+from common.errors import NoSuchSplit
+from common.spec import StreamInfo, StreamSpec
+from common.stream import Stream
+from trainer.feed import FedBatch, Feed, WaitClock
+from trainer.net import Net
+from trainer.recipe import Recipe
+from trainer.streams import Streams
+
+log = logging.getLogger(__name__)
+
+Breakable = Callable[[Iterator[Batch]], Iterator[Batch]]
+
+
+class TrainingData:
+    """The pictures of one run, as `recipe` and `seed` want them.
+
+    `info` says what the training set is, before there is a net; `validates` whether there is a validation set.
+    Raises LoaderRefused and LoaderTimeout.
+    """
+
+    def __init__(self, client: LoaderClient, recipe: Recipe, seed: int) -> None:
+        self._client, self._recipe, self._seed = client, recipe, seed
+        self.info: StreamInfo = self._open_training(epoch=0).info
+        self._validation_stream = self._open_validation()
+        self.validation_info: StreamInfo | None = self._validation_stream.info if self._validation_stream else None
+        self.clock = WaitClock()
+        self._streams = Streams()
+
+    @property
+    def validates(self) -> bool:
+        return self._validation_stream is not None
+
+    def training(self, net: Net, epoch: int, first: int, breakable: Breakable) -> Iterator[FedBatch]:
+        """Batches from position `first` of `epoch` to the end of the recipe's last epoch.
+
+        `breakable` is put around every wait for the loader.
+        """
+        for sigma, group in groupby(range(epoch, self._recipe.epochs), self._sigma):
+            epochs = list(group)
+            stream = self._open_training(epochs[0])
+            feed = self._feed(net, self._recipe.train_scale if sigma > 0 else self._recipe.test_scale)
+            try:
+                yield from feed.batches(breakable(stream.batches(epochs, first=first)))
+            finally:
+                stream.close()
+            first = 0
+
+    def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
+        """The centres of the validation set's pictures, once."""
+        assert self._validation_stream is not None
+        feed = self._feed(net, self._recipe.test_scale)
+        return feed.batches(breakable(self._validation_stream.batches([0])))
+
+    def _feed(self, net: Net, scale: float) -> Feed:
+        return Feed(
+            net, self.info.mean_hwc, crop=self._recipe.crop, scale=scale, clock=self.clock, streams=self._streams
+        )
+
+    def _sigma(self, epoch: int) -> float:
+        return self._recipe.phase(epoch).sigma
+
+    def _open_training(self, epoch: int) -> Stream:
+        spec = StreamSpec("train", self._seed, "train", self._recipe.crop, self._sigma(epoch))
+        return self._client.stream(spec, self._recipe.batch_size)
+
+    def _open_validation(self) -> Stream | None:
+        try:
+            return self._client.stream(StreamSpec("val", view="full"), self._recipe.batch_size)
+        except NoSuchSplit as refusal:
+            log.info("training without validation: %s", refusal)
+            return None

@@ -1,0 +1,135 @@
+"""Batches from the host to the devices, as the network wants them.
+
+On the device: uint8 to float, minus the mean image's centre, times the recipe's scale, zeros at the right and bottom
+up to what conv1 reads. A stored picture (view "full") is cut to its centre there too. Pixels stay in the order they
+came in (height, width, channel), which torch calls channels_last.
+
+Training never waits for a GPU inside a step, so the host is here, fetching batch k + 1 and queueing its copy, while the
+GPU computes step k.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from common.batch import Batch
+from trainer.net import Net, Pixels
+from trainer.recipe import INPUT_SIZE
+from trainer.streams import Streams
+from trainer.upload import Upload
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FedBatch:
+    """A batch on the devices: pixels on each of the net's input devices, int64 labels on its loss device."""
+
+    epoch: int
+    first: int
+    x_nchw: Pixels
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class WaitClock:
+    """Seconds spent waiting for data; each wait is counted from before the asking to after the answer."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self.waited_s = 0.0
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        iterator = iter(batches)
+        while True:
+            started_s = self._now_s()
+            try:
+                batch = next(iterator, None)
+            finally:
+                self.waited_s += self._now_s() - started_s
+            if batch is None:
+                return
+            yield batch
+
+
+class PixelTransform:
+    """On one device: n x height x width x 3 stored pixels to n x 3 x 227 x 227 as the network reads them.
+
+    mean_hwc   256 x 256 x 3, the mean image; its centre of the crop's size is what is subtracted, wherever the crop lay
+    crop       height and width in pixels of what the network sees; larger pictures are cut to their centre
+    scale      factor on (pixel - mean)
+    """
+
+    def __init__(self, mean_hwc: npt.NDArray[np.float32], crop: int, scale: float, device: torch.device) -> None:
+        self._mean_rows = _centre_rows(torch.from_numpy(mean_hwc.copy())[None], crop).to(device)  # 1 x crop x 3 crop
+        self._crop, self._scale = crop, scale
+
+    def __call__(self, images_nhwc: Tensor) -> Tensor:
+        """A new float32 tensor in channels_last order; `images_nhwc` may be overwritten afterwards.
+
+        A row of pixels is treated as one run of 3 x width numbers, which is three times as fast as channel by channel.
+        """
+        x_nhwc = torch.empty(len(images_nhwc), INPUT_SIZE, INPUT_SIZE, 3, device=images_nhwc.device)
+        rows = x_nhwc.flatten(2)[:, : self._crop, : 3 * self._crop]
+        rows.copy_(_centre_rows(images_nhwc, self._crop)).sub_(self._mean_rows).mul_(self._scale)
+        x_nhwc[:, self._crop :] = 0
+        x_nhwc[:, :, self._crop :] = 0
+        return x_nhwc.permute(0, 3, 1, 2)
+
+
+def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:
+    """The centre, n x size x (3 size), as a view; offsets are (256 - 224) / 2 = 16 and, rounded down, 14 for 227."""
+    top, left = (images_nhwc.shape[1] - size) // 2, (images_nhwc.shape[2] - size) // 2
+    return images_nhwc.flatten(2)[:, top : top + size, 3 * left : 3 * (left + size)]
+
+
+class Feed:
+    """Puts the batches of a stream on a net's devices.
+
+    mean_hwc, crop, scale   as PixelTransform takes them
+    clock                   adds up the time spent waiting for the stream
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        mean_hwc: npt.NDArray[np.float32],
+        *,
+        crop: int,
+        scale: float,
+        clock: WaitClock,
+        streams: Streams,
+    ) -> None:
+        self._input_devices, self._loss_device = net.input_devices, net.loss_device
+        devices = dict.fromkeys(net.input_devices)
+        self._transforms = {device: PixelTransform(mean_hwc, crop, scale, device) for device in devices}
+        self._uploads = {device: Upload(device, streams) for device in devices}
+        self._clock = clock
+
+    def batches(self, source: Iterable[Batch]) -> Iterator[FedBatch]:
+        """Each batch of `source`, taken before the next one is asked for: its images last no longer than that."""
+        for batch in self._clock.timed(source):
+            images_nhwc = self._for_copying(_as_tensor(batch.images))
+            x_by_device = {
+                device: upload(images_nhwc, self._transforms[device]) for device, upload in self._uploads.items()
+            }
+            x_nchw = tuple(x_by_device[device] for device in self._input_devices)
+            labels = self._for_copying(_as_tensor(batch.labels)).to(self._loss_device, copy=True, non_blocking=True)
+            yield FedBatch(batch.epoch, batch.first, x_nchw, labels)
+
+    def _for_copying(self, host: Tensor) -> Tensor:
+        """Pinned where a GPU will read it; torch keeps pinned memory alive until such copies are done."""
+        return host if self._loss_device.type == "cpu" else host.pin_memory()
+
+
+def _as_tensor(array: npt.NDArray[np.generic]) -> Tensor:
+    """A tensor over the array's own memory, to be read only: torch has no such kind, and warns where numpy has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

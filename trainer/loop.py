@@ -1,0 +1,180 @@
+"""The training loop. Its methods are its steps: train an epoch, validate, save; and go on, or stop where that is asked.
+
+The host never waits for the device inside a step: the loss of step k is read after step k + 1 has been queued. So what
+is printed is one step late, and a step that went wrong is noticed one later; before a checkpoint all is read.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import Diverged, LoaderError
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint, State
+from trainer.data import TrainingData
+from trainer.evaluate import Evaluation, evaluate
+from trainer.feed import FedBatch
+from trainer.net import Net
+from trainer.report import Report, Tally
+from trainer.schedule import Schedule
+from trainer.sgd import Sgd
+from trainer.signals import StopRequested, StopSignals
+from trainer.streams import Streams
+from trainer.upload import LateNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop and when to save: `last_step` None means the recipe's last epoch; minutes between checkpoints."""
+
+    epochs: int
+    last_step: int | None = None
+    checkpoint_minutes: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended: at its end, or at a limit, or by a signal (its number); the last validation of this call."""
+
+    state: State
+    evaluation: Evaluation | None
+    checkpoint: Path
+    stopped_by: int | None = None
+
+
+class Trainer:
+    """Trains `net` from `state` on; `state` is always what a checkpoint taken now would hold."""
+
+    def __init__(
+        self,
+        net: Net,
+        sgd: Sgd,
+        schedule: Schedule,
+        data: TrainingData,
+        state: State,
+        run_folder: Path,
+        limits: Limits,
+        report: Report,
+        signals: StopSignals,
+    ) -> None:
+        self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
+        self._run_folder, self._limits, self._report, self._signals = run_folder, limits, report, signals
+        self.state = state
+        self._tally = Tally(**state.tally)  # type: ignore[arg-type]
+        self._streams = Streams()
+        self._late: tuple[LateNumbers, int] | None = None  # loss and error of the last step, and its pictures
+        self._batches: Iterator[FedBatch] | None = None
+        self._evaluation: Evaluation | None = None
+        self._saved: tuple[State, Path] | None = None
+        self._saved_at_s = time.monotonic()
+
+    def train(self) -> Outcome:
+        """To the end, a limit or a signal; a checkpoint is left behind in each case.
+
+        Raises LoaderError once the run is saved, and Diverged, where there is nothing worth saving.
+        """
+        try:
+            while self.state.epoch < self._limits.epochs and not self._at_last_step():
+                self.train_epoch()
+                if self._is_epoch_trained():
+                    self.finish_epoch(*self.validate())
+        except StopRequested as stop:
+            return self._outcome(stop.signal_number)
+        except LoaderError as error:
+            raise LoaderError(f"{error}; the run is saved in {self.save()}, and --resume goes on from there") from error
+        return self._outcome(None)
+
+    def train_epoch(self) -> None:
+        """To the end of the epoch's training, or to the last step allowed."""
+        self._report.begin_epoch(self._tally)
+        while not self._is_epoch_trained() and not self._at_last_step():
+            self.train_step()
+            if time.monotonic() - self._saved_at_s > 60 * self._limits.checkpoint_minutes:
+                self.save()
+        self._read_late_loss()
+
+    def train_step(self) -> None:
+        """One batch: forward, backward, update; then the loss of the step before."""
+        started_s, waited_s = time.monotonic(), self._data.clock.waited_s
+        batch = self._next_batch()
+        told = self._net.train_step(batch.x_nchw, batch.labels, step=self.state.step)
+        late = LateNumbers(told, self._streams)
+        self._sgd.step(self._schedule.rates(batch.epoch))
+        self._read_late_loss()
+        self._late = late, len(batch)
+        self.state = dataclasses.replace(self.state, first=batch.first + len(batch), step=self.state.step + 1)
+        self._tally.seconds += time.monotonic() - started_s
+        self._tally.waited_s += self._data.clock.waited_s - waited_s
+
+    def validate(self) -> tuple[Evaluation | None, float]:
+        """The errors on the validation set, if there is one, and the seconds that took."""
+        if not self._data.validates:
+            return None, 0.0
+        self._report.validating(self.state.epoch)
+        started_s = time.monotonic()
+        evaluation = evaluate(self._net, self._data.validation(self._net, self._signals.breakable))
+        return evaluation, time.monotonic() - started_s
+
+    def finish_epoch(self, evaluation: Evaluation | None, seconds: float) -> None:
+        """Tell how the epoch went, move on to the next, save."""
+        state, is_best = self.state, False
+        self._report.epoch(state.step, state.epoch, self._learning_rate(), self._tally, evaluation, seconds)
+        if evaluation is not None:
+            self._evaluation = evaluation
+            self._schedule.observe(evaluation.top1_error)
+            is_best = state.best_error is None or evaluation.top1_error < state.best_error
+            state = dataclasses.replace(state, best_error=evaluation.top1_error if is_best else state.best_error)
+        self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0)
+        self._tally = Tally()
+        path = self.save()
+        if is_best:
+            checkpoint.save_best(path)
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment, unless it is there already; gives where it lies."""
+        self._read_late_loss()
+        self.state = dataclasses.replace(
+            self.state, schedule=dict(self._schedule.state), tally=dataclasses.asdict(self._tally)
+        )
+        if self._saved is None or self._saved[0] != self.state:
+            weights, velocities = self._net.gather(), self._net.gather(self._sgd.velocities)
+            path = checkpoint.save(self._run_folder, Checkpoint(self.state, weights, velocities))
+            self._saved = self.state, path
+        self._saved_at_s = time.monotonic()
+        return self._saved[1]
+
+    def _next_batch(self) -> FedBatch:
+        if self._batches is None:
+            self._batches = self._data.training(self._net, self.state.epoch, self.state.first, self._signals.breakable)
+        return next(self._batches)
+
+    def _read_late_loss(self) -> None:
+        """Take in loss and error of the last step queued, which waits for the device to have done it."""
+        if self._late is None:
+            return
+        (late, images), self._late = self._late, None
+        loss, error = late.read()
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss is {loss} at step {self.state.step} (epoch {self.state.epoch + 1}): the weights are spoilt;"
+                f" try a lower --lr, with --resume if there is a good checkpoint in {self._run_folder}"
+            )
+        self._tally.images += images
+        self._tally.loss_sum += loss * images
+        self._tally.error_sum += error * images
+        self._report.step(self.state.step, self.state.epoch, loss, self._learning_rate(), self._tally)
+
+    def _learning_rate(self) -> float:
+        return self._schedule.rates(self.state.epoch)["fc8.weight"]
+
+    def _is_epoch_trained(self) -> bool:
+        return self.state.first >= self._data.info.records
+
+    def _at_last_step(self) -> bool:
+        return self._limits.last_step is not None and self.state.step >= self._limits.last_step
+
+    def _outcome(self, signal_number: int | None) -> Outcome:
+        return Outcome(self.state, self._evaluation, self.save(), signal_number)

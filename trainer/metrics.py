@@ -1,0 +1,103 @@
+"""`metrics.jsonl`: one JSON object a line, appended and flushed, readable while the run goes on.
+
+kind "run", once at each start or resume
+    step, epoch              where it starts; 0 and 0 for a new run
+    recipe                   the recipe as an object
+    net, devices             "halves" or "one-device", and the device of each half
+    seed, epochs, threads    threads is of torch on the CPU
+    versions                 of python, torch, the package and the loader's decoder
+    dataset                  train_records, val_records (null without validation), classes, digest
+kind "step", every so many steps
+    step, epoch              steps done so far in the whole run; epoch from 0
+    loss                     mean over this step's batch
+    train_error              share of wrong top-1 answers since the last such line, 0 to 1
+    learning_rate            of the weights
+    images_per_s             since the last such line
+    wait_share               share of that time spent waiting for data, 0 to 1
+kind "epoch", at the end of each
+    step, epoch
+    train_loss, train_error  means over the epoch's pictures as they were trained on (dropout, crops, noise)
+    val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1
+    learning_rate
+    train_seconds, val_seconds, images_per_s, wait_share    of training; images_per_s leaves validation out
+
+A resumed run first drops what lies past its checkpoint, so the file is one history without repeats.
+"""
+
+import fcntl
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from common.errors import AlexNetError, UsageError
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Metrics:
+    """The metrics file of a run folder, open for appending and locked: two trainers cannot write in one folder."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.path = run_folder / FILE_NAME
+        try:
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written: {error.strerror} (--run)") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UsageError(f"another trainer is writing in {run_folder}; give this one its own --run") from None
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one line. Numbers that JSON does not know (nan, inf) are written as null."""
+        line = json.dumps({"kind": kind} | {key: _json_number(value) for key, value in values.items()})
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise AlexNetError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def rewind(self, step: int, epoch: int) -> None:
+        """Drop the lines of what happened after a checkpoint at `step`, in `epoch`, and a torn last line."""
+        self._file.seek(0)
+        keep_bytes = 0
+        for line in self._file:
+            if not _is_before(line, step, epoch):
+                break
+            keep_bytes += len(line)
+        self._file.truncate(keep_bytes)
+        self._file.seek(0, os.SEEK_END)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a metrics file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _is_before(line: bytes, step: int, epoch: int) -> bool:
+    """Whether a line belongs to the history up to a checkpoint, which lies in `epoch` or at its very start."""
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        entry = json.loads(line)
+        if entry["kind"] == "epoch":
+            return bool(entry["epoch"] < epoch)
+        return bool(entry["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _json_number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,54 @@
+"""What `alexnet-trainer` was asked for, and the recipe that makes of a new run."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.recipe import RECIPES, Phase, Recipe
+
+DEFAULT_RECIPE = "source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of `alexnet-trainer`; None is "not given": the recipe's own, or on a resume the checkpoint's."""
+
+    gpus: str | None = None
+    cpu: bool = False
+    net: str = "halves"
+    loaders: tuple[str, ...] = ("tcp://127.0.0.1:5555",)
+    recipe: str | None = None
+    width: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    rate: float | None = None
+    folder: Path | None = None
+    resume: bool = False
+    checkpoint_minutes: float = 10.0
+    log_steps: int = 10
+    loader_timeout_s: float = 60.0
+    threads: int | None = None
+
+
+def recipe_of(options: Options) -> Recipe:
+    """The recipe of a new run: the named one with what the options change.
+
+    Every learning rate goes along in proportion when the first one is given.
+    """
+    recipe = RECIPES[options.recipe or DEFAULT_RECIPE]
+    if options.width is not None:
+        recipe = dataclasses.replace(recipe, width=options.width)
+    if options.batch_size is not None:
+        recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
+    if options.rate is not None:
+        factor = options.rate / recipe.phases[0].rate
+        recipe = dataclasses.replace(recipe, phases=tuple(_faster(phase, factor) for phase in recipe.phases))
+    return recipe if options.epochs is None else recipe.stretched(options.epochs)
+
+
+def _faster(phase: Phase, factor: float) -> Phase:
+    conv1_rate = None if phase.conv1_rate is None else phase.conv1_rate * factor
+    bias_rate = None if phase.bias_rate is None else phase.bias_rate * factor
+    return dataclasses.replace(phase, rate=phase.rate * factor, conv1_rate=conv1_rate, bias_rate=bias_rate)

@@ -1,0 +1,148 @@
+"""What a run tells while it goes on: lines of the metrics file, the progress line, one line at an epoch's end."""
+
+from dataclasses import asdict, dataclass, replace
+
+from trainer.evaluate import Evaluation
+from trainer.metrics import Metrics
+from trainer.progress import Now, Progress, duration, percent
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the steps of the unfinished epoch. They go into checkpoints, so an interrupted epoch keeps them.
+
+    loss_sum, error_sum   of each batch's mean loss, and share of wrong top-1 answers, times its pictures
+    seconds    of training; `waited_s` of them for data
+    """
+
+    images: int = 0
+    loss_sum: float = 0.0
+    error_sum: float = 0.0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+
+    def since(self, earlier: "Tally") -> "Tally":
+        return Tally(*(now - before for now, before in zip(self._values(), earlier._values(), strict=True)))  # type: ignore[arg-type]
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def error(self) -> float:
+        return self.error_sum / max(self.images, 1)
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        return self.waited_s / self.seconds if self.seconds > 0 else 0.0
+
+    def _values(self) -> tuple[float, ...]:
+        return tuple(asdict(self).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a run is: epochs of `records` pictures in batches of `batch_size`; `last_step` may end it sooner."""
+
+    epochs: int
+    records: int
+    batch_size: int
+    last_step: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.records // self.batch_size)
+
+
+class Report:
+    """Tells `metrics`, every `every_steps` steps, and the person in front of `progress`, when it is time to."""
+
+    def __init__(self, metrics: Metrics, progress: Progress, plan: Plan, *, every_steps: int) -> None:
+        self.progress = progress
+        self._metrics, self._plan, self._every_steps = metrics, plan, every_steps
+        self._at_last_line = Tally()
+        self._validation_s = 0.0
+
+    def begin_epoch(self, tally: Tally) -> None:
+        self._at_last_line = replace(tally)
+
+    def step(self, step: int, epoch: int, loss: float, learning_rate: float, tally: Tally) -> None:
+        """`step` steps are done, the last of them with this loss; `tally` includes it."""
+        if step % self._every_steps == 0:
+            lately = tally.since(self._at_last_line)
+            self._at_last_line = replace(tally)
+            self._metrics.write(
+                "step",
+                step=step,
+                epoch=epoch,
+                loss=loss,
+                train_error=lately.error,
+                learning_rate=learning_rate,
+                images_per_s=lately.images_per_s,
+                wait_share=lately.wait_share,
+            )
+        if self.progress.is_due():
+            self.progress.show(self._now(step, epoch, tally).line())
+
+    def validating(self, epoch: int) -> None:
+        self.progress.show(f"epoch {epoch + 1}/{self._plan.epochs}  validating")
+
+    def epoch(
+        self, step: int, epoch: int, learning_rate: float, tally: Tally, evaluation: Evaluation | None, seconds: float
+    ) -> None:
+        """The end of an epoch; `seconds` are those of the validation."""
+        self._validation_s = seconds
+        self._metrics.write(
+            "epoch",
+            step=step,
+            epoch=epoch,
+            train_loss=tally.loss,
+            train_error=tally.error,
+            val_loss=evaluation and evaluation.loss,
+            val_top1_error=evaluation and evaluation.top1_error,
+            val_top5_error=evaluation and evaluation.top5_error,
+            learning_rate=learning_rate,
+            train_seconds=tally.seconds,
+            val_seconds=seconds,
+            images_per_s=tally.images_per_s,
+            wait_share=tally.wait_share,
+        )
+        errors = f"validation {errors_of(evaluation)}" if evaluation else "no validation"
+        self.progress.line(
+            f"epoch {epoch + 1}/{self._plan.epochs}: loss {tally.loss:.3f}, error {percent(tally.error)}, {errors},"
+            f" {tally.images_per_s:,.0f} images/s, waiting for data {percent(tally.wait_share)},"
+            f" {duration(tally.seconds + seconds)}"
+        )
+
+    def _now(self, step: int, epoch: int, tally: Tally) -> Now:
+        plan = self._plan
+        step_of_epoch = -(-tally.images // plan.batch_size)
+        return Now(
+            epoch=epoch,
+            epochs=plan.epochs,
+            step_of_epoch=step_of_epoch,
+            steps_per_epoch=plan.steps_per_epoch,
+            images_per_s=tally.images_per_s,
+            loss=tally.loss,
+            error=tally.error,
+            wait_share=tally.wait_share,
+            eta_s=self._eta_s(step, epoch, tally),
+        )
+
+    def _eta_s(self, step: int, epoch: int, tally: Tally) -> float | None:
+        if tally.images_per_s == 0:
+            return None
+        plan, epochs_left = self._plan, self._plan.epochs - epoch
+        images = epochs_left * plan.records - tally.images
+        if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images:
+            return (plan.last_step - step) * plan.batch_size / tally.images_per_s
+        return images / tally.images_per_s + epochs_left * self._validation_s
+
+
+def errors_of(evaluation: Evaluation) -> str:
+    """`top-1 error 40.7 %, top-5 error 18.2 %`."""
+    return f"top-1 error {percent(evaluation.top1_error)}, top-5 error {percent(evaluation.top5_error)}"

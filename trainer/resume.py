@@ -1,0 +1,80 @@
+"""Going on with a run: its newest checkpoint, and the refusal to go on as something else than what it was."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from common.errors import CheckpointError, UsageError
+from common.spec import StreamInfo
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint, State
+from trainer.options import Options
+from trainer.recipe import Phase, Plateau, Recipe
+
+log = logging.getLogger(__name__)
+
+
+def load_resumed(options: Options) -> Checkpoint | None:
+    """The newest checkpoint of --run with --resume; without it, a folder that has one is not written over."""
+    if options.resume:
+        if options.folder is None:
+            raise UsageError("--resume needs --run, the folder of the run to resume")
+        path = checkpoint.newest(options.folder)
+        log.info("going on from %s", path)
+        return checkpoint.load(path)
+    if options.folder is not None and checkpoint.all_in(options.folder):
+        raise UsageError(f"{options.folder} already holds a run; --resume goes on with it, another --run starts anew")
+    return None
+
+
+def resumed_recipe(options: Options, state: State) -> Recipe:
+    """The recipe to go on with: the stored one, over another number of epochs where that is asked.
+
+    Raises UsageError where an option asks for anything else than the run is.
+    """
+    stored = recipe_from_dict(state.recipe)
+    asked_and_stored: dict[str, tuple[Any, Any]] = {
+        "--recipe": (options.recipe, stored.name),
+        "--width": (options.width, stored.width),
+        "--batch-size": (options.batch_size, stored.batch_size),
+        "--lr": (options.rate, stored.phases[0].rate),
+        "--seed": (options.seed, state.seed),
+    }
+    for option, (asked, is_so) in asked_and_stored.items():
+        if asked is not None and asked != is_so:
+            raise UsageError(f"{option} {asked}: the run to resume has {is_so}; leave {option} out to go on with that")
+    if options.epochs is None or options.epochs == stored.epochs:
+        return stored
+    log.info("%d epochs instead of %d; the schedule is stretched to them", options.epochs, stored.epochs)
+    return stored.stretched(options.epochs)
+
+
+def check_same_data(state: State, info: StreamInfo) -> None:
+    """Raises CheckpointError where the loader's data set is not what the run was trained on."""
+    if state.class_names != info.classes:
+        raise CheckpointError(
+            f"the run to resume has {len(state.class_names)} classes ({_some(state.class_names)}), the loader's data"
+            f" set {len(info.classes)} ({_some(info.classes)}); serve the run's own data set, or start a new run"
+        )
+    if state.dataset != info.digest.hex():
+        raise CheckpointError(
+            f"the run to resume was trained on data set {state.dataset}, the loader serves {info.digest.hex()};"
+            " serve that one, or start a new run"
+        )
+
+
+def recipe_from_dict(fields: Mapping[str, Any]) -> Recipe:
+    """The inverse of `dataclasses.asdict`, also after JSON. Raises CheckpointError."""
+    try:
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
+        values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
+        values["plateau"] = values["plateau"] and Plateau(**values["plateau"])
+        return Recipe(**values)
+    except (KeyError, TypeError, AssertionError) as error:
+        raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

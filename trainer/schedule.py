@@ -1,0 +1,67 @@
+"""The rates of an epoch: what the recipe fixes, and what the validation error has brought about."""
+
+from trainer.recipe import LAYERS, Phase, Recipe
+
+
+class Schedule:
+    """Learning rates and colour noise, epoch by epoch.
+
+    Drops on a plateau are the only state, kept as plain numbers in `state` for a checkpoint.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._best_error = float("inf")
+        self._epochs_without_gain = 0
+        self._drops = 0
+
+    def sigma(self, epoch: int) -> float:
+        """Standard deviation of the colour noise in `epoch`, in units of each component's own; 0 is off."""
+        return self._recipe.phase(epoch).sigma
+
+    def rates(self, epoch: int) -> dict[str, float]:
+        """Learning rate of each of the 16 parameters by its reference name; 0 means: leave it alone altogether."""
+        phase = self._recipe.phase(epoch)
+        divisor = self._recipe.plateau.factor**self._drops if self._recipe.plateau else 1.0
+        rates = {}
+        for layer in LAYERS:
+            weight_rate, bias_rate = _rates_of(layer, phase)
+            rates[f"{layer}.weight"] = weight_rate / divisor
+            rates[f"{layer}.bias"] = bias_rate / divisor
+        return rates
+
+    def observe(self, validation_error: float) -> None:
+        """Take note of the top-1 error after an epoch; on a plateau the next epoch's rates drop."""
+        plateau = self._recipe.plateau
+        if plateau is None:
+            return
+        if validation_error < self._best_error:
+            self._best_error, self._epochs_without_gain = validation_error, 0
+            return
+        self._epochs_without_gain += 1
+        if self._epochs_without_gain >= plateau.patience and self._drops < plateau.drops:
+            self._drops, self._epochs_without_gain = self._drops + 1, 0
+
+    @property
+    def state(self) -> dict[str, float]:
+        return {
+            "best_error": self._best_error,
+            "epochs_without_gain": self._epochs_without_gain,
+            "drops": self._drops,
+        }
+
+    @state.setter
+    def state(self, state: dict[str, float]) -> None:
+        self._best_error = float(state["best_error"])
+        self._epochs_without_gain = int(state["epochs_without_gain"])
+        self._drops = int(state["drops"])
+
+
+def _rates_of(layer: str, phase: Phase) -> tuple[float, float]:
+    """(weight rate, bias rate) of a layer."""
+    weight_rate = phase.rate
+    if layer == "conv1" and phase.conv1_rate is not None:
+        weight_rate = phase.conv1_rate
+    if weight_rate == 0:  # frozen is the whole layer
+        return 0.0, 0.0
+    return weight_rate, weight_rate if phase.bias_rate is None else phase.bias_rate

@@ -1,0 +1,73 @@
+"""Streams and events: the only file that knows whether a device has any.
+
+A CPU has none: its work is done when the call returns. Its `Stream` and `Event` are names without a handle, on which
+recording and waiting do nothing, so that one schedule serves every device. A test derives from `Streams` to watch a
+schedule on a CPU and tell which of its accesses no wait has put in order.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """A queue of work on `device`; `handle` is None on a CPU."""
+
+    device: torch.device
+    name: str
+    handle: torch.cuda.Stream | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """A point in a stream of `device`, once recorded; waiting for one never recorded does not wait."""
+
+    device: torch.device
+    name: str
+    handle: torch.cuda.Event | None = None
+
+
+class Streams:
+    """Makes streams and events, and puts them to use. Nothing here waits on the host."""
+
+    def stream(self, device: torch.device, name: str) -> Stream:
+        """A new stream, never the default one."""
+        return Stream(device, name, _cuda_stream(device) if device.type == "cuda" else None)
+
+    def event(self, device: torch.device, name: str) -> Event:
+        """A new event, to be recorded on streams of `device`."""
+        return Event(device, name, _cuda_event() if device.type == "cuda" else None)
+
+    def current(self, device: torch.device) -> Stream:
+        """The stream on which the caller's own work for `device` is queued."""
+        return Stream(device, "current", torch.cuda.current_stream(device) if device.type == "cuda" else None)
+
+    def record(self, event: Event, stream: Stream) -> None:
+        """The event is reached when all that is queued on `stream` so far is done."""
+        if event.handle is not None:
+            event.handle.record(stream.handle)
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """What is queued on `stream` from now on begins after `event`."""
+        if stream.handle is not None and event.handle is not None:
+            stream.handle.wait_event(event.handle)
+
+    @contextlib.contextmanager
+    def on(self, *streams: Stream) -> Iterator[None]:
+        """Queue on each of these streams whatever its device is given; of two on one device, on the last."""
+        with contextlib.ExitStack() as entered:
+            for stream in streams:
+                if stream.handle is not None:
+                    entered.enter_context(torch.cuda.stream(stream.handle))
+            yield
+
+
+def _cuda_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _cuda_event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
