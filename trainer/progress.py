@@ -13,7 +13,10 @@ TERMINAL_INTERVAL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Where training stands. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far; `eta_s` None: not known."""
+    """Where training stands. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
+
+    eta_s   None where it is not known
+    """
 
     epoch: int
     epochs: int

@@ -27,11 +27,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
-from common.client import LoaderClient  # noqa: E402
-from common.opened import Transport  # noqa: E402
-from common.spec import StreamSpec  # noqa: E402
-from tests.bench import contenders, photos  # noqa: E402
-from tests.processes import LoaderProcess  # noqa: E402
+from common.client import LoaderClient
+from common.opened import Transport
+from common.spec import StreamSpec
+from tests.bench import contenders, photos
+from tests.processes import LoaderProcess
 
 BATCH = 128
 SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
@@ -90,7 +90,8 @@ class Ours:
         workers = max(memory_mb(pid) for pid in self._service.workers)
         return (
             f"CPU us an image: {each}; memory outside the slab: worker {workers:.0f} MB,"
-            f" service {memory_mb(self._service.process.pid):.0f} MB; first batch {self.first_batch_ms:.0f} ms after HELLO"
+            f" service {memory_mb(self._service.process.pid):.0f} MB;"
+            f" first batch {self.first_batch_ms:.0f} ms after HELLO"
         )
 
 
