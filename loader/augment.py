@@ -1,11 +1,13 @@
 """Crop, flip and colour noise: from a record's JPEG to its place in a slot.
 
-The picture is decoded into a scratch of 256x256 that stays in the processor's cache. A flip decodes the channels in
+A picture is decoded into a scratch of 256x256 that stays in the processor's cache. A flip decodes the channels in
 reverse (BGR) and then reverses every row byte by byte, eight at a time: the mirror image, in RGB. The crop is copied
-into the slot once, and the colour offset is added there.
+into the slot once, and the colour offset is added there, never wider than a byte.
+
+A row of pixels is treated as one run of 3 x width numbers; what can be worked out for a whole batch at once is.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,70 +16,107 @@ from common.spec import STORED_SIZE, StreamSpec
 from loader import jpeg
 from loader.sampler import Draws, Floats
 
+Bytes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[Any]  # uint8 or float32
 
 
-class Augmenter:
-    """Turns records of one stream into pictures, one after the other."""
+class Scratch:
+    """Room for one decoded picture and its mirror image, used again for every picture of a process."""
 
-    def __init__(self, spec: StreamSpec) -> None:
-        self._crop = spec.image_shape[0]
-        self._noisy = spec.view == "train" and spec.sigma > 0
-        self._decoded = np.empty((STORED_SIZE, STORED_SIZE, 3), np.uint8)
-        self._mirrored = np.empty_like(self._decoded)
+    def __init__(self) -> None:
+        self.picture: Bytes = np.empty((STORED_SIZE, STORED_SIZE, 3), np.uint8)
+        self.rows: Bytes = self.picture.reshape(STORED_SIZE, -1)
+        self.mirrored_rows: Bytes = np.empty_like(self.rows)
 
-    def full(self, jpeg_bytes: bytes, target: Pixels) -> None:
-        """Decode into `target` (256x256x3) as it is stored."""
-        if target.dtype == np.uint8:
-            jpeg.decode(jpeg_bytes, target)
-        else:
-            target[...] = jpeg.decode(jpeg_bytes, self._decoded)
-
-    def train(self, jpeg_bytes: bytes, draws: Draws, index: int, target: Pixels) -> None:
-        """Decode, crop, flip and colour into `target` (crop x crop x 3) as draw number `index` says.
-
-        uint8: the offset is rounded half to even, the sum saturates at 0 and 255. float32: the sum as it is.
-        """
-        flip = bool(draws.flip[index])
-        picture = jpeg.decode(jpeg_bytes, self._decoded, bgr=flip)
-        left = int(draws.left[index])
-        if flip:
-            self._mirror()
-            picture, left = self._mirrored, STORED_SIZE - self._crop - left
-        top = int(draws.top[index])
-        crop = picture[top : top + self._crop, left : left + self._crop]
-        if not self._noisy:
-            target[...] = crop
-        elif target.dtype == np.uint8:
-            add_saturating(crop, np.rint(draws.offset[index]), target)
-        else:
-            np.add(crop, draws.offset[index].astype(np.float32), out=target)
-
-    def _mirror(self) -> None:
-        """Reverse the bytes of every row of the scratch: words from last to first, and the bytes of each word."""
-        words = self._decoded.reshape(STORED_SIZE, -1).view(np.uint64)
-        mirrored = self._mirrored.reshape(STORED_SIZE, -1).view(np.uint64)
+    def decode_mirrored(self, jpeg_bytes: bytes, first: int, last: int) -> None:
+        """Rows first..last - 1 of the mirror image: words from last to first, then the bytes of each word."""
+        jpeg.decode(jpeg_bytes, self.picture, bgr=True)
+        words = self.rows[first:last].view(np.uint64)
+        mirrored = self.mirrored_rows[first:last].view(np.uint64)
         np.copyto(mirrored, words[:, ::-1])
         mirrored.byteswap(inplace=True)
 
 
-def add_saturating(source: npt.NDArray[np.uint8], offset: Floats, target: npt.NDArray[np.uint8]) -> None:
-    """target = clip(source + offset, 0, 255) for h x w x 3 uint8 and a whole-numbered offset for each channel.
+class Colouring(Protocol):
+    """Writes picture `index` of a batch: rows of the decoded crop, coloured, into rows of the slot."""
 
-    Never wider than a byte: first clip to where the sum cannot leave 0..255, then add modulo 256.
+    def __call__(self, index: int, source: Bytes, target: Pixels) -> None: ...
+
+
+def plain(index: int, source: Bytes, target: Pixels) -> None:
+    """No noise."""
+    target[...] = source
+
+
+class SaturatingNoise:
+    """target = clip(source + offset, 0, 255) on bytes, for an offset of each channel rounded half to even.
+
+    Clips first to where the sum cannot leave 0..255, then adds modulo 256. Most offsets have one sign in all three
+    channels, so that one side of the clip has nothing to do and is left out.
+
+    offset   float64 n x 3
+    width    of the rows, in pixels
     """
-    height, width, _ = source.shape
-    shift = np.clip(offset, -255, 255).astype(np.int16)
-    low = np.tile(np.maximum(-shift, 0).astype(np.uint8), width)
-    high = np.tile((255 - np.maximum(shift, 0)).astype(np.uint8), width)
-    add = np.tile((shift & 255).astype(np.uint8), width)
-    flat = target.reshape(height, width * 3)
-    np.maximum(_rows(source), low, out=flat)
-    np.minimum(flat, high, out=flat)
-    np.add(flat, add, out=flat)
+
+    def __init__(self, offset: Floats, width: int) -> None:
+        shift = np.clip(np.rint(offset), -255, 255).astype(np.int16)
+        self._falls: npt.NDArray[np.bool_] = np.any(shift < 0, axis=1)
+        self._rises: npt.NDArray[np.bool_] = np.any(shift > 0, axis=1)
+        self._low = np.tile(np.maximum(-shift, 0).astype(np.uint8), width)  # n x 3 width
+        self._high = np.tile((255 - np.maximum(shift, 0)).astype(np.uint8), width)
+        self._add = np.tile((shift & 255).astype(np.uint8), width)
+
+    def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
+        if self._falls[index]:
+            source = np.maximum(source, self._low[index], out=target)
+        if self._rises[index]:
+            source = np.minimum(source, self._high[index], out=target)
+        np.add(source, self._add[index], out=target)
 
 
-def _rows(source: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """h x 3w view of an h x w x 3 crop, whose rows need not follow each other in memory."""
-    height, width, channels = source.shape
-    return np.lib.stride_tricks.as_strided(source, (height, width * channels), (source.strides[0], 1), writeable=False)
+class ExactNoise:
+    """target = source + offset in float32, unclipped; arguments as of SaturatingNoise."""
+
+    def __init__(self, offset: Floats, width: int) -> None:
+        self._add = np.tile(offset.astype(np.float32), width)
+
+    def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
+        np.add(source, self._add[index], out=target)
+
+
+class TrainingBatch:
+    """Fills `images` (n x crop x crop x 3) with what `draws` decides for each of the n pictures."""
+
+    def __init__(self, spec: StreamSpec, draws: Draws, images: Pixels, scratch: Scratch) -> None:
+        self._crop, self._scratch = spec.crop, scratch
+        self._targets = images.reshape(len(images), spec.crop, 3 * spec.crop)
+        self._top, self._left, self._flip = draws.top.tolist(), draws.left.tolist(), draws.flip.tolist()
+        self._colour: Colouring = plain
+        if spec.sigma > 0:
+            noise = SaturatingNoise if spec.pixels == "uint8" else ExactNoise
+            self._colour = noise(draws.offset, spec.crop)
+
+    def put(self, index: int, jpeg_bytes: bytes) -> None:
+        """Decode, crop, flip and colour picture `index`. Raises BadImage."""
+        scratch, crop, top, left = self._scratch, self._crop, self._top[index], self._left[index]
+        if self._flip[index]:
+            scratch.decode_mirrored(jpeg_bytes, top, top + crop)
+            rows, left = scratch.mirrored_rows, STORED_SIZE - crop - left
+        else:
+            jpeg.decode(jpeg_bytes, scratch.picture)
+            rows = scratch.rows
+        self._colour(index, rows[top : top + crop, 3 * left : 3 * (left + crop)], self._targets[index])
+
+
+class FullBatch:
+    """Fills `images` (n x 256 x 256 x 3) with the pictures as they are stored."""
+
+    def __init__(self, images: Pixels, scratch: Scratch) -> None:
+        self._images, self._scratch = images, scratch
+
+    def put(self, index: int, jpeg_bytes: bytes) -> None:
+        """Decode picture `index`. Raises BadImage."""
+        if self._images.dtype == np.uint8:
+            jpeg.decode(jpeg_bytes, self._images[index])
+        else:
+            self._images[index] = jpeg.decode(jpeg_bytes, self._scratch.picture)

@@ -63,6 +63,7 @@ class Dataset:
     classes     names, in the order of the labels
     digest      16 bytes, see `digest_of`
     mean_hwc, sd, components   of the training set, also in the validation split; see `stats.Stats`
+    colour      float64 3 x 3, row k the k-th component times its standard deviation
     meta        all that packing noted: counts of what was skipped, JPEG quality, versions
     """
 
@@ -87,6 +88,7 @@ class Dataset:
         self.mean_hwc: npt.NDArray[np.float32] = stats.mean_hwc
         self.sd: npt.NDArray[np.float64] = stats.sd
         self.components: npt.NDArray[np.float64] = stats.components
+        self.colour: npt.NDArray[np.float64] = stats.components * stats.sd[:, np.newaxis]
         self.stats = stats
 
     def _read_meta(self) -> dict[str, Any]:

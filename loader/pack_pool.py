@@ -149,9 +149,17 @@ def _one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def _sigint_held() -> Iterator[None]:
-    """A Ctrl-C while processes start comes after it; they inherit the mask, so none dies of it with a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """A Ctrl-C while processes start comes after it; they inherit the mask, so none dies of it with a traceback.
+
+    The mask is this thread's alone: the signal may reach another thread, and Python then still runs the handler here.
+    """
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt

@@ -11,13 +11,10 @@ import socket
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from common.errors import AlexNetError
 from common.slab import Slab
-from common.spec import StreamSpec
 from loader import link, sampler
-from loader.augment import Augmenter
+from loader.augment import FullBatch, Scratch, TrainingBatch
 from loader.dataset import Dataset
 
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +27,7 @@ class Worker:
         self._data = data
         self._datasets: dict[str, Dataset] = {}
         self._slabs: dict[int, Slab] = {}
-        self._augmenters: dict[StreamSpec, Augmenter] = {}
+        self._scratch = Scratch()
 
     def serve(self, end: socket.socket) -> None:
         """Answer until the service is gone."""
@@ -47,30 +44,23 @@ class Worker:
                 link.send(end, self._fill(word))
 
     def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
-        dataset = self._dataset(word.split)
-        batch = self._slabs[word.slab].batch(word.slot, word.spec, word.count)
+        dataset, spec = self._dataset(word.split), word.spec
+        slot = self._slabs[word.slab].batch(word.slot, spec, word.count)
         records = sampler.records_at(dataset.records, word.seed, word.epoch, word.first, word.count)
-        augmenter = self._augmenter(word.spec)
-        draws = None
-        if word.view == "train":
-            colour = dataset.components * dataset.sd[:, np.newaxis]
-            draws = sampler.draws_at(word.spec, colour, word.epoch, word.first, word.count)
+        pictures: TrainingBatch | FullBatch = FullBatch(slot.images, self._scratch)
+        if spec.view == "train":
+            draws = sampler.draws_at(spec, dataset.colour, word.epoch, word.first, word.count)
+            pictures = TrainingBatch(spec, draws, slot.images, self._scratch)
+        labels = []
         for index, record in enumerate(records.tolist()):
             try:
-                batch.labels[index], jpeg = dataset.read(record)
-                if draws is None:
-                    augmenter.full(jpeg, batch.images[index])
-                else:
-                    augmenter.train(jpeg, draws, index, batch.images[index])
+                label, jpeg = dataset.read(record)
+                pictures.put(index, jpeg)
             except AlexNetError as error:
                 return link.Failed(record, str(error))
-        batch.records[:] = records.astype(np.uint32)
+            labels.append(label)
+        slot.records[:], slot.labels[:] = records, labels
         return link.Filled()
-
-    def _augmenter(self, spec: StreamSpec) -> Augmenter:
-        if spec not in self._augmenters:
-            self._augmenters[spec] = Augmenter(spec)
-        return self._augmenters[spec]
 
     def _dataset(self, split: str) -> Dataset:
         if split not in self._datasets:

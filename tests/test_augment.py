@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from common.errors import BadImage
 from common.spec import STORED_SIZE, StreamSpec
 from loader import jpeg
-from loader.augment import Augmenter, add_saturating
+from loader.augment import FullBatch, Pixels, SaturatingNoise, Scratch, TrainingBatch
 from loader.sampler import Draws
 
 offsets = hnp.arrays(np.float64, 3, elements=st.floats(-600, 600))
@@ -24,6 +24,13 @@ def draw(top: int, left: int, flip: bool, offset: "np.ndarray[tuple[int], np.dty
     return Draws(np.array([top]), np.array([left]), np.array([flip]), offset[np.newaxis])
 
 
+def training_picture(spec: StreamSpec, packed: bytes, draws: Draws) -> Pixels:
+    images: Pixels = np.zeros((1, *spec.image_shape), spec.dtype)
+    TrainingBatch(spec, draws, images, Scratch()).put(0, packed)
+    picture: Pixels = images[0]
+    return picture
+
+
 @given(
     source=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
     offset=offsets.map(np.rint),
@@ -32,9 +39,10 @@ def test_the_sum_of_bytes_saturates_like_a_clipped_float_sum(
     source: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]",
     offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
 ) -> None:
-    target = np.empty_like(source)
-    add_saturating(source, offset, target)
-    assert np.array_equal(target, np.clip(source + offset, 0, 255))
+    rows = source.reshape(len(source), -1)
+    target = np.empty_like(rows)
+    SaturatingNoise(offset[np.newaxis], source.shape[1])(0, rows, target)
+    assert np.array_equal(target.reshape(source.shape), np.clip(source + offset, 0, 255))
 
 
 @given(
@@ -57,28 +65,25 @@ def test_a_training_picture_equals_the_float_reference(
     reference = reference[:, ::-1] if flip else reference
     draws = draw(top, left, flip, offset)
 
-    as_bytes = np.empty((crop, crop, 3), np.uint8)
-    Augmenter(StreamSpec(crop=crop)).train(packed, draws, 0, as_bytes)
+    as_bytes = training_picture(StreamSpec(crop=crop), packed, draws)
     assert np.array_equal(as_bytes, np.clip(reference + np.rint(offset), 0, 255))
 
-    as_floats = np.empty((crop, crop, 3), np.float32)
-    Augmenter(StreamSpec(crop=crop, pixels="float32")).train(packed, draws, 0, as_floats)
+    as_floats = training_picture(StreamSpec(crop=crop, pixels="float32"), packed, draws)
     assert np.array_equal(as_floats, reference.astype(np.float32) + offset.astype(np.float32))
 
 
 def test_without_noise_a_crop_is_the_stored_pixels() -> None:
     packed = noise_jpeg(0)
-    target = np.empty((227, 227, 3), np.uint8)
-    Augmenter(StreamSpec(sigma=0)).train(packed, draw(5, 9, False, np.full(3, 99.0)), 0, target)
+    target = training_picture(StreamSpec(sigma=0), packed, draw(5, 9, False, np.full(3, 99.0)))
     assert np.array_equal(target, jpeg.decode(packed)[5:232, 9:236])
 
 
 @pytest.mark.parametrize("pixels", ["uint8", "float32"])
 def test_the_full_view_is_the_stored_picture(pixels: str) -> None:
     packed = noise_jpeg(1)
-    target = np.empty((STORED_SIZE, STORED_SIZE, 3), pixels)
-    Augmenter(StreamSpec(view="full", pixels=pixels)).full(packed, target)  # type: ignore[arg-type]
-    assert np.array_equal(target, jpeg.decode(packed))
+    target = np.empty((1, STORED_SIZE, STORED_SIZE, 3), pixels)
+    FullBatch(target, Scratch()).put(0, packed)
+    assert np.array_equal(target[0], jpeg.decode(packed))
 
 
 def test_a_truncated_jpeg_is_refused_although_libjpeg_only_warns() -> None:
@@ -89,4 +94,14 @@ def test_a_truncated_jpeg_is_refused_although_libjpeg_only_warns() -> None:
 def test_a_picture_of_another_size_is_refused() -> None:
     small = jpeg.encode(np.zeros((64, 80, 3), np.uint8), 90)
     with pytest.raises(BadImage, match="80x64"):
-        Augmenter(StreamSpec(view="full")).full(small, np.empty((STORED_SIZE, STORED_SIZE, 3), np.uint8))
+        FullBatch(np.empty((1, STORED_SIZE, STORED_SIZE, 3), np.uint8), Scratch()).put(0, small)
+
+
+def test_a_picture_without_its_tables_is_not_decoded_with_those_of_the_one_before() -> None:
+    whole = noise_jpeg(2)
+    tables = whole.index(b"\xff\xdb")
+    length = int.from_bytes(whole[tables + 2 : tables + 4], "big")
+    headless = whole[:tables] + whole[tables + 2 + length :]
+    jpeg.decode(whole)
+    with pytest.raises(BadImage):
+        jpeg.decode(headless)

@@ -74,7 +74,7 @@ def test_a_batch_is_what_the_stream_promises(packed: Path, tmp_path: Path) -> No
             assert np.array_equal(stream.info.mean_hwc, dataset.mean_hwc)
             batch = next(islice(stream.batches([5]), 3, None)).copy()
         order = sampler.order(dataset.records, SPEC.seed, 5)
-        draws = sampler.draws_at(SPEC, dataset.components * dataset.sd[:, None], 5, 48, 16)
+        draws = sampler.draws_at(SPEC, dataset.colour, 5, 48, 16)
         assert np.array_equal(batch.records, order[48:64])
         for index, record in enumerate(batch.records.tolist()):
             label, packed_jpeg = dataset.read(record)

@@ -1,6 +1,5 @@
 """`alexnet-trainer`: trains AlexNet on what alexnet-loader serves."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,8 +55,6 @@ def main(verbose: bool, **options: Any) -> None:
     on from there. A second one stops at once.
     """
     logs.setup("alexnet-trainer", verbose)
-    # Threads that spin while they wait would take a core each from the loader's workers; torch reads it when imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with logs.errors_as_exit_codes("alexnet-trainer"):
         from trainer.run import last_line, run
 

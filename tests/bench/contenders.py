@@ -64,7 +64,7 @@ class TorchData:
         self._data = data
         with Dataset(data / "train.lmdb") as dataset:
             self._records = dataset.records
-            self._colour = dataset.components * dataset.sd[:, np.newaxis]
+            self._colour = dataset.colour
         self._dataset: Any = None
         self._codec: Any = None
 

@@ -7,14 +7,11 @@ PyTorch is the same `paper` network of stock modules: nn.LocalResponseNorm, nn.D
 """
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: two threads that spin starve the other processes
 
 import torch
 import torch.nn.functional as F

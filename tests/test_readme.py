@@ -1,0 +1,47 @@
+"""The README's promises that can be run in a moment."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.processes import LoaderProcess
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_feeds_a_plain_pytorch_model(packed: Path, tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    with LoaderProcess(packed, tmp_path) as service:
+        names: dict[str, object] = {}
+        exec(compile(example.replace("tcp://127.0.0.1:5555", service.endpoint), "README.md", "exec"), names)
+    assert float(names["loss"]) > 0  # type: ignore[arg-type]
+
+
+def test_every_command_has_the_options_that_are_shown() -> None:
+    from loader.command import main as loader
+    from loader.pack_command import main as pack
+    from trainer.command import main as trainer
+
+    commands = {"alexnet-pack": pack, "alexnet-loader": loader, "alexnet-trainer": trainer}
+    helps = {name: CliRunner().invoke(command, ["--help"]).output for name, command in commands.items()}
+    shown = [line.split("#")[0] for block in blocks("") for line in block.splitlines()]
+    shown += re.findall(r"`(alexnet-[^`]*)`", README)
+    calls = [words for line in shown if (words := shlex.split(line)) and words[0] in commands]
+    assert len(calls) > 5
+    for name, *words in calls:
+        for option in (word for word in words if word.startswith("--")):
+            assert f"{option} " in helps[name] + " ", f"{name} has no {option}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:loader|trainer|common|deploy|tests)/[\w/]+\.\w+)`", README)))
+)
+def test_every_file_named_is_there(path: str) -> None:
+    assert (Path(__file__).resolve().parents[1] / path).is_file()
