@@ -150,6 +150,8 @@ class Stream:
 
     def _say_hello(self) -> None:
         """To every service that has not answered, again after a while."""
+        if len(self._open) + len(self._refusals) == len(self._hosts):
+            return
         spec, now = self.spec, time.monotonic()
         hello = wire.Hello(
             self._request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, self.batch_size

@@ -2,7 +2,7 @@
 
 A picture is decoded into a scratch of 256x256 that stays in the processor's cache. A flip decodes the channels in
 reverse (BGR) and then reverses every row byte by byte, eight at a time: the mirror image, in RGB. The crop is copied
-into the slot once, and the colour offset is added there, never wider than a byte.
+into the slot once, with the colour offset added on the way, never wider than a byte.
 
 A row of pixels is treated as one run of 3 x width numbers; what can be worked out for a whole batch at once is.
 """
@@ -38,7 +38,10 @@ class Scratch:
 
 
 class Colouring(Protocol):
-    """Writes picture `index` of a batch: rows of the decoded crop, coloured, into rows of the slot."""
+    """Writes picture `index` of a batch: rows of the decoded crop, coloured, into rows of the slot.
+
+    What can be done in the crop is done there, in the cache; each byte of the slot is written once.
+    """
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None: ...
 
@@ -68,9 +71,9 @@ class SaturatingNoise:
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
         if self._falls[index]:
-            source = np.maximum(source, self._low[index], out=target)
+            np.maximum(source, self._low[index], out=source)
         if self._rises[index]:
-            source = np.minimum(source, self._high[index], out=target)
+            np.minimum(source, self._high[index], out=source)
         np.add(source, self._add[index], out=target)
 
 

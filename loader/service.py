@@ -19,7 +19,7 @@ from common.errors import LoaderError, NoSuchSplit, UsageError, VersionMismatch,
 from common.spec import StreamSpec
 from loader import link
 from loader.dataset import Dataset
-from loader.pool import Finished, Lost, WorkerPool
+from loader.pool import Finished, Lost, Worker, WorkerPool
 from loader.session import Address, Sent, Session, credit_for
 from loader.tickets import TicketQueue
 
@@ -52,6 +52,7 @@ class Service:
         self._slabs_made = 0
         self._queue: TicketQueue[Address] = TicketQueue()
         self._probed = time.monotonic()
+        self._poller, self._polled = zmq.Poller(), list[Worker]()
         self._answers: dict[type[wire.Message], Callable[[bytes, wire.Message], None]] = {
             wire.Hello: self._hello,
             wire.Ticket: self._ticket,
@@ -84,13 +85,14 @@ class Service:
 
     def _wait(self, wakeup_fd: int) -> set[int]:
         """File descriptors that can be read: of workers, and `wakeup_fd`. Returns early when a client speaks."""
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(wakeup_fd, zmq.POLLIN)
-        for worker in self._pool.workers:
-            poller.register(worker.fileno(), zmq.POLLIN)
+        if self._polled != self._pool.workers:
+            self._polled = list(self._pool.workers)
+            self._poller = zmq.Poller()
+            self._poller.register(self._router, zmq.POLLIN)
+            for fd in (wakeup_fd, *(worker.fileno() for worker in self._polled)):
+                self._poller.register(fd, zmq.POLLIN)
         starved = len(self._queue) > 0 and any(session.sent for session in self._sessions.values())
-        events = poller.poll(_SOON_MS if starved else _IDLE_MS)
+        events = self._poller.poll(_SOON_MS if starved else _IDLE_MS)
         return {source for source, _ in events if isinstance(source, int)}
 
     def _hear_clients(self) -> None:
@@ -257,10 +259,12 @@ class Service:
     def _send(
         self, identity: bytes, message: wire.Message, payload: bytes | memoryview = b""
     ) -> zmq.MessageTracker | None:
-        """Send; None where the client is gone, whose sessions are then ended."""
-        frames = [identity, wire.encode(message), *([payload] if message.payloads else [])]
+        """Send; gives a tracker of the payload, if there is one. Where the client is gone its sessions are ended."""
         try:
-            return self._router.send_multipart(frames, copy=False, track=True)
+            if not message.payloads:
+                self._router.send_multipart([identity, wire.encode(message)])
+                return None
+            return self._router.send_multipart([identity, wire.encode(message), payload], copy=False, track=True)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise

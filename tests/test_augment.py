@@ -39,7 +39,7 @@ def test_the_sum_of_bytes_saturates_like_a_clipped_float_sum(
     source: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]",
     offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
 ) -> None:
-    rows = source.reshape(len(source), -1)
+    rows = source.reshape(len(source), -1).copy()
     target = np.empty_like(rows)
     SaturatingNoise(offset[np.newaxis], source.shape[1])(0, rows, target)
     assert np.array_equal(target.reshape(source.shape), np.clip(source + offset, 0, 255))
