@@ -29,19 +29,14 @@ class Scratch:
         self.mirrored_rows: Bytes = np.empty_like(self.rows)
 
     def decode_mirrored(self, jpeg_bytes: bytes, first: int, last: int) -> None:
-        """Rows first..last - 1 of the mirror image: words from last to first, then the bytes of each word."""
+        """Rows first..last - 1 of the mirror image: words from last to first, each in the other order of bytes."""
         jpeg.decode(jpeg_bytes, self.picture, bgr=True)
-        words = self.rows[first:last].view(np.uint64)
-        mirrored = self.mirrored_rows[first:last].view(np.uint64)
-        np.copyto(mirrored, words[:, ::-1])
-        mirrored.byteswap(inplace=True)
+        words = self.rows[first:last].view("<u8")
+        np.copyto(self.mirrored_rows[first:last].view(">u8"), words[:, ::-1])
 
 
 class Colouring(Protocol):
-    """Writes picture `index` of a batch: rows of the decoded crop, coloured, into rows of the slot.
-
-    What can be done in the crop is done there, in the cache; each byte of the slot is written once.
-    """
+    """Writes picture `index` of a batch: rows of the decoded crop, coloured, into rows of the slot."""
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None: ...
 
@@ -71,9 +66,9 @@ class SaturatingNoise:
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
         if self._falls[index]:
-            np.maximum(source, self._low[index], out=source)
+            source = np.maximum(source, self._low[index], out=target)
         if self._rises[index]:
-            np.minimum(source, self._high[index], out=source)
+            source = np.minimum(source, self._high[index], out=target)
         np.add(source, self._add[index], out=target)
 
 

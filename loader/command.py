@@ -30,10 +30,18 @@ log = logging.getLogger(__name__)
 @click.option(
     "--worker-timeout", type=click.FloatRange(0.1), default=30.0, help="Seconds after which a worker counts as hung."
 )
+@click.option("--pin", is_flag=True, help="Keep each worker on one core.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
 @click.option("--verbose", is_flag=True, help="Log more.")
 def main(
-    workers: int, data: Path, bind: str, stream_mib: int, worker_timeout: float, ready_file: Path | None, verbose: bool
+    workers: int,
+    data: Path,
+    bind: str,
+    stream_mib: int,
+    worker_timeout: float,
+    pin: bool,
+    ready_file: Path | None,
+    verbose: bool,
 ) -> None:
     """Serve the packed photos of a data set, train and val, as batches for any number of clients.
 
@@ -42,7 +50,7 @@ def main(
     """
     logs.setup("alexnet-loader", verbose)
     with logs.errors_as_exit_codes("alexnet-loader"), stop_signal() as stop_fd:
-        serve(workers, data, bind, stream_mib * 2**20, worker_timeout, ready_file, stop_fd)
+        serve(workers, data, bind, stream_mib * 2**20, worker_timeout, pin, ready_file, stop_fd)
 
 
 def serve(
@@ -51,6 +59,7 @@ def serve(
     bind: str,
     stream_bytes: int,
     worker_timeout_s: float,
+    pinned: bool,
     ready_file: Path | None,
     stop_fd: int,
 ) -> None:
@@ -76,7 +85,7 @@ def serve(
             raise UsageError(
                 f"cannot listen on {bind}: there is no port {port} (--bind)"
             )  # ZeroMQ takes it modulo 2**16
-        pool = WorkerPool(data, workers, worker_timeout_s)
+        pool = WorkerPool(data, workers, worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.start()
         service = Service(router, datasets, decoder, pool, stream_bytes)

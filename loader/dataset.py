@@ -11,6 +11,7 @@ Every commit is atomic and on the disk when it returns, so a file is always a pr
 
 import hashlib
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -236,11 +237,19 @@ class Writer:
         self.close()
 
 
+def _fits_in_memory(path: Path) -> bool:
+    """Whether reading ahead is of use: what is read at random will be wanted soon, and need not make way for more."""
+    available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return available is not None and path.stat().st_size < int(available[1]) * 1024 // 2
+
+
 def _open_to_read(path: Path) -> lmdb.Environment:
     if not path.is_file():
         raise DatasetError(f"{path} is missing; alexnet-pack makes it")
     try:
-        env = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, max_spare_txns=1)
+        env = lmdb.open(
+            str(path), subdir=False, readonly=True, lock=False, readahead=_fits_in_memory(path), max_spare_txns=1
+        )
     except (lmdb.Error, OSError) as error:
         raise DatasetError(f"{path} cannot be opened as a data set: {error}") from None
     needed, present = _bytes_in_use(env), os.path.getsize(path)

@@ -9,7 +9,6 @@ import ctypes
 import functools
 import hashlib
 from pathlib import Path
-from typing import NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,8 @@ import turbojpeg
 from common.errors import BadImage, UsageError
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
+
+_FRAME = 158  # bytes before the frame header: SOI 2, JFIF header 18, two quantisation tables of 69 each
 
 # A 48x48 picture, 4:2:0, of edges, gradients and noise: what a decoder makes of it tells decoders apart.
 _PROBE = base64.b85decode(
@@ -52,20 +53,29 @@ def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
 
     Raises BadImage with libjpeg's reason, on its warnings too, and where the size is not that of `out`.
     """
-    with _decompressor().picture(jpeg) as picture:
-        height, width = picture.size()
-        if out is None:
-            out = np.empty((height, width, 3), np.uint8)
-        elif out.shape != (height, width, 3):
-            raise BadImage(f"the picture is {width}x{height}, not {out.shape[1]}x{out.shape[0]}")
-        picture.decode(out, turbojpeg.TJPF_BGR if bgr else turbojpeg.TJPF_RGB)
+    height, width = _size_at_usual_place(jpeg) or size(jpeg)
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    elif out.shape != (height, width, 3):
+        raise BadImage(f"the picture is {width}x{height}, not {out.shape[1]}x{out.shape[0]}")
+    _library().decode(jpeg, out, turbojpeg.TJPF_BGR if bgr else turbojpeg.TJPF_RGB)
     return out
 
 
 def size(jpeg: bytes) -> tuple[int, int]:
     """Height and width in pixels, from the header alone; BadImage with libjpeg's reason, as `decode`."""
-    with _decompressor().picture(jpeg) as picture:
-        return picture.size()
+    return _library().size(jpeg)
+
+
+def _size_at_usual_place(jpeg: bytes) -> tuple[int, int] | None:
+    """Height and width where libjpeg-turbo's own encoder writes them, without parsing the header twice.
+
+    What stands there decides no pixel: libjpeg parses the header itself, and were the size another it would decode at
+    the next smaller scale that fits.
+    """
+    if jpeg[_FRAME : _FRAME + 2] != b"\xff\xc0":
+        return None
+    return int.from_bytes(jpeg[_FRAME + 5 : _FRAME + 7]), int.from_bytes(jpeg[_FRAME + 7 : _FRAME + 9])
 
 
 def encode(rgb: Rgb, quality: int) -> bytes:
@@ -83,11 +93,14 @@ def decoder_name() -> str:
     return f"{_library_path().name} pixels {digest}"
 
 
-class _Decompressor:
+class _Library:
     """libjpeg-turbo's own decoding calls.
 
     Around them PyTurboJPEG spends some 20 microseconds in Python on each picture, beside the 250 that a picture of
     256x256 takes, and tells a warning only through Python's `warnings`.
+
+    Each picture has a handle of its own, at a microsecond: a handle keeps the tables of the picture before, and one
+    that lacks its own would be decoded with them, differently from process to process.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -97,49 +110,33 @@ class _Decompressor:
         library.tjGetErrorStr2.argtypes, library.tjGetErrorStr2.restype = (handle,), ctypes.c_char_p
         library.tjDecompressHeader3.argtypes = (handle, *picture, *[ctypes.c_void_p] * 4)
         library.tjDecompress2.argtypes = (handle, *picture, ctypes.c_void_p, *[ctypes.c_int] * 5)
-        self.library = library
-        self.header = [ctypes.c_int() for _ in range(4)]  # width, height, chroma subsampling, colour space
-        self.header_addresses = [ctypes.addressof(number) for number in self.header]
+        self._calls = library
 
-    def picture(self, jpeg: bytes) -> "_Picture":
-        return _Picture(self, jpeg)
+    def size(self, jpeg: bytes) -> tuple[int, int]:
+        handle = self._calls.tjInitDecompress()
+        width, height, chroma, colours = (ctypes.c_int() for _ in range(4))
+        addresses = [ctypes.addressof(number) for number in (width, height, chroma, colours)]
+        self._finish(handle, self._calls.tjDecompressHeader3(handle, jpeg, len(jpeg), *addresses))
+        return height.value, width.value
 
-
-class _Picture:
-    """One picture's decoding, with a handle of its own: a handle keeps the tables of the picture before, and one that
-    lacks its own would be decoded with them, differently from process to process."""
-
-    def __init__(self, calls: _Decompressor, jpeg: bytes) -> None:
-        self._calls, self._library, self._jpeg = calls, calls.library, jpeg
-        self._handle = self._library.tjInitDecompress()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._library.tjDestroy(self._handle)
-
-    def size(self) -> tuple[int, int]:
-        addresses = self._calls.header_addresses
-        if self._library.tjDecompressHeader3(self._handle, self._jpeg, len(self._jpeg), *addresses) != 0:
-            self._refuse()
-        return self._calls.header[1].value, self._calls.header[0].value
-
-    def decode(self, out: Rgb, pixel_format: int) -> None:
+    def decode(self, jpeg: bytes, out: Rgb, pixel_format: int) -> None:
         height, width, _ = out.shape
-        status = self._library.tjDecompress2(
-            self._handle, self._jpeg, len(self._jpeg), out.ctypes.data, width, 3 * width, height, pixel_format, 0
-        )
-        if status != 0:
-            self._refuse()
+        handle = self._calls.tjInitDecompress()
+        address: int = out.ctypes.data
+        status = self._calls.tjDecompress2(handle, jpeg, len(jpeg), address, width, 3 * width, height, pixel_format, 0)
+        self._finish(handle, status)
 
-    def _refuse(self) -> NoReturn:
-        raise BadImage(self._library.tjGetErrorStr2(self._handle).decode(errors="replace"))
+    def _finish(self, handle: int, status: int) -> None:
+        """Give up the handle; BadImage where the call before went wrong, or warned."""
+        reason: bytes = b"" if status == 0 else self._calls.tjGetErrorStr2(handle)
+        self._calls.tjDestroy(handle)
+        if status != 0:
+            raise BadImage(reason.decode(errors="replace"))
 
 
 @functools.cache
-def _decompressor() -> _Decompressor:
-    return _Decompressor(ctypes.CDLL(str(_library_path())))
+def _library() -> _Library:
+    return _Library(ctypes.CDLL(str(_library_path())))
 
 
 @functools.cache

@@ -58,15 +58,19 @@ class Lost:
 
 
 class WorkerPool:
-    """`count` workers over the data sets under `data`; a fill that takes longer than `timeout_s` ends its worker."""
+    """`count` workers over the data sets under `data`; a fill that takes longer than `timeout_s` ends its worker.
 
-    def __init__(self, data: Path, count: int, timeout_s: float) -> None:
+    pinned   each worker stays on one core, in turn of those the service may use
+    """
+
+    def __init__(self, data: Path, count: int, timeout_s: float, pinned: bool = False) -> None:
         self._data, self._count, self._timeout_s = data, count, timeout_s
+        self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
         self._failed_starts = 0
         self.workers: list[Worker] = []
 
     def start(self) -> None:
-        self.workers = [self._spawn() for _ in range(self._count)]
+        self.workers = [self._spawn(place) for place in range(self._count)]
 
     @property
     def all_ready(self) -> bool:
@@ -132,11 +136,12 @@ class WorkerPool:
             worker.process.wait()
         self.workers = []
 
-    def _spawn(self) -> Worker:
+    def _spawn(self, place: int) -> Worker:
+        core = [str(self._cores[place % len(self._cores)])] if self._cores else []
         ours, theirs = link.pair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "loader.worker", str(theirs.fileno()), os.fspath(self._data)],
+                [sys.executable, "-m", "loader.worker", str(theirs.fileno()), os.fspath(self._data), *core],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
                 stdin=subprocess.DEVNULL,
@@ -152,7 +157,8 @@ class WorkerPool:
             if self._failed_starts >= _START_LIMIT:
                 raise LoaderError(f"workers do not start: {self._failed_starts} in a row ended early, the last {how}")
         log.warning("worker %d ended (%s); another takes its place", worker.process.pid, how)
-        self.workers[self.workers.index(worker)] = self._spawn()
+        place = self.workers.index(worker)
+        self.workers[place] = self._spawn(place)
         return Lost(worker.fill, how) if worker.fill is not None else None
 
 

@@ -1,6 +1,6 @@
 """A worker process: takes a ticket's positions, fills the slot, says so. One thread, no state worth losing.
 
-Started by the pool as `python -m loader.worker FD DATA`; FD is its end of the link.
+Started by the pool as `python -m loader.worker FD DATA [CORE]`; FD is its end of the link, CORE where it is to stay.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from loader.augment import FullBatch, Scratch, TrainingBatch
 from loader.dataset import Dataset
 
 _PR_SET_PDEATHSIG = 1
+_EPOCH_NEARLY_OVER = 0.95
 
 
 class Worker:
@@ -42,6 +43,7 @@ class Worker:
                     self._slabs.pop(word.slab).close()
             elif isinstance(word, link.Fill):
                 link.send(end, self._fill(word))
+                self._look_ahead(word)
 
     def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
         dataset, spec = self._dataset(word.split), word.spec
@@ -62,6 +64,12 @@ class Worker:
         slot.records[:], slot.labels[:] = records, labels
         return link.Filled()
 
+    def _look_ahead(self, word: link.Fill) -> None:
+        """Near an epoch's end work out the next one's order, while nobody waits for it."""
+        records = self._dataset(word.split).records
+        if word.first + word.count > records * _EPOCH_NEARLY_OVER:
+            sampler.order(records, word.seed, word.epoch + 1)
+
     def _dataset(self, split: str) -> Dataset:
         if split not in self._datasets:
             self._datasets[split] = Dataset(self._data / f"{split}.lmdb")
@@ -76,6 +84,8 @@ def _die_with_parent() -> None:
 def main() -> None:
     fd, data = int(sys.argv[1]), Path(sys.argv[2])
     _die_with_parent()
+    if len(sys.argv) > 3:
+        os.sched_setaffinity(0, {int(sys.argv[3])})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle; it ends the link
     end = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
