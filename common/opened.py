@@ -8,6 +8,7 @@ import numpy as np
 from common import wire
 from common.errors import LoaderRefused, WireError
 from common.host import Host
+from common.malloc import keep_large_blocks
 from common.slab import Slab
 from common.spec import StreamSpec
 
@@ -27,7 +28,7 @@ class Opened:
     def by(cls, host: Host, welcome: wire.Welcome, transport: Transport) -> "Opened":
         """Map the slab that `welcome` tells of, if the transport allows and it can be reached."""
         if transport == "frames":
-            return cls(welcome.credit, None)
+            return cls._by_frames(welcome)
         try:
             slab = Slab.of_process(
                 welcome.slab_process, welcome.slab_fd, welcome.slot_bytes, welcome.slots, welcome.slab_nonce
@@ -36,9 +37,14 @@ class Opened:
             if transport == "slab":
                 raise LoaderRefused(f"the slab of {host.endpoint} cannot be mapped: {error}") from None
             cls._say(host, f"over the socket ({error})")
-            return cls(welcome.credit, None)
+            return cls._by_frames(welcome)
         cls._say(host, "through shared memory")
         return cls(welcome.credit, slab)
+
+    @classmethod
+    def _by_frames(cls, welcome: wire.Welcome) -> "Opened":
+        keep_large_blocks()
+        return cls(welcome.credit, None)
 
     @staticmethod
     def _say(host: Host, transport: str) -> None:

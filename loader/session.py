@@ -1,5 +1,6 @@
 """What the service knows of one stream of one client: little, and nothing that another service could not do without."""
 
+import os
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -76,12 +77,15 @@ class Session:
 
 
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
-    """Batches a client may have asked for and not consumed: enough to keep all workers busy, within the memory.
+    """Batches a client may have asked for and not consumed: enough to keep the cores busy, within the memory.
+
+    More workers than cores, all at work, would take turns in the cores' caches and so be slower than few.
 
     Raises LoaderError where not even one batch fits.
     """
     size = slot_bytes(spec, batch_size)
-    credit = min(workers + 2, stream_bytes // size - SPARE_SLOTS)
+    cores = len(os.sched_getaffinity(0))
+    credit = min(min(workers, cores) + 2, stream_bytes // size - SPARE_SLOTS)
     if credit < 1:
         needed_mib = -(-size * (SPARE_SLOTS + 1) // 2**20)
         raise LoaderError(

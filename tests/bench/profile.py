@@ -1,0 +1,94 @@
+"""Where a worker's microseconds go, a picture: each stage alone, in one process, beside the whole.
+
+    python tests/bench/profile.py [--data PHOTOS] [--rounds 7]
+
+PHOTOS as for loader.py. Stages take turns; medians of the rounds. `bare decode` is the limit of loader.py on one core.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from common.slab import Slab, slot_bytes
+from common.spec import StreamSpec
+from loader import jpeg, sampler
+from loader.augment import Scratch, TrainingBatch
+from loader.dataset import Dataset
+from tests.bench import contenders, photos
+
+BATCH, BATCHES, SLOTS = 128, 10, 6
+SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
+
+
+class Stages:
+    """The work of a worker on one batch, whole and in parts."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset, self._scratch = dataset, Scratch()
+        self._slab = Slab.create(slot_bytes(SPEC, BATCH), SLOTS)
+        self._jpegs = [dataset.read(record)[1] for record in range(BATCH * BATCHES)]
+
+    def whole(self, number: int) -> None:
+        batch = self._begin(number)
+        for index, record in enumerate(self._records(number)):
+            batch.put(index, self._dataset.read(record)[1])
+
+    def draws(self, number: int) -> None:
+        self._begin(number)
+
+    def read(self, number: int) -> None:
+        for record in self._records(number):
+            self._dataset.read(record)
+
+    def decode(self, number: int) -> None:
+        for packed in self._jpegs[number * BATCH : (number + 1) * BATCH]:
+            jpeg.decode(packed, self._scratch.picture)
+
+    def _begin(self, number: int) -> TrainingBatch:
+        draws = sampler.draws_at(SPEC, self._dataset.colour, 0, number * BATCH, BATCH)
+        return TrainingBatch(SPEC, draws, self._slab.batch(number % SLOTS, SPEC, BATCH).images, self._scratch)
+
+    def _records(self, number: int) -> list[int]:
+        records: list[int] = sampler.records_at(self._dataset.records, 0, 0, number * BATCH, BATCH).tolist()
+        return records
+
+
+def us_a_picture(stage: Callable[[int], None]) -> float:
+    started = time.perf_counter()
+    for number in range(BATCHES):
+        stage(number)
+    return (time.perf_counter() - started) / (BATCH * BATCHES) * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="photos, as alexnet-pack takes them; made ones if not given")
+    parser.add_argument("--rounds", type=int, default=7)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        data = photos.packed_records(given.data, Path(name), BATCH * BATCHES)
+        with Dataset(data / "train.lmdb") as dataset:
+            stages = Stages(dataset)
+            whole: list[float] = []
+            parts: dict[str, list[float]] = {"draws": [], "read": [], "decode": []}
+            bare: list[float] = []
+            for _ in range(given.rounds):
+                whole.append(us_a_picture(stages.whole))
+                for part, times in parts.items():
+                    times.append(us_a_picture(getattr(stages, part)))
+                bare.append(1e6 / contenders.bare_decoding(data, 1, 1.0))
+    told = {part: statistics.median(times) for part, times in parts.items()}
+    told["crop, flip, colour, bookkeeping"] = statistics.median(whole) - sum(told.values())
+    told["whole"], told["bare decode"] = statistics.median(whole), statistics.median(bare)
+    for part, us in told.items():
+        sys.stdout.write(f"{part:32}{us:7.1f}\n")
+
+
+if __name__ == "__main__":
+    main()
