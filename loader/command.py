@@ -78,7 +78,7 @@ def serve(
         try:
             router = stack.enter_context(wire.router(context, bind))
         except zmq.ZMQError as error:
-            raise UsageError(f"cannot listen on {bind}: {error.strerror} (--bind)") from None
+            raise UsageError(f"cannot listen on {bind}: {zmq.strerror(error.errno or 0)} (--bind)") from None
         endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
         port = bind.rpartition(":")[2]
         if port.isdecimal() and port != "0" and not endpoint.endswith(f":{port}"):

@@ -68,6 +68,7 @@ class Ours:
         self.first_batch_ms = (time.perf_counter() - started) * 1e3
         self._sizes = (len(batch) for batch in batches)
         self.images = 0
+        self._memory: list[dict[str, float]] = []  # after each round
         self.cpu = {"workers": 0.0, "service": 0.0, "client": 0.0}
 
     def run(self, seconds: float) -> float:
@@ -76,7 +77,15 @@ class Ours:
         for part, after in self._cpu().items():
             self.cpu[part] += after - before[part]
         self.images += images
+        self._memory.append(self._memory_mb())
         return rate
+
+    def _memory_mb(self) -> dict[str, float]:
+        return {
+            "worker": max(memory_mb(pid) for pid in self._service.workers),
+            "service": memory_mb(self._service.process.pid),
+            "client": memory_mb(os.getpid()),
+        }
 
     def _cpu(self) -> dict[str, float]:
         return {
@@ -87,11 +96,11 @@ class Ours:
 
     def told(self) -> str:
         each = ", ".join(f"{part} {spent / self.images * 1e6:.0f}" for part, spent in self.cpu.items())
-        workers = max(memory_mb(pid) for pid in self._service.workers)
+        early, last = self._memory[:2][-1], self._memory[-1]  # in the first round torch is imported here
+        memory = ", ".join(f"{part} {last[part]:.0f} MB ({last[part] - early[part]:+.1f})" for part in last)
         return (
-            f"CPU us an image: {each}; memory outside the slab: worker {workers:.0f} MB,"
-            f" service {memory_mb(self._service.process.pid):.0f} MB;"
-            f" first batch {self.first_batch_ms:.0f} ms after HELLO"
+            f"CPU us an image: {each}; memory outside the slab: {memory}, in brackets since the second round, over"
+            f" {self.images:,} images; first batch {self.first_batch_ms:.0f} ms after HELLO"
         )
 
 
