@@ -1,9 +1,20 @@
 """Data that many tests read: small packed data sets of drawn pictures, made once."""
 
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, settings
+
+# No test fails because a machine is slow. In CI the examples are the same each time; elsewhere new ones are looked for.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
