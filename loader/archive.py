@@ -181,6 +181,6 @@ def _pax_fields(data: bytes) -> dict[bytes, bytes]:
     fields = {}
     while data[:1].isdigit():
         length = int(data.split(b" ", 1)[0])
-        key, _, value = data[:length].split(b" ", 1)[1].rstrip(b"\n").partition(b"=")
+        key, _, value = data[:length].split(b" ", 1)[1].removesuffix(b"\n").partition(b"=")
         fields[key], data = value, data[length:]
     return fields

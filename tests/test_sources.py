@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadImage, UsageError
@@ -111,6 +111,7 @@ path_names = st.lists(part, min_size=1, max_size=6).map("/".join)
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(path_names, st.binary(max_size=1500), max_size=8), st.sampled_from(FORMATS))
+@example({"\x80\n": b""}, tarfile.PAX_FORMAT)  # a name that ends as its record does
 def test_members_of_any_tar_lie_where_they_are_said_to(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], tar_format: int
 ) -> None:
