@@ -119,7 +119,7 @@ class LoaderClient:
                     self._recognise(host, message.instance)
                     self._streams[message.request].welcome(host, message, frames[1].buffer)
             elif isinstance(message, wire.BatchReply):
-                for stream in self._named(message.stream):
+                if (stream := self._named(message.stream)) is not None:
                     stream.batch_arrived(host, message, frames[1].buffer if len(frames) > 1 else None)
             elif isinstance(message, wire.Fault):
                 self._fault(host, message)
@@ -130,7 +130,7 @@ class LoaderClient:
         if fault.code == wire.VERSION_MISMATCH:
             raise LoaderRefused(f"{host.endpoint} refuses: {fault.reason}")
         if fault.stream:
-            for stream in self._named(fault.stream):
+            if (stream := self._named(fault.stream)) is not None:
                 stream.ticket_failed(host, fault)
         elif 0 <= fault.number < len(self._streams):
             self._streams[fault.number].refused(host, fault)
@@ -146,5 +146,5 @@ class LoaderClient:
         for stream in self._streams:
             stream.reopen(host)
 
-    def _named(self, stream_id: bytes) -> list[Stream]:
-        return [stream for stream in self._streams if stream.id == stream_id and not stream.closed]
+    def _named(self, stream_id: bytes) -> Stream | None:
+        return next((stream for stream in self._streams if stream.id == stream_id and not stream.closed), None)

@@ -65,9 +65,10 @@ class StreamSpec:
         height, width, channels = self.image_shape
         return height * width * channels * np.dtype(self.pixels).itemsize
 
-    def stream_id(self, dataset_digest: bytes) -> bytes:
-        """16 bytes naming the stream: equal wherever the same data set is served, so hosts are interchangeable."""
-        text = f"{self.split}|{self.seed}|{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}"
+    def stream_id(self, dataset_digest: bytes, request: int) -> bytes:
+        """16 bytes naming a client's stream number `request`: equal wherever the same data set is served, so that hosts
+        are interchangeable; different for each stream that the client opens, be they of the same pixels."""
+        text = f"{self.split}|{self.seed}|{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}|{request}"
         return hashlib.blake2b(dataset_digest + text.encode(), digest_size=16).digest()
 
 

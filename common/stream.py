@@ -164,6 +164,9 @@ class Stream:
     # What services say, told by the client
 
     def welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> None:
+        if self.closed:  # the answer to a HELLO of before
+            host.send(wire.Bye(message.stream))
+            return
         if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
             raise WireError("WELCOME: the mean image is not float32 256x256x3")
         if self.id and (message.stream != self.id or message.decoder != self.info.decoder):

@@ -31,8 +31,6 @@ MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does 
 HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
 HEARTBEAT_TIMEOUT_MS = 10_000
 
-Check = Callable[[Any], bool]
-
 
 def _integer(low: int, high: int) -> Any:
     return field(metadata={"check": lambda v: type(v) is int and low <= v <= high})

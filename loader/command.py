@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--worker-timeout", type=click.FloatRange(0.1), default=30.0, help="Seconds after which a worker counts as hung."
 )
+@click.option("--insecure", is_flag=True, help="Let --bind be reached from other hosts, by anyone, unencrypted.")
 @click.option("--pin", is_flag=True, help="Keep each worker on one core.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
 @click.option("--verbose", is_flag=True, help="Log more.")
@@ -39,6 +40,7 @@ def main(
     bind: str,
     stream_mib: int,
     worker_timeout: float,
+    insecure: bool,
     pin: bool,
     ready_file: Path | None,
     verbose: bool,
@@ -50,6 +52,7 @@ def main(
     """
     logs.setup("alexnet-loader", verbose)
     with logs.errors_as_exit_codes("alexnet-loader"), stop_signal() as stop_fd:
+        refuse_open_bind(bind, insecure)
         serve(workers, data, bind, stream_mib * 2**20, worker_timeout, pin, ready_file, stop_fd)
 
 
@@ -99,6 +102,16 @@ def serve(
 
         service.run(stop_fd, on_ready)
         log.info("stopped")
+
+
+def refuse_open_bind(bind: str, insecure: bool) -> None:
+    """Whoever reaches the endpoint gets the pictures: so other hosts only where that was asked for."""
+    host = bind.removeprefix("tcp://").rpartition(":")[0]
+    if not bind.startswith("tcp://") or host == "localhost" or host.strip("[]") == "::1" or host.startswith("127."):
+        return
+    if not insecure:
+        raise UsageError(f"{bind} can be reached from other hosts, by anyone; --insecure allows that (--bind)")
+    log.warning("%s can be reached from other hosts, by anyone, and nothing is encrypted (--insecure)", bind)
 
 
 def open_datasets(data: Path) -> "dict[str, Dataset]":

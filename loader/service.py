@@ -26,7 +26,8 @@ from loader.tickets import TicketQueue
 log = logging.getLogger(__name__)
 
 DEATHS_ALLOWED = 3  # of workers on one ticket, before the ticket is reported instead of tried again
-PROBE_S = 10.0  # how often a quiet client is shown to be there still
+PROBE_S = 5.0  # how often each client is sent a word, to notice those that are gone
+MAX_STREAMS = 256  # of all clients: each has a slab and a descriptor
 _SOON_MS, _IDLE_MS = 2, 500
 
 
@@ -178,10 +179,12 @@ class Service:
         dataset = self._datasets.get(spec.split)
         if dataset is None:
             raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
-        address = identity, spec.stream_id(dataset.digest)
+        address = identity, spec.stream_id(dataset.digest, hello.request)
         session = self._sessions.get(address)
         if session is not None and session.batch_size == hello.batch_size:
             return session
+        if session is None and len(self._sessions) >= MAX_STREAMS:
+            raise LoaderError(f"{MAX_STREAMS} streams are open already; close one, or ask another service")
         credit = credit_for(spec, hello.batch_size, len(self._pool.workers), self._stream_bytes)
         if session is not None:
             self._end(session)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,9 +24,20 @@ from common.spec import StreamSpec
 from common.stream import Stream
 from loader import jpeg, sampler
 from loader.dataset import Dataset
+from loader.service import MAX_STREAMS
 from tests.processes import LoaderProcess, alive, wait_for
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)
+
+# A client that reads for ever, in a process of its own.
+READER = """
+import sys
+from common.client import LoaderClient
+from common.spec import StreamSpec
+stream = LoaderClient(sys.argv[1], transport="slab").stream(StreamSpec(), 64)
+for number, batch in enumerate(stream.batches(range(10**6))):
+    print(number, flush=True)
+"""
 
 
 def fingerprint(batches: Iterable[Batch]) -> list[str]:
@@ -161,12 +173,9 @@ def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: P
 
 
 def test_nothing_is_left_of_the_shared_memory_when_all_are_killed(packed: Path, tmp_path: Path) -> None:
-    reader = "import sys; from common.client import LoaderClient; from common.spec import StreamSpec\n"
-    reader += "s = LoaderClient(sys.argv[1], transport='slab').stream(StreamSpec(), 64)\n"
-    reader += "for n, batch in enumerate(s.batches(range(10**6))): print(n, flush=True)\n"
     before = set(os.listdir("/dev/shm")), shared_memory_mib()
     with LoaderProcess(packed, tmp_path) as service:
-        command = [sys.executable, "-c", reader, service.endpoint]
+        command = [sys.executable, "-c", READER, service.endpoint]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
             assert client.stdout is not None
             client.stdout.readline()
@@ -197,8 +206,37 @@ def test_several_streams_of_one_client_are_read_beside_each_other(packed: Path, 
         assert together == alone
 
 
-def test_a_client_that_stops_reading_holds_up_no_other(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as stopped:
+@pytest.mark.parametrize("transport", ["slab", "frames"])
+def test_one_stream_opened_twice_is_two_that_know_nothing_of_each_other(
+    packed: Path, tmp_path: Path, undisturbed: list[str], transport: Transport
+) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport=transport) as loader:
+        first, second = loader.stream(SPEC, 16), loader.stream(SPEC, 16)
+        seen: tuple[list[str], list[str]] = [], []
+        ahead = first.batches(range(2))
+        seen[0].extend(fingerprint(islice(ahead, 3)))
+        for batch in second.batches(range(2)):
+            seen[1].extend(fingerprint([batch]))
+            seen[0].extend(fingerprint(islice(ahead, 1)))
+        second.close()
+        seen[0].extend(fingerprint(ahead))
+        assert seen == (undisturbed, undisturbed)
+
+
+def test_a_client_that_is_killed_leaves_no_stream_open(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service:
+        with subprocess.Popen([sys.executable, "-c", READER, service.endpoint], stdout=subprocess.PIPE) as client:
+            assert client.stdout is not None
+            client.stdout.readline()
+            client.kill()
+        wait_for("its stream to be closed", lambda: re.search(r"stream \w+ closed", service.log.read_text()))
+
+
+@pytest.mark.parametrize("transport", ["slab", "frames"])
+def test_a_client_that_stops_reading_holds_up_no_other(
+    packed: Path, tmp_path: Path, undisturbed: list[str], transport: Transport
+) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport=transport) as stopped:
         next(stopped.stream(StreamSpec(crop=256), 64).batches(range(1000)))
         assert read(service.endpoint) == undisturbed
 
@@ -244,6 +282,8 @@ def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, tmp_path:
         (["--data", "/nowhere"], "/nowhere"),
         (["--bind", "nonsense"], "nonsense"),
         (["--bind", "tcp://127.0.0.1:99999"], "99999"),
+        (["--bind", "tcp://0.0.0.0:*"], "--insecure"),
+        (["--bind", "tcp://*:*"], "--insecure"),
         (["--workers", "0"], "workers"),
         (["--wrong"], "--wrong"),
     ],
@@ -253,6 +293,12 @@ def test_bad_options_are_one_line_and_exit_code_2(packed: Path, options: list[st
     assert ended.returncode == 2
     assert says in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
+
+
+def test_other_hosts_are_served_when_that_was_asked_for_and_the_log_says_so(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path, 1, "tcp://0.0.0.0:*", "--insecure") as service:
+        assert "by anyone" in service.log.read_text()
+        assert read(service.endpoint.replace("0.0.0.0", "127.0.0.1"), epochs=1)
 
 
 def run_loader(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -274,6 +320,16 @@ def test_a_batch_too_large_for_a_streams_memory_is_refused_naming_the_option(pac
     with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--stream-mib", "1") as service:
         with LoaderClient(service.endpoint) as loader, pytest.raises(LoaderRefused, match="--stream-mib"):
             loader.stream(StreamSpec(crop=256), 128)
+
+
+def test_more_streams_than_a_service_holds_are_refused_by_name(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint) as loader:
+        for _ in range(MAX_STREAMS):
+            loader.stream(SPEC, 1)
+        with pytest.raises(LoaderRefused, match=f"{MAX_STREAMS} streams are open"):
+            loader.stream(SPEC, 1)
+        loader._streams[0].close()
+        assert loader.stream(SPEC, 1).info.records == 150
 
 
 def test_no_service_at_all_is_a_timeout_that_names_the_endpoint() -> None:

@@ -20,15 +20,16 @@ Breakable = Callable[[Iterator[Batch]], Iterator[Batch]]
 
 
 class TrainingData:
-    """The pictures of one run, as `recipe` and `seed` want them.
+    """The pictures of one run, as `recipe` and `seed` want them from `epoch` on.
 
     `info` says what the training set is, before there is a net; `validates` whether there is a validation set.
     Raises LoaderRefused and LoaderTimeout.
     """
 
-    def __init__(self, client: LoaderClient, recipe: Recipe, seed: int) -> None:
+    def __init__(self, client: LoaderClient, recipe: Recipe, seed: int, epoch: int = 0) -> None:
         self._client, self._recipe, self._seed = client, recipe, seed
-        self.info: StreamInfo = self._open_training(epoch=0).info
+        self._training_stream = self._open_training(sigma=recipe.phase(epoch).sigma)
+        self.info: StreamInfo = self._training_stream.info
         self._validation_stream = self._open_validation()
         self.validation_info: StreamInfo | None = self._validation_stream.info if self._validation_stream else None
         self.clock = WaitClock()
@@ -44,13 +45,11 @@ class TrainingData:
         `breakable` is put around every wait for the loader.
         """
         for sigma, group in groupby(range(epoch, self._recipe.epochs), self._sigma):
-            epochs = list(group)
-            stream = self._open_training(epochs[0])
+            if sigma != self._training_stream.spec.sigma:
+                self._training_stream.close()
+                self._training_stream = self._open_training(sigma)
             feed = self._feed(net, self._recipe.train_scale if sigma > 0 else self._recipe.test_scale)
-            try:
-                yield from feed.batches(breakable(stream.batches(epochs, first=first)))
-            finally:
-                stream.close()
+            yield from feed.batches(breakable(self._training_stream.batches(list(group), first=first)))
             first = 0
 
     def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
@@ -67,8 +66,8 @@ class TrainingData:
     def _sigma(self, epoch: int) -> float:
         return self._recipe.phase(epoch).sigma
 
-    def _open_training(self, epoch: int) -> Stream:
-        spec = StreamSpec("train", self._seed, "train", self._recipe.crop, self._sigma(epoch))
+    def _open_training(self, sigma: float) -> Stream:
+        spec = StreamSpec("train", self._seed, "train", self._recipe.crop, sigma)
         return self._client.stream(spec, self._recipe.batch_size)
 
     def _open_validation(self) -> Stream | None:

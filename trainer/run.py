@@ -54,7 +54,7 @@ def _run(options: Options) -> Outcome:
     recipe = resumed_recipe(options, resumed.state) if resumed else recipe_of(options)
     threads = set_up_torch(options.threads, resumed)
     with open_client(options) as client:
-        data = TrainingData(client, recipe, seed)
+        data = TrainingData(client, recipe, seed, resumed.state.epoch if resumed else 0)
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
         state = resumed.state if resumed else new_state(seed, data.info)
         check_same_data(state, data.info)
