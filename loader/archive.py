@@ -5,16 +5,17 @@ A tar within a tar lies there uncompressed and in one piece, so its members too 
 
 import contextlib
 import os
+import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from common.errors import BadImage, UsageError
 from loader.sources import MAX_FILE_BYTES, Labels, Names, check_classes, readable
 
-_BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -36,16 +37,8 @@ class ArchiveSource:
         self._names = Names(member.name for member in members)
         self._offsets = np.array([member.offset for member in members], np.int64)
         self._sizes = np.array([member.size for member in members], np.int64)
-        self._labels, self._classes = labels, classes
+        self.labels, self.classes = labels, classes
         self._descriptor: int | None = None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self._classes
-
-    @property
-    def labels(self) -> Labels:
-        return self._labels
 
     def __len__(self) -> int:
         return len(self._names)
@@ -101,86 +94,42 @@ def members(path: Path, within: Member | None = None) -> Iterator[Member]:
 
     Raises UsageError where it is compressed, no tar, cut off, or holds links or sparse files.
     """
-    with _opened(path) as descriptor:
-        start = within.offset if within else 0
-        end = start + within.size if within else os.fstat(descriptor).st_size
-        where = f"{path}, {readable(within.name)}" if within else str(path)
-        yield from _scan(descriptor, start, end, where)
+    where = f"{path}, {readable(within.name)}" if within else str(path)
+    with _opened(path) as file:
+        file.seek(within.offset if within else 0)
+        end = within.offset + within.size if within else os.fstat(file.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                yield from _regular(archive, end, where)
+                # tarfile takes a header it cannot read for the end; the real one is a block of zeros.
+                if os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
+                    raise UsageError(f"{where} is cut off or damaged at byte {archive.offset:,}; fetch it again")
+        except tarfile.TarError as error:
+            raise UsageError(f"{where} is no tar archive, or cut off: {error}") from None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """Its descriptor. UsageError where it cannot be read or is compressed."""
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """UsageError where it cannot be read or is compressed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        head = os.pread(descriptor, 8, 0)
+    with file:
+        head = os.pread(file.fileno(), 8, 0)
         for magic, name in _COMPRESSED.items():
             if head.startswith(magic):
                 raise UsageError(f"{path} is compressed ({name}); unpack it, or decompress it to a plain .tar")
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        yield file
 
 
-def _scan(descriptor: int, start: int, end: int, where: str) -> Iterator[Member]:
-    at, long_name, long_size = start, None, None
-    while at + _BLOCK <= end:
-        header = os.pread(descriptor, _BLOCK, at)
-        if header == bytes(_BLOCK):
-            return
-        name, size, kind = _parse(header, where, at)
-        data = at + _BLOCK
-        if kind not in b"Lx":
-            name, size = long_name or name, size if long_size is None else long_size
-        if data + size > end:
-            break
-        if kind == b"L":
-            long_name = os.pread(descriptor, size, data).split(b"\0")[0]
-        elif kind == b"x":
-            fields = _pax_fields(os.pread(descriptor, size, data))
-            long_name = fields.get(b"path", long_name)
-            long_size = int(fields[b"size"]) if b"size" in fields else None
-        elif kind in b"12S":
-            raise UsageError(f"{where}: {readable(name)} is a link or sparse; unpack the archive")
-        else:
-            if kind in b"0\0" + b"7" and not name.endswith(b"/"):
-                yield Member(name, data, size)
-            if kind not in b"gK":
-                long_name = long_size = None
-        at = data + -(-size // _BLOCK) * _BLOCK
-    raise UsageError(f"{where} is cut off at byte {at - start:,}; fetch it again")
-
-
-def _parse(header: bytes, where: str, at: int) -> tuple[bytes, int, bytes]:
-    """Name, size and type flag of a header block; its own checksum is checked."""
-    try:
-        stated = int(header[148:156].strip(b" \0") or b"0", 8)
-        size = _number(header[124:136])
-    except ValueError:
-        stated, size = -1, 0
-    if stated != sum(header) - sum(header[148:156]) + 8 * ord(" "):
-        raise UsageError(f"{where} is no tar archive, or damaged, at byte {at:,}")
-    name, kind = header[:100].split(b"\0")[0], header[156:157]
-    if header[257:263] == b"ustar\0" and (prefix := header[345:500].split(b"\0")[0]):
-        name = prefix + b"/" + name
-    return name, size, kind
-
-
-def _number(field: bytes) -> int:
-    """Octal, or GNU's base 256 for 8 GiB and more."""
-    if field[0] & 0x80:
-        return int.from_bytes(field, "big") & ((1 << 88) - 1)
-    return int(field.strip(b" \0") or b"0", 8)
-
-
-def _pax_fields(data: bytes) -> dict[bytes, bytes]:
-    """Records "LENGTH KEY=VALUE\\n" of an extended header."""
-    fields = {}
-    while data[:1].isdigit():
-        length = int(data.split(b" ", 1)[0])
-        key, _, value = data[:length].split(b" ", 1)[1].removesuffix(b"\n").partition(b"=")
-        fields[key], data = value, data[length:]
-    return fields
+def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
+    """Offsets are of the file beneath `archive`, which begins wherever that file stood."""
+    while (info := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, a kilobyte each
+        if info.offset_data + info.size > end:
+            raise UsageError(f"{where} is cut off in {info.name}; fetch it again")
+        if info.issym() or info.islnk() or info.issparse():
+            raise UsageError(f"{where}: {info.name} is a link or sparse; unpack the archive")
+        if info.isreg():
+            yield Member(os.fsencode(info.name), info.offset_data, info.size)

@@ -67,24 +67,16 @@ class FolderSource:
         self._root = root
         self._folders = _folders(root)
         own_classes = tuple(readable(folder) for folder in self._folders)
-        self._classes = own_classes if classes is None else classes
-        label_of = {name: label for label, name in enumerate(self._classes)}
-        check_classes(own_classes, self._classes, str(root))
+        self.classes = own_classes if classes is None else classes
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        check_classes(own_classes, self.classes, str(root))
         files = [_files(os.path.join(os.fsencode(root), folder)) for folder in self._folders]
         counts = [len(names) for names in files]
         self._names = Names(name for names in files for name in names)
         self._folder_of = np.repeat(np.arange(len(files), dtype=np.int32), counts)
-        self._labels: Labels = np.array([label_of[name] for name in own_classes], np.int32)[self._folder_of]
+        self.labels: Labels = np.array([label_of[name] for name in own_classes], np.int32)[self._folder_of]
         if not len(self._names):
             raise UsageError(f"{root} holds no picture: they lie in {root}/<class>/")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self._classes
-
-    @property
-    def labels(self) -> Labels:
-        return self._labels
 
     def __len__(self) -> int:
         return len(self._names)
