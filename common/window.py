@@ -68,11 +68,6 @@ class Window(Generic[Host, Answer]):
             for number in sorted(lost.asked):
                 self._ask_again(number)
 
-    def forget(self, host: Host, number: int) -> None:
-        """The host says it does not have this ticket."""
-        if host in self._hosts and self._hosts[host].asked.pop(number, None) is not None:
-            self._ask_again(number)
-
     def overdue(self, before: float) -> list[tuple[Host, Work]]:
         """Give up waiting for what was asked before that time; it is due again. Returns what it was."""
         late = [

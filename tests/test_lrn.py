@@ -65,9 +65,9 @@ def test_its_gradient_is_that_of_the_function(norm: Norm, layout: torch.memory_f
 
 def test_it_is_torch_s_with_alpha_times_the_size() -> None:
     x = 200 * torch.randn(4, 96, 9, 9)
-    theirs = F.local_response_norm(x, PAPER.lrn_size, PAPER.lrn_alpha_torch, PAPER.lrn_beta, PAPER.lrn_k)
+    theirs = F.local_response_norm(x, PAPER.lrn_size, PAPER.lrn_size * PAPER.lrn_alpha, PAPER.lrn_beta, PAPER.lrn_k)
     torch.testing.assert_close(normalise(x, NORMS["paper"]), theirs)
-    assert (PAPER.lrn_alpha_torch, SOURCE.lrn_alpha_torch) == pytest.approx((5e-4, 1e-4))
+    assert (PAPER.lrn_alpha, SOURCE.lrn_alpha) == pytest.approx((1e-4, 1e-4 / 5))
 
 
 def test_groups_do_not_see_each_other() -> None:

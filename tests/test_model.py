@@ -85,7 +85,7 @@ def relu_twice_pool_once(x: Tensor, recipe: Recipe, order: tuple[str, ...]) -> T
         elif op == "pool":
             x = F.max_pool2d(x, 3, 2)
         else:
-            lrn = (5, recipe.lrn_alpha_torch, 0.75, 2.0)
+            lrn = (5, 5 * recipe.lrn_alpha, 0.75, 2.0)
             x = torch.cat([F.local_response_norm(half, *lrn) for half in x.chunk(2, dim=1)], dim=1)
     return x
 

@@ -14,7 +14,7 @@ def plan(tickets: int) -> list[Work]:
 
 
 class Disturbed(RuleBasedStateMachine):
-    """A window whose hosts answer in any order, forget, fall silent, leave and return."""
+    """A window whose hosts answer in any order, fall silent, leave and return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,12 +59,6 @@ class Disturbed(RuleBasedStateMachine):
         for _ in range(1 + twice):
             if self.window.expects(number) is not None:
                 self.window.answer(host, number, number)
-
-    @precondition(lambda self: self.pending)
-    @rule(data=st.data())
-    def host_forgets(self, data: st.DataObject) -> None:
-        host, number = self.pending.pop(data.draw(st.integers(0, len(self.pending) - 1)))
-        self.window.forget(host, number)
 
     @rule()
     def all_is_overdue(self) -> None:

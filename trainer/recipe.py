@@ -11,8 +11,6 @@ Epochs are counted from 0. No torch is imported here, so that `--help` is fast.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common.spec import STORED_SIZE
-
 INPUT_SIZE = 227  # height and width in pixels of what conv1 reads: (227 - 11) / 4 + 1 = 55
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -111,16 +109,6 @@ class Recipe:
         assert len(self.bias_start) == len(self.weight_std or LAYERS) == len(LAYERS)
 
     @property
-    def pad(self) -> int:
-        """Columns and rows of zeros at the right and bottom, after mean subtraction, that make a crop conv1's input."""
-        return INPUT_SIZE - self.crop
-
-    @property
-    def crop_offsets(self) -> int:
-        """Number of places for a crop along one side of the stored picture: offsets are 0 to this, exclusive."""
-        return STORED_SIZE - self.crop + 1
-
-    @property
     def channels(self) -> tuple[int, int, int, int, int]:
         """Output channels of conv1 to conv5 in one half."""
         c1, c2, c3, c4, c5 = (_scaled(channels, self.width) for channels in _CHANNELS)
@@ -130,11 +118,6 @@ class Recipe:
     def fc_units(self) -> int:
         """Outputs of fc6, and of fc7, in one half."""
         return _scaled(_FC_UNITS, self.width)
-
-    @property
-    def lrn_alpha_torch(self) -> float:
-        """`alpha` of torch.nn.LocalResponseNorm, which divides it by the size."""
-        return self.lrn_alpha * self.lrn_size
 
     def phase(self, epoch: int) -> Phase:
         """The phase in force in `epoch`."""
