@@ -30,32 +30,32 @@ class Block:
 Placed = list[tuple[Block, nn.Parameter]]
 
 
-@torch.no_grad()
-def gather(
-    placed: Placed, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[nn.Parameter, Tensor] | None
-) -> dict[str, Tensor]:
-    """Copies of the blocks, or of `tensors` for them, joined on the CPU in the reference's `shapes`."""
-    joined: dict[str, Tensor] = {}
-    for block, parameter in placed:
-        part = parameter if tensors is None else tensors[parameter]
-        if block.name not in joined:
-            joined[block.name] = torch.empty(shapes[block.name], dtype=part.dtype)
-        block.of(joined[block.name]).copy_(part)
-    return joined
+class Placement:
+    """The weights' side of a `Net`, the same wherever the blocks lie."""
 
+    def __init__(self, placed: Placed, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """`placed` covers the reference's tensors, which are of `shapes`, each element once."""
+        self._placed, self._shapes = placed, shapes
 
-@torch.no_grad()
-def scatter(
-    placed: Placed,
-    shapes: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, Tensor],
-    into: Mapping[nn.Parameter, Tensor] | None,
-) -> None:
-    """Write reference-shaped `tensors` to the blocks, or to `into`'s tensors for them. Raises CheckpointError."""
-    _check(shapes, tensors)
-    for block, parameter in placed:
-        target = parameter if into is None else into[parameter]
-        target.copy_(block.of(tensors[block.name]))
+    def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
+        return [(block.name, parameter) for block, parameter in self._placed]
+
+    @torch.no_grad()
+    def gather(self, tensors: Mapping[nn.Parameter, Tensor] | None = None) -> dict[str, Tensor]:
+        joined: dict[str, Tensor] = {}
+        for block, parameter in self._placed:
+            part = parameter if tensors is None else tensors[parameter]
+            if block.name not in joined:
+                joined[block.name] = torch.empty(self._shapes[block.name], dtype=part.dtype)
+            block.of(joined[block.name]).copy_(part)
+        return joined
+
+    @torch.no_grad()
+    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[nn.Parameter, Tensor] | None = None) -> None:
+        _check(self._shapes, tensors)
+        for block, parameter in self._placed:
+            target = parameter if into is None else into[parameter]
+            target.copy_(block.of(tensors[block.name]))
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:

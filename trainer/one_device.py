@@ -1,27 +1,24 @@
 """The whole network on one device: the reference, trained."""
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer import blocks
-from trainer.blocks import Block, Placed
+from trainer.blocks import Block, Placement
 from trainer.dropout import Masking, Scaling
 from trainer.model import AlexNet, loss_and_error, reference_shapes
 from trainer.net import Pixels
 from trainer.recipe import Recipe
 
 
-class OneDevice:
+class OneDevice(Placement):
     """A `Net` of undivided tensors, computing on the device's current stream."""
 
     def __init__(self, recipe: Recipe, *, seed: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self._recipe, self._seed = recipe, seed
         self._model = AlexNet(recipe, seed=seed, dtype=dtype).to(device)
-        self._shapes = reference_shapes(recipe)
-        self._placed: Placed = [(Block(name), block) for name, block in self._model.named_parameters()]
+        placed = [(Block(name), parameter) for name, parameter in self._model.named_parameters()]
+        super().__init__(placed, reference_shapes(recipe))
         self.input_devices: tuple[torch.device, ...] = (device,)
         self.loss_device = device
 
@@ -36,12 +33,3 @@ class OneDevice:
     def predict(self, x_nchw: Pixels) -> Tensor:
         logits: Tensor = self._model(x_nchw[0], Scaling(self._recipe.dropout))
         return logits.softmax(dim=1)
-
-    def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
-        return [(block.name, parameter) for block, parameter in self._placed]
-
-    def gather(self, tensors: Mapping[nn.Parameter, Tensor] | None = None) -> dict[str, Tensor]:
-        return blocks.gather(self._placed, self._shapes, tensors)
-
-    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[nn.Parameter, Tensor] | None = None) -> None:
-        blocks.scatter(self._placed, self._shapes, tensors, into)

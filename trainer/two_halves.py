@@ -13,14 +13,14 @@ of its own. Each half's work is queued on one compute stream; at its ends a step
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer import blocks
+from trainer.blocks import Placement
 from trainer.dropout import Dropout, Masking, Scaling
 from trainer.exchange import Exchange, Link, Route
 from trainer.halves import Half, Segment, segments
@@ -42,7 +42,7 @@ class _Passage:
     output: Tensor
 
 
-class TwoHalves:
+class TwoHalves(Placement):
     """A `Net` whose halves lie on `devices`; both may be one device.
 
     streams   makes the streams; a test's own kind watches the schedule
@@ -58,11 +58,11 @@ class TwoHalves:
         streams: Streams | None = None,
     ) -> None:
         self._recipe, self._seed = recipe, seed
-        self._shapes = reference_shapes(recipe)
-        drawn = initial_tensors(recipe, self._shapes, seed=seed)
+        shapes = reference_shapes(recipe)
+        drawn = initial_tensors(recipe, shapes, seed=seed)
         reference = {name: tensor.to(dtype) for name, tensor in drawn.items()}
         self._halves = [Half(half, recipe, reference, device) for half, device in enumerate(devices)]
-        self._placed = [placed for half in self._halves for placed in half.placed]
+        super().__init__([placed for half in self._halves for placed in half.placed], shapes)
         self._streams = streams or Streams()
         self._compute = [self._streams.stream(device, f"compute {half}") for half, device in enumerate(devices)]
         self._begin = [self._streams.event(device, f"begin {half}") for half, device in enumerate(devices)]
@@ -93,15 +93,6 @@ class TwoHalves:
                 self._release_activations(segment)
             with self._on(0):
                 return passages[-1][0].output.softmax(dim=1)
-
-    def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
-        return [(block.name, parameter) for block, parameter in self._placed]
-
-    def gather(self, tensors: Mapping[nn.Parameter, Tensor] | None = None) -> dict[str, Tensor]:
-        return blocks.gather(self._placed, self._shapes, tensors)
-
-    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[nn.Parameter, Tensor] | None = None) -> None:
-        blocks.scatter(self._placed, self._shapes, tensors, into)
 
     # Forward
 
