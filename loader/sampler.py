@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from common.spec import STORED_SIZE, StreamSpec
 
-Records = npt.NDArray[np.int64]
+Records = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]
 Raw = npt.NDArray[np.uint64]
 
@@ -25,7 +25,7 @@ _DRAWS_PER_POSITION = _BLOCK * _BLOCKS_PER_POSITION  # six are used; a position'
 
 @functools.lru_cache(maxsize=4)  # an epoch of training, the next one, and validation
 def order(records: int, seed: int, epoch: int) -> Records:
-    """The epoch's permutation of 0..records - 1, int64, read only.
+    """The epoch's permutation of 0..records - 1, uint32, read only.
 
     Sorts one 64-bit key a record: random high bits above the record's own number, so that no two keys are equal and
     the sorted keys contain the answer. Half the time of an argsort or of a shuffle.
@@ -37,13 +37,13 @@ def order(records: int, seed: int, epoch: int) -> Records:
     keys |= np.arange(records, dtype=np.uint64)
     keys.sort()
     keys &= mask
-    result = keys.view(np.int64)
+    result = keys.astype(np.uint32)
     result.flags.writeable = False
     return result
 
 
 def records_at(records: int, seed: int, epoch: int, first: int, count: int) -> Records:
-    """int64 `count`: the records at positions first..first + count - 1 of the epoch's order."""
+    """uint32 `count`: the records at positions first..first + count - 1 of the epoch's order."""
     return order(records, seed, epoch)[first : first + count]
 
 
