@@ -56,7 +56,22 @@ def _checksum(label: int, jpeg: bytes) -> int:
     return zlib.crc32(jpeg, zlib.crc32(struct.pack("<I", label)))
 
 
-class Dataset:
+class _File:
+    """An LMDB file as a context manager that closes it."""
+
+    _env: lmdb.Environment
+
+    def close(self) -> None:
+        self._env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+class Dataset(_File):
     """A finished split, read only. Open it after a fork or spawn, once in each process.
 
     split       "train" or "val"
@@ -152,17 +167,8 @@ class Dataset:
         """Names and reasons of the pictures that were left out."""
         return _skipped(self._transaction)
 
-    def close(self) -> None:
-        self._env.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
-
-
-class Writer:
+class Writer(_File):
     """The same file while it is packed: appended to in commits, finished once. One process, under `pack`'s lock.
 
     meta      what `finish` wrote, once finished
@@ -226,15 +232,6 @@ class Writer:
                     f"{self._path} cannot be written ({error}); what is committed stays: "
                     "make room and run the same command again to go on"
                 ) from None
-
-    def close(self) -> None:
-        self._env.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
 
 
 def _fits_in_memory(path: Path) -> bool:
