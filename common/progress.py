@@ -1,45 +1,21 @@
-"""What a person sees of a run: one line that renews itself on a terminal, a plain line now and then elsewhere."""
+"""What a person sees of a long job: one line that renews itself on a terminal, a plain line now and then elsewhere."""
 
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 PLAIN_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
-    """Where training stands. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
+class ProgressLine:
+    """Writes to `stream` (stderr): `show` as often as it likes, `line` for what must stay on the screen.
 
-    eta_s   None where it is not known
+    A context manager, which takes the renewed line away in the end.
     """
-
-    epoch: int
-    epochs: int
-    step_of_epoch: int
-    steps_per_epoch: int
-    images_per_s: float
-    loss: float
-    error: float
-    wait_share: float
-    eta_s: float | None
-
-    def line(self) -> str:
-        """The line without its end; epochs are counted from 1 for people."""
-        eta = "" if self.eta_s is None else f"  ETA {duration(self.eta_s)}"
-        return (
-            f"epoch {self.epoch + 1}/{self.epochs}  step {self.step_of_epoch}/{self.steps_per_epoch}"
-            f"  {self.images_per_s:,.0f} images/s  loss {self.loss:.3f}  error {percent(self.error)}"
-            f"  waiting for data {percent(self.wait_share)}{eta}"
-        )
-
-
-class Progress:
-    """Writes to `stream` (stderr): `update` as often as it likes, `line` for what must stay on the screen."""
 
     def __init__(self, stream: TextIO | None = None, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -60,7 +36,7 @@ class Progress:
         self._next_s = self._now_s() + self._interval_s
         if self._is_terminal:
             columns = shutil.get_terminal_size().columns
-            self._write(f"\r\x1b[K{text[: columns - 1]}")
+            self._write(f"\r\x1b[K{text[: columns - 1]}")  # it must not wrap
             self._drawn = True
         else:
             self._write(text + "\n")
@@ -76,13 +52,15 @@ class Progress:
             self._write("\r\x1b[K")
             self._drawn = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.clear()
+
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def duration(seconds: float) -> str:

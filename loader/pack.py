@@ -159,7 +159,7 @@ class _Packing:
                     self._take(items, packed, options.on_bad)
                     if self._commit_is_due(options):
                         self._commit()
-                    progress.show(self._consumed, f", {self._skipped:,} skipped" if self._skipped else "")
+                    progress.count(self._consumed, f", {self._skipped:,} skipped" if self._skipped else "")
             except PackError:
                 self._commit()
                 raise

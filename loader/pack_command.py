@@ -167,7 +167,7 @@ def _verify(dataset: "Dataset") -> None:
         for record, fault in enumerate(dataset.verify()):
             if fault:
                 faults.append(f"{record} ({fault})")
-            progress.show(record)
+            progress.count(record)
     if faults:
         listed = ", ".join(faults[:20]) + (", ..." if len(faults) > 20 else "")
         raise DatasetError(

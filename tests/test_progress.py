@@ -4,19 +4,8 @@ import io
 
 import pytest
 
-from trainer.progress import PLAIN_INTERVAL_S, Now, Progress, duration
-
-NOW = Now(
-    epoch=2,
-    epochs=12,
-    step_of_epoch=5,
-    steps_per_epoch=63,
-    images_per_s=1234.5,
-    loss=1.5,
-    error=0.5,
-    wait_share=0.25,
-    eta_s=200.0,
-)
+from common.progress import PLAIN_INTERVAL_S, ProgressLine, duration
+from loader.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -24,17 +13,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_line_says_where_training_stands() -> None:
-    line = NOW.line()
-    assert line == (
-        "epoch 3/12  step 5/63  1,234 images/s  loss 1.500  error 50.0 %  waiting for data 25.0 %  ETA 3m20s"
-    )
-
-
 def test_elsewhere_than_on_a_terminal_a_line_comes_now_and_then() -> None:
     now_s = 0.0
     stream = io.StringIO()
-    progress = Progress(stream, now_s=lambda: now_s)
+    progress = ProgressLine(stream, now_s=lambda: now_s)
     for second in range(25):
         now_s = float(second)
         progress.show(f"second {second}")
@@ -45,7 +27,7 @@ def test_elsewhere_than_on_a_terminal_a_line_comes_now_and_then() -> None:
 def test_on_a_terminal_one_line_renews_itself_and_makes_way() -> None:
     now_s = 0.0
     stream = Terminal()
-    progress = Progress(stream, now_s=lambda: now_s)
+    progress = ProgressLine(stream, now_s=lambda: now_s)
     for now_s in (0.0, 1.0):  # noqa: B007 (read by the clock)
         progress.show("at work")
     progress.line("epoch 1/2: done")
@@ -55,8 +37,18 @@ def test_on_a_terminal_one_line_renews_itself_and_makes_way() -> None:
 def test_a_terminal_line_is_cut_to_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     stream = Terminal()
-    Progress(stream).show("x" * 300)
+    ProgressLine(stream).show("x" * 300)
     assert stream.getvalue() == "\r\x1b[K" + "x" * 19
+
+
+def test_a_count_tells_share_rate_and_remaining_time_of_this_run_alone() -> None:
+    now_s = 0.0
+    stream = Terminal()
+    with Progress("pack", 4000, done=1000, stream=stream, now_s=lambda: now_s) as progress:
+        now_s = 10.0
+        progress.count(2000, ", 3 skipped")
+        progress.count(3000)  # not due yet
+    assert stream.getvalue() == "\r\x1b[Kpack: 2,000 of 4,000 (50 %), 100 a second, 20s left, 3 skipped\r\x1b[K"
 
 
 @pytest.mark.parametrize(

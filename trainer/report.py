@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from common.progress import ProgressLine, duration
 from trainer.evaluate import Evaluation
 from trainer.metrics import Metrics
-from trainer.progress import Now, Progress, duration, percent
 
 
 @dataclass(slots=True)
@@ -58,10 +58,37 @@ class Plan:
         return -(-self.records // self.batch_size)
 
 
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Where training stands. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
+
+    eta_s   None where it is not known
+    """
+
+    epoch: int
+    epochs: int
+    step_of_epoch: int
+    steps_per_epoch: int
+    images_per_s: float
+    loss: float
+    error: float
+    wait_share: float
+    eta_s: float | None
+
+    def line(self) -> str:
+        """The line without its end; epochs are counted from 1 for people."""
+        eta = "" if self.eta_s is None else f"  ETA {duration(self.eta_s)}"
+        return (
+            f"epoch {self.epoch + 1}/{self.epochs}  step {self.step_of_epoch}/{self.steps_per_epoch}"
+            f"  {self.images_per_s:,.0f} images/s  loss {self.loss:.3f}  error {percent(self.error)}"
+            f"  waiting for data {percent(self.wait_share)}{eta}"
+        )
+
+
 class Report:
     """Tells `metrics`, every `every_steps` steps, and the person in front of `progress`, when it is time to."""
 
-    def __init__(self, metrics: Metrics, progress: Progress, plan: Plan, *, every_steps: int) -> None:
+    def __init__(self, metrics: Metrics, progress: ProgressLine, plan: Plan, *, every_steps: int) -> None:
         self.progress = progress
         self._metrics, self._plan, self._every_steps = metrics, plan, every_steps
         self._at_last_line = Tally()
@@ -146,3 +173,7 @@ class Report:
 def errors_of(evaluation: Evaluation) -> str:
     """`top-1 error 40.7 %, top-5 error 18.2 %`."""
     return f"top-1 error {percent(evaluation.top1_error)}, top-5 error {percent(evaluation.top5_error)}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -15,6 +15,7 @@ import torch
 
 from common.client import LoaderClient
 from common.errors import AlexNetError, LoaderRefused, UsageError
+from common.progress import ProgressLine
 from common.spec import StreamInfo
 from trainer.checkpoint import Checkpoint, State
 from trainer.data import TrainingData
@@ -24,9 +25,8 @@ from trainer.metrics import Metrics
 from trainer.net import Net
 from trainer.one_device import OneDevice
 from trainer.options import Options, recipe_of
-from trainer.progress import Progress, percent
 from trainer.recipe import Recipe
-from trainer.report import Plan, Report, errors_of
+from trainer.report import Plan, Report, errors_of, percent
 from trainer.resume import check_same_data, load_resumed, resumed_recipe
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
@@ -147,23 +147,22 @@ def _new_folder(stem: str) -> Path:
 
 
 @contextlib.contextmanager
-def showing_progress() -> Iterator[Progress]:
+def showing_progress() -> Iterator[ProgressLine]:
     """A progress line that makes way for log lines, and is gone in the end."""
-    progress = Progress()
-
-    def make_way(_record: logging.LogRecord) -> bool:
-        progress.clear()
-        return True
-
     handlers = list(logging.getLogger().handlers)
-    for handler in handlers:
-        handler.addFilter(make_way)
-    try:
-        yield progress
-    finally:
-        progress.clear()
+    with ProgressLine() as progress:
+
+        def make_way(_record: logging.LogRecord) -> bool:
+            progress.clear()
+            return True
+
         for handler in handlers:
-            handler.removeFilter(make_way)
+            handler.addFilter(make_way)
+        try:
+            yield progress
+        finally:
+            for handler in handlers:
+                handler.removeFilter(make_way)
 
 
 def say_start(metrics: Metrics, kind: str, devices: Devices, state: State, data: TrainingData) -> None:
