@@ -1,4 +1,4 @@
-"""`alexnet-loader`: the data-loader service."""
+"""`alexnet-loader`: the data-loader service, and the commands beside it."""
 
 import contextlib
 import logging
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from common import log as logs
 from common.errors import UsageError
+from loader.keys_command import keys
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@click.command(context_settings={"show_default": True})
+@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND ...]", context_settings={"show_default": True})
 @click.option("--workers", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Worker processes.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
 @click.option("--bind", default="tcp://127.0.0.1:5555", help="Endpoint to listen on; port * takes any that is free.")
@@ -34,7 +36,9 @@ log = logging.getLogger(__name__)
 @click.option("--pin", is_flag=True, help="Keep each worker on one core.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
 @click.option("--verbose", is_flag=True, help="Log more.")
+@click.pass_context
 def main(
+    context: click.Context,
     workers: int,
     data: Path,
     bind: str,
@@ -49,11 +53,23 @@ def main(
 
     Worker processes read JPEGs, decode, crop, flip and add colour noise; clients get them over ZeroMQ. What a client
     gets depends on the data set, its seed, epoch and position alone. Ends on Ctrl-C or SIGTERM.
+
+    With a COMMAND it serves nothing, and takes that command's options alone.
     """
+    if context.invoked_subcommand is not None:
+        refuse_options_of_serving(context)
+        return
     logs.setup("alexnet-loader", verbose)
     with logs.errors_as_exit_codes("alexnet-loader"), stop_signal() as stop_fd:
         refuse_open_bind(bind, insecure)
         serve(workers, data, bind, stream_mib * 2**20, worker_timeout, pin, ready_file, stop_fd)
+
+
+def refuse_options_of_serving(context: click.Context) -> None:
+    """Before a command they would be silently without effect."""
+    for option in context.command.params:
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} has no meaning for {context.invoked_subcommand}", context)
 
 
 def serve(
@@ -146,6 +162,8 @@ def stop_signal() -> Iterator[int]:
         finally:
             signal.set_wakeup_fd(before)
 
+
+main.add_command(keys)
 
 if __name__ == "__main__":
     main()

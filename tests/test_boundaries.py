@@ -21,6 +21,7 @@ ONLY_IN = {
     "zmq": {
         "common/client.py",
         "common/host.py",
+        "common/keys.py",
         "common/wire.py",
         "loader/command.py",
         "loader/service.py",

@@ -31,11 +31,15 @@ def test_every_command_has_the_options_that_are_shown() -> None:
 
     commands = {"alexnet-pack": pack, "alexnet-loader": loader, "alexnet-trainer": trainer}
     helps = {name: CliRunner().invoke(command, ["--help"]).output for name, command in commands.items()}
+    for sub in loader.commands:
+        helps[f"alexnet-loader {sub}"] = CliRunner().invoke(loader, [sub, "--help"]).output
     shown = [line.split("#")[0] for block in blocks("") for line in block.splitlines() if line.startswith("alexnet-")]
     shown += re.findall(r"`(alexnet-[^`]*)`", README)
     calls = [words for line in shown if (words := shlex.split(line)) and words[0] in commands]
     assert len(calls) > 5
     for name, *words in calls:
+        if words and f"{name} {words[0]}" in helps:
+            name, *words = f"{name} {words[0]}", *words[1:]
         for option in (word for word in words if word.startswith("--")):
             assert f"{option} " in helps[name] + " ", f"{name} has no {option}"
 
