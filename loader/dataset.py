@@ -120,9 +120,12 @@ class Dataset(_File):
         return meta
 
     def read(self, record: int) -> tuple[int, bytes]:
-        """Label and JPEG of 0..records - 1; DatasetError where it is absent. The checksum is `verify`'s affair."""
-        label, _, jpeg = self._parts(record)
-        return label, bytes(jpeg)
+        """Label and JPEG of 0..records - 1. DatasetError where it is absent, BadImage where its bytes are damaged."""
+        label, checksum, view = self._parts(record)
+        jpeg = bytes(view)
+        if damage := self._damage(label, checksum, jpeg):
+            raise BadImage(f"damaged: {damage}")
+        return label, jpeg
 
     def _parts(self, record: int) -> tuple[int, int, memoryview]:
         """Label, checksum, JPEG; the view is valid while the data set is open."""
@@ -152,11 +155,16 @@ class Dataset(_File):
         if not faults and digest_of(chain, self.split, self.classes, self.stats) != self.digest:
             raise DatasetError(f"{self.path}: records and statistics do not have the digest noted; pack again")
 
-    def _fault(self, label: int, checksum: int, jpeg: bytes) -> str | None:
+    def _damage(self, label: int, checksum: int, jpeg: bytes) -> str | None:
         if checksum != _checksum(label, jpeg):
             return "checksum"
         if label >= len(self.classes):
             return f"label {label} of {len(self.classes)} classes"
+        return None
+
+    def _fault(self, label: int, checksum: int, jpeg: bytes) -> str | None:
+        if damage := self._damage(label, checksum, jpeg):
+            return damage
         try:
             height, width = codec.size(jpeg)
         except BadImage as error:

@@ -8,6 +8,7 @@ import base64
 import ctypes
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,18 @@ import numpy.typing as npt
 import turbojpeg
 
 from common.errors import BadImage, UsageError
+from common.spec import STORED_SIZE
+from loader.limits import check_jpeg
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
 
-_FRAME = 158  # bytes before the frame header: SOI 2, JFIF header 18, two quantisation tables of 69 each
+# What `encode` makes of a picture of the stored size, up to its data: JFIF header, two quantisation tables, frame
+# header of 256 x 256 and three components, four Huffman tables, one scan of all components.
+_AS_STORED = re.compile(
+    rb"\xff\xd8\xff\xe0\0\x10.{14}(?:\xff\xdb\0\x43.{65}){2}\xff\xc0\0\x11\x08\x01\0\x01\0\x03.{9}"
+    rb"(?:\xff\xc4\0\x1f.{29}\xff\xc4\0\xb5.{179}){2}\xff\xda\0\x0c\x03",
+    re.DOTALL,
+)
 
 # A 48x48 picture, 4:2:0, of edges, gradients and noise: what a decoder makes of it tells decoders apart.
 _PROBE = base64.b85decode(
@@ -51,9 +60,10 @@ _PROBE = base64.b85decode(
 def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
     """Decode to height x width x 3 uint8, into `out` (C order) where given; `bgr` swaps the channels.
 
-    Raises BadImage with libjpeg's reason, on its warnings too, and where the size is not that of `out`.
+    Raises BadImage with libjpeg's reason, on its first warning too; where the size is not that of `out`; and, before
+    any pixel is allocated, where the picture would cost more than `limits` allows.
     """
-    height, width = _size_at_usual_place(jpeg) or size(jpeg)
+    height, width = (STORED_SIZE, STORED_SIZE) if _is_as_stored(jpeg) else size(jpeg)
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
     elif out.shape != (height, width, 3):
@@ -63,19 +73,18 @@ def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
 
 
 def size(jpeg: bytes) -> tuple[int, int]:
-    """Height and width in pixels, from the header alone; BadImage with libjpeg's reason, as `decode`."""
-    return _library().size(jpeg)
+    """Height and width in pixels, from the header alone. BadImage as `decode` raises it."""
+    height, width = _library().size(jpeg)
+    check_jpeg(jpeg, height, width)
+    return height, width
 
 
-def _size_at_usual_place(jpeg: bytes) -> tuple[int, int] | None:
-    """Height and width where libjpeg-turbo's own encoder writes them, without parsing the header twice.
+def _is_as_stored(jpeg: bytes) -> bool:
+    """Whether it is laid out as `encode` does it, so that its header need not be parsed twice.
 
-    What stands there decides no pixel: libjpeg parses the header itself, and were the size another it would decode at
-    the next smaller scale that fits.
+    Such a picture needs no other check: it has one scan, and libjpeg refuses a second after one of all components.
     """
-    if jpeg[_FRAME : _FRAME + 2] != b"\xff\xc0":
-        return None
-    return int.from_bytes(jpeg[_FRAME + 5 : _FRAME + 7]), int.from_bytes(jpeg[_FRAME + 7 : _FRAME + 9])
+    return _AS_STORED.match(jpeg) is not None
 
 
 def encode(rgb: Rgb, quality: int) -> bytes:
@@ -122,8 +131,8 @@ class _Library:
     def decode(self, jpeg: bytes, out: Rgb, pixel_format: int) -> None:
         height, width, _ = out.shape
         handle = self._calls.tjInitDecompress()
-        address: int = out.ctypes.data
-        status = self._calls.tjDecompress2(handle, jpeg, len(jpeg), address, width, 3 * width, height, pixel_format, 0)
+        target = (out.ctypes.data, width, 3 * width, height, pixel_format)
+        status = self._calls.tjDecompress2(handle, jpeg, len(jpeg), *target, turbojpeg.TJFLAG_STOPONWARNING)
         self._finish(handle, status)
 
     def _finish(self, handle: int, status: int) -> None:

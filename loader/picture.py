@@ -20,9 +20,11 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from common.errors import BadImage
-from loader import jpeg
+from loader import jpeg, limits
 
-MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest picture of ILSVRC2012 has about 60 million
+# Pillow refuses twice as many, also of a picture within a picture, as icons have it.
+Image.MAX_IMAGE_PIXELS = limits.MAX_PIXELS // 2
+
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "ICO")
 
 # What libjpeg says first of a picture that is all there.
@@ -40,14 +42,13 @@ Rgb = npt.NDArray[np.uint8]  # height x width x 3
 def decode(data: bytes) -> tuple[Rgb, bool]:
     """Height x width x 3 RGB uint8, and whether libjpeg warned of something harmless.
 
-    Raises BadImage with the reason; before any pixel is allocated where the picture is larger than MAX_PIXELS.
+    Raises BadImage with the reason; before any pixel is allocated where it would cost more than `limits` allows.
     """
     if not data:
         raise BadImage("the file is empty")
     if not data.startswith(b"\xff\xd8"):
         return _decode_with_pillow(data), False
     try:
-        _refuse_huge(*jpeg.size(data))
         return jpeg.decode(data), False
     except BadImage as error:
         reason = str(error)
@@ -58,16 +59,13 @@ def decode(data: bytes) -> tuple[Rgb, bool]:
     return _decode_with_pillow(data), warned
 
 
-def _refuse_huge(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise BadImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
-
-
 def _decode_with_pillow(data: bytes) -> Rgb:
     with _any_failure_is_a_bad_image(data), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            _refuse_huge(picture.height, picture.width)
+            if picture.format == "JPEG":
+                limits.check_jpeg(data, picture.height, picture.width)
+            limits.check_size(picture.height, picture.width)
             return np.ascontiguousarray(_rgb(picture))
 
 

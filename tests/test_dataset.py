@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import DatasetError
+from common.errors import BadImage, DatasetError
 from loader import dataset, jpeg
 from loader.dataset import FORMAT, Dataset, Writer, digest_of, extend_chain, record_bytes
 from loader.stats import PartialSums, Stats, Sums
@@ -150,6 +150,16 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path_factory: pytest.TempPathFac
     os.truncate(path, int(share * os.path.getsize(path)))
     with pytest.raises(DatasetError, match=r"train\.lmdb"):
         Dataset(path)
+
+
+def test_a_record_whose_bytes_are_not_those_packed_is_not_given_out(tmp_path: Path) -> None:
+    changed = bytearray(record_bytes(1, PICTURE))
+    changed[5000] ^= 1  # libjpeg would decode it without a word
+    with Dataset(write(tmp_path / "train.lmdb", [bytes(changed), record_bytes(7, PICTURE)])) as found:
+        with pytest.raises(BadImage, match="damaged: checksum"):
+            found.read(0)
+        with pytest.raises(BadImage, match="damaged: label 7 of 2 classes"):
+            found.read(1)
 
 
 def test_verify_names_each_kind_of_fault(tmp_path: Path) -> None:

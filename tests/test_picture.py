@@ -138,19 +138,8 @@ def test_left_over_bytes_before_a_marker_are_kept_and_counted() -> None:
             picture.decode(odd[: scan + 100])
 
 
-def with_size(data: bytes, height: int, width: int) -> bytes:
-    frame = data.index(b"\xff\xc0")
-    return data[: frame + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[frame + 9 :]
-
-
-def test_an_absurd_size_is_refused_from_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decoded(*_: object) -> None:
-        raise AssertionError("must not be reached")
-
-    monkeypatch.setattr(jpeg, "decode", decoded)
-    with pytest.raises(BadImage, match="65500x65500 pixels are more than 100,000,000"):
-        picture.decode(with_size(photo(1), 65500, 65500))
+def test_an_absurd_size_of_another_format_is_refused_from_the_header() -> None:
     file = io.BytesIO()
     Image.new("1", (11_000, 11_000)).save(file, "PNG")  # 15 kB that would be 363 MB
-    with pytest.raises(BadImage, match="11000x11000 pixels"):
+    with pytest.raises(BadImage, match="121000000 pixels"):
         picture.decode(file.getvalue())

@@ -1,0 +1,49 @@
+"""Small files that ask a decoder for gigabytes or for minutes."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from common.spec import STORED_SIZE
+from loader import jpeg
+
+SCANS = 30_000
+
+
+def with_size(data: bytes, height: int, width: int) -> bytes:
+    """The JPEG with another height and width in its frame header."""
+    frame = next(at for marker in (b"\xff\xc0", b"\xff\xc2") if (at := data.find(marker)) > 0)
+    return data[: frame + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[frame + 9 :]
+
+
+def saved_as_jpeg(height: int, width: int, mode: str = "RGB", *, progressive: bool) -> bytes:
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    rgb = (np.stack([x, y, 1 - x], axis=2) * 200 + 20).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(rgb).convert(mode).save(file, "JPEG", progressive=progressive)
+    return file.getvalue()
+
+
+def of_many_scans(mode: str = "RGB", scans: int = SCANS, size: int = STORED_SIZE) -> bytes:
+    """A progressive JPEG whose first scan of high coefficients comes again and again: each time a pass over all."""
+    sound = saved_as_jpeg(size, size, mode, progressive=True)
+    starts = [at for at in range(len(sound)) if sound.startswith(b"\xff\xda", at)]
+    tables = sound.rindex(b"\xff\xc4", 0, starts[1])
+    scan = sound[tables : sound.index(b"\xff\xc4", starts[1])]
+    return sound[: starts[1] + len(scan) - (starts[1] - tables)] + scan * scans + b"\xff\xd9"
+
+
+def of_many_sequential_scans(scans: int = SCANS) -> bytes:
+    """A baseline JPEG that sends its first component over and over, in scans of its own."""
+    sound = saved_as_jpeg(STORED_SIZE, STORED_SIZE, "L", progressive=False)
+    frame, start = sound.index(b"\xff\xc0"), sound.index(b"\xff\xda")
+    three = b"\xff\xc0\0\x11\x08" + sound[frame + 5 : frame + 9] + b"\x03\x01\x11\0\x02\x11\0\x03\x11\0"
+    header = sound[:frame] + three + sound[frame + 13 : start]
+    return header + sound[start:-2] * scans + b"\xff\xd9"
+
+
+def behind_a_stored_header(hidden: bytes) -> bytes:
+    """Another JPEG, with the first bytes of a stored one in a comment before it."""
+    stored = jpeg.encode(np.zeros((STORED_SIZE, STORED_SIZE, 3), np.uint8), 90)[2:640]
+    return b"\xff\xd8\xff\xfe" + (len(stored) + 2).to_bytes(2, "big") + stored + hidden[2:]
