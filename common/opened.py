@@ -3,8 +3,6 @@
 import logging
 from typing import Literal
 
-import numpy as np
-
 from common import wire
 from common.errors import LoaderRefused, WireError
 from common.host import Host
@@ -18,11 +16,15 @@ Transport = Literal["auto", "slab", "frames"]
 
 
 class Opened:
-    """A stream on one service; `slab` is None where pixels come as frames over the socket."""
+    """A stream on one service, as the WELCOME with `nonce` opened it.
 
-    def __init__(self, credit: int, slab: Slab | None) -> None:
-        self.credit, self.slab = credit, slab
-        self._returned: list[tuple[int, int]] = []  # slot, generation; the next ticket takes them along
+    slab    None where pixels come as frames over the socket
+    using   numbers of the tickets whose pixels are still read from the slab
+    """
+
+    def __init__(self, nonce: bytes, credit: int, slab: Slab | None) -> None:
+        self.nonce, self.credit, self.slab = nonce, credit, slab
+        self.using: set[int] = set()
 
     @classmethod
     def by(cls, host: Host, welcome: wire.Welcome, transport: Transport) -> "Opened":
@@ -39,12 +41,12 @@ class Opened:
             cls._say(host, f"over the socket ({error})")
             return cls._by_frames(welcome)
         cls._say(host, "through shared memory")
-        return cls(welcome.credit, slab)
+        return cls(welcome.slab_nonce, welcome.credit, slab)
 
     @classmethod
     def _by_frames(cls, welcome: wire.Welcome) -> "Opened":
         keep_large_blocks()
-        return cls(welcome.credit, None)
+        return cls(welcome.slab_nonce, welcome.credit, None)
 
     @staticmethod
     def _say(host: Host, transport: str) -> None:
@@ -52,19 +54,13 @@ class Opened:
             host.transport = transport
             log.info("%s: pixels come %s", host.endpoint, transport)
 
-    def pixels(self, slot: int, spec: StreamSpec, count: int) -> memoryview:
-        """The bytes of a slot's pictures. WireError where there is no such slot."""
-        if self.slab is None or not 0 <= slot < self.slab.slots:
-            raise WireError(f"BATCH: there is no slot {slot}")
-        return self.slab.batch(slot, spec, count).pixels
-
-    def give_back(self, slot: int, generation: int) -> None:
-        self._returned.append((slot, generation))
-
-    def take_returned(self) -> bytes:
-        """What is to be given back, in the form that a TICKET carries."""
-        returned, self._returned = self._returned, []
-        return np.array(returned, "<u4").tobytes()
+    def pixels(self, reply: wire.BatchReply, spec: StreamSpec, count: int) -> memoryview:
+        """The bytes of the pictures in the slot that `reply` names. WireError where there is no such slot."""
+        if self.slab is None or not 0 <= reply.slot < self.slab.slots:
+            raise WireError(f"BATCH: there is no slot {reply.slot}")
+        if reply.slab != self.nonce:
+            raise WireError("BATCH: its slot is of a slab that was closed")
+        return self.slab.batch(reply.slot, spec, count).pixels
 
     def close(self) -> None:
         if self.slab is not None:

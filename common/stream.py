@@ -144,8 +144,10 @@ class Stream:
         while (asked := window.ask(time.monotonic())) is not None:
             host, work = asked
             opened = self._open[host]
-            by_slot, returned = opened.slab is not None, opened.take_returned()
-            if not host.send(wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, returned)):
+            oldest, done = done_with(window.wanted | opened.using)
+            by_slot = opened.slab is not None
+            ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
+            if not host.send(ticket):
                 self.reopen(host)
 
     def _say_hello(self) -> None:
@@ -179,6 +181,8 @@ class Stream:
             self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
             self.id = message.stream
         if host in self._open:
+            if self._open[host].nonce == message.slab_nonce:
+                return  # said twice
             self._open[host].close()
         self._open[host] = opened = Opened.by(host, message, self._transport)
         if self._window is not None:
@@ -207,20 +211,30 @@ class Stream:
         work = self._window.expects(message.number) if self._window is not None else None
         opened = self._open.get(host)
         if self._window is None or work is None or opened is None:
-            # A second answer, or one to a pass that was given up.
-            if opened is not None and message.slot != wire.NO_SLOT:
-                opened.give_back(message.slot, message.generation)
-            return
+            return  # a second answer, or one to a pass that was given up: the next ticket says that it is done with
         if not len(message.records) == len(message.labels) == 4 * work.count:
             raise WireError(f"BATCH: ticket {work.number} is for {work.count} pictures")
-        pixels = payload if payload is not None else opened.pixels(message.slot, self.spec, work.count)
+        pixels = payload if payload is not None else opened.pixels(message, self.spec, work.count)
         if len(pixels) != work.count * self.spec.image_bytes:
             raise WireError(f"BATCH: {len(pixels)} bytes are not {work.count} pictures")
         images = np.frombuffer(pixels, self.spec.dtype).reshape(work.count, *self.spec.image_shape)
         images.flags.writeable = False
         labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (message.labels, message.records))
-        give_back = None if payload is not None else partial(opened.give_back, message.slot, message.generation)
+        give_back = None
+        if payload is None:
+            opened.using.add(work.number)
+            give_back = partial(opened.using.discard, work.number)
         self._window.answer(host, message.number, Batch(work.epoch, work.first, images, labels, records, give_back))
+
+
+def done_with(needed: set[int]) -> tuple[int, bytes]:
+    """What a TICKET says to be done with, all but the `needed` tickets: everything below a number, and some above it.
+
+    That is said anew with every ticket, and once true it stays true, so a TICKET may be lost or come late or twice.
+    """
+    oldest = min(needed)
+    done = [number - oldest for number in range(oldest, max(needed)) if number not in needed]
+    return oldest, np.array(done[: wire.MAX_SLOTS], "<u4").tobytes()
 
 
 def displaced(answer: Answer) -> Answer:

@@ -58,6 +58,11 @@ class Window(Generic[Host, Answer]):
         """The work whose turn it is, if it was asked for."""
         return self._works[self._turn[0]] if self._turn else None
 
+    @property
+    def wanted(self) -> set[int]:
+        """Numbers that were asked for and have no answer yet."""
+        return self._works.keys() - self._answers.keys()
+
     def add_host(self, host: Host, credit: int) -> None:
         self._hosts.setdefault(host, _Credit(credit)).limit = credit
 

@@ -6,7 +6,7 @@ before anything is built from it; nothing is ever unpickled.
 
     HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
     WELCOME  service -> client   the stream's id, its data set, the credit, its slab; payload: the mean image
-    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's; slots given back
+    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's; which are done with
     BATCH    service -> client   the answer: records, labels, and the pixels: the slab's slot, or a payload
     FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
     PING     client -> service   are you there, and still the one I know?
@@ -52,8 +52,8 @@ def _binary(shortest: int, longest: int) -> Any:
     return field(metadata={"check": lambda v: type(v) is bytes and shortest <= len(v) <= longest})
 
 
-def _pairs(most: int) -> Any:
-    return field(metadata={"check": lambda v: type(v) is bytes and len(v) <= 8 * most and len(v) % 8 == 0})
+def _words(most: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is bytes and len(v) <= 4 * most and len(v) % 4 == 0})
 
 
 def _names(most: int, longest: int) -> Any:
@@ -126,7 +126,8 @@ class Ticket(Message):
     first: int = _integer(0, MAX_RECORD)
     count: int = _integer(1, MAX_COUNT)
     by_slot: bool = _flag()  # the client has mapped the slab: answer with a slot, not with pixels
-    returned: bytes = _pairs(MAX_SLOTS)  # pairs of little-endian uint32: slot, generation
+    oldest: int = _integer(0, 2**63 - 1)  # the client is done with every ticket of a lower number, its slot included
+    done: bytes = _words(MAX_SLOTS)  # and with these: little-endian uint32, a ticket's number less `oldest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class BatchReply(Message):
     records: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
     labels: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
     slot: int = _integer(NO_SLOT, MAX_SLOTS - 1)
-    generation: int = _integer(0, 2**32 - 1)  # of the slot's contents: a hand-back that names another is stale
+    slab: bytes = _binary(0, 16)  # nonce of the slab whose slot it is: an answer from before another WELCOME is stale
 
     @property
     def payloads(self) -> int:

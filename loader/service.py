@@ -125,6 +125,8 @@ class Service:
             elif outcome.failure is not None:
                 session.slots.abandon(outcome.fill.slot)
                 self._fault(session, ticket, wire.BAD_RECORD, outcome.failure.reason, outcome.failure.record)
+            elif session.is_done(ticket.number):
+                session.slots.abandon(outcome.fill.slot)
             else:
                 self._answer(session, ticket, outcome)
 
@@ -153,13 +155,16 @@ class Service:
             fault = wire.Fault(message.number, message.stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD)
             self._send(identity, fault)
             return
-        session.give_back(message.returned)
+        session.settle(message)
+        self._queue.cancel(session.address, session.is_done)
         if message.count > session.batch_size or message.first + message.count > session.dataset.records:
             reason = f"positions {message.first}..{message.first + message.count - 1} are not a batch of this stream"
             self._fault(session, message, wire.REFUSED, reason)
         elif self._queue.waiting(session.address) >= 4 * session.credit:
             self._fault(session, message, wire.REFUSED, f"more tickets than the credit of {session.credit} allows")
-        elif not session.has(message.number):
+        elif (reply := session.lent_for(message.number)) is not None:
+            self._send(identity, reply)  # the first was lost on its way, or this comes late: the slot is the same
+        elif not session.has(message.number) and not session.is_done(message.number):
             self._queue.add(session.address, message)
 
     def _ping(self, identity: bytes, _: wire.Message) -> None:
@@ -232,16 +237,16 @@ class Service:
         slot = outcome.fill.slot
         batch = session.slab.batch(slot, session.spec, ticket.count)
         session.deaths.pop(ticket.number, None)
-        generation = session.slots.lend(slot)
+        session.slots.lend(slot)
         reply = wire.BatchReply(
             ticket.number, ticket.stream, batch.records.tobytes(), batch.labels.tobytes(),
-            slot if ticket.by_slot else wire.NO_SLOT, generation,
+            slot if ticket.by_slot else wire.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
         )  # fmt: skip
         tracker = self._send(session.address[0], reply, batch.pixels)
         if ticket.by_slot:
-            session.lent[slot] = ticket.number
+            session.lent[slot] = reply
         elif tracker is not None:
-            session.sent.append(Sent(ticket, slot, generation, tracker))
+            session.sent.append(Sent(ticket, slot, tracker))
 
     def _retry(self, session: Session, ticket: wire.Ticket, lost: Lost) -> None:
         session.slots.abandon(lost.fill.slot)

@@ -25,7 +25,6 @@ class Sent:
 
     ticket: wire.Ticket
     slot: int
-    generation: int
     tracker: zmq.MessageTracker
 
 
@@ -43,7 +42,9 @@ class Session:
     slots: SlotTable = field(init=False)
     filling: dict[int, wire.Ticket] = field(default_factory=dict)  # by slot
     sent: deque[Sent] = field(default_factory=deque)
-    lent: dict[int, int] = field(default_factory=dict)  # ticket number by slot that the client reads from
+    lent: dict[int, wire.BatchReply] = field(default_factory=dict)  # the answer by slot that the client reads from
+    oldest: int = 0  # the client is done with all tickets below, and with those in `done`
+    done: set[int] = field(default_factory=set)
     deaths: dict[int, int] = field(default_factory=dict)  # by ticket number
 
     def __post_init__(self) -> None:
@@ -56,24 +57,32 @@ class Session:
         return self.address[1].hex()[:8]
 
     def has(self, number: int) -> bool:
-        """Whether the ticket's answer is being made or is on its way."""
-        return (
-            any(ticket.number == number for ticket in self.filling.values())
-            or any(sent.ticket.number == number for sent in self.sent)
-            or number in self.lent.values()
+        """Whether the ticket's answer is being made, or still being sent from its slot."""
+        return any(ticket.number == number for ticket in self.filling.values()) or any(
+            sent.ticket.number == number for sent in self.sent
         )
 
-    def give_back(self, returned: bytes) -> None:
-        """Free the slots that the client names; one that it does not have is left alone."""
-        for slot, generation in np.frombuffer(returned, "<u4").reshape(-1, 2).tolist():
-            if self.slots.give_back(slot, generation):
-                self.lent.pop(slot, None)
+    def lent_for(self, number: int) -> wire.BatchReply | None:
+        """The answer to this ticket, where the client was given its slot and has not said that it is done with it."""
+        return next((reply for reply in self.lent.values() if reply.number == number), None)
+
+    def settle(self, ticket: wire.Ticket) -> None:
+        """Free the slots of the tickets that the client is done with."""
+        self.oldest = max(self.oldest, ticket.oldest)
+        self.done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
+        for slot, reply in list(self.lent.items()):
+            if self.is_done(reply.number):
+                del self.lent[slot]
+                self.slots.give_back(slot)
+
+    def is_done(self, number: int) -> bool:
+        return number < self.oldest or number in self.done
 
     def reclaim(self) -> None:
         """Free the slots that the socket has finished with."""
         for sent in [sent for sent in self.sent if sent.tracker.done]:
             self.sent.remove(sent)
-            self.slots.give_back(sent.slot, sent.generation)
+            self.slots.give_back(sent.slot)
 
 
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:

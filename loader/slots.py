@@ -1,8 +1,8 @@
 """Which slots of a slab are free. A plain table: no process, no memory, no socket.
 
-free -> filling   taken for a ticket; its generation goes up by one
+free -> filling   taken for a ticket
 filling -> lent   the worker is done; the client, or the socket on its behalf, reads from it
-lent -> free      given back, by slot and generation
+lent -> free      given back
 filling -> free   the ticket failed, or its worker died
 """
 
@@ -14,7 +14,6 @@ class SlotTable:
         self._free = list(range(slots))
         self._filling: set[int] = set()
         self._lent: set[int] = set()
-        self._generation = [0] * slots
 
     @property
     def free(self) -> int:
@@ -23,22 +22,15 @@ class SlotTable:
     def take(self) -> int:
         slot = self._free.pop()
         self._filling.add(slot)
-        self._generation[slot] = (self._generation[slot] + 1) % 2**32
         return slot
 
-    def lend(self, slot: int) -> int:
-        """The slot's generation, to be named when it is given back."""
+    def lend(self, slot: int) -> None:
         self._filling.remove(slot)
         self._lent.add(slot)
-        return self._generation[slot]
 
-    def give_back(self, slot: int, generation: int) -> bool:
-        """Free a lent slot; False where it is not lent, or not with this generation."""
-        if slot not in self._lent or self._generation[slot] != generation:
-            return False
+    def give_back(self, slot: int) -> None:
         self._lent.remove(slot)
         self._free.append(slot)
-        return True
 
     def abandon(self, slot: int) -> None:
         """Free a slot whose filling came to nothing."""

@@ -42,6 +42,14 @@ class TicketQueue(Generic[Key]):
                 return key, ticket
         return None
 
+    def cancel(self, key: Key, is_done: Callable[[int], bool]) -> None:
+        """Forget the stream's tickets whose number `is_done` with."""
+        if tickets := self._waiting.get(key):
+            for number in [number for number in tickets if is_done(number)]:
+                del tickets[number]
+            if not tickets:
+                del self._waiting[key]
+
     def drop(self, key: Key) -> None:
         """Forget a stream's tickets."""
         self._waiting.pop(key, None)

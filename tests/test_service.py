@@ -350,7 +350,7 @@ def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed
         stranger.connect(service.endpoint)
         for frames in ([b""], [b"\xff" * 50], [wire.encode(wire.Ping()), b"more"], [wire.encode(wire.Bye(b"x" * 16))]):
             stranger.send_multipart(frames)
-        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1, False, b"")))
+        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1, False, 0, b"")))
         fault = wire.decode(stranger.recv())
         assert isinstance(fault, wire.Fault)
         assert fault.code == wire.UNKNOWN_STREAM

@@ -14,9 +14,9 @@ STREAM = bytes(range(16))
 MESSAGES = [
     wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", 128),
     wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 4, 77, 5, STREAM, 6, 4096),
-    wire.Ticket(5, STREAM, 3, 1280, 128, True, b"\1\0\0\0\7\0\0\0"),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, 0),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, 7),
+    wire.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b""),
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM),
     wire.Fault(-1, b"", wire.REFUSED, "no such split", wire.NO_RECORD),
     wire.Ping(),
     wire.Pong(b"12345678", 2, 0),
@@ -50,13 +50,14 @@ def test_missing_fields_and_frames_are_refused(message: wire.Message) -> None:
 @pytest.mark.parametrize(
     "ticket",
     [
-        wire.Ticket(-1, STREAM, 0, 0, 1, False, b""),
-        wire.Ticket(0, STREAM, 0, 0, 0, False, b""),
-        wire.Ticket(0, STREAM, 0, 0, wire.MAX_COUNT + 1, False, b""),
-        wire.Ticket(0, STREAM[:15], 0, 0, 1, False, b""),
-        wire.Ticket(True, STREAM, 0, 0, 1, False, b""),
-        wire.Ticket(0, STREAM, 0, 0, 1, 1, b""),  # type: ignore[arg-type]
-        wire.Ticket(0, STREAM, 0, 0, 1, False, b"1234567"),
+        wire.Ticket(-1, STREAM, 0, 0, 1, False, 0, b""),
+        wire.Ticket(0, STREAM, 0, 0, 0, False, 0, b""),
+        wire.Ticket(0, STREAM, 0, 0, wire.MAX_COUNT + 1, False, 0, b""),
+        wire.Ticket(0, STREAM[:15], 0, 0, 1, False, 0, b""),
+        wire.Ticket(True, STREAM, 0, 0, 1, False, 0, b""),
+        wire.Ticket(0, STREAM, 0, 0, 1, 1, 0, b""),  # type: ignore[arg-type]
+        wire.Ticket(0, STREAM, 0, 0, 1, False, 0, b"1234567"),
+        wire.Ticket(0, STREAM, 0, 0, 1, False, -1, b""),
     ],
 )
 def test_values_out_of_range_are_refused(ticket: wire.Ticket) -> None:
