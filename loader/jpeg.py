@@ -105,7 +105,7 @@ def decoder_name() -> str:
 class _Library:
     """libjpeg-turbo's own decoding calls.
 
-    Around them PyTurboJPEG spends some 20 microseconds in Python on each picture, beside the 250 that a picture of
+    Around them PyTurboJPEG spends 10 to 20 microseconds in Python on each picture, beside the 250 that a picture of
     256x256 takes, and tells a warning only through Python's `warnings`.
 
     Each picture has a handle of its own, at a microsecond: a handle keeps the tables of the picture before, and one

@@ -1,16 +1,19 @@
 """Images a second of a training step on the CPU: one device, two halves, and plain PyTorch.
 
-    python tests/bench/step.py [--width 0.25] [--batch 64] [--threads 2] [--rounds 7]
+    python tests/bench/step.py [--width 0.25] [--batch 64] [--threads 2] [--rounds 7] [--busy 0]
 
 Forward, backward and update; synthetic pixels. The three take turns, so that a noisy machine hits all alike. Plain
 PyTorch is the same `paper` network of stock modules: nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW.
+With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does about it shows then.
 """
 
 import argparse
+import contextlib
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -74,12 +77,25 @@ def our_step(net: Net, recipe: Recipe, x: Pixels, labels: Tensor) -> Callable[[]
     return step
 
 
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many other processes that never wait."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--busy", type=int, default=0, help="other processes that keep a core busy each")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     recipe = replace(PAPER, width=given.width)
@@ -92,13 +108,17 @@ def main() -> None:
         "plain PyTorch": plain_step(recipe, x, labels),
     }
     rates: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(given.rounds + 1):  # the first is a warm-up
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn:
-                rates[name].append(given.batch / (time.perf_counter() - start))
-    sys.stdout.write(f"width {given.width}, batch {given.batch}, {given.threads} threads, {given.rounds} rounds\n")
+    with busy(given.busy):
+        for turn in range(given.rounds + 1):  # the first is a warm-up
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if turn:
+                    rates[name].append(given.batch / (time.perf_counter() - start))
+    sys.stdout.write(
+        f"width {given.width}, batch {given.batch}, {given.threads} threads, {given.rounds} rounds,"
+        f" {given.busy} other processes busy\n"
+    )
     for name, each in rates.items():
         median = statistics.median(each)
         sys.stdout.write(f"{name:14s} {median:7.1f} images/s  ({min(each):.1f} to {max(each):.1f})\n")

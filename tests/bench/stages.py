@@ -1,8 +1,9 @@
 """Where a worker's microseconds go, a picture: each stage alone, in one process, beside the whole.
 
-    python tests/bench/profile.py [--data PHOTOS] [--rounds 7]
+    python tests/bench/stages.py [--data PHOTOS] [--rounds 7]
 
-PHOTOS as for loader.py. Stages take turns; medians of the rounds. `bare decode` is the limit of loader.py on one core.
+PHOTOS as for loader.py. Stages take turns; medians of the rounds. `bare decode` is the limit of loader.py on one core;
+`whole, aligned rows` is the same work decoded into a target whose rows are aligned, which the loader avoids.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -26,11 +29,22 @@ BATCH, BATCHES, SLOTS = 128, 10, 6
 SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
 
 
+class AlignedScratch(Scratch):
+    """A target such as one would allocate for speed: every row begins at a multiple of 64 bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        room = np.empty(self.picture.size + 64, np.uint8)
+        start = -room.ctypes.data % 64
+        self.picture = room[start : start + self.picture.size].reshape(self.picture.shape)
+        self.rows = self.picture.reshape(self.rows.shape)
+
+
 class Stages:
     """The work of a worker on one batch, whole and in parts."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset, self._scratch = dataset, Scratch()
+    def __init__(self, dataset: Dataset, scratch: Scratch) -> None:
+        self._dataset, self._scratch = dataset, scratch
         self._slab = Slab.create(slot_bytes(SPEC, BATCH), SLOTS)
         self._jpegs = [dataset.read(record)[1] for record in range(BATCH * BATCHES)]
 
@@ -74,18 +88,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         data = photos.packed_records(given.data, Path(name), BATCH * BATCHES)
         with Dataset(data / "train.lmdb") as dataset:
-            stages = Stages(dataset)
+            stages, aligned = Stages(dataset, Scratch()), Stages(dataset, AlignedScratch())
             whole: list[float] = []
+            whole_aligned: list[float] = []
             parts: dict[str, list[float]] = {"draws": [], "read": [], "decode": []}
             bare: list[float] = []
             for _ in range(given.rounds):
                 whole.append(us_a_picture(stages.whole))
+                whole_aligned.append(us_a_picture(aligned.whole))
                 for part, times in parts.items():
                     times.append(us_a_picture(getattr(stages, part)))
                 bare.append(1e6 / contenders.bare_decoding(data, 1, 1.0))
     told = {part: statistics.median(times) for part, times in parts.items()}
     told["crop, flip, colour, bookkeeping"] = statistics.median(whole) - sum(told.values())
     told["whole"], told["bare decode"] = statistics.median(whole), statistics.median(bare)
+    told["whole, aligned rows"] = statistics.median(whole_aligned)
     for part, us in told.items():
         sys.stdout.write(f"{part:32}{us:7.1f}\n")
 
