@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from common import guard
 from common.errors import LoaderError
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -20,7 +21,8 @@ class Batch:
     records  int64 n, the record of the data set each picture came from
 
     On the service's own host the images lie in a slot of its slab, which will be used again: they are good until the
-    next batch is asked for. `release` gives the slot back sooner, `copy` makes a batch that may be kept.
+    next batch is asked for. `release` gives the slot back sooner, `copy` makes a batch that may be kept. With
+    ALEXNET_DEBUG=1 using them later is an error, see `common.guard`.
     """
 
     def __init__(
@@ -34,29 +36,37 @@ class Batch:
     ) -> None:
         self.epoch, self.first = epoch, first
         self.labels, self.records = labels, records
-        self._images: Images | None = images
+        self._lease = guard.Lease(images, self._misuse) if guard.is_wanted() else None
+        self._images: Images | None = self._lease.images if self._lease is not None else images
         self._give_back = give_back
 
     @property
     def images(self) -> Images:
         """The pixels; LoaderError once they were released."""
         if self._images is None:
-            raise LoaderError(
-                f"the batch of epoch {self.epoch}, position {self.first} was released: images are good until the next"
-                " batch is asked for; batch.copy() keeps them"
-            )
+            raise LoaderError(self._misuse)
         return self._images
+
+    @property
+    def _misuse(self) -> str:
+        return (
+            f"the batch of epoch {self.epoch}, position {self.first} was released: images are good until the next"
+            " batch is asked for; batch.copy() keeps them"
+        )
 
     def release(self) -> None:
         """The images are not needed any more. A second time changes nothing."""
         self._images = None
+        if self._lease is not None:
+            self._lease.end()
         if self._give_back is not None:
             self._give_back()
             self._give_back = None
 
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
-        return Batch(self.epoch, self.first, self.images.copy(), self.labels, self.records)
+        images = np.copy(self.images)  # numpy's own kind, in a debugging run too
+        return Batch(self.epoch, self.first, images, self.labels, self.records)
 
     def __len__(self) -> int:
         return len(self.labels)
