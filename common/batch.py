@@ -65,8 +65,7 @@ class Batch:
 
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
-        images = np.copy(self.images)  # numpy's own kind, in a debugging run too
-        return Batch(self.epoch, self.first, images, self.labels, self.records)
+        return Batch(self.epoch, self.first, self.images.copy(), self.labels, self.records)
 
     def __len__(self) -> int:
         return len(self.labels)

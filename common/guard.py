@@ -35,7 +35,7 @@ class Lease:
 
     def __init__(self, images: npt.NDArray[Any], misuse: str) -> None:
         """`misuse` is what is said of a use after the end."""
-        self._memory = images.copy()
+        self._memory = np.array(images)  # numpy's own kind, be it a copy of a guarded batch
         self._misuse, self._ended = misuse, False
         self.images = self._memory.view(GuardedImages)
         self.images._lease = self
