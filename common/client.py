@@ -24,13 +24,16 @@ from common.stream import Stream
 
 log = logging.getLogger(__name__)
 
-PING_S = 1.0  # how often a host that owes an answer is asked whether it is there
+PING_S = 0.5  # how often a host that says nothing is asked whether it is there
+TICK_S = 0.05  # how often a wait looks whether a ticket is late
+PATIENCE = 10  # times timeout_s that a service which is there may owe an answer
 
 
 class LoaderClient:
     """A client of the services at `endpoints`, which serve the same data set.
 
-    timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout
+    timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout; where one is there
+                and does not deliver, ten times as long
     transport   "slab": pixels come through the service's shared memory, which must be on this host. "frames": over the
                 socket. "auto": the first where it can be had
     """
@@ -77,25 +80,37 @@ class LoaderClient:
         self.close()
 
     def wait(self, awaited: str, started: float) -> None:
-        """Hear the services once, for up to PING_S; ping those that are silent; raise LoaderTimeout when all are."""
-        poller = zmq.Poller()
-        for host in self._hosts:
-            # One that could not be reached wakes us when the connection is there.
-            poller.register(host.socket, zmq.POLLIN if host.reachable else zmq.POLLIN | zmq.POLLOUT)
-        poller.poll(int(PING_S * 1000))
+        """Hear the services once, for up to TICK_S; ping those that say nothing; raise LoaderTimeout in the end."""
+        connected = self._poll()
         self.hear()
         now = time.monotonic()
         for host in self._hosts:
-            if now - max(host.heard, host.pinged) > PING_S:
-                host.pinged = now
-                if not host.send(wire.Ping()):
-                    self._reopen_streams(host)
-        silent_s = now - max(started, *(host.heard for host in self._hosts))
+            due = host in connected or now - max(host.heard, host.pinged) > PING_S
+            if due and not host.ping(now):
+                self._reopen_streams(host)
+            host.note_silence(now)
+        self._limit_waiting(awaited, started, now)
+
+    def _poll(self) -> list[Host]:
+        """Wait until a host speaks; gives those that could not be reached before and now can."""
+        poller = zmq.Poller()
+        for host in self._hosts:
+            poller.register(host.socket, zmq.POLLIN if host.reachable else zmq.POLLIN | zmq.POLLOUT)
+        events = dict(poller.poll(int(TICK_S * 1000)))
+        return [host for host in self._hosts if events.get(host.socket, 0) & zmq.POLLOUT]
+
+    def _limit_waiting(self, awaited: str, started: float, now: float) -> None:
+        names = ", ".join(host.endpoint for host in self._hosts)
+        silent_s = now - max([started, *(host.heard for host in self._hosts)])
         if silent_s > self.timeout_s:
-            names = ", ".join(host.endpoint for host in self._hosts)
             raise LoaderTimeout(
                 f"no word from {names} for {silent_s:.0f} s while waiting for {awaited};"
                 " is alexnet-loader running there? (--loader-timeout changes how long is waited)"
+            )
+        if now - started > PATIENCE * self.timeout_s:
+            raise LoaderTimeout(
+                f"{names} answers, but did not deliver {awaited} in {now - started:.0f} s; its log may say why"
+                f" (that is {PATIENCE} times --loader-timeout)"
             )
 
     def hear(self) -> None:
@@ -106,7 +121,7 @@ class LoaderClient:
                     frames = host.socket.recv_multipart(zmq.NOBLOCK, copy=False)
                 except zmq.Again:
                     break
-                host.heard = time.monotonic()
+                host.note_heard(time.monotonic())
                 self._take_in(host, frames)
 
     def _take_in(self, host: Host, frames: list[zmq.Frame]) -> None:

@@ -11,13 +11,15 @@ from common import wire
 from common.batch import Batch
 from common.errors import LoaderError, LoaderFault, LoaderRefused, NoSuchSplit, WireError
 from common.host import Host
+from common.lateness import AnswerTimes
 from common.opened import Opened, Transport
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 from common.window import Window, Work
 
 log = logging.getLogger(__name__)
 
-SILENCE_S = 5.0  # without an answer for so long, a ticket is asked for again
+HELLO_S = 1.0  # without an answer for so long, HELLO is said again
+OTHERS_S = 2.0  # how long to wait for hosts that say nothing, where those that do speak refuse
 REPORT_S = 5.0  # how often a wait is said
 
 Answer = Batch | LoaderFault
@@ -54,6 +56,7 @@ class Stream:
         self._refusals: dict[Host, wire.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
         self._window: Window[Host, Answer] | None = None
+        self._times = AnswerTimes()
         self._in_use: Batch | None = None
         self._tickets = 0
 
@@ -62,9 +65,11 @@ class Stream:
         started = time.monotonic()
         while not self._open:
             self._say_hello()
-            if len(self._refusals) == len(self._hosts):
+            try:
+                self._raise_if_refused(started)
+            except LoaderRefused:
                 self.closed = True
-                raise self._refusal()
+                raise
             self._wait(f"a {self.spec.split} stream to open", started)
 
     def batches(self, epochs: Iterable[int], *, first: int = 0) -> Iterator[Batch]:
@@ -99,11 +104,15 @@ class Stream:
                 answer.release()
         self._in_use = self._window = None
 
-    def _refusal(self) -> LoaderRefused:
-        """What all services together said no with."""
+    def _raise_if_refused(self, started: float) -> None:
+        """Where every service said no, or every one that speaks and the others had their time."""
+        others = [host for host in self._hosts if host not in self._refusals]
+        gone = all(host.silent or not host.reachable for host in others)
+        if not self._refusals or (others and not (gone and time.monotonic() - started > OTHERS_S)):
+            return
         codes = {fault.code for fault in self._refusals.values()}
         told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
-        return NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
+        raise NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
 
     def _plan(self, epochs: Iterable[int], first: int) -> Iterator[Work]:
         for epoch in epochs:
@@ -129,26 +138,35 @@ class Stream:
                     raise taken[1]
                 self._in_use = taken[1]
                 return taken[1]
+            if not self._open:
+                self._raise_if_refused(started)
             work = window.awaited
             awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
             self._wait(awaited, started)
             now = time.monotonic()
-            for host, late in window.overdue(now - SILENCE_S):
+            for host, late in window.overdue(now - self._times.overdue_s):
                 log.debug("no answer from %s to ticket %d yet; asking again", host.endpoint, late.number)
+            while (second := window.ask_second(now, now - self._times.late_s)) is not None:
+                log.debug("ticket %d is late; asking %s too", second[1].number, second[0].endpoint)
+                self._send(window, *second)
             if now - reported > REPORT_S:
                 reported = now
                 log.info("waiting for the loader: %s for %.0f s", awaited, now - started)
 
     def _ask(self, window: Window[Host, Answer]) -> None:
         self._say_hello()
+        for host in self._open:
+            window.set_silent(host, host.silent)
         while (asked := window.ask(time.monotonic())) is not None:
-            host, work = asked
-            opened = self._open[host]
-            oldest, done = done_with(window.wanted | opened.using)
-            by_slot = opened.slab is not None
-            ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
-            if not host.send(ticket):
-                self.reopen(host)
+            self._send(window, *asked)
+
+    def _send(self, window: Window[Host, Answer], host: Host, work: Work) -> None:
+        opened = self._open[host]
+        oldest, done = done_with(window.wanted | opened.using)
+        by_slot = opened.slab is not None
+        ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
+        if not host.send(ticket):
+            self.reopen(host)
 
     def _say_hello(self) -> None:
         """To every service that has not answered, again after a while."""
@@ -160,7 +178,7 @@ class Stream:
         )
         for host in self._hosts:
             pending = host not in self._open and host not in self._refusals
-            if pending and now - self._hello_sent.get(host, -SILENCE_S) >= SILENCE_S and host.send(hello):
+            if pending and now - self._hello_sent.get(host, -HELLO_S) >= HELLO_S and host.send(hello):
                 self._hello_sent[host] = now
 
     # What services say, told by the client
@@ -193,10 +211,11 @@ class Stream:
 
     def reopen(self, host: Host) -> None:
         """The service lost what it knew of us, or is gone: say HELLO again, and ask elsewhere meanwhile."""
+        self._hello_sent.pop(host, None)
+        self._refusals.pop(host, None)
         opened = self._open.pop(host, None)
         if opened is not None:
             opened.close()
-            self._hello_sent.pop(host, None)
             if self._window is not None:
                 self._window.drop_host(host)
 
@@ -220,6 +239,8 @@ class Stream:
         images = np.frombuffer(pixels, self.spec.dtype).reshape(work.count, *self.spec.image_shape)
         images.flags.writeable = False
         labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (message.labels, message.records))
+        if (asked_at := self._window.asked_at(host, work.number)) is not None:
+            self._times.add(time.monotonic() - asked_at)
         give_back = None
         if payload is None:
             opened.using.add(work.number)

@@ -5,6 +5,9 @@ A ticket is numbered in the order of the stream. It is *due* until it is asked o
 one of its slots. Were a ticket that is asked again to wait for a slot, it could wait for the answers held behind it,
 which wait for it, and nothing would move any more. So an answer that comes later in the order makes room: it is
 *displaced*, copied out of its slot, and holds no credit from then on.
+
+A ticket is asked of a second host where the first is late with it and the second has nothing to do. The first answer is
+taken. That is work done twice, so it is rationed.
 """
 
 from collections import deque
@@ -14,6 +17,9 @@ from typing import Generic, TypeVar
 
 Host = TypeVar("Host", bound=Hashable)
 Answer = TypeVar("Answer")
+
+SECOND_SHARE = 0.05  # of the tickets may be asked of a second host while the first has them,
+SECOND_FREE = 4  # and so many beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +33,22 @@ class Work:
 
 
 @dataclass
-class _Credit:
-    limit: int
+class _Books:
+    """Of one host. Where it is `silent` it is asked nothing; what it holds still fills its slots."""
+
+    credit: int
     asked: dict[int, float] = field(default_factory=dict)  # number -> when
     held: set[int] = field(default_factory=set)
+    silent: bool = False
+
+    @property
+    def free(self) -> int:
+        return 0 if self.silent else self.credit - len(self.asked) - len(self.held)
+
+    @property
+    def can_be_asked_again(self) -> bool:
+        """Whether there is room, or can be made by displacing what is held."""
+        return not self.silent and len(self.asked) < self.credit
 
 
 class Window(Generic[Host, Answer]):
@@ -41,13 +59,14 @@ class Window(Generic[Host, Answer]):
 
     def __init__(self, plan: Iterator[Work], displace: Callable[[Answer], Answer] = lambda answer: answer) -> None:
         self._plan, self._displace = plan, displace
-        self._hosts: dict[Host, _Credit] = {}
+        self._hosts: dict[Host, _Books] = {}
         self._works: dict[int, Work] = {}  # asked, due again or held
         self._again: deque[int] = deque()  # due again
         self._tried: dict[int, list[Host]] = {}
         self._answers: dict[int, tuple[Host, Answer]] = {}
         self._turn: deque[int] = deque()  # numbers not yet taken, in order
         self._next = next(plan, None)
+        self._seconds_left = float(SECOND_FREE)
 
     @property
     def finished(self) -> bool:
@@ -64,21 +83,26 @@ class Window(Generic[Host, Answer]):
         return self._works.keys() - self._answers.keys()
 
     def add_host(self, host: Host, credit: int) -> None:
-        self._hosts.setdefault(host, _Credit(credit)).limit = credit
+        self._hosts.setdefault(host, _Books(credit)).credit = credit
 
     def drop_host(self, host: Host) -> None:
-        """The host is gone: what it was asked and no other is, is due again."""
-        lost = self._hosts.pop(host, None)
-        if lost:
-            for number in sorted(lost.asked):
-                self._ask_again(number)
+        """The host is gone, and its slots with it: what it was asked and no other is, is due again."""
+        if lost := self._hosts.pop(host, None):
+            self._give_up(lost)
+
+    def set_silent(self, host: Host, silent: bool) -> None:
+        """The host says nothing, so others are asked; or it speaks again."""
+        books = self._hosts[host]
+        books.silent = silent
+        if silent:
+            self._give_up(books)
 
     def overdue(self, before: float) -> list[tuple[Host, Work]]:
         """Give up waiting for what was asked before that time; it is due again. Returns what it was."""
         late = [
             (host, number)
-            for host, credit in self._hosts.items()
-            for number, when in credit.asked.items()
+            for host, books in self._hosts.items()
+            for number, when in books.asked.items()
             if when < before
         ]
         for host, number in late:
@@ -96,17 +120,38 @@ class Window(Generic[Host, Answer]):
         work, self._next = self._next, next(self._plan, None)
         self._works[work.number] = work
         self._turn.append(work.number)
+        self._seconds_left += SECOND_SHARE
         return self._note(host, work, now)
+
+    def ask_second(self, now: float, before: float) -> tuple[Host, Work] | None:
+        """The earliest work that a host was asked for before that time, and no second one was; and one that has nothing
+        to do, to be asked too."""
+        idle = [host for host, books in self._hosts.items() if books.can_be_asked_again and not books.asked]
+        if not idle or self._seconds_left < 1:
+            return None
+        asked = [number for books in self._hosts.values() for number in books.asked]
+        late = (number for books in self._hosts.values() for number, when in books.asked.items() if when < before)
+        number = min((number for number in late if asked.count(number) == 1), default=None)
+        if number is None:
+            return None
+        self._seconds_left -= 1
+        host = self._least_tried(idle, number)
+        self._make_room(host)
+        return self._note(host, self._works[number], now)
 
     def expects(self, number: int) -> Work | None:
         """The work that an answer of this number would be for, if it is still wanted."""
         return None if number in self._answers else self._works.get(number)
 
+    def asked_at(self, host: Host, number: int) -> float | None:
+        """When this host was last asked for it, if its answer is waited for."""
+        return self._hosts[host].asked.get(number) if host in self._hosts else None
+
     def answer(self, host: Host, number: int, answer: Answer) -> None:
         """Hold the first answer to a ticket. `expects` was asked before: a second answer is not brought here."""
         assert self.expects(number)
-        for credit in self._hosts.values():
-            credit.asked.pop(number, None)
+        for books in self._hosts.values():
+            books.asked.pop(number, None)
         if number in self._again:
             self._again.remove(number)
         if host in self._hosts:
@@ -128,35 +173,41 @@ class Window(Generic[Host, Answer]):
         """All answers that are held, when the pass is given up."""
         return [answer for _, answer in self._answers.values()]
 
+    def _give_up(self, books: _Books) -> None:
+        numbers, books.asked = sorted(books.asked), {}
+        for number in numbers:
+            self._ask_again(number)
+
     def _ask_again(self, number: int) -> None:
-        asked_elsewhere = any(number in credit.asked for credit in self._hosts.values())
+        asked_elsewhere = any(number in books.asked for books in self._hosts.values())
         if number not in self._answers and number not in self._again and not asked_elsewhere:
             self._again.append(number)
 
     def _ask_due_again(self, now: float) -> tuple[Host, Work] | None:
         """The earliest number first, of the host that was asked for it least often."""
         number = min(self._again)
-        tried = self._tried.get(number, [])
-        able = [host for host, credit in self._hosts.items() if len(credit.asked) < credit.limit]
+        able = [host for host, books in self._hosts.items() if books.can_be_asked_again]
         if not able:
             return None
-        host = min(able, key=tried.count)
+        host = self._least_tried(able, number)
         self._make_room(host)
         self._again.remove(number)
         return self._note(host, self._works[number], now)
 
+    def _least_tried(self, hosts: list[Host], number: int) -> Host:
+        return min(hosts, key=self._tried.get(number, []).count)
+
     def _make_room(self, host: Host) -> None:
         """Displace the answer whose turn is farthest off, where the host's credit is spent."""
-        credit = self._hosts[host]
-        if len(credit.asked) + len(credit.held) >= credit.limit:
-            number = max(credit.held)
-            credit.held.remove(number)
+        books = self._hosts[host]
+        if books.free < 1:
+            number = max(books.held)
+            books.held.remove(number)
             self._answers[number] = host, self._displace(self._answers[number][1])
 
     def _host_with_most_credit(self) -> Host | None:
-        free = {host: credit.limit - len(credit.asked) - len(credit.held) for host, credit in self._hosts.items()}
-        host = max(free, key=lambda host: free[host], default=None)
-        return host if host is not None and free[host] > 0 else None
+        host = max(self._hosts, key=lambda host: self._hosts[host].free, default=None)
+        return host if host is not None and self._hosts[host].free > 0 else None
 
     def _note(self, host: Host, work: Work, now: float) -> tuple[Host, Work]:
         self._hosts[host].asked[work.number] = now

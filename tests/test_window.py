@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.window import Window, Work
+from common.window import SECOND_FREE, SECOND_SHARE, Window, Work
 
 HOSTS = ["a", "b", "c"]
 
@@ -14,43 +14,83 @@ def plan(tickets: int) -> list[Work]:
 
 
 class Disturbed(RuleBasedStateMachine):
-    """A window whose hosts answer in any order, fall silent, leave and return."""
+    """A window whose hosts answer in any order, are late, fall silent, speak again, leave and return."""
 
     def __init__(self) -> None:
         super().__init__()
         self.window: Window[str, int] = Window(iter(plan(12)), self.displace)
         self.displaced: set[int] = set()
         self.credit: dict[str, int] = {}
-        self.pending: list[tuple[str, int]] = []  # asked of a host, unanswered
+        self.silent: set[str] = set()
+        self.asked: dict[tuple[str, int], bool] = {}  # what the window waits for; whether as a second
+        self.pending: list[tuple[str, int]] = []  # asked of a host, unanswered, maybe given up by the window
+        self.in_slots: dict[str, set[int]] = {}  # answers that lie in a host's slots
+        self.firsts = self.seconds = 0
         self.taken: list[int] = []
         self.now = 0.0
 
     def displace(self, number: int) -> int:
         assert number not in self.displaced
         self.displaced.add(number)
+        for numbers in self.in_slots.values():
+            numbers.discard(number)
         return number
+
+    def note(self, asked: tuple[str, Work], second: bool) -> None:
+        host, work = asked
+        assert host in self.credit
+        assert host not in self.silent
+        assert (host, work.number) not in self.asked
+        self.asked[host, work.number] = second
+        self.pending.append((host, work.number))
+        waiting = sum(other == host for other, _ in self.asked)
+        assert waiting + len(self.in_slots[host]) <= self.credit[host]
+
+    def give_up(self, host: str) -> None:
+        self.asked = {key: second for key, second in self.asked.items() if key[0] != host}
 
     @rule(host=st.sampled_from(HOSTS), credit=st.integers(1, 3))
     def host_joins(self, host: str, credit: int) -> None:
         if host not in self.credit:
-            self.credit[host] = credit
+            self.credit[host], self.in_slots[host] = credit, set()
             self.window.add_host(host, credit)
 
     @precondition(lambda self: self.credit)
     @rule(data=st.data())
     def host_leaves(self, data: st.DataObject) -> None:
         host = data.draw(st.sampled_from(sorted(self.credit)))
-        del self.credit[host]
+        del self.credit[host], self.in_slots[host]
         self.window.drop_host(host)
+        self.silent.discard(host)
+        self.give_up(host)
         self.pending = [(other, number) for other, number in self.pending if other != host]
+
+    @precondition(lambda self: self.credit)
+    @rule(data=st.data(), silent=st.booleans())
+    def host_falls_silent_or_speaks(self, data: st.DataObject, silent: bool) -> None:
+        host = data.draw(st.sampled_from(sorted(self.credit)))
+        self.window.set_silent(host, silent)
+        (self.silent.add if silent else self.silent.discard)(host)
+        if silent:
+            self.give_up(host)
 
     @rule()
     def ask(self) -> None:
         self.now += 1
+        before = self.window.wanted
         while (asked := self.window.ask(self.now)) is not None:
+            self.firsts += asked[1].number not in before
+            self.note(asked, second=False)
+
+    @rule(age=st.integers(0, 3))
+    def ask_second(self, age: int) -> None:
+        while (asked := self.window.ask_second(self.now, self.now - age)) is not None:
             host, work = asked
-            assert host in self.credit
-            self.pending.append((host, work.number))
+            others = [other for other, number in self.asked if number == work.number]
+            assert len(others) == 1
+            assert not [number for other, number in self.asked if other == host]
+            self.seconds += 1
+            self.note(asked, second=True)
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data(), twice=st.booleans())
@@ -58,32 +98,47 @@ class Disturbed(RuleBasedStateMachine):
         host, number = self.pending.pop(data.draw(st.integers(0, len(self.pending) - 1)))
         for _ in range(1 + twice):
             if self.window.expects(number) is not None:
+                waited_for = (host, number) in self.asked
+                self.asked = {key: second for key, second in self.asked.items() if key[1] != number}
                 self.window.answer(host, number, number)
+                if waited_for:
+                    self.in_slots[host].add(number)
 
     @rule()
     def all_is_overdue(self) -> None:
         self.window.overdue(self.now + 1)
+        self.asked = {}
 
     @rule()
     def take(self) -> None:
         if (taken := self.window.take()) is not None:
             self.taken.append(taken[1])
+            for numbers in self.in_slots.values():
+                numbers.discard(taken[1])
 
     @invariant()
     def what_was_taken_is_a_prefix_of_the_plan(self) -> None:
         assert self.taken == list(range(len(self.taken)))
 
+    @invariant()
+    def work_done_twice_is_bounded(self) -> None:
+        assert self.seconds <= SECOND_FREE + SECOND_SHARE * self.firsts
+
     def teardown(self) -> None:
         """From any state, hosts that answer what they are asked bring it to its end."""
         self.host_joins("a", 1)
-        self.all_is_overdue()  # silence: what was asked before is given up
+        for host in self.credit:
+            self.window.set_silent(host, False)
+        self.silent = set()
+        self.all_is_overdue()  # what was asked before is given up
         self.pending = []
         for _ in range(100):
             self.ask()
             for host, number in self.pending:
                 if self.window.expects(number) is not None:
                     self.window.answer(host, number, number)
-            self.pending = []
+            self.pending, self.asked = [], {}
+            self.in_slots = {host: set() for host in self.credit}
             self.take()
         assert self.window.finished
         assert self.taken == list(range(12))
@@ -139,3 +194,48 @@ def test_a_pass_ends(tickets: int) -> None:
         window.answer("a", asked[1].number, 0)
         assert window.take() is not None
     assert window.finished
+
+
+def late_window() -> "Window[str, int]":
+    """Ticket 0 asked of "slow" at 0 s; "quick" has answered 1 and 2, which is all its credit."""
+    window: Window[str, int] = Window(iter(plan(9)))
+    window.add_host("slow", 1)
+    assert window.ask(0.0) is not None
+    window.add_host("quick", 2)
+    for number in (1, 2):
+        assert window.ask(0.0) is not None
+        window.answer("quick", number, number)
+    return window
+
+
+def test_a_late_ticket_is_asked_of_an_idle_host_too_and_the_first_answer_wins() -> None:
+    window = late_window()
+    assert window.ask(1.0) is None
+    assert window.ask_second(1.0, before=0.0) is None  # not late yet
+    second = window.ask_second(1.0, before=0.5)
+    assert second is not None
+    assert (second[0], second[1].number) == ("quick", 0)
+    assert window.ask_second(9.0, before=8.0) is None  # two have it
+    window.answer("slow", 0, 0)
+    assert window.expects(0) is None
+    assert [window.take(), window.take()] == [(plan(3)[0], 0), (plan(3)[1], 1)]
+
+
+def test_a_host_with_work_of_its_own_is_not_asked_for_a_late_ticket() -> None:
+    window: Window[str, int] = Window(iter(plan(9)))
+    for host in ("a", "b"):
+        window.add_host(host, 1)
+        assert window.ask(0.0) is not None
+    assert window.ask_second(9.0, before=8.0) is None
+
+
+def test_a_silent_host_is_asked_nothing_and_its_tickets_go_to_another() -> None:
+    window = late_window()
+    window.set_silent("slow", True)
+    again = window.ask(1.0)
+    assert again is not None
+    assert (again[0], again[1].number) == ("quick", 0)
+    window.set_silent("slow", False)
+    speaks = window.ask(2.0)
+    assert speaks is not None
+    assert speaks[0] == "slow"
