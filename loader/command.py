@@ -3,9 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +11,9 @@ from click.core import ParameterSource
 
 from common import log as logs
 from common.errors import UsageError
+from loader.crew import Crew
 from loader.keys_command import keys
+from loader.signals import caught
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -24,6 +23,11 @@ log = logging.getLogger(__name__)
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND ...]", context_settings={"show_default": True})
 @click.option("--workers", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Worker processes.")
+@click.option(
+    "--workers-file",
+    type=click.Path(path_type=Path),
+    help="File with the number of workers, in place of --workers; read again on SIGHUP.",
+)
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
 @click.option("--bind", default="tcp://127.0.0.1:5555", help="Endpoint to listen on; port * takes any that is free.")
 @click.option(
@@ -40,6 +44,7 @@ log = logging.getLogger(__name__)
 def main(
     context: click.Context,
     workers: int,
+    workers_file: Path | None,
     data: Path,
     bind: str,
     stream_mib: int,
@@ -60,9 +65,9 @@ def main(
         refuse_options_of_serving(context)
         return
     logs.setup("alexnet-loader", verbose)
-    with logs.errors_as_exit_codes("alexnet-loader"), stop_signal() as stop_fd:
+    with logs.errors_as_exit_codes("alexnet-loader"):
         refuse_open_bind(bind, insecure)
-        serve(workers, data, bind, stream_mib * 2**20, worker_timeout, pin, ready_file, stop_fd)
+        serve(Crew(workers, workers_file), data, bind, stream_mib * 2**20, worker_timeout, pin, ready_file)
 
 
 def refuse_options_of_serving(context: click.Context) -> None:
@@ -73,16 +78,15 @@ def refuse_options_of_serving(context: click.Context) -> None:
 
 
 def serve(
-    workers: int,
+    crew: Crew,
     data: Path,
     bind: str,
     stream_bytes: int,
     worker_timeout_s: float,
     pinned: bool,
     ready_file: Path | None,
-    stop_fd: int,
 ) -> None:
-    """Serve until `stop_fd` can be read."""
+    """Serve until SIGINT or SIGTERM."""
     import zmq
 
     from common import wire
@@ -92,6 +96,7 @@ def serve(
 
     decoder = jpeg.decoder_name()
     with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(caught(hangup=crew.file is not None))
         datasets = {split: stack.enter_context(dataset) for split, dataset in open_datasets(data).items()}
         context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         try:
@@ -104,7 +109,7 @@ def serve(
             raise UsageError(
                 f"cannot listen on {bind}: there is no port {port} (--bind)"
             )  # ZeroMQ takes it modulo 2**16
-        pool = WorkerPool(data, workers, worker_timeout_s, pinned)
+        pool = WorkerPool(data, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.start()
         service = Service(router, datasets, decoder, pool, stream_bytes)
@@ -112,11 +117,19 @@ def serve(
 
         def on_ready() -> None:
             sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
-            log.info("serving %s (%s) on %s with %d workers", data, sizes, endpoint, workers)
+            log.info("serving %s (%s) on %s with %d workers", data, sizes, endpoint, pool.count)
             if ready_file is not None:
                 write_whole(ready_file, endpoint)
 
-        service.run(stop_fd, on_ready)
+        def on_hangup() -> None:
+            try:
+                service.resize(crew.wanted())
+            except UsageError as error:
+                log.warning("%s; %d workers go on", error, pool.count)
+            else:
+                log.info("%d workers from now on", pool.count)
+
+        service.run(signals, on_ready, on_hangup)
         log.info("stopped")
 
 
@@ -146,21 +159,6 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(text + "\n")
     unfinished.replace(path)
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[int]:
-    """A descriptor that can be read once SIGINT or SIGTERM has come."""
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    with reader, writer:
-        before = signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        try:
-            yield reader.fileno()
-        finally:
-            signal.set_wakeup_fd(before)
 
 
 main.add_command(keys)

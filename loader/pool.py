@@ -1,4 +1,4 @@
-"""The worker processes: started, given work, replaced when they die or hang.
+"""The worker processes: started, given work, replaced when they die, hang or are stopped; more or fewer on request.
 
 Workers are started as programs of their own, not forked: nothing of the service, LMDB's and ZeroMQ's state least of
 all, is alive in them.
@@ -21,21 +21,27 @@ from loader import link
 
 log = logging.getLogger(__name__)
 
-_START_LIMIT = 5  # workers in a row that die before they are ready: the machine is at fault, not chance
+_START_LIMIT = 5  # workers in a row that end before they are ready: the machine is at fault, not chance
+_KILLED_SHARE = 0.1  # of that, where another killed it
 
 
 @dataclass(eq=False)
 class Worker:
+    """One process. `place` decides its core; one that is `retiring` ends when it has done what it was given."""
+
     process: subprocess.Popen[bytes]
     end: socket.socket
+    place: int
     ready: bool = False
+    retiring: bool = False
+    ended_for: str = ""  # why we ended it
     fill: link.Fill | None = None
     since: float = 0.0  # monotonic seconds at which the fill was given
     slabs: set[int] = field(default_factory=set)
 
     @property
     def idle(self) -> bool:
-        return self.ready and self.fill is None
+        return self.ready and self.fill is None and not self.retiring
 
     def fileno(self) -> int:
         return self.end.fileno()
@@ -64,13 +70,25 @@ class WorkerPool:
     """
 
     def __init__(self, data: Path, count: int, timeout_s: float, pinned: bool = False) -> None:
-        self._data, self._count, self._timeout_s = data, count, timeout_s
+        self._data, self.count, self._timeout_s = data, count, timeout_s
         self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
-        self._failed_starts = 0
+        self._failed_starts = 0.0
         self.workers: list[Worker] = []
 
     def start(self) -> None:
-        self.workers = [self._spawn(place) for place in range(self._count)]
+        self.workers = [self._spawn(place) for place in range(self.count)]
+
+    def resize(self, count: int) -> None:
+        """From now on `count` workers; those too many end at once where they are idle, or else with what they do."""
+        self.count = count
+        staying = [worker for worker in self.workers if not worker.retiring]
+        for worker in sorted(staying, key=lambda worker: worker.fill is not None)[:-count]:
+            worker.retiring = True
+        for worker in [worker for worker in self.workers if worker.retiring and worker.fill is None]:
+            self._retire(worker)
+        places = {worker.place for worker in self.workers}
+        free = (place for place in range(len(places) + count) if place not in places)
+        self.workers += [self._spawn(next(free)) for _ in range(count - len(staying))]
 
     @property
     def all_ready(self) -> bool:
@@ -108,7 +126,7 @@ class WorkerPool:
         word, _ = received
         if isinstance(word, link.Ready):
             worker.ready = True
-            self._failed_starts = 0
+            self._failed_starts = 0.0
             return None
         if worker.fill is None:  # it could not even start: the reason is for the log, its end follows
             assert isinstance(word, link.Failed)
@@ -116,6 +134,8 @@ class WorkerPool:
         assert isinstance(word, link.Filled | link.Failed)
         finished = Finished(worker.fill, word if isinstance(word, link.Failed) else None)
         worker.fill = None
+        if worker.retiring:
+            self._retire(worker)
         return finished
 
     def end_hung(self) -> Iterator[int]:
@@ -124,8 +144,16 @@ class WorkerPool:
         for worker in self.workers:
             if worker.fill is not None and now - worker.since > self._timeout_s:
                 worker.since = now
+                worker.ended_for = f"after more than {self._timeout_s:g} s over one ticket (--worker-timeout)"
                 worker.process.kill()
                 yield worker.process.pid
+
+    def end_stopped(self) -> None:
+        """Kill workers that a signal has stopped: what they were given would wait with them."""
+        for worker in self.workers:
+            if _is_stopped(worker.process.pid):
+                worker.ended_for = "stopped by a signal"
+                worker.process.kill()
 
     def stop(self) -> None:
         """End all workers and wait for them."""
@@ -146,20 +174,36 @@ class WorkerPool:
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
                 stdin=subprocess.DEVNULL,
             )
-        return Worker(process, ours)
+        return Worker(process, ours, place)
 
     def _replace(self, worker: Worker) -> Lost | None:
         worker.end.close()
         worker.process.kill()
-        how = _ending(worker.process.wait())
+        status = worker.process.wait()
+        how = worker.ended_for or _ending(status)
+        if worker.retiring:
+            self.workers.remove(worker)
+            return Lost(worker.fill, how) if worker.fill is not None else None
         if not worker.ready:
-            self._failed_starts += 1
+            self._failed_starts += _KILLED_SHARE if status == -signal.SIGKILL else 1
             if self._failed_starts >= _START_LIMIT:
-                raise LoaderError(f"workers do not start: {self._failed_starts} in a row ended early, the last {how}")
+                raise LoaderError(f"workers do not start: again and again they end early, the last {how}")
         log.warning("worker %d ended (%s); another takes its place", worker.process.pid, how)
-        place = self.workers.index(worker)
-        self.workers[place] = self._spawn(place)
+        self.workers[self.workers.index(worker)] = self._spawn(worker.place)
         return Lost(worker.fill, how) if worker.fill is not None else None
+
+    def _retire(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        worker.end.close()
+        worker.process.kill()
+        worker.process.wait()
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
+    except ChildProcessError:  # it has ended, and its end of the link says so
+        return False
 
 
 def _ending(status: int) -> str:

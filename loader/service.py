@@ -9,6 +9,7 @@ gets the same bytes.
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,6 +22,7 @@ from loader import link
 from loader.dataset import Dataset
 from loader.pool import Finished, Lost, Worker, WorkerPool
 from loader.session import Address, Sent, Session, credit_for
+from loader.signals import STOP, Signals
 from loader.tickets import TicketQueue
 
 log = logging.getLogger(__name__)
@@ -61,13 +63,21 @@ class Service:
             wire.Bye: self._bye,
         }
 
-    def run(self, wakeup_fd: int, on_ready: Callable[[], None]) -> None:
-        """Serve until a byte can be read from `wakeup_fd`. Calls `on_ready` once, when every worker can take work."""
+    def run(self, signals: Signals, on_ready: Callable[[], None], on_hangup: Callable[[], None]) -> None:
+        """Serve until a signal to stop comes.
+
+        Calls `on_ready` once, when every worker can take work, and `on_hangup` when SIGHUP has come.
+        """
         announced = False
         while True:
-            ready = self._wait(wakeup_fd)
-            if wakeup_fd in ready:
+            ready = self._wait(signals.fileno())
+            came = signals.received() if signals.fileno() in ready else set()
+            if came & STOP:
                 return
+            if signal.SIGCHLD in came:
+                self._pool.end_stopped()
+            if signal.SIGHUP in came:
+                on_hangup()
             self._hear_clients()
             self._hear_workers(ready)
             for pid in self._pool.end_hung():
@@ -81,6 +91,14 @@ class Service:
     def close(self) -> None:
         for session in list(self._sessions.values()):
             self._end(session)
+
+    def resize(self, workers: int) -> None:
+        """Serve with so many workers from now on. A stream whose credit is another then is opened anew."""
+        self._pool.resize(workers)
+        for session in list(self._sessions.values()):
+            if session.credit != self._credit(session.spec, session.batch_size):
+                self._end(session)
+                self._unknown(session.address[0], session.address[1], -1)
 
     # Waiting and hearing
 
@@ -143,7 +161,7 @@ class Service:
         dataset = session.dataset
         welcome = wire.Welcome(
             message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
-            self._decoder, len(self._pool.workers), session.credit,
+            self._decoder, self._pool.count, session.credit,
             os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
         )  # fmt: skip
         self._send(identity, welcome, dataset.mean_hwc.tobytes())
@@ -152,8 +170,7 @@ class Service:
         assert isinstance(message, wire.Ticket)
         session = self._sessions.get((identity, message.stream))
         if session is None:
-            fault = wire.Fault(message.number, message.stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD)
-            self._send(identity, fault)
+            self._unknown(identity, message.stream, message.number)
             return
         session.settle(message)
         self._queue.cancel(session.address, session.is_done)
@@ -167,8 +184,11 @@ class Service:
         elif not session.has(message.number) and not session.is_done(message.number):
             self._queue.add(session.address, message)
 
+    def _unknown(self, identity: bytes, stream: bytes, number: int) -> None:
+        self._send(identity, wire.Fault(number, stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD))
+
     def _ping(self, identity: bytes, _: wire.Message) -> None:
-        self._send(identity, wire.Pong(self._instance, len(self._pool.workers), len(self._queue)))
+        self._send(identity, wire.Pong(self._instance, self._pool.count, len(self._queue)))
 
     def _bye(self, identity: bytes, message: wire.Message) -> None:
         assert isinstance(message, wire.Bye)
@@ -190,7 +210,7 @@ class Service:
             return session
         if session is None and len(self._sessions) >= MAX_STREAMS:
             raise LoaderError(f"{MAX_STREAMS} streams are open already; close one, or ask another service")
-        credit = credit_for(spec, hello.batch_size, len(self._pool.workers), self._stream_bytes)
+        credit = self._credit(spec, hello.batch_size)
         if session is not None:
             self._end(session)
         self._slabs_made += 1
@@ -198,6 +218,9 @@ class Service:
         self._sessions[address] = self._by_slab[session.slab_number] = session
         log.info("stream %s: %s, batches of %d, credit %d", session.name, spec, hello.batch_size, credit)
         return session
+
+    def _credit(self, spec: StreamSpec, batch_size: int) -> int:
+        return credit_for(spec, batch_size, self._pool.count, self._stream_bytes)
 
     def _end(self, session: Session) -> None:
         del self._sessions[session.address], self._by_slab[session.slab_number]

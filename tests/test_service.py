@@ -252,12 +252,39 @@ def test_the_service_stops_cleanly_leaving_no_process(packed: Path, tmp_path: Pa
         wait_for("its workers to end", lambda: not any(map(alive, workers)))
 
 
-def test_a_stopped_worker_is_ended_and_its_ticket_given_to_another(
+def test_a_stopped_worker_is_ended_at_once_and_its_ticket_given_to_another(
     packed: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
-    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--worker-timeout", "0.5") as service:
-        os.kill(service.workers[0], signal.SIGSTOP)
-        assert read(service.endpoint) == undisturbed
+    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--worker-timeout", "3600") as service:
+        with LoaderClient(service.endpoint) as loader:
+            seen = []
+            for batch in loader.stream(SPEC, 16).batches(range(2)):
+                seen += fingerprint([batch])
+                os.kill(wait_for("a worker", lambda: service.workers)[0], signal.SIGSTOP)
+        assert seen == undisturbed
+    assert "(stopped by a signal); another takes its place" in service.log.read_text()
+
+
+def test_the_number_of_workers_changes_while_a_client_reads(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    file = tmp_path / "workers"
+    file.write_text("1\n")
+    with LoaderProcess(packed, tmp_path, 9, "tcp://127.0.0.1:*", "--workers-file", str(file)) as service:
+        with LoaderClient(service.endpoint) as loader:
+            batches = loader.stream(SPEC, 16).batches(range(2))
+            seen = fingerprint(islice(batches, 3))
+            for text, says in (
+                ("3", "3 workers from now on"),
+                ("many", "'many'; it is a number"),
+                ("1", "1 workers from"),
+            ):
+                file.write_text(text)
+                service.signal(signal.SIGHUP)
+                seen += fingerprint(islice(batches, 3))
+                wait_for(says, lambda says=says: says in service.log.read_text())  # type: ignore[misc]
+            assert seen + fingerprint(batches) == undisturbed
+        wait_for("one worker", lambda: len(service.workers) == 1)
 
 
 def test_a_stopped_worker_goes_with_its_killed_service(packed: Path, tmp_path: Path) -> None:
