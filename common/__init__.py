@@ -1,1 +1,1 @@
-"""What both sides share: the wire, the stream's specification, the client. Standard library, numpy, zmq, msgpack."""
+"""What both sides share: the wire, the stream's specification, the client. numpy, zmq, msgpack and xxhash, no more."""

@@ -1,14 +1,24 @@
 """What a client delivers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from common import guard
+from common.digest import Digests
 from common.errors import LoaderError
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+class Replaced(NamedTuple):
+    """A place whose own record is no picture, and why; `Batch.records` tells which record stands there instead."""
+
+    position: int
+    record: int
+    reason: str
 
 
 class Batch:
@@ -19,6 +29,8 @@ class Batch:
     images   n x height x width x 3, RGB, uint8 (or float32, as the stream was asked for); read only
     labels   int64 n
     records  int64 n, the record of the data set each picture came from
+    replaced places whose own record is bad; with `on_bad_record="stop"` there are none
+    digests  uint64 n, see `common.digest`; None where the stream was not opened with them
 
     On the service's own host the images lie in a slot of its slab, which will be used again: they are good until the
     next batch is asked for. `release` gives the slot back sooner, `copy` makes a batch that may be kept. With
@@ -33,9 +45,13 @@ class Batch:
         labels: npt.NDArray[np.int64],
         records: npt.NDArray[np.int64],
         give_back: Callable[[], None] | None = None,
+        *,
+        replaced: Sequence[Replaced] = (),
+        digests: Digests | None = None,
     ) -> None:
         self.epoch, self.first = epoch, first
         self.labels, self.records = labels, records
+        self.replaced, self.digests = tuple(replaced), digests
         self._lease = guard.Lease(images, self._misuse) if guard.is_wanted() else None
         self._images: Images | None = self._lease.images if self._lease is not None else images
         self._give_back = give_back
@@ -65,7 +81,8 @@ class Batch:
 
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
-        return Batch(self.epoch, self.first, self.images.copy(), self.labels, self.records)
+        images, replaced, digests = self.images.copy(), self.replaced, self.digests
+        return Batch(self.epoch, self.first, images, self.labels, self.records, replaced=replaced, digests=digests)
 
     def __len__(self) -> int:
         return len(self.labels)

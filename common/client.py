@@ -19,6 +19,7 @@ from common import wire
 from common.errors import LoaderRefused, LoaderTimeout, WireError
 from common.host import Host
 from common.opened import Transport
+from common.received import DigestUse
 from common.spec import StreamSpec
 from common.stream import Stream
 
@@ -54,14 +55,16 @@ class LoaderClient:
             self.close()
             raise
 
-    def stream(self, spec: StreamSpec, batch_size: int) -> Stream:
+    def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> Stream:
         """Open a stream of batches of up to `batch_size` pictures.
+
+        With `digests` "on" batches carry the digest of each picture, made where it was decoded; with "verify" they are
+        made anew of what arrived, and a batch that was damaged on its way is asked for again.
 
         Raises NoSuchSplit, LoaderRefused where every service says no, LoaderTimeout where none answers.
         """
-        stream = Stream(
-            self.wait, self.hear, self._hosts, spec, batch_size, request=len(self._streams), transport=self._transport
-        )
+        request = len(self._streams)
+        stream = Stream(self.wait, self.hear, self._hosts, spec, batch_size, request, self._transport, digests)
         self._streams.append(stream)
         stream.open()
         return stream

@@ -5,6 +5,7 @@
     |-- DatasetError                  a data set is missing, incomplete, damaged or of another format
     |-- PackError                     packing stopped; what is committed stays, and the same command goes on from there
     |-- BadImage                      one picture cannot be decoded; the reason is the message
+    |-- BadRecord                     a record is no picture, and nothing can or may take its place
     |-- WireError                     a message that breaks the protocol
     |   `-- VersionMismatch           the peer speaks another version of it
     |-- LoaderError                   the loader service cannot give what was asked
@@ -38,6 +39,12 @@ class PackError(AlexNetError):
 
 class BadImage(AlexNetError):
     pass
+
+
+class BadRecord(AlexNetError):
+    def __init__(self, record: int, reason: str) -> None:
+        super().__init__(reason)
+        self.record = record
 
 
 class WireError(AlexNetError):

@@ -1,7 +1,7 @@
 """A slab: one anonymous piece of shared memory, cut into equal slots, each holding one batch.
 
     first page   nonce, 16 bytes: proof to a client that it has mapped what it was told of
-    slot         pixels: count x height x width x 3 | records: count x uint32 | labels: count x uint32 | to a whole page
+    slot         pixels: count x height x width x 3 | notes: count x NOTE, what else there is to say | to a whole page
 
 The service makes one slab for each stream of each client, so that a client that is slow, stopped or gone holds nobody
 else's memory. A worker gets the file descriptor and writes pixels straight into the slot it is told; a client on the
@@ -14,18 +14,21 @@ import mmap
 import os
 
 import numpy as np
-import numpy.typing as npt
 
+from common.batch import Replaced
 from common.spec import StreamSpec
 
 _PAGE = mmap.PAGESIZE
 NONCE_BYTES = 16
 _NAME = "alexnet-slab"
 
+# Of one picture: where it came from; its digest, if asked for; which bad record it replaces and why, or b"".
+NOTE = np.dtype([("record", "<u4"), ("label", "<u4"), ("digest", "<u8"), ("bad_record", "<u4"), ("reason", "S76")])
+
 
 def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
     """Size of one slot in bytes, whole pages, for batches of up to `batch_size` pictures of the stream."""
-    payload = batch_size * (spec.image_bytes + 8)
+    payload = batch_size * (spec.image_bytes + NOTE.itemsize)
     return -(-payload // _PAGE) * _PAGE
 
 
@@ -84,13 +87,21 @@ class SlotBatch:
 
     pixels    bytes of all pictures, in C order
     images    count x height x width x 3, uint8 or float32
-    records   uint32 count
-    labels    uint32 count
+    notes     count, of type NOTE
     """
 
     def __init__(self, slot: memoryview, spec: StreamSpec, count: int) -> None:
         end = count * spec.image_bytes
         self.pixels = slot[:end]
         self.images = np.frombuffer(self.pixels, spec.dtype).reshape(count, *spec.image_shape)
-        self.records: npt.NDArray[np.uint32] = np.frombuffer(slot[end : end + 4 * count], np.uint32)
-        self.labels: npt.NDArray[np.uint32] = np.frombuffer(slot[end + 4 * count : end + 8 * count], np.uint32)
+        self.notes = np.frombuffer(slot[end : end + count * NOTE.itemsize], NOTE)
+
+    def note_replaced(self, index: int, bad_record: int, reason: str) -> None:
+        """Another record's picture stands in place of this one's."""
+        self.notes["bad_record"][index], self.notes["reason"][index] = bad_record, reason.encode(errors="replace")
+
+    def replaced(self, first: int) -> list[Replaced]:
+        """The places where a bad record was replaced; `first` is the position of the first picture."""
+        places = np.flatnonzero(self.notes["reason"] != b"").tolist()
+        bad_records, reasons = self.notes["bad_record"].tolist(), self.notes["reason"].tolist()
+        return [Replaced(first + at, bad_records[at], reasons[at].decode(errors="replace")) for at in places]

@@ -14,6 +14,7 @@ STORED_SIZE = 256  # height and width in pixels of a packed picture
 Split = Literal["train", "val"]
 View = Literal["train", "full"]
 Pixels = Literal["uint8", "float32"]
+OnBadRecord = Literal["replace", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class StreamSpec:
     crop    height and width of a training crop in pixels, 1 to 256
     sigma   standard deviation of the colour noise, in units of each component's own; 0 turns it off
     pixels  "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
+    on_bad_record   "replace": where a record is no picture, the next good one of the epoch's order takes its place,
+            with the place's own crop, flip and noise. "stop": the stream ends there, in a LoaderFault
     """
 
     split: Split = "train"
@@ -35,6 +38,7 @@ class StreamSpec:
     crop: int = 227
     sigma: float = 0.1
     pixels: Pixels = "uint8"
+    on_bad_record: OnBadRecord = "replace"
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "val"):
@@ -43,6 +47,8 @@ class StreamSpec:
             raise UsageError(f"view is {self.view!r}; it is 'train' or 'full'")
         if self.pixels not in ("uint8", "float32"):
             raise UsageError(f"pixels is {self.pixels!r}; it is 'uint8' or 'float32'")
+        if self.on_bad_record not in ("replace", "stop"):
+            raise UsageError(f"on_bad_record is {self.on_bad_record!r}; it is 'replace' or 'stop'")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}; it is 0 to 2**63 - 1")
         if not 1 <= self.crop <= STORED_SIZE:
@@ -68,7 +74,8 @@ class StreamSpec:
     def stream_id(self, dataset_digest: bytes, request: int) -> bytes:
         """16 bytes naming a client's stream number `request`: equal wherever the same data set is served, so that hosts
         are interchangeable; different for each stream that the client opens, be they of the same pixels."""
-        text = f"{self.split}|{self.seed}|{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}|{request}"
+        shape, policy = f"{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}", self.on_bad_record
+        text = f"{self.split}|{self.seed}|{shape}|{policy}|{request}"
         return hashlib.blake2b(dataset_digest + text.encode(), digest_size=16).digest()
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -13,6 +14,7 @@ from common.errors import LoaderError, LoaderFault, LoaderRefused, NoSuchSplit, 
 from common.host import Host
 from common.lateness import AnswerTimes
 from common.opened import Opened, Transport
+from common.received import DigestUse, batch_of, is_intact
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 from common.window import Window, Work
 
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 HELLO_S = 1.0  # without an answer for so long, HELLO is said again
 OTHERS_S = 2.0  # how long to wait for hosts that say nothing, where those that do speak refuse
 REPORT_S = 5.0  # how often a wait is said
+DAMAGED_LIMIT = 3  # arrivals of a ticket with wrong digests, before that is an error
 
 Answer = Batch | LoaderFault
 
@@ -31,6 +34,7 @@ class Stream:
     wait, hear   the client's: hear the services once, blocking for a while or not at all
     request      the client's number for this stream
     transport    how pixels come
+    digests      whether batches carry digests, and whether they are checked
     """
 
     info: StreamInfo
@@ -44,6 +48,7 @@ class Stream:
         batch_size: int,
         request: int,
         transport: Transport,
+        digests: DigestUse,
     ) -> None:
         if batch_size < 1:
             raise LoaderRefused(f"batch size is {batch_size}; it is at least 1")
@@ -51,7 +56,7 @@ class Stream:
         self.id = b""
         self.closed = False
         self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
-        self._transport = transport
+        self._transport, self._digests = transport, digests
         self._open: dict[Host, Opened] = {}
         self._refusals: dict[Host, wire.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
@@ -59,6 +64,7 @@ class Stream:
         self._times = AnswerTimes()
         self._in_use: Batch | None = None
         self._tickets = 0
+        self._damaged: Counter[int] = Counter()  # arrivals by ticket number
 
     def open(self) -> None:
         """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""
@@ -174,8 +180,9 @@ class Stream:
             return
         spec, now = self.spec, time.monotonic()
         hello = wire.Hello(
-            self._request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, self.batch_size
-        )
+            self._request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
+            self._digests != "off", self.batch_size,
+        )  # fmt: skip
         for host in self._hosts:
             pending = host not in self._open and host not in self._refusals
             if pending and now - self._hello_sent.get(host, -HELLO_S) >= HELLO_S and host.send(hello):
@@ -231,21 +238,27 @@ class Stream:
         opened = self._open.get(host)
         if self._window is None or work is None or opened is None:
             return  # a second answer, or one to a pass that was given up: the next ticket says that it is done with
-        if not len(message.records) == len(message.labels) == 4 * work.count:
-            raise WireError(f"BATCH: ticket {work.number} is for {work.count} pictures")
         pixels = payload if payload is not None else opened.pixels(message, self.spec, work.count)
-        if len(pixels) != work.count * self.spec.image_bytes:
-            raise WireError(f"BATCH: {len(pixels)} bytes are not {work.count} pictures")
-        images = np.frombuffer(pixels, self.spec.dtype).reshape(work.count, *self.spec.image_shape)
-        images.flags.writeable = False
-        labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (message.labels, message.records))
         if (asked_at := self._window.asked_at(host, work.number)) is not None:
             self._times.add(time.monotonic() - asked_at)
-        give_back = None
+        give_back = partial(opened.using.discard, work.number) if payload is None else None
+        batch = batch_of(work, self.spec, message, pixels, self._digests != "off", give_back)
+        if self._digests == "verify" and not is_intact(batch):
+            self._damaged_on_the_way(host, work)
+            return
         if payload is None:
             opened.using.add(work.number)
-            give_back = partial(opened.using.discard, work.number)
-        self._window.answer(host, message.number, Batch(work.epoch, work.first, images, labels, records, give_back))
+        self._window.answer(host, message.number, batch)
+
+    def _damaged_on_the_way(self, host: Host, work: Work) -> None:
+        """It counts as not come, so that it is asked for again; but not for ever."""
+        assert self._window is not None
+        self._damaged[work.number] += 1
+        where = f"epoch {work.epoch}, positions {work.first}.."
+        log.warning("%s: %s came damaged: its digests are not those of its pixels", host.endpoint, where)
+        if self._damaged[work.number] == DAMAGED_LIMIT:
+            fault = LoaderFault(f"{host.endpoint}: {where} came damaged {DAMAGED_LIMIT} times; is its memory sound?")
+            self._window.answer(host, work.number, fault)
 
 
 def done_with(needed: set[int]) -> tuple[int, bytes]:

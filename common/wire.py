@@ -7,7 +7,7 @@ before anything is built from it; nothing is ever unpickled.
     HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
     WELCOME  service -> client   the stream's id, its data set, the credit, its slab; payload: the mean image
     TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's; which are done with
-    BATCH    service -> client   the answer: records, labels, and the pixels: the slab's slot, or a payload
+    BATCH    service -> client   the answer: records, labels, replaced places; the pixels: a slot, or a payload
     FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
     PING     client -> service   are you there, and still the one I know?
     PONG     service -> client   instance and load
@@ -17,7 +17,7 @@ Flow control is credit: a client has at most `credit` tickets of a stream asked 
 High-water marks only decide when ZeroMQ drops or blocks, so they are lifted and never reached.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ import zmq
 
 from common.errors import VersionMismatch, WireError
 
-VERSION = 1
+VERSION = 2
 MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does not
 HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
 HEARTBEAT_TIMEOUT_MS = 10_000
@@ -63,6 +63,21 @@ def _names(most: int, longest: int) -> Any:
     return field(metadata={"check": check})
 
 
+def _replaced(most: int) -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) <= most and all(_is_replaced(of) for of in value)
+
+    return field(metadata={"check": check})
+
+
+def _is_replaced(value: Any) -> bool:
+    if type(value) is not list or len(value) != 3:
+        return False
+    position, record, reason = value
+    in_range = all(type(v) is int and 0 <= v <= MAX_RECORD for v in (position, record))
+    return in_range and type(reason) is str and len(reason) <= MAX_REASON
+
+
 class Message:
     """Common to all kinds. `kind` names the message on the wire, `payloads` is how many frames follow the header."""
 
@@ -75,6 +90,7 @@ class Message:
 
 MAX_COUNT = 1 << 20
 MAX_RECORD = (1 << 32) - 1
+MAX_REASON = 80  # characters of why a record is bad
 NO_RECORD = -1
 MAX_SLOTS = 4096
 NO_SLOT = -1
@@ -90,6 +106,8 @@ class Hello(Message):
     crop: int = _integer(1, 4096)
     sigma: float = _number(0, 10)
     pixels: str = _text(16)
+    on_bad_record: str = _text(16)
+    digests: bool = _flag()  # whether BATCH is to carry them
     batch_size: int = _integer(1, MAX_COUNT)
 
 
@@ -139,6 +157,8 @@ class BatchReply(Message):
     labels: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
     slot: int = _integer(NO_SLOT, MAX_SLOTS - 1)
     slab: bytes = _binary(0, 16)  # nonce of the slab whose slot it is: an answer from before another WELCOME is stale
+    digests: bytes = _binary(0, 8 * MAX_COUNT)  # little-endian uint64, see `digest`; empty where none were asked for
+    replaced: Sequence[tuple[int, int, str]] = _replaced(MAX_COUNT)
 
     @property
     def payloads(self) -> int:
@@ -201,7 +221,7 @@ def decode(header: bytes, payloads: int = 0) -> Message:
     if not 0 < len(header) <= MAX_HEADER_BYTES:
         raise WireError(f"a header is 1 to {MAX_HEADER_BYTES} bytes long")
     try:
-        values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=4 * MAX_COUNT)
+        values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=8 * MAX_COUNT)
     except Exception as error:  # msgpack raises a dozen types, ValueError and its own among them
         raise WireError(f"the header is not msgpack: {type(error).__name__}") from None
     if type(values) is not list or len(values) < 2 or type(values[0]) is not int:

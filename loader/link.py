@@ -46,13 +46,17 @@ class Fill:
     crop: int
     sigma: float
     pixels: str
+    on_bad_record: str
+    digests: bool
     epoch: int
     first: int
     count: int
 
     @property
     def spec(self) -> StreamSpec:
-        return StreamSpec(self.split, self.seed, self.view, self.crop, self.sigma, self.pixels)  # type: ignore[arg-type]
+        return StreamSpec(
+            self.split, self.seed, self.view, self.crop, self.sigma, self.pixels, self.on_bad_record  # type: ignore[arg-type]
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

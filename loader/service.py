@@ -200,13 +200,15 @@ class Service:
 
     def _open(self, identity: bytes, hello: wire.Hello) -> Session:
         """The session that `hello` asks for, the one there is if it is the same."""
-        spec = StreamSpec(hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels)  # type: ignore[arg-type]
+        spec = StreamSpec(
+            hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels, hello.on_bad_record  # type: ignore[arg-type]
+        )  # fmt: skip
         dataset = self._datasets.get(spec.split)
         if dataset is None:
             raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
         address = identity, spec.stream_id(dataset.digest, hello.request)
         session = self._sessions.get(address)
-        if session is not None and session.batch_size == hello.batch_size:
+        if session is not None and (session.batch_size, session.digests) == (hello.batch_size, hello.digests):
             return session
         if session is None and len(self._sessions) >= MAX_STREAMS:
             raise LoaderError(f"{MAX_STREAMS} streams are open already; close one, or ask another service")
@@ -214,7 +216,7 @@ class Service:
         if session is not None:
             self._end(session)
         self._slabs_made += 1
-        session = Session(address, spec, dataset, hello.batch_size, credit, self._slabs_made)
+        session = Session(address, spec, dataset, hello.batch_size, hello.digests, credit, self._slabs_made)
         self._sessions[address] = self._by_slab[session.slab_number] = session
         log.info("stream %s: %s, batches of %d, credit %d", session.name, spec, hello.batch_size, credit)
         return session
@@ -252,7 +254,7 @@ class Service:
             session.filling[slot] = ticket
             fill = link.Fill(
                 session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
-                ticket.epoch, ticket.first, ticket.count,
+                spec.on_bad_record, session.digests, ticket.epoch, ticket.first, ticket.count,
             )  # fmt: skip
             self._pool.give(worker, fill, session.slab)
 
@@ -262,8 +264,9 @@ class Service:
         session.deaths.pop(ticket.number, None)
         session.slots.lend(slot)
         reply = wire.BatchReply(
-            ticket.number, ticket.stream, batch.records.tobytes(), batch.labels.tobytes(),
+            ticket.number, ticket.stream, batch.notes["record"].tobytes(), batch.notes["label"].tobytes(),
             slot if ticket.by_slot else wire.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
+            batch.notes["digest"].tobytes() if session.digests else b"", batch.replaced(ticket.first),
         )  # fmt: skip
         tracker = self._send(session.address[0], reply, batch.pixels)
         if ticket.by_slot:

@@ -36,6 +36,7 @@ class Session:
     spec: StreamSpec
     dataset: Dataset
     batch_size: int
+    digests: bool
     credit: int
     slab_number: int
     slab: Slab = field(init=False)

@@ -11,11 +11,12 @@ import socket
 import sys
 from pathlib import Path
 
-from common.errors import AlexNetError
+from common.errors import AlexNetError, BadRecord
 from common.slab import Slab
 from loader import link, sampler
-from loader.augment import FullBatch, Scratch, TrainingBatch
+from loader.augment import Scratch
 from loader.dataset import Dataset
+from loader.filler import Filler
 
 _PR_SET_PDEATHSIG = 1
 _EPOCH_NEARLY_OVER = 0.95
@@ -26,7 +27,7 @@ class Worker:
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self._datasets: dict[str, Dataset] = {}
+        self._fillers: dict[str, Filler] = {}
         self._slabs: dict[int, Slab] = {}
         self._scratch = Scratch()
 
@@ -46,34 +47,26 @@ class Worker:
                 self._look_ahead(word)
 
     def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
-        dataset, spec = self._dataset(word.split), word.spec
-        slot = self._slabs[word.slab].batch(word.slot, spec, word.count)
-        records = sampler.records_at(dataset.records, word.seed, word.epoch, word.first, word.count)
-        pictures: TrainingBatch | FullBatch = FullBatch(slot.images, self._scratch)
-        if spec.view == "train":
-            draws = sampler.draws_at(spec, dataset.colour, word.epoch, word.first, word.count)
-            pictures = TrainingBatch(spec, draws, slot.images, self._scratch)
-        labels = []
-        for index, record in enumerate(records.tolist()):
-            try:
-                label, jpeg = dataset.read(record)
-                pictures.put(index, jpeg)
-            except AlexNetError as error:
-                return link.Failed(record, str(error))
-            labels.append(label)
-        slot.records[:], slot.labels[:] = records, labels
+        spec = word.spec
+        batch = self._slabs[word.slab].batch(word.slot, spec, word.count)
+        try:
+            self._filler(word.split).fill(spec, word.epoch, word.first, batch, digests=word.digests)
+        except BadRecord as error:
+            return link.Failed(error.record, str(error))
+        except AlexNetError as error:
+            return link.Failed(-1, str(error))
         return link.Filled()
 
     def _look_ahead(self, word: link.Fill) -> None:
         """Near an epoch's end work out the next one's order, while nobody waits for it."""
-        records = self._dataset(word.split).records
+        records = self._filler(word.split).dataset.records
         if word.first + word.count > records * _EPOCH_NEARLY_OVER:
             sampler.order(records, word.seed, word.epoch + 1)
 
-    def _dataset(self, split: str) -> Dataset:
-        if split not in self._datasets:
-            self._datasets[split] = Dataset(self._data / f"{split}.lmdb")
-        return self._datasets[split]
+    def _filler(self, split: str) -> Filler:
+        if split not in self._fillers:
+            self._fillers[split] = Filler(Dataset(self._data / f"{split}.lmdb"), self._scratch)
+        return self._fillers[split]
 
 
 def _die_with_parent() -> None:

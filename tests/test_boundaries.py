@@ -27,6 +27,7 @@ ONLY_IN = {
         "loader/service.py",
         "loader/session.py",
     },
+    "xxhash": {"common/digest.py"},
     "torch.cuda.Stream": {"trainer/streams.py"},
     "torch.cuda.Event": {"trainer/streams.py"},
     "torch.cuda.stream": {"trainer/streams.py"},

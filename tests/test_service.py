@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,16 +16,17 @@ import numpy as np
 import pytest
 import zmq
 
-from common import wire
-from common.batch import Batch
+from common import digest, wire
+from common.batch import Batch, Replaced
 from common.client import LoaderClient
 from common.errors import LoaderError, LoaderFault, LoaderRefused, LoaderTimeout, NoSuchSplit
 from common.opened import Transport
 from common.spec import StreamSpec
-from common.stream import Stream
 from loader import jpeg, sampler
 from loader.dataset import Dataset
 from loader.service import MAX_STREAMS
+from tests.bad_records import flip_a_bit, with_records
+from tests.photo_tree import photo
 from tests.processes import LoaderProcess, alive, wait_for
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)
@@ -389,31 +391,52 @@ def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed
         assert read(service.endpoint, epochs=1)
 
 
-def test_a_record_that_cannot_be_decoded_is_a_fault_in_its_turn(packed: Path, tmp_path: Path) -> None:
-    damaged = damaged_copy(packed, tmp_path, record=7)
+@pytest.mark.parametrize("transport", ["slab", "frames"])
+def test_bad_records_are_replaced_and_told_the_same_at_any_number_of_workers(
+    packed: Path, tmp_path: Path, transport: Transport
+) -> None:
+    order = sampler.order(150, SPEC.seed, 0).tolist()
+    damaged = with_records(packed, tmp_path / "damaged", {order[20]: b"no picture", order[149]: photo(1)})
+    flip_a_bit(damaged, order[21])
+    told = [
+        Replaced(20, order[20], "Not a JPEG file: starts with 0x6e 0x6f"),
+        Replaced(21, order[21], "damaged: checksum"),
+        Replaced(149, order[149], "the picture is 60x48, not 256x256"),
+    ]
+    seen = []
+    for workers in (1, 3):
+        with LoaderProcess(damaged, tmp_path, workers) as service:
+            with LoaderClient(service.endpoint, transport=transport) as loader:
+                batches = [batch.copy() for batch in loader.stream(SPEC, 16).batches([0, 1])]
+        seen.append(fingerprint(batches))
+        assert [place for batch in batches[:10] for place in batch.replaced] == told
+        records = np.concatenate([batch.records for batch in batches[:10]]).tolist()
+        assert records == [*order[:20], order[22], order[22], *order[22:149], order[0]]
+    assert seen[0] == seen[1]
+
+
+def test_where_a_stream_is_to_stop_a_bad_record_is_a_fault_in_its_turn(packed: Path, tmp_path: Path) -> None:
+    order = sampler.order(150, SPEC.seed, 0).tolist()
+    damaged = with_records(packed, tmp_path / "damaged", {order[70]: b"no picture"})
     with LoaderProcess(damaged, tmp_path) as service, LoaderClient(service.endpoint) as loader:
-        stream: Stream = loader.stream(SPEC, 16)
-        position = sampler.order(150, SPEC.seed, 0).tolist().index(7)
-        batches = stream.batches([0])
-        assert sum(len(batch) for batch in islice(batches, position // 16)) == position // 16 * 16
-        with pytest.raises(LoaderFault, match="record 7"):
+        batches = loader.stream(replace(SPEC, on_bad_record="stop"), 16).batches([0])
+        assert sum(len(batch) for batch in islice(batches, 4)) == 64
+        with pytest.raises(LoaderFault, match=rf"Not a JPEG file.*--on-bad-record replace.*\(record {order[70]}\)"):
             next(batches)
 
 
-def damaged_copy(packed: Path, folder: Path, record: int) -> Path:
-    """The data set with one record's JPEG cut to pieces."""
-    import shutil
-
-    with Dataset(packed / "train.lmdb") as dataset:
-        _, good = dataset.read(record)
-    target = folder / "damaged"
-    shutil.copytree(packed, target)
-    raw = bytearray((target / "train.lmdb").read_bytes())
-    at = raw.find(bytes(good)[:2000])
-    assert at > 0
-    raw[at + 700 : at + 760] = b"\xff\xd9" * 30
-    (target / "train.lmdb").write_bytes(raw)
-    return target
+@pytest.mark.parametrize("transport", ["slab", "frames"])
+def test_digests_come_where_they_are_asked_for_and_change_nothing_else(
+    packed: Path, tmp_path: Path, undisturbed: list[str], transport: Transport
+) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport=transport) as loader:
+        assert next(loader.stream(SPEC, 16).batches([0])).digests is None
+        batches = [batch.copy() for batch in loader.stream(SPEC, 16, digests="verify").batches(range(2))]
+        assert fingerprint(batches) == undisturbed
+        for batch in batches:
+            made_anew = digest.of_pictures(batch.images, batch.records.tolist(), batch.labels.tolist())
+            assert batch.digests is not None
+            assert np.array_equal(batch.digests, made_anew)
 
 
 def test_a_waiting_client_can_be_served_by_a_service_that_starts_later(

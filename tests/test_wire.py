@@ -12,11 +12,11 @@ from common.errors import VersionMismatch, WireError
 
 STREAM = bytes(range(16))
 MESSAGES = [
-    wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", 128),
+    wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", True, 128),
     wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 4, 77, 5, STREAM, 6, 4096),
     wire.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b""),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM),
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", []),
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), [[1281, 9, "checksum"]]),  # type: ignore[list-item]
     wire.Fault(-1, b"", wire.REFUSED, "no such split", wire.NO_RECORD),
     wire.Ping(),
     wire.Pong(b"12345678", 2, 0),

@@ -1,0 +1,46 @@
+"""From a BATCH and its pixels to what the caller gets, checked against what was asked for."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from common import digest, wire
+from common.batch import Batch, Replaced
+from common.errors import WireError
+from common.spec import StreamSpec
+from common.window import Work
+
+DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
+
+
+def batch_of(
+    work: Work,
+    spec: StreamSpec,
+    reply: wire.BatchReply,
+    pixels: memoryview,
+    digests: bool,
+    give_back: Callable[[], None] | None,
+) -> Batch:
+    """The batch that was asked for as `work`, its images a view of `pixels`. WireError where it is another."""
+    if not len(reply.records) == len(reply.labels) == 4 * work.count:
+        raise WireError(f"BATCH: ticket {work.number} is for {work.count} pictures")
+    if len(pixels) != work.count * spec.image_bytes:
+        raise WireError(f"BATCH: {len(pixels)} bytes are not {work.count} pictures")
+    if len(reply.digests) != (8 * work.count if digests else 0):
+        raise WireError(f"BATCH: {len(reply.digests)} bytes are not the digests of {work.count} pictures")
+    replaced = [Replaced(*place) for place in reply.replaced]
+    if not all(work.first <= place.position < work.first + work.count for place in replaced):
+        raise WireError("BATCH: a place was replaced that is not in it")
+    images = np.frombuffer(pixels, spec.dtype).reshape(work.count, *spec.image_shape)
+    images.flags.writeable = False
+    labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (reply.labels, reply.records))
+    told = np.frombuffer(reply.digests, "<u8").astype(np.uint64) if digests else None
+    return Batch(work.epoch, work.first, images, labels, records, give_back, replaced=replaced, digests=told)
+
+
+def is_intact(batch: Batch) -> bool:
+    """Whether pixels, records and labels are those whose digests the batch carries."""
+    assert batch.digests is not None
+    made_anew = digest.of_pictures(batch.images, batch.records.tolist(), batch.labels.tolist())
+    return np.array_equal(made_anew, batch.digests)

@@ -1,0 +1,82 @@
+"""Fills a batch: at each position its record's picture, or another's where that record is bad.
+
+The outcome is a function of (data set, stream, epoch, position), like every pixel. With `on_bad_record="replace"` a bad
+record's place goes to the next record of the epoch's order that is good, behind the last comes the first, and the
+crop, the flip and the noise are the place's own.
+"""
+
+from common import digest
+from common.errors import BadImage, BadRecord
+from common.slab import SlotBatch
+from common.spec import StreamSpec
+from loader import sampler
+from loader.augment import FullBatch, Scratch, TrainingBatch
+from loader.dataset import Dataset
+from loader.sampler import Records
+
+MOST_TRIED = 1000  # records for one place: so many bad ones in a row are no accident
+_REMEMBERED = 100_000  # bad records
+
+Pictures = TrainingBatch | FullBatch
+
+
+class Filler:
+    """Fills batches from `dataset`. It remembers which records are bad, and nothing that decides a pixel."""
+
+    def __init__(self, dataset: Dataset, scratch: Scratch) -> None:
+        self.dataset, self._scratch = dataset, scratch
+        self._reasons: dict[int, str] = {}  # by bad record
+
+    def fill(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *, digests: bool) -> None:
+        """Positions `first`... of the epoch, as many as `batch` has pictures; `digests` asks for those too.
+
+        Raises BadRecord where the stream is to stop at bad records, or where there are too many in a row; DatasetError.
+        """
+        order, count = sampler.order(self.dataset.records, spec.seed, epoch), len(batch.images)
+        pictures = self._pictures(spec, epoch, first, batch)
+        records, labels = order[first : first + count].tolist(), []
+        told: list[int] = []
+        batch.notes["reason"] = b""
+        for index, record in enumerate(records):
+            try:
+                label = self._put(pictures, index, record)
+            except BadImage as error:
+                if spec.on_bad_record == "stop":
+                    raise BadRecord(record, f"{error}; --on-bad-record replace lets another take its place") from None
+                records[index], label = self._put_another(pictures, index, order, first + index)
+                batch.note_replaced(index, record, str(error))
+            labels.append(label)
+            if digests:  # now, while the pixels are in the cache
+                told.append(digest.of_picture(batch.images[index], records[index], label))
+        batch.notes["record"], batch.notes["label"], batch.notes["digest"] = records, labels, told or 0
+
+    def _pictures(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch) -> Pictures:
+        if spec.view == "full":
+            return FullBatch(batch.images, self._scratch)
+        draws = sampler.draws_at(spec, self.dataset.colour, epoch, first, len(batch.images))
+        return TrainingBatch(spec, draws, batch.images, self._scratch)
+
+    def _put(self, pictures: Pictures, index: int, record: int) -> int:
+        """Put the record's picture at `index`; its label. Raises BadImage."""
+        if record in self._reasons:
+            raise BadImage(self._reasons[record])
+        try:
+            label, jpeg = self.dataset.read(record)
+            pictures.put(index, jpeg)
+        except BadImage as error:
+            if len(self._reasons) < _REMEMBERED:
+                self._reasons[record] = str(error)
+            raise
+        return label
+
+    def _put_another(self, pictures: Pictures, index: int, order: Records, position: int) -> tuple[int, int]:
+        """Put the picture of the next good record after `position`; gives the record and its label."""
+        tried = min(MOST_TRIED, len(order))
+        for ahead in range(1, tried):
+            record = int(order[(position + ahead) % len(order)])
+            try:
+                return record, self._put(pictures, index, record)
+            except BadImage:
+                continue
+        record = int(order[position])
+        raise BadRecord(record, f"it and the {tried - 1:,} records after it are bad: {self._reasons[record]}")

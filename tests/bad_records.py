@@ -1,0 +1,35 @@
+"""Data sets with records that are no pictures."""
+
+import shutil
+from pathlib import Path
+
+from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
+
+
+def with_records(packed: Path, folder: Path, changed: dict[int, bytes]) -> Path:
+    """A copy in `folder` of the data set, where these records of the training split hold other JPEGs: as if
+    alexnet-pack had packed them, so checksums and digest are right."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(packed / "val.lmdb", folder / "val.lmdb")
+    with Dataset(packed / "train.lmdb") as dataset, Writer(folder / "train.lmdb") as writer:
+        labels_and_jpegs = [dataset.read(record) for record in range(dataset.records)]
+        values = [
+            record_bytes(label, changed.get(record, jpeg)) for record, (label, jpeg) in enumerate(labels_and_jpegs)
+        ]
+        chain = b""
+        for value in values:
+            chain = extend_chain(chain, value)
+        writer.commit(0, values, [], {"format": dataset.meta["format"]})
+        writer.finish({**dataset.meta, "digest": digest_of(chain, "train", dataset.classes, dataset.stats)})
+    return folder
+
+
+def flip_a_bit(data: Path, record: int) -> None:
+    """Damage a record of the training split on the disk, in the middle of its JPEG."""
+    path = data / "train.lmdb"
+    with Dataset(path) as dataset:
+        _, jpeg = dataset.read(record)
+    raw = bytearray(path.read_bytes())
+    assert raw.count(jpeg[:2000]) == 1
+    raw[raw.find(jpeg[:2000]) + 1500] ^= 1
+    path.write_bytes(raw)
