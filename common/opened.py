@@ -22,15 +22,17 @@ class Opened:
     using   numbers of the tickets whose pixels are still read from the slab
     """
 
-    def __init__(self, nonce: bytes, credit: int, slab: Slab | None) -> None:
-        self.nonce, self.credit, self.slab = nonce, credit, slab
-        self.using: set[int] = set()
+    def __init__(self, nonce: bytes, credit: int, slab: Slab | None, using: set[int]) -> None:
+        self.nonce, self.credit, self.slab, self.using = nonce, credit, slab, using
 
     @classmethod
-    def by(cls, host: Host, welcome: wire.Welcome, transport: Transport) -> "Opened":
-        """Map the slab that `welcome` tells of, if the transport allows and it can be reached."""
+    def by(cls, host: Host, welcome: wire.Welcome, transport: Transport, using: set[int]) -> "Opened":
+        """Map the slab that `welcome` tells of, if the transport allows and it can be reached.
+
+        using   what is read from this very slab already, as it was opened before
+        """
         if transport == "frames":
-            return cls._by_frames(welcome)
+            return cls._by_frames(welcome, using)
         try:
             slab = Slab.of_process(
                 welcome.slab_process, welcome.slab_fd, welcome.slot_bytes, welcome.slots, welcome.slab_nonce
@@ -39,14 +41,14 @@ class Opened:
             if transport == "slab":
                 raise LoaderRefused(f"the slab of {host.endpoint} cannot be mapped: {error}") from None
             cls._say(host, f"over the socket ({error})")
-            return cls._by_frames(welcome)
+            return cls._by_frames(welcome, using)
         cls._say(host, "through shared memory")
-        return cls(welcome.slab_nonce, welcome.credit, slab)
+        return cls(welcome.slab_nonce, welcome.credit, slab, using)
 
     @classmethod
-    def _by_frames(cls, welcome: wire.Welcome) -> "Opened":
+    def _by_frames(cls, welcome: wire.Welcome, using: set[int]) -> "Opened":
         keep_large_blocks()
-        return cls(welcome.slab_nonce, welcome.credit, None)
+        return cls(welcome.slab_nonce, welcome.credit, None, using)
 
     @staticmethod
     def _say(host: Host, transport: str) -> None:

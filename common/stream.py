@@ -58,6 +58,7 @@ class Stream:
         self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
         self._transport, self._digests = transport, digests
         self._open: dict[Host, Opened] = {}
+        self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
         self._refusals: dict[Host, wire.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
         self._window: Window[Host, Answer] | None = None
@@ -88,7 +89,7 @@ class Stream:
         self._give_up_pass()
         window: Window[Host, Answer] = Window(self._plan(epochs, first), displaced)
         for host, opened in self._open.items():
-            window.add_host(host, opened.credit)
+            window.add_host(host, opened.credit, opened.using)
         self._window = window
         while not window.finished:
             yield self._next(window)
@@ -209,9 +210,12 @@ class Stream:
             if self._open[host].nonce == message.slab_nonce:
                 return  # said twice
             self._open[host].close()
-        self._open[host] = opened = Opened.by(host, message, self._transport)
+        # The slab may be one that we left on a word that came late, and still read from.
+        self._using = {nonce: using for nonce, using in self._using.items() if using}
+        using = self._using.setdefault(message.slab_nonce, set())
+        self._open[host] = opened = Opened.by(host, message, self._transport, using)
         if self._window is not None:
-            self._window.add_host(host, opened.credit)
+            self._window.add_host(host, opened.credit, using)
 
     def refused(self, host: Host, fault: wire.Fault) -> None:
         self._refusals[host] = fault

@@ -11,7 +11,7 @@ taken. That is work done twice, so it is rationed.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -82,8 +82,9 @@ class Window(Generic[Host, Answer]):
         """Numbers that were asked for and have no answer yet."""
         return self._works.keys() - self._answers.keys()
 
-    def add_host(self, host: Host, credit: int) -> None:
-        self._hosts.setdefault(host, _Books(credit)).credit = credit
+    def add_host(self, host: Host, credit: int, in_slots: Collection[int] = ()) -> None:
+        """The host can be asked; `in_slots` are tickets whose answers lie in its slots from before."""
+        self._hosts[host] = _Books(credit, held={number for number in in_slots if number in self._answers})
 
     def drop_host(self, host: Host) -> None:
         """The host is gone, and its slots with it: what it was asked and no other is, is due again."""

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -43,12 +43,23 @@ def alive(pid: int) -> bool:
 
 
 class LoaderProcess:
-    """`alexnet-loader` on a port of its own, ready to serve. Use in a `with` block."""
+    """`alexnet-loader` on a port of its own, ready to serve. Use in a `with` block.
 
-    def __init__(self, data: Path, folder: Path, workers: int = 2, bind: str = "tcp://127.0.0.1:*", *more: str) -> None:
+    prefix   a command to run it by, which becomes it
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        folder: Path,
+        workers: int = 2,
+        bind: str = "tcp://127.0.0.1:*",
+        *more: str,
+        prefix: Sequence[str] = (),
+    ) -> None:
         ready_file = folder / f"ready-{time.monotonic_ns()}"
         self.log = folder / f"{ready_file.name}.log"
-        command = [sys.executable, "-m", "loader.command", "--data", str(data), "--workers", str(workers)]
+        command = [*prefix, sys.executable, "-m", "loader.command", "--data", str(data), "--workers", str(workers)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, "--bind", bind, "--ready-file", str(ready_file), *more], stderr=log, stdin=subprocess.DEVNULL
