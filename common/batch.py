@@ -1,7 +1,6 @@
 """What a client delivers."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,16 +8,11 @@ import numpy.typing as npt
 from common import guard
 from common.digest import Digests
 from common.errors import LoaderError
+from common.slab import Replaced, Slab
+
+KEPT = 1  # so many batches of a stream may be kept while the next is asked for: its slab has slots for no more
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-
-
-class Replaced(NamedTuple):
-    """A place whose own record is no picture, and why; `Batch.records` tells which record stands there instead."""
-
-    position: int
-    record: int
-    reason: str
 
 
 class Batch:
@@ -32,9 +26,12 @@ class Batch:
     replaced places whose own record is bad; with `on_bad_record="stop"` there are none
     digests  uint64 n, see `common.digest`; None where the stream was not opened with them
 
+    slab     in one of whose slots the images lie; None where they lie in memory of their own, or were released
+    kept     whether the slot is the caller's to give back
+
     On the service's own host the images lie in a slot of its slab, which will be used again: they are good until the
-    next batch is asked for. `release` gives the slot back sooner, `copy` makes a batch that may be kept. With
-    ALEXNET_DEBUG=1 using them later is an error, see `common.guard`.
+    next batch is asked for. `release` gives the slot back sooner, `keep` leaves it to the caller to do so later, `copy`
+    makes a batch in memory of its own. With ALEXNET_DEBUG=1 using them later is an error, see `common.guard`.
     """
 
     def __init__(
@@ -44,6 +41,7 @@ class Batch:
         images: Images,
         labels: npt.NDArray[np.int64],
         records: npt.NDArray[np.int64],
+        slab: Slab | None = None,
         give_back: Callable[[], None] | None = None,
         *,
         replaced: Sequence[Replaced] = (),
@@ -54,6 +52,8 @@ class Batch:
         self.replaced, self.digests = tuple(replaced), digests
         self._lease = guard.Lease(images, self._misuse) if guard.is_wanted() else None
         self._images: Images | None = self._lease.images if self._lease is not None else images
+        self.slab = slab if self._lease is None else None
+        self.kept = False
         self._give_back = give_back
 
     @property
@@ -67,12 +67,17 @@ class Batch:
     def _misuse(self) -> str:
         return (
             f"the batch of epoch {self.epoch}, position {self.first} was released: images are good until the next"
-            " batch is asked for; batch.copy() keeps them"
+            " batch is asked for; batch.copy() has them for longer"
         )
+
+    def keep(self) -> None:
+        """The images stay good until `release`, whatever is asked for meanwhile; KEPT batches of a stream at most."""
+        self.kept = True
 
     def release(self) -> None:
         """The images are not needed any more. A second time changes nothing."""
-        self._images = None
+        self._images = self.slab = None
+        self.kept = False
         if self._lease is not None:
             self._lease.end()
         if self._give_back is not None:

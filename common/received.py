@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 
 from common import digest, wire
-from common.batch import Batch, Replaced
+from common.batch import Batch
 from common.errors import WireError
+from common.slab import Replaced, Slab
 from common.spec import StreamSpec
 from common.window import Work
 
@@ -20,6 +21,7 @@ def batch_of(
     reply: wire.BatchReply,
     pixels: memoryview,
     digests: bool,
+    slab: Slab | None,
     give_back: Callable[[], None] | None,
 ) -> Batch:
     """The batch that was asked for as `work`, its images a view of `pixels`. WireError where it is another."""
@@ -36,7 +38,7 @@ def batch_of(
     images.flags.writeable = False
     labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (reply.labels, reply.records))
     told = np.frombuffer(reply.digests, "<u8").astype(np.uint64) if digests else None
-    return Batch(work.epoch, work.first, images, labels, records, give_back, replaced=replaced, digests=told)
+    return Batch(work.epoch, work.first, images, labels, records, slab, give_back, replaced=replaced, digests=told)
 
 
 def is_intact(batch: Batch) -> bool:

@@ -12,10 +12,10 @@ The memory has no name: when the last process that maps it ends, by kill -9 too,
 
 import mmap
 import os
+from typing import NamedTuple
 
 import numpy as np
 
-from common.batch import Replaced
 from common.spec import StreamSpec
 
 _PAGE = mmap.PAGESIZE
@@ -24,6 +24,14 @@ _NAME = "alexnet-slab"
 
 # Of one picture: where it came from; its digest, if asked for; which bad record it replaces and why, or b"".
 NOTE = np.dtype([("record", "<u4"), ("label", "<u4"), ("digest", "<u8"), ("bad_record", "<u4"), ("reason", "S76")])
+
+
+class Replaced(NamedTuple):
+    """A place whose own record is no picture, and why; `Batch.records` tells which record stands there instead."""
+
+    position: int
+    record: int
+    reason: str
 
 
 def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
@@ -68,6 +76,11 @@ class Slab:
             raise
 
     @property
+    def memory(self) -> memoryview:
+        """All of it, from the first page on; it stays mapped as long as there is any view of it."""
+        return memoryview(self._memory)
+
+    @property
     def nonce(self) -> bytes:
         return self._memory[:NONCE_BYTES]
 
@@ -77,9 +90,8 @@ class Slab:
         return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count)
 
     def close(self) -> None:
-        """Give up the descriptor. The memory itself goes with the last view of it."""
+        """Give up the descriptor. The memory itself goes with this object and the last view of it."""
         os.close(self.fd)
-        del self._memory
 
 
 class SlotBatch:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from common import wire
-from common.batch import Batch
+from common.batch import KEPT, Batch
 from common.errors import LoaderError, LoaderFault, LoaderRefused, NoSuchSplit, WireError
 from common.host import Host
 from common.lateness import AnswerTimes
@@ -64,6 +64,7 @@ class Stream:
         self._window: Window[Host, Answer] | None = None
         self._times = AnswerTimes()
         self._in_use: Batch | None = None
+        self._kept: list[Batch] = []  # in slots that are the caller's to give back
         self._tickets = 0
         self._damaged: Counter[int] = Counter()  # arrivals by ticket number
 
@@ -83,8 +84,8 @@ class Stream:
         """The batches of whole epochs, in order; `first` is the position at which the first of them begins.
 
         Every epoch ends with a smaller batch where the number of records is no multiple of the batch size. A batch
-        may be used until the next one is asked for. Raises LoaderFault where a record cannot be delivered, in its
-        turn, and LoaderTimeout.
+        may be used until the next one is asked for, or until its `release` if it was kept. Raises LoaderFault where a
+        record cannot be delivered, in its turn, LoaderTimeout, and LoaderError where more than KEPT batches are kept.
         """
         self._give_up_pass()
         window: Window[Host, Answer] = Window(self._plan(epochs, first), displaced)
@@ -104,12 +105,18 @@ class Stream:
 
     def _give_up_pass(self) -> None:
         """Nothing of the last pass is wanted any more."""
-        if self._in_use is not None:
-            self._in_use.release()
+        self._let_go()
         for answer in self._window.drain() if self._window is not None else []:
             if isinstance(answer, Batch):
                 answer.release()
-        self._in_use = self._window = None
+        self._window = None
+
+    def _let_go(self) -> None:
+        """The batch that was delivered last is not used any more, unless it was kept."""
+        batch, self._in_use = self._in_use, None
+        if batch is not None and not batch.kept:
+            batch.release()
+        self._kept = [each for each in (*self._kept, batch) if each is not None and each.kept]
 
     def _raise_if_refused(self, started: float) -> None:
         """Where every service said no, or every one that speaks and the others had their time."""
@@ -132,8 +139,9 @@ class Stream:
     def _next(self, window: Window[Host, Answer]) -> Batch:
         if self.closed or self._window is not window:
             raise LoaderError("this pass over the stream has ended: the stream was closed, or another pass began")
-        if self._in_use is not None:
-            self._in_use.release()
+        self._let_go()
+        if len(self._kept) > KEPT:
+            raise LoaderError(f"{len(self._kept)} batches are kept: release all but {KEPT} before asking for the next")
         started = reported = time.monotonic()
         self._hear()
         while True:
@@ -245,8 +253,10 @@ class Stream:
         pixels = payload if payload is not None else opened.pixels(message, self.spec, work.count)
         if (asked_at := self._window.asked_at(host, work.number)) is not None:
             self._times.add(time.monotonic() - asked_at)
-        give_back = partial(opened.using.discard, work.number) if payload is None else None
-        batch = batch_of(work, self.spec, message, pixels, self._digests != "off", give_back)
+        slab, give_back = None, None
+        if payload is None:
+            slab, give_back = opened.slab, partial(opened.using.discard, work.number)
+        batch = batch_of(work, self.spec, message, pixels, self._digests != "off", slab, give_back)
         if self._digests == "verify" and not is_intact(batch):
             self._damaged_on_the_way(host, work)
             return
@@ -269,10 +279,13 @@ def done_with(needed: set[int]) -> tuple[int, bytes]:
     """What a TICKET says to be done with, all but the `needed` tickets: everything below a number, and some above it.
 
     That is said anew with every ticket, and once true it stays true, so a TICKET may be lost or come late or twice.
+    Raises LoaderError where that would be more than a TICKET can say.
     """
     oldest = min(needed)
     done = [number - oldest for number in range(oldest, max(needed)) if number not in needed]
-    return oldest, np.array(done[: wire.MAX_SLOTS], "<u4").tobytes()
+    if len(done) > wire.MAX_SLOTS:
+        raise LoaderError(f"a batch was kept while {len(done)} others came; batch.copy() has its images for so long")
+    return oldest, np.array(done, "<u4").tobytes()
 
 
 def displaced(answer: Answer) -> Answer:

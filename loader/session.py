@@ -8,13 +8,16 @@ import numpy as np
 import zmq
 
 from common import wire
+from common.batch import KEPT
 from common.errors import LoaderError
 from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
 from loader.dataset import Dataset
 from loader.slots import SlotTable
 
-SPARE_SLOTS = 2  # beyond the credit: a socket still reads from the slot when the client has its batch already
+# Beyond the credit: the client may keep some, and the one it has finished with last is given back with its next ticket;
+# or a socket still reads from the slot when the client has its batch already.
+SPARE_SLOTS = 1 + KEPT
 
 Address = tuple[bytes, bytes]  # a client's identity, a stream's id
 

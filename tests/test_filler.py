@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import digest
-from common.batch import Replaced
 from common.errors import BadRecord
-from common.slab import Slab, SlotBatch, slot_bytes
+from common.slab import Replaced, Slab, SlotBatch, slot_bytes
 from common.spec import StreamSpec
 from loader import jpeg, sampler
 from loader.augment import Scratch
