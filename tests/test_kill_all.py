@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import LoaderProcess, wait_for
-
-READER = """
-import sys
-from common.client import LoaderClient
 from common.spec import StreamSpec
-for batch in LoaderClient(sys.argv[1], transport="slab").stream(StreamSpec(crop=128), 64).batches(range(10**6)):
-    print(batch.first, flush=True)
-"""
+from tests.processes import LoaderProcess, wait_for
+from tests.reader import ReaderProcess
+
 KILLS = 20  # the last of them with a trainer, the others with a client that only reads
 _MARK = "ALEXNET_TEST_MARK"
 
@@ -40,16 +35,6 @@ def shared_memory_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Shmem:")) / 1024
 
 
-def reading(endpoint: str) -> "subprocess.Popen[bytes]":
-    """A client that has its first batch."""
-    client = subprocess.Popen(
-        [sys.executable, "-c", READER, endpoint], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert client.stdout is not None
-    assert client.stdout.readline()
-    return client
-
-
 def training(endpoint: str, run: Path) -> "subprocess.Popen[bytes]":
     """A trainer that has made its first step."""
     command = [sys.executable, "-m", "trainer.command", "--cpu", "--recipe", "demo", "--loader", endpoint]
@@ -58,12 +43,6 @@ def training(endpoint: str, run: Path) -> "subprocess.Popen[bytes]":
     metrics = run / "metrics.jsonl"
     wait_for("a step", lambda: metrics.exists() and '"step"' in metrics.read_text())
     return trainer
-
-
-def kill_together(service: LoaderProcess, client: "subprocess.Popen[bytes]") -> None:
-    client.kill()
-    service.signal(signal.SIGKILL)
-    client.communicate()
 
 
 @pytest.fixture
@@ -83,10 +62,18 @@ def test_nothing_is_left_of_loaders_and_trainers_that_are_killed_together(
     names, memory_mib = set(os.listdir("/dev/shm")), shared_memory_mib()
     for number in range(1, KILLS + 1):
         with LoaderProcess(packed, tmp_path) as service:
-            client = reading(service.endpoint) if number < KILLS else training(service.endpoint, tmp_path / "run")
+            if number < KILLS:
+                reader = ReaderProcess(service.endpoint, StreamSpec(crop=128), 64, epochs=10**6, transport="slab")
+                reader.read_until(1)
+                client = reader.process
+            else:
+                client = training(service.endpoint, tmp_path / "run")
             assert marked(mark) >= {service.process.pid, client.pid, *service.workers}
-            kill_together(service, client)
+            client.kill()
+            service.signal(signal.SIGKILL)
+            client.communicate()
         wait_for("every process to be gone", lambda: not marked(mark))
     wait_for("the memory to be given back", lambda: shared_memory_mib() < memory_mib + 100)  # a slab has some 30 MiB
     wait_for("/dev/shm to be as before", lambda: set(os.listdir("/dev/shm")) <= names)
-    assert list(temporary.iterdir()) == []
+    left = [path.name for path in temporary.iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor_")] == []  # torch's cache, the same each time

@@ -1,13 +1,11 @@
 """The service and its client, with real processes and sockets."""
 
-import hashlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -30,29 +28,9 @@ from loader.service import MAX_STREAMS
 from tests.bad_records import flip_a_bit, with_records
 from tests.photo_tree import photo
 from tests.processes import LoaderProcess, alive, wait_for
+from tests.reader import ReaderProcess, fingerprint
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)
-
-# A client that reads for ever, in a process of its own.
-READER = """
-import sys
-from common.client import LoaderClient
-from common.spec import StreamSpec
-stream = LoaderClient(sys.argv[1], transport="slab").stream(StreamSpec(), 64)
-for number, batch in enumerate(stream.batches(range(10**6))):
-    print(number, flush=True)
-"""
-
-
-def fingerprint(batches: Iterable[Batch]) -> list[str]:
-    """What came, batch by batch: place, labels, records and pixels."""
-    return [
-        hashlib.blake2b(
-            repr((b.epoch, b.first)).encode() + b.labels.tobytes() + b.records.tobytes() + b.images.tobytes(),
-            digest_size=8,
-        ).hexdigest()
-        for b in batches
-    ]
 
 
 def read(
@@ -225,27 +203,6 @@ def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: P
         assert fingerprint(stream.batches(range(2))) == undisturbed
 
 
-def test_nothing_is_left_of_the_shared_memory_when_all_are_killed(packed: Path, tmp_path: Path) -> None:
-    before = set(os.listdir("/dev/shm")), shared_memory_mib()
-    with LoaderProcess(packed, tmp_path) as service:
-        command = [sys.executable, "-c", READER, service.endpoint]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
-            assert client.stdout is not None
-            client.stdout.readline()
-            workers = service.workers
-            client.kill()
-            service.signal(signal.SIGKILL)
-        wait_for("all processes to end", lambda: not any(map(alive, [*workers, service.process.pid])))
-    assert set(os.listdir("/dev/shm")) == before[0]
-    wait_for("the memory to be given back", lambda: shared_memory_mib() < before[1] + 30)
-
-
-def shared_memory_mib() -> float:
-    """Of the whole machine; a slab of this test has some 60 MiB."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Shmem:")) / 1024
-
-
 def test_several_streams_of_one_client_are_read_beside_each_other(packed: Path, tmp_path: Path) -> None:
     full = StreamSpec(split="val", view="full")
     with LoaderProcess(packed, tmp_path) as service:
@@ -278,10 +235,8 @@ def test_one_stream_opened_twice_is_two_that_know_nothing_of_each_other(
 
 def test_a_client_that_is_killed_leaves_no_stream_open(packed: Path, tmp_path: Path) -> None:
     with LoaderProcess(packed, tmp_path) as service:
-        with subprocess.Popen([sys.executable, "-c", READER, service.endpoint], stdout=subprocess.PIPE) as client:
-            assert client.stdout is not None
-            client.stdout.readline()
-            client.kill()
+        with ReaderProcess(service.endpoint, StreamSpec(), 64, epochs=10**6) as reader:
+            reader.read_until(1)
         wait_for("its stream to be closed", lambda: re.search(r"stream \w+ closed", service.log.read_text()))
 
 

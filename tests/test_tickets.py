@@ -8,8 +8,8 @@ from loader.slots import SlotTable
 from loader.tickets import TicketQueue
 
 
-def ticket(number: int) -> Ticket:
-    return Ticket(number, b"s" * 16, 0, number * 8, 8, False, 0, b"")
+def ticket(number: int, count: int = 8) -> Ticket:
+    return Ticket(number, b"s" * 16, 0, number * count, count, False, 0, b"")
 
 
 def drain(queue: TicketQueue[str]) -> list[tuple[str, int]]:
@@ -25,6 +25,40 @@ def test_streams_take_turns_however_long_their_backlogs() -> None:
         queue.add("greedy", ticket(number))
     queue.add("modest", ticket(0))
     assert drain(queue)[:3] == [("greedy", 0), ("modest", 0), ("greedy", 1)]
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 128), min_size=1), st.integers(1, 100))
+def test_streams_with_backlogs_get_the_same_number_of_pictures_whatever_their_batches(
+    batch_sizes: dict[str, int], takes: int
+) -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    pictures = dict.fromkeys(batch_sizes, 0)
+    for stream, batch_size in batch_sizes.items():
+        for number in range(takes + 1):
+            queue.add(stream, ticket(number, batch_size))
+    for _ in range(takes):
+        taken = queue.take(lambda _: True)
+        assert taken is not None
+        pictures[taken[0]] += taken[1].count
+    assert max(pictures.values()) - min(pictures.values()) <= max(batch_sizes.values())
+
+
+def taken_with(queue: TicketQueue[str], able: str) -> str:
+    taken = queue.take(lambda key: key in able)
+    assert taken is not None
+    return taken[0]
+
+
+def test_a_stream_that_was_away_or_stuck_has_saved_nothing_up() -> None:
+    queue: TicketQueue[str] = TicketQueue()
+    for number in range(40):
+        queue.add("busy", ticket(number))
+        queue.add("stuck", ticket(number))
+    assert [taken_with(queue, "busy") for _ in range(20)] == ["busy"] * 20
+    for number in range(10):
+        queue.add("new", ticket(number))
+    order = [taken_with(queue, "busy stuck new") for _ in range(9)]
+    assert [order.count(stream) for stream in ("busy", "stuck", "new")] == [3, 3, 3]
 
 
 def test_a_stream_that_cannot_be_served_holds_up_no_other() -> None:

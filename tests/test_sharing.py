@@ -1,0 +1,64 @@
+"""Several clients of one service at once, each a process: their own streams, fair shares, and no client in the way."""
+
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from common.client import LoaderClient
+from common.opened import Transport
+from common.spec import StreamSpec
+from tests.processes import LoaderProcess
+from tests.reader import ReaderProcess, fingerprint
+
+FOREVER = 10**6
+STREAMS: list[tuple[StreamSpec, int, Transport]] = [  # with batch size and transport
+    (StreamSpec(seed=3, crop=64), 16, "slab"),
+    (StreamSpec(seed=4, crop=64), 16, "frames"),
+    (StreamSpec(seed=3, crop=96, pixels="float32"), 7, "slab"),
+    (StreamSpec(split="val", view="full"), 40, "frames"),
+]
+
+
+def read_alone(endpoint: str, spec: StreamSpec, batch_size: int, epochs: int) -> list[str]:
+    with LoaderClient(endpoint) as loader:
+        return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
+
+
+@pytest.mark.parametrize("transport", ["slab", "frames"])
+def test_clients_beside_a_stopped_and_an_idle_one_get_what_each_gets_alone_and_the_stopped_one_goes_on(
+    packed: Path, tmp_path: Path, transport: Transport
+) -> None:
+    epochs, spec = 3, StreamSpec(seed=9, crop=128)
+    with LoaderProcess(packed, tmp_path) as service, ExitStack() as stack:
+        alone = [read_alone(service.endpoint, spec, batch_size, epochs) for spec, batch_size, _ in STREAMS]
+        stopped = stack.enter_context(ReaderProcess(service.endpoint, spec, 32, epochs, transport))
+        idle = stack.enter_context(LoaderClient(service.endpoint, transport=transport))
+        stopped.read_until(1)
+        stopped.signal(signal.SIGSTOP)
+        next(idle.stream(StreamSpec(seed=8, crop=256), 64).batches(range(FOREVER)))
+        together = [
+            stack.enter_context(ReaderProcess(service.endpoint, spec, batch_size, epochs, way))
+            for spec, batch_size, way in STREAMS
+        ]
+        assert [reader.read_all() for reader in together] == alone
+        stopped.signal(signal.SIGCONT)
+        assert stopped.read_all() == read_alone(service.endpoint, spec, 32, epochs)
+
+
+def test_two_greedy_clients_get_the_same_number_of_pictures_though_one_asks_for_larger_batches(
+    packed: Path, tmp_path: Path
+) -> None:
+    with LoaderProcess(packed, tmp_path) as service, ExitStack() as stack:
+        small, large = (
+            stack.enter_context(ReaderProcess(service.endpoint, StreamSpec(seed=seed, crop=32), batch_size, FOREVER))
+            for seed, batch_size in enumerate((10, 75))
+        )
+        for reader in (small, large):
+            reader.read_until(1)
+        begun = small.pictures, large.pictures
+        large.read_until(begun[1] + 6000)
+        small.read_waiting()
+        share = (small.pictures - begun[0]) / (large.pictures - begun[1])
+        assert 0.5 < share < 2
