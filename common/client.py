@@ -10,16 +10,20 @@ and the next tickets leave when the caller comes back for a batch.
 """
 
 import logging
+import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import zmq
 
 from common import wire
-from common.errors import LoaderRefused, LoaderTimeout, WireError
+from common.errors import LoaderRefused, LoaderTimeout, VersionMismatch, WireError
 from common.host import Host
+from common.keys import ClientKeys
 from common.opened import Transport
 from common.received import DigestUse
+from common.sockets import Context
 from common.spec import StreamSpec
 from common.stream import Stream
 
@@ -37,20 +41,28 @@ class LoaderClient:
                 and does not deliver, ten times as long
     transport   "slab": pixels come through the service's shared memory, which must be on this host. "frames": over the
                 socket. "auto": the first where it can be had
+    keys        folder with client.key_secret and server.key, which `alexnet-loader keys` makes; UsageError where they
+                are missing. Without it no service that wants keys answers, and nothing is encrypted
     """
 
     def __init__(
-        self, endpoints: str | Sequence[str], *, timeout_s: float = 60.0, transport: Transport = "auto"
+        self,
+        endpoints: str | Sequence[str],
+        *,
+        timeout_s: float = 60.0,
+        transport: Transport = "auto",
+        keys: str | os.PathLike[str] | None = None,
     ) -> None:
         names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         if not names:
             raise LoaderRefused("no loader endpoint was given")
+        own_keys = ClientKeys.read(Path(keys)) if keys is not None else None
         self.timeout_s, self._transport = timeout_s, transport
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: Context = zmq.Context()
         self._hosts: list[Host] = []
         self._streams: list[Stream] = []
         try:
-            self._hosts = [Host(self._context, name) for name in names]
+            self._hosts = [Host(self._context, name, own_keys) for name in names]
         except LoaderRefused:
             self.close()
             raise
@@ -73,7 +85,7 @@ class LoaderClient:
         for stream in self._streams:
             stream.close()
         for host in self._hosts:
-            host.socket.close(linger=200)  # time for a BYE to leave
+            host.close()
         self._context.term()
 
     def __enter__(self) -> "LoaderClient":
@@ -86,6 +98,8 @@ class LoaderClient:
         """Hear the services once, for up to TICK_S; ping those that say nothing; raise LoaderTimeout in the end."""
         connected = self._poll()
         self.hear()
+        if self._hosts and all(host.refusal for host in self._hosts):
+            raise LoaderRefused("; ".join(f"{host.endpoint} refuses: {host.refusal}" for host in self._hosts))
         now = time.monotonic()
         for host in self._hosts:
             due = host in connected or now - max(host.heard, host.pinged) > PING_S
@@ -98,16 +112,20 @@ class LoaderClient:
         """Wait until a host speaks; gives those that could not be reached before and now can."""
         poller = zmq.Poller()
         for host in self._hosts:
-            poller.register(host.socket, zmq.POLLIN if host.reachable else zmq.POLLIN | zmq.POLLOUT)
+            host.register(poller)
         events = dict(poller.poll(int(TICK_S * 1000)))
-        return [host for host in self._hosts if events.get(host.socket, 0) & zmq.POLLOUT]
+        return [host for host in self._hosts if host.can_send(events)]
 
     def _limit_waiting(self, awaited: str, started: float, now: float) -> None:
         names = ", ".join(host.endpoint for host in self._hosts)
         silent_s = now - max([started, *(host.heard for host in self._hosts)])
         if silent_s > self.timeout_s:
+            said = ", ".join(
+                f"{host.endpoint} (which refuses: {host.refusal})" if host.refusal else host.endpoint
+                for host in self._hosts
+            )
             raise LoaderTimeout(
-                f"no word from {names} for {silent_s:.0f} s while waiting for {awaited};"
+                f"no word from {said} for {silent_s:.0f} s while waiting for {awaited};"
                 " is alexnet-loader running there? (--loader-timeout changes how long is waited)"
             )
         if now - started > PATIENCE * self.timeout_s:
@@ -119,11 +137,9 @@ class LoaderClient:
     def hear(self) -> None:
         """Take in everything that has arrived."""
         for host in self._hosts:
-            while True:
-                try:
-                    frames = host.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                except zmq.Again:
-                    break
+            if host.watch():
+                log.warning("%s refuses: %s", host.endpoint, host.refusal)
+            while (frames := host.receive()) is not None:
                 host.note_heard(time.monotonic())
                 self._take_in(host, frames)
 
@@ -141,17 +157,26 @@ class LoaderClient:
                     stream.batch_arrived(host, message, frames[1].buffer if len(frames) > 1 else None)
             elif isinstance(message, wire.Fault):
                 self._fault(host, message)
+        except VersionMismatch as error:
+            self._refused(host, str(error))
         except WireError as error:
             log.warning("a message of %s was ignored: %s", host.endpoint, error)
 
     def _fault(self, host: Host, fault: wire.Fault) -> None:
-        if fault.code == wire.VERSION_MISMATCH:
-            raise LoaderRefused(f"{host.endpoint} refuses: {fault.reason}")
+        if fault.code in (wire.VERSION_MISMATCH, wire.NO_ACCESS):
+            self._refused(host, fault.reason)
+            return
         if fault.stream:
             if (stream := self._named(fault.stream)) is not None:
                 stream.ticket_failed(host, fault)
         elif 0 <= fault.number < len(self._streams):
             self._streams[fault.number].refused(host, fault)
+
+    def _refused(self, host: Host, reason: str) -> None:
+        if host.refusal != reason:
+            log.warning("%s refuses: %s", host.endpoint, reason)
+        host.refuses(reason)
+        self._reopen_streams(host)
 
     def _recognise(self, host: Host, instance: bytes) -> None:
         """A service that was started anew knows no stream and has forgotten what it was asked."""

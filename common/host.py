@@ -4,8 +4,13 @@ import time
 
 import zmq
 
-from common import wire
+from common import sockets, wire
 from common.errors import LoaderRefused
+from common.keys import ClientKeys
+from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context
+
+_BROKEN_IN_A_ROW = 12  # handshakes, in a little more than half a second: a service does not die in each of them
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before one that refused us is asked again
 
 SILENT_S = 1.0  # after a PING without a word, others are asked for what the host owes
 
@@ -13,24 +18,24 @@ SILENT_S = 1.0  # after a PING without a word, others are asked for what the hos
 class Host:
     """One service as the client sees it: a socket, which run of it answers, when it last did.
 
-    silent   it was pinged and has said nothing since: stopped, cut off or overloaded, though the connection stands
+    silent    it was pinged and has said nothing since: stopped, cut off or overloaded, though the connection stands
+    refusal   why it does not let us in, or ""
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
-        try:
-            self.socket = wire.dealer(context, endpoint)
-        except zmq.ZMQError as error:
-            raise LoaderRefused(
-                f"loader endpoint {endpoint!r}: {error.strerror}; it looks like tcp://host:5555"
-            ) from None
-        self.endpoint = endpoint
+    def __init__(self, context: Context, endpoint: str, keys: ClientKeys | None = None) -> None:
+        self._context, self.endpoint, self._keys = context, endpoint, keys
         self.instance = b""
         self.transport = ""  # how its pixels come, as it was last said
         self.heard = time.monotonic()
         self.pinged = 0.0
-        self.reachable = False
         self.silent = False
         self._owes_since: float | None = None  # the first PING that nothing was heard after
+        self.refusal = ""
+        self._welcome = False  # whether it ever let us in: if so, one that breaks off is ending or behind a proxy
+        self._broken = 0
+        self._pause_s = _FIRST_PAUSE_S
+        self._dial_again = 0.0
+        self._dial()
 
     def ping(self, now: float) -> bool:
         """Ask whether it is there; whether there is a connection to ask on."""
@@ -49,8 +54,72 @@ class Host:
     def send(self, message: wire.Message) -> bool:
         """Whether there is a connection to send it on."""
         try:
-            self.socket.send(wire.encode(message), zmq.NOBLOCK)
+            self._end.socket.send(wire.encode(message), zmq.NOBLOCK)
             self.reachable = True
         except zmq.Again:
             self.reachable = False
         return self.reachable
+
+    def receive(self) -> list[zmq.Frame] | None:
+        """The frames of the next message that has come, None where none has."""
+        try:
+            return self._end.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+
+    def close(self) -> None:
+        self._end.close(linger_ms=200)  # time for a BYE to leave
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Let `poller` wake up for messages, for news of the connection, and for a connection that is missing."""
+        missing = not self.reachable and not self.refusal
+        poller.register(self._end.socket, zmq.POLLIN | zmq.POLLOUT if missing else zmq.POLLIN)
+        poller.register(self._end.monitor, zmq.POLLIN)
+
+    def can_send(self, events: "dict[object, int]") -> bool:
+        """Whether the poller found that a connection that was missing is there."""
+        return bool(events.get(self._end.socket, 0) & zmq.POLLOUT)
+
+    def watch(self) -> bool:
+        """Take in what became of the connection; whether it was newly refused.
+
+        ZeroMQ gives a connection up that was refused; it is dialled anew after a pause.
+        """
+        before = self.refusal
+        for event in self._end.events():
+            if event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.refusal, self._broken, self._pause_s, self._welcome = "", 0, _FIRST_PAUSE_S, True
+            else:
+                self._broken += 1
+                self._refused(event)
+        if self.refusal and time.monotonic() > self._dial_again:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self.close()
+            self._dial()
+        return bool(self.refusal) and self.refusal != before
+
+    def refuses(self, reason: str) -> None:
+        """The service does not let us in; it is asked again after a pause."""
+        self.refusal, self._dial_again = reason, time.monotonic() + self._pause_s
+
+    def _refused(self, event: ConnectionEvent) -> None:
+        """Which side notices first what does not fit is chance: the other sees a handshake that broke off."""
+        if event.kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self.refuses("it does not know our public key, which belongs into clients/ of its keys (--keys)")
+        elif event.kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and event.value != OTHER_MECHANISM:
+            self.refuses("what answers there is no alexnet-loader (--loader)")
+        elif event.kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and self._keys is None:
+            self.refuses("it talks only to clients that have keys (--keys)")
+        elif event.kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self.refuses("it has no keys, and we have some (--keys)")
+        elif self._keys is not None and self._broken >= _BROKEN_IN_A_ROW and not self._welcome:
+            self.refuses("it breaks off: it is not the service whose server.key we have (--keys)")
+
+    def _dial(self) -> None:
+        try:
+            self._end = sockets.dealer(self._context, self.endpoint, self._keys)
+        except zmq.ZMQError as error:
+            raise LoaderRefused(
+                f"loader endpoint {self.endpoint!r}: {error.strerror}; it looks like tcp://host:5555"
+            ) from None
+        self.reachable = False

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import math
 import sys
+import time
 from collections.abc import Iterator
 
 from common.errors import AlexNetError
@@ -32,3 +34,23 @@ def errors_as_exit_codes(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: interrupted\n")
         sys.exit(INTERRUPTED)
+
+
+class Seldom:
+    """Says whether a line about something is due: the first time, and then once every `period_s`.
+
+    Whoever can make a program log can make it fill a disk. What is due is remembered of `most` things.
+    """
+
+    def __init__(self, period_s: float = 10.0, most: int = 1000) -> None:
+        self._period_s, self._most = period_s, most
+        self._said: dict[str, float] = {}
+
+    def due(self, what: str) -> bool:
+        now = time.monotonic()
+        if now - self._said.get(what, -math.inf) < self._period_s:
+            return False
+        if len(self._said) >= self._most:
+            self._said.clear()
+        self._said[what] = now
+        return True

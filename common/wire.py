@@ -1,4 +1,4 @@
-"""The messages between client and service, and the sockets that carry them.
+"""The messages between client and service.
 
 Every message is `[header, payload frames...]`. The header is a msgpack array `[version, kind, field, field, ...]`,
 its fields in the order of the dataclass below that bears the kind's name. Each field is checked for type and range
@@ -14,22 +14,18 @@ before anything is built from it; nothing is ever unpickled.
     BYE      client -> service   the stream is closed
 
 Flow control is credit: a client has at most `credit` tickets of a stream asked for or waiting to be consumed.
-High-water marks only decide when ZeroMQ drops or blocks, so they are lifted and never reached.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, ClassVar
 
 import msgpack
-import zmq
 
 from common.errors import VersionMismatch, WireError
 
 VERSION = 2
 MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does not
-HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
-HEARTBEAT_TIMEOUT_MS = 10_000
 
 
 def _integer(low: int, high: int) -> Any:
@@ -171,6 +167,7 @@ NO_SUCH_SPLIT = "no such split"
 REFUSED = "refused"
 BAD_RECORD = "bad record"
 VERSION_MISMATCH = "version"
+NO_ACCESS = "no access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,44 +242,3 @@ def _build(kind: Any, values: list[Any], payloads: int) -> Message:
     if payloads != message.payloads:
         raise WireError(f"{kind} carries {message.payloads} payload frames, not {payloads}")
     return message
-
-
-def dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """The client's end, connected to one service. It reconnects by itself, with growing pauses.
-
-    Raises zmq.ZMQError where the endpoint makes no sense.
-    """
-    socket = context.socket(zmq.DEALER)
-    _set_common(socket)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
-    socket.setsockopt(zmq.IMMEDIATE, 1)  # a ticket goes to a living service or is seen not to
-    return _attached(socket, socket.connect, endpoint)
-
-
-def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """The service's end, bound. Raises zmq.ZMQError where the endpoint is taken or makes no sense."""
-    socket = context.socket(zmq.ROUTER)
-    _set_common(socket)
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)  # no client sends pixels
-    return _attached(socket, socket.bind, endpoint)
-
-
-def _attached(socket: zmq.Socket[bytes], attach: Callable[[str], object], endpoint: str) -> zmq.Socket[bytes]:
-    try:
-        attach(endpoint)
-    except zmq.ZMQError:
-        socket.close()
-        raise
-    return socket
-
-
-def _set_common(socket: zmq.Socket[bytes]) -> None:
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.RCVHWM, 0)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)

@@ -36,6 +36,12 @@ log = logging.getLogger(__name__)
 @click.option(
     "--worker-timeout", type=click.FloatRange(0.1), default=30.0, help="Seconds after which a worker counts as hung."
 )
+@click.option(
+    "--keys",
+    "key_folder",
+    type=click.Path(path_type=Path),
+    help="Folder of keys: encrypt, and serve only clients it names. The command keys makes one.",
+)
 @click.option("--insecure", is_flag=True, help="Let --bind be reached from other hosts, by anyone, unencrypted.")
 @click.option("--pin", is_flag=True, help="Keep each worker on one core.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
@@ -49,6 +55,7 @@ def main(
     bind: str,
     stream_mib: int,
     worker_timeout: float,
+    key_folder: Path | None,
     insecure: bool,
     pin: bool,
     ready_file: Path | None,
@@ -66,8 +73,9 @@ def main(
         return
     logs.setup("alexnet-loader", verbose)
     with logs.errors_as_exit_codes("alexnet-loader"):
-        refuse_open_bind(bind, insecure)
-        serve(Crew(workers, workers_file), data, bind, stream_mib * 2**20, worker_timeout, pin, ready_file)
+        refuse_open_bind(bind, key_folder, insecure)
+        crew = Crew(workers, workers_file)
+        serve(crew, data, bind, key_folder, stream_mib * 2**20, worker_timeout, pin, ready_file)
 
 
 def refuse_options_of_serving(context: click.Context) -> None:
@@ -81,6 +89,7 @@ def serve(
     crew: Crew,
     data: Path,
     bind: str,
+    key_folder: Path | None,
     stream_bytes: int,
     worker_timeout_s: float,
     pinned: bool,
@@ -89,21 +98,24 @@ def serve(
     """Serve until SIGINT or SIGTERM."""
     import zmq
 
-    from common import wire
+    from common import sockets
+    from common.keys import ServerKeys
     from loader import jpeg
+    from loader.access import Access
     from loader.pool import WorkerPool
     from loader.service import Service
 
     decoder = jpeg.decoder_name()
+    own_keys = ServerKeys.read(key_folder) if key_folder is not None else None
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(caught(hangup=crew.file is not None))
         datasets = {split: stack.enter_context(dataset) for split, dataset in open_datasets(data).items()}
-        context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
+        context: sockets.Context = stack.enter_context(zmq.Context())
         try:
-            router = stack.enter_context(wire.router(context, bind))
+            end = stack.enter_context(contextlib.closing(sockets.router(context, bind, own_keys)))
         except zmq.ZMQError as error:
             raise UsageError(f"cannot listen on {bind}: {zmq.strerror(error.errno or 0)} (--bind)") from None
-        endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        endpoint = end.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         port = bind.rpartition(":")[2]
         if port.isdecimal() and port != "0" and not endpoint.endswith(f":{port}"):
             raise UsageError(
@@ -112,12 +124,14 @@ def serve(
         pool = WorkerPool(data, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.start()
-        service = Service(router, datasets, decoder, pool, stream_bytes)
+        access = stack.enter_context(contextlib.closing(Access(context, end, own_keys)))
+        service = Service(end.socket, access, datasets, decoder, pool, stream_bytes)
         stack.callback(service.close)
 
         def on_ready() -> None:
             sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
-            log.info("serving %s (%s) on %s with %d workers", data, sizes, endpoint, pool.count)
+            secrecy = "encrypted" if own_keys is not None else "unencrypted"
+            log.info("serving %s (%s) on %s, %s, with %d workers", data, sizes, endpoint, secrecy, pool.count)
             if ready_file is not None:
                 write_whole(ready_file, endpoint)
 
@@ -133,13 +147,20 @@ def serve(
         log.info("stopped")
 
 
-def refuse_open_bind(bind: str, insecure: bool) -> None:
-    """Whoever reaches the endpoint gets the pictures: so other hosts only where that was asked for."""
+def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None:
+    """Whoever reaches the endpoint gets the pictures: so from other hosts with keys, or where that was asked for."""
+    if key_folder is not None:
+        if insecure:
+            raise UsageError("--insecure has no meaning with --keys")
+        return
     host = bind.removeprefix("tcp://").rpartition(":")[0]
     if not bind.startswith("tcp://") or host == "localhost" or host.strip("[]") == "::1" or host.startswith("127."):
         return
     if not insecure:
-        raise UsageError(f"{bind} can be reached from other hosts, by anyone; --insecure allows that (--bind)")
+        raise UsageError(
+            f"{bind} can be reached from other hosts, by anyone: --keys DIR names who may and encrypts"
+            " (alexnet-loader keys DIR makes keys; --insecure serves anyone)"
+        )
     log.warning("%s can be reached from other hosts, by anyone, and nothing is encrypted (--insecure)", bind)
 
 

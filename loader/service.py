@@ -16,10 +16,13 @@ from collections.abc import Callable, Mapping
 import zmq
 
 from common import wire
-from common.errors import LoaderError, NoSuchSplit, UsageError, VersionMismatch, WireError
+from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
+from common.log import Seldom
 from common.spec import StreamSpec
 from loader import link
+from loader.access import Access
 from loader.dataset import Dataset
+from loader.inbox import Inbox, Request
 from loader.pool import Finished, Lost, Worker, WorkerPool
 from loader.session import Address, Sent, Session, credit_for
 from loader.signals import STOP, Signals
@@ -30,11 +33,12 @@ log = logging.getLogger(__name__)
 DEATHS_ALLOWED = 3  # of workers on one ticket, before the ticket is reported instead of tried again
 PROBE_S = 5.0  # how often each client is sent a word, to notice those that are gone
 MAX_STREAMS = 256  # of all clients: each has a slab and a descriptor
+_SOON_S = 0.2  # after a connection ended, which client's that was is known
 _SOON_MS, _IDLE_MS = 2, 500
 
 
 class Service:
-    """Serves `datasets` (by split) with `pool`, which is started, on a ROUTER socket.
+    """Serves `datasets` (by split) with `pool`, which is started, on a ROUTER socket, to those that `access` lets in.
 
     stream_bytes   memory a stream of a client may take, which bounds its credit
     """
@@ -42,14 +46,17 @@ class Service:
     def __init__(
         self,
         router: "zmq.Socket[bytes]",
+        access: Access,
         datasets: Mapping[str, Dataset],
         decoder: str,
         pool: WorkerPool,
         stream_bytes: int,
     ) -> None:
-        self._router, self._datasets, self._decoder, self._pool = router, datasets, decoder, pool
+        self._router, self._access, self._pool = router, access, pool
+        self._datasets, self._decoder = datasets, decoder
         self._stream_bytes = stream_bytes
         self._instance = os.urandom(8)
+        self._inbox, self._seldom = Inbox(router), Seldom()
         self._sessions: dict[Address, Session] = {}
         self._by_slab: dict[int, Session] = {}
         self._slabs_made = 0
@@ -78,6 +85,8 @@ class Service:
                 self._pool.end_stopped()
             if signal.SIGHUP in came:
                 on_hangup()
+            if self._access.hear():
+                self._probed = min(self._probed, time.monotonic() - PROBE_S + _SOON_S)
             self._hear_clients()
             self._hear_workers(ready)
             for pid in self._pool.end_hung():
@@ -108,6 +117,8 @@ class Service:
             self._polled = list(self._pool.workers)
             self._poller = zmq.Poller()
             self._poller.register(self._router, zmq.POLLIN)
+            for socket in self._access.sockets:
+                self._poller.register(socket, zmq.POLLIN)
             for fd in (wakeup_fd, *(worker.fileno() for worker in self._polled)):
                 self._poller.register(fd, zmq.POLLIN)
         starved = len(self._queue) > 0 and any(session.sent for session in self._sessions.values())
@@ -115,21 +126,27 @@ class Service:
         return {source for source, _ in events if isinstance(source, int)}
 
     def _hear_clients(self) -> None:
-        while True:
+        for request in self._inbox.requests():
+            identity = request.identity
             try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                message = wire.decode(frames[0] if frames else b"", len(frames) - 1)
+                if not self._access.still_admits(request):
+                    self._end_all(identity)
+                    raise LoaderRefused("the public key was taken out of clients/ of its keys (--keys)")
+                message = wire.decode(request.header.bytes, request.payloads)
                 answer = self._answers.get(type(message))
                 if answer is None:
                     raise WireError(f"a client does not send {message.kind}")
                 answer(identity, message)
-            except VersionMismatch as error:
-                self._send(identity, wire.Fault(-1, b"", wire.VERSION_MISMATCH, str(error), wire.NO_RECORD))
+            except (LoaderRefused, VersionMismatch) as error:
+                code = wire.VERSION_MISMATCH if isinstance(error, VersionMismatch) else wire.NO_ACCESS
+                self._ignored(request, error)
+                self._send(identity, wire.Fault(-1, b"", code, str(error), wire.NO_RECORD))
             except WireError as error:
-                log.warning("a message was ignored: %s", error)
+                self._ignored(request, error)
+
+    def _ignored(self, request: Request, error: Exception) -> None:
+        if self._seldom.due(f"{request.address} {type(error)}"):
+            log.warning("a message from %s was ignored: %s", request.address, error)
 
     def _hear_workers(self, ready: set[int]) -> None:
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
@@ -231,6 +248,11 @@ class Service:
         session.slab.close()
         log.info("stream %s closed", session.name)
 
+    def _end_all(self, identity: bytes) -> None:
+        """End the sessions of one client."""
+        for session in [session for session in self._sessions.values() if session.address[0] == identity]:
+            self._end(session)
+
     def _probe(self) -> None:
         """Send each client a word now and then: one that is gone cannot be sent to, and its sessions end."""
         now = time.monotonic()
@@ -302,6 +324,5 @@ class Service:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            for session in [session for session in self._sessions.values() if session.address[0] == identity]:
-                self._end(session)
+            self._end_all(identity)
             return None

@@ -49,3 +49,11 @@ def test_every_command_has_the_options_that_are_shown() -> None:
 )
 def test_every_file_named_is_there(path: str) -> None:
     assert (Path(__file__).resolve().parents[1] / path).is_file()
+
+
+def test_every_test_named_is_there() -> None:
+    folder = Path(__file__).resolve().parent
+    there = {name for file in folder.glob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
+    named = set(re.findall(r"`(test_\w+)`", README))
+    assert len(named) > 5
+    assert named <= there

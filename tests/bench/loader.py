@@ -9,6 +9,7 @@ to this process. Rounds of all contenders alternate; figures are medians, with t
     limit     libjpeg-turbo alone, as many processes as workers
     slab      this loader, pixels through shared memory
     frames    this loader, pixels over tcp on loopback
+    curve     the same, encrypted
     many      this loader by slab, with eight times the workers
     torch     a torch DataLoader: LMDB, PyTurboJPEG, the same augmentation in numpy
 """
@@ -27,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
+from common import keys
 from common.client import LoaderClient
 from common.opened import Transport
 from common.spec import StreamSpec
@@ -59,12 +61,21 @@ def memory_mb(pid: int) -> float:
 class Ours:
     """One service and one client of it."""
 
-    def __init__(self, stack: ExitStack, data: Path, folder: Path, workers: int, transport: Transport) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        data: Path,
+        folder: Path,
+        workers: int,
+        transport: Transport,
+        key_folder: Path | None = None,
+    ) -> None:
         started = time.perf_counter()
-        self._service = stack.enter_context(LoaderProcess(data, folder, workers))
+        secrecy = ["--keys", str(key_folder)] if key_folder is not None else []
+        self._service = stack.enter_context(LoaderProcess(data, folder, workers, "tcp://127.0.0.1:*", *secrecy))
         self.ready_s = time.perf_counter() - started
         started = time.perf_counter()
-        client = stack.enter_context(LoaderClient(self._service.endpoint, transport=transport))
+        client = stack.enter_context(LoaderClient(self._service.endpoint, transport=transport, keys=key_folder))
         batches = client.stream(SPEC, BATCH).batches(range(10**6))
         next(batches)
         self.first_batch_ms = (time.perf_counter() - started) * 1e3
@@ -130,12 +141,16 @@ def main() -> None:
         data = photos.packed_records(given.data, folder, given.records)
         slab = Ours(stack, data, folder, given.workers, "slab")
         frames = Ours(stack, data, folder, given.workers, "frames")
+        key_folder = folder / "keys"
+        keys.make(key_folder)
+        curve = Ours(stack, data, folder, given.workers, "frames", key_folder)
         many = Ours(stack, data, folder, 8 * given.workers, "slab")
         torch_sizes = contenders.torch_batches(data, given.workers, BATCH)
         runs: dict[str, Callable[[], float]] = {
             "limit": lambda: contenders.bare_decoding(data, given.workers, given.seconds),
             "slab": lambda: slab.run(given.seconds),
             "frames": lambda: frames.run(given.seconds),
+            "curve": lambda: curve.run(given.seconds),
             "many": lambda: many.run(given.seconds),
             "torch": lambda: counted(torch_sizes, given.seconds)[1],
         }
@@ -145,7 +160,7 @@ def main() -> None:
                 rates[contender].append(run())
             done = ", ".join(f"{contender} {of[-1]:.0f}" for contender, of in rates.items())
             sys.stdout.write(f"round {number + 1}: {done}\n")
-        report(rates, {"slab": slab, "frames": frames, "many": many})
+        report(rates, {"slab": slab, "frames": frames, "curve": curve, "many": many})
 
 
 def report(rates: dict[str, list[float]], ours: dict[str, Ours]) -> None:

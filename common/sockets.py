@@ -1,0 +1,123 @@
+"""The two ends of the wire, and what ZeroMQ tells of their connections.
+
+Every limit is set on purpose. A frame that is too long ends its connection before memory is taken for it; a
+connection that does not finish its handshake is ended; a peer that sends more than is read, or reads less than it is
+sent, fills queues of its own and holds up nobody else. Flow control is the wire's credit: high-water marks are for
+those that break the rules, and an honest peer never reaches them.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import zmq
+
+from common.keys import ClientKeys, ServerKeys
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+MAX_REQUEST_BYTES = 1 << 15  # of a frame that a client sends: a TICKET that names every slot fits
+MAX_REPLY_BYTES = 1 << 31  # of a frame that a service sends: the pixels of a batch
+_MOST_WAITING = 1000  # messages of one peer, in each direction
+_HANDSHAKE_MS = 5_000
+_HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
+_HEARTBEAT_TIMEOUT_MS = 10_000
+
+HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+OTHER_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH  # one side has keys, the other has not
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEvent:
+    """What became of one connection of a socket.
+
+    kind    zmq.EVENT_ACCEPTED, EVENT_DISCONNECTED, EVENT_HANDSHAKE_...
+    value   the connection's file descriptor, or why the handshake failed
+    """
+
+    kind: int
+    value: int
+
+
+class End:
+    """One end of the wire: `socket`, and `monitor`, which can be read when something became of a connection."""
+
+    def __init__(self, context: Context, kind: int, events: int) -> None:
+        self.socket = context.socket(kind)
+        address = f"inproc://monitor-{id(self)}"
+        self.socket.monitor(address, events)
+        self.monitor = context.socket(zmq.PAIR)
+        self.monitor.setsockopt(zmq.RCVHWM, 0)  # ZeroMQ's own thread would wait where this were full
+        self.monitor.connect(address)
+        _set_common(self.socket)
+
+    def events(self) -> Iterator[ConnectionEvent]:
+        """What has become of connections since it was asked last."""
+        while True:
+            try:
+                event, _ = self.monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            yield ConnectionEvent(*struct.unpack("=Hi", event))
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close both; what was sent has `linger_ms` to leave."""
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=linger_ms)
+
+
+def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> End:
+    """The client's end, connected to one service. It reconnects by itself, with growing pauses.
+
+    Raises zmq.ZMQError where the endpoint makes no sense.
+    """
+    end = End(context, zmq.DEALER, HANDSHAKES)
+    socket = end.socket
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # a ticket goes to a living service or is seen not to
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(keys.secret))
+    return _attached(end, socket.connect, endpoint)
+
+
+def router(context: Context, endpoint: str, keys: ServerKeys | None = None) -> End:
+    """The service's end, bound. Raises zmq.ZMQError where the endpoint is taken or makes no sense."""
+    end = End(context, zmq.ROUTER, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | HANDSHAKES)
+    socket = end.socket
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)  # no client sends pixels
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        socket.setsockopt_string(zmq.ZAP_DOMAIN, "alexnet-loader")
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without somebody to ask nobody is let in
+    return _attached(end, socket.bind, endpoint)
+
+
+def _attached(end: End, attach: Callable[[str], object], endpoint: str) -> End:
+    try:
+        attach(endpoint)
+    except zmq.ZMQError:
+        end.close()
+        raise
+    return end
+
+
+def _set_common(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
+    socket.setsockopt(zmq.RCVHWM, _MOST_WAITING)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, _HEARTBEAT_TIMEOUT_MS)

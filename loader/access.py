@@ -1,0 +1,153 @@
+"""Who may talk to the service: answers ZeroMQ's question about each key, and says who was refused.
+
+ZeroMQ asks before a connection is made (ZAP, rfc.zeromq.org/spec/27): a request on an inproc socket, with the client's
+address and public key. Clients that have no key, or another service's, fail before that, which only the monitor of the
+ROUTER tells; it gives a descriptor, so that the address is known if the connection lasts until it is looked at.
+"""
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from common import keys
+from common.errors import UsageError
+from common.keys import ServerKeys
+from common.log import Seldom
+from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context, End
+from loader.inbox import Request
+
+log = logging.getLogger(__name__)
+
+_REQUESTS = "inproc://zeromq.zap.01"
+_VERSION = b"1.0"
+_GONE = "somebody, gone before the address could be read,"
+_REREAD_S = 0.5  # how often the folder is looked at for keys that were taken away
+
+
+class AllowList:
+    """The public keys in a folder, by name; read again when it changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: list[tuple[str, int, int]] = []
+        self._names: dict[bytes, str] = {}
+
+    def name_of(self, key: bytes) -> str | None:
+        """The client whose public key (Z85) this is, None where it is nobody's."""
+        return self._names.get(key)
+
+    def read_if_changed(self) -> None:
+        try:
+            files = [(entry.name, entry.stat()) for entry in os.scandir(self._folder) if entry.name.endswith(".key")]
+        except OSError as error:
+            log.warning("%s cannot be read: %s; the keys known so far still count", self._folder, error.strerror)
+            return
+        seen = sorted((name, of.st_mtime_ns, of.st_size) for name, of in files)
+        if seen != self._seen:
+            self._seen = seen
+            self._names = dict(pair for name, _, _ in seen if (pair := self._read(name)))
+            log.info("%s: %s may connect", self._folder, ", ".join(sorted(self._names.values())) or "nobody")
+
+    def _read(self, file: str) -> tuple[bytes, str] | None:
+        try:
+            return keys.public_key(self._folder / file), file.removesuffix(".key")
+        except UsageError as error:
+            log.warning("left out: %s", error)
+            return None
+
+
+class Access:
+    """Decides and tells who connects to the ROUTER `end`. Without `own_keys` everybody may."""
+
+    def __init__(self, context: Context, end: End, own_keys: ServerKeys | None) -> None:
+        self._end = end
+        self._allowed = AllowList(own_keys.allowed) if own_keys is not None else None
+        self._requests = context.socket(zmq.REP)
+        if own_keys is not None:
+            self._requests.bind(_REQUESTS)
+        self._peers: dict[int, str] = {}  # address by descriptor, of connections that are open
+        self._failed: ConnectionEvent | None = None
+        self._seldom = Seldom()
+        self._reread = time.monotonic()
+
+    @property
+    def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
+        """To wait for; `hear` when one can be read."""
+        return self._requests, self._end.monitor
+
+    def close(self) -> None:
+        self._requests.close(linger=0)
+
+    def hear(self) -> bool:
+        """Answer what ZeroMQ asks, take in what it tells; whether a connection has ended."""
+        ended = [self._take_in(event) for event in self._end.events()]  # first: an address is known while it lasts
+        if self._allowed is not None:
+            while self._requests.poll(0):
+                self._answer(self._allowed, self._requests.recv_multipart())
+            if time.monotonic() - self._reread > _REREAD_S:
+                self._reread = time.monotonic()
+                self._allowed.read_if_changed()
+        return any(ended)
+
+    def still_admits(self, request: Request) -> bool:
+        """Whether the sender may go on: its key may have been taken away since it connected."""
+        if self._allowed is None or self._allowed.name_of(request.key) is not None:
+            return True
+        self._tell(request.address, f"its public key {request.key.decode()} was taken away (--keys)")
+        return False
+
+    def _answer(self, allowed: AllowList, request: list[bytes]) -> None:
+        _, request_id, _, address, _, mechanism, *credentials = request
+        assert mechanism == b"CURVE"  # the socket has no other
+        key = z85.encode(credentials[0])
+        allowed.read_if_changed()
+        name = allowed.name_of(key)
+        if name is None:
+            self._tell(address.decode(), f"its public key {key.decode()} is not in the folder of clients (--keys)")
+        status = [b"200", b"OK", key] if name is not None else [b"400", b"unknown key", b""]
+        self._requests.send_multipart([_VERSION, request_id, *status, b""])
+
+    def _take_in(self, event: ConnectionEvent) -> bool:
+        """Whether it is the end of a connection. A handshake's failure is told just before that."""
+        if event.kind == zmq.EVENT_ACCEPTED:
+            self._peers[event.value] = _peer_of(event.value)
+        elif event.kind in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
+            self._failed = event
+        elif event.kind == zmq.EVENT_DISCONNECTED:
+            peer = self._peers.pop(event.value, _GONE)
+            if self._failed is not None:
+                self._tell(peer, self._reason(self._failed))
+                self._failed = None
+            return True
+        return False
+
+    def _reason(self, failed: ConnectionEvent) -> str:
+        """Which side notices first what does not fit is chance: the other sees a handshake that broke off."""
+        if failed.kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            return "it broke off the handshake, as those do whose keys do not fit"
+        if failed.value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+            return "it came with another service's server.key"
+        if failed.value != OTHER_MECHANISM:
+            return "it does not speak ZeroMQ's protocol"
+        return "it has no keys" if self._allowed is not None else "it has keys, and this service none (--keys)"
+
+    def _tell(self, address: str, reason: str) -> None:
+        """Once in a while for the same: who is refused asks again and again."""
+        host = address.rpartition(":")[0] or address
+        if self._seldom.due(host + reason):
+            log.warning("%s was refused: %s", address or "somebody on this host", reason)
+
+
+def _peer_of(fd: int) -> str:
+    """Address and port of the other end of a connection."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            name = connection.getpeername()
+    except OSError:  # it is closed already: ZeroMQ's thread may be quicker than we are
+        return _GONE
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "somebody on this host"
