@@ -43,8 +43,11 @@ class BadImage(AlexNetError):
 
 class BadRecord(AlexNetError):
     def __init__(self, record: int, reason: str) -> None:
-        super().__init__(reason)
-        self.record = record
+        super().__init__(record, reason)
+        self.record, self.reason = record, reason
+
+    def __str__(self) -> str:
+        return f"record {self.record}: {self.reason}"
 
 
 class WireError(AlexNetError):

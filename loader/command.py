@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from common import log as logs
 from common.errors import UsageError
+from loader.audit_command import audit
 from loader.crew import Crew
 from loader.keys_command import keys
 from loader.signals import caught
@@ -182,6 +183,7 @@ def write_whole(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
+main.add_command(audit)
 main.add_command(keys)
 
 if __name__ == "__main__":

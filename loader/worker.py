@@ -52,7 +52,7 @@ class Worker:
         try:
             self._filler(word.split).fill(spec, word.epoch, word.first, batch, digests=word.digests)
         except BadRecord as error:
-            return link.Failed(error.record, str(error))
+            return link.Failed(error.record, error.reason)
         except AlexNetError as error:
             return link.Failed(-1, str(error))
         return link.Filled()

@@ -1,0 +1,92 @@
+"""`alexnet-loader audit`: the digests of what a stream delivered, from the data set alone."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from common import log as logs
+from common.errors import UsageError
+
+if TYPE_CHECKING:
+    from common.spec import StreamSpec
+    from loader.audit import Audited, Part
+
+
+@click.command(context_settings={"show_default": True}, short_help="Compute anew what a stream delivered.")
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", help="Which LMDB is read.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of order and augmentation.")
+@click.option("--view", type=click.Choice(["train", "full"]), default="train", help="Crops, or stored pictures.")
+@click.option("--crop", type=int, default=227, help="Height and width of a crop in pixels.")
+@click.option("--sigma", type=float, default=0.1, help="Standard deviation of the colour noise.")
+@click.option("--pixels", type=click.Choice(["uint8", "float32"]), default="uint8", help="How pixels are delivered.")
+@click.option(
+    "--on-bad-record", type=click.Choice(["replace", "stop"]), default="replace", help="As the stream was asked to."
+)
+@click.option("--epoch", type=click.IntRange(0, 2**31 - 1), required=True, help="Counted from 0.")
+@click.option("--batch-size", type=click.IntRange(1, 2**20), default=128, help="Pictures a line; it changes no digest.")
+@click.option("--batches", metavar="A..B", show_default="all", help="Numbers of the first and last batch, from 0.")
+@click.option("--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Processes.")
+def audit(data: Path, epoch: int, batch_size: int, batches: str | None, jobs: int, **stream: Any) -> None:
+    """Compute batches anew from the data set, without a service, and print their digests.
+
+    The last line's digest, of a whole epoch, is the one that alexnet-trainer --digest on writes into metrics.jsonl; the
+    line there says in "stream" which options belong to it.
+    """
+    with logs.errors_as_exit_codes("alexnet-loader audit"):
+        from common.spec import StreamSpec
+
+        run(data, StreamSpec(**stream), epoch, batch_size, batches, jobs)
+
+
+def run(data: Path, spec: "StreamSpec", epoch: int, batch_size: int, batches: str | None, jobs: int) -> None:
+    from common import digest
+    from loader.audit import audit as audit_parts
+    from loader.dataset import Dataset
+    from loader.progress import Progress
+
+    path = data / f"{spec.split}.lmdb"
+    if not path.exists():
+        raise UsageError(f"{path} is missing; alexnet-pack makes it (--data)")
+    with Dataset(path) as dataset:
+        records = dataset.records
+    parts = parts_of(epoch, records, batch_size, batches)
+    first, done, replaced, rolling = parts[0].first, 0, 0, digest.NOTHING
+    with Progress("audited", sum(part.count for part in parts)) as progress:
+        for audited in audit_parts(path, spec, batch_size, parts, jobs):
+            progress.clear()
+            tell(audited, digest.roll(digest.NOTHING, audited.digests), audited.part.first // batch_size)
+            rolling, done = digest.roll(rolling, audited.digests), done + audited.part.count
+            replaced += len(audited.replaced)
+            progress.count(done)
+    click.echo(
+        f"epoch {epoch}, positions {first}..{first + done - 1} of {records:,}: digest {rolling.hex()},"
+        f" bad records replaced: {replaced:,}"
+    )
+
+
+def tell(audited: "Audited", digest: bytes, number: int) -> None:
+    """A line for the batch, and one for each bad record."""
+    part = audited.part
+    click.echo(f"batch {number}: positions {part.first}..{part.first + part.count - 1}, digest {digest.hex()}")
+    for position, record, reason in audited.replaced:
+        other = audited.records[position - part.first]
+        click.echo(f"  position {position}: record {record} is bad, record {other} takes its place: {reason}")
+
+
+def parts_of(epoch: int, records: int, batch_size: int, batches: str | None) -> "list[Part]":
+    """The batches asked for: "A..B", both included, "A", or None for all. Raises UsageError."""
+    from loader.audit import Part
+
+    last = -(-records // batch_size) - 1
+    named = re.fullmatch(r"(\d{1,10})(?:\.\.(\d{1,10}))?", batches or f"0..{last}", re.ASCII)
+    if named is None:
+        raise UsageError(f"{batches!r} names no batches; it looks like 10..19 (--batches)")
+    lowest, highest = int(named[1]), int(named[2] or named[1])
+    if not lowest <= highest <= last:
+        raise UsageError(f"{batches} is not within the epoch's batches, 0..{last} (--batches)")
+    firsts = range(lowest * batch_size, min(records, (highest + 1) * batch_size), batch_size)
+    return [Part(epoch, first, min(batch_size, records - first)) for first in firsts]
