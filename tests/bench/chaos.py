@@ -1,0 +1,270 @@
+"""What kills, stops, restarts and cut links cost, and that they change nothing. Each mode ends with a line of figures.
+
+    python tests/bench/chaos.py workers --seconds 200             a random worker of two killed every second
+    python tests/bench/chaos.py workers --seconds 200 --stop      the same, stopped (SIGSTOP) instead
+    python tests/bench/chaos.py hosts --times 20                  one of two services killed, and started again later
+    python tests/bench/chaos.py restarts --times 20               an only service killed and started again
+    python tests/bench/chaos.py link --times 20                   the link to one of two hosts cut for a while (as root)
+    python tests/bench/chaos.py trainer --times 20                the trainer killed, resumed with other workers
+
+Calm and disturbed rounds alternate, and read the same epochs: 128 crops of 227 a batch, delivered to this process,
+each epoch's records and pixels hashed. `--data PHOTOS` takes what alexnet-pack takes; made pictures without it. Ends
+with exit code 1 where a digest differs. `trainer` trains a narrow net on drawn pictures, on the CPU.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ["PYTHONPATH"] = sys.path[0]
+
+from common.client import LoaderClient
+from common.opened import Transport
+from common.spec import StreamSpec
+from tests.bench import photos
+from tests.chaos import Action, Disturber, Mortal, Reading, read_epochs
+from tests.processes import LoaderProcess, wait_for
+
+SPEC = StreamSpec(split="train", seed=7, crop=227)
+BATCH = 128
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@dataclass
+class Figures:
+    """Calm and disturbed readings of the same epochs, and how often it was disturbed."""
+
+    calm: list[Reading] = field(default_factory=list)
+    disturbed: list[Reading] = field(default_factory=list)
+    times: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return sum(reading.seconds for reading in self.disturbed)
+
+    def same(self) -> bool:
+        return [reading.digests for reading in self.calm] == [reading.digests for reading in self.disturbed]
+
+    def tell(self, what: str) -> bool:
+        calm, disturbed = ([reading.images_per_s for reading in of] for of in (self.calm, self.disturbed))
+        ratio = sum(reading.seconds for reading in self.calm) / self.seconds
+        waits = [max(reading.longest_wait_s for reading in of) for of in (self.disturbed, self.calm)]
+        say(
+            f"{what}: {self.times} times in {self.seconds:.0f} s; {sum(map(len, (r.digests for r in self.disturbed)))}"
+            f" epochs, each record once in each, digests {'equal' if self.same() else 'DIFFER'};"
+            f" {statistics.median(disturbed):.0f} images/s, calm {statistics.median(calm):.0f}, {ratio:.2f} of it;"
+            f" longest wait for a batch {waits[0]:.2f} s, calm {waits[1]:.2f} s"
+        )
+        return self.same()
+
+
+def measure(
+    endpoints: list[str],
+    transport: Transport,
+    actions: Mapping[str, tuple[float, Action]],
+    pause_s: tuple[float, float],
+    given: argparse.Namespace,
+) -> Figures:
+    """Alternate calm and disturbed rounds until it was disturbed for so long, and so often."""
+    figures, epoch = Figures(), 0
+    with LoaderClient(endpoints, transport=transport) as loader:
+        stream = loader.stream(SPEC, BATCH)
+        while figures.seconds < given.seconds or figures.times < given.times:
+            calm = read_epochs(stream, epoch, lambda reading: reading.seconds > given.round_seconds)
+            with Disturber(actions, pause_s, seed=epoch) as disturber:
+                epochs = len(calm.digests)
+                disturbed = read_epochs(stream, epoch, lambda reading, epochs=epochs: len(reading.digests) == epochs)  # type: ignore[misc]
+            epoch += epochs
+            figures.calm.append(calm)
+            figures.disturbed.append(disturbed)
+            figures.times += sum(disturber.done.values())
+            say(f"  calm {calm.images_per_s:.0f} images/s, disturbed {disturbed.images_per_s:.0f}")
+    return figures
+
+
+def workers(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    data = photos.packed_records(given.data, folder, given.records)
+    host = stack.enter_context(Mortal(data, folder, given.workers))
+    action = host.stop_worker if given.stop else host.kill_worker
+    what = f"a worker of {given.workers} {'stopped' if given.stop else 'killed'} every {given.every:g} s"
+    return measure([host.endpoint], "auto", {what: (1, action)}, (given.every, given.every), given).tell(what)
+
+
+def hosts(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    data = photos.packed_records(given.data, folder, given.records)
+    both = [stack.enter_context(Mortal(data, folder, given.workers, seed=n)) for n in range(2)]
+    actions = {f"host {n}": (1.0, partial(host.restart, given.down)) for n, host in enumerate(both)}
+    figures = measure([host.endpoint for host in both], "auto", actions, (given.every, given.every), given)
+    return figures.tell(f"one of two services killed, and started again after {given.down:g} s")
+
+
+def restarts(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    data = photos.packed_records(given.data, folder, given.records)
+    host = stack.enter_context(Mortal(data, folder, given.workers))
+    actions = {"restart": (1.0, host.restart)}
+    figures = measure([host.endpoint], "auto", actions, (given.every, given.every), given)
+    return figures.tell("the only service killed and started again")
+
+
+@contextmanager
+def namespace(number: int) -> Iterator[tuple[list[str], str, str]]:
+    """A network namespace that is reached over a link: the command that enters it, its name, its address."""
+    name, ours = f"alexnet-{os.getpid()}-{number}", f"alx{os.getpid() % 100000}-{number}"
+    address, gateway = (f"10.213.{number}.{last}" for last in (2, 1))
+    commands = [
+        f"ip netns add {name}",
+        f"ip link add {ours} type veth peer name eth0 netns {name}",
+        f"ip addr add {gateway}/24 dev {ours}",
+        f"ip link set {ours} up",
+        f"ip -n {name} addr add {address}/24 dev eth0",
+        f"ip -n {name} link set eth0 up",
+    ]
+    try:
+        for command in commands:
+            subprocess.run(command.split(), check=True, capture_output=True, text=True)
+        yield ["ip", "netns", "exec", name], name, address
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def cut(name: str, seconds: float) -> None:
+    """Nothing passes the namespace's link for a while, and nobody is told."""
+    subprocess.run(f"ip -n {name} link set eth0 down".split(), check=True)
+    time.sleep(seconds)
+    subprocess.run(f"ip -n {name} link set eth0 up".split(), check=True)
+
+
+def link(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    try:
+        spaces = [stack.enter_context(namespace(number)) for number in range(2)]
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+        say(f"link: not measured: no network namespaces here ({getattr(error, 'stderr', error)!s})")
+        return True
+    data = photos.packed_records(given.data, folder, given.records)
+    both = [
+        stack.enter_context(Mortal(data, folder, given.workers, f"tcp://{address}:*", "--insecure", prefix=enter))
+        for enter, _, address in spaces
+    ]
+    actions = {name: (1.0, partial(cut, name, given.down)) for _, name, _ in spaces}
+    figures = measure([host.endpoint for host in both], "frames", actions, (given.every, given.every), given)
+    return figures.tell(f"the link to one of two hosts cut for {given.down:g} s")
+
+
+class Training:
+    """Runs of `alexnet-trainer` in one folder, each with loaders of its own."""
+
+    def __init__(self, data: Path, folder: Path, epochs: int) -> None:
+        self.folder, self._data, self._epochs = folder, data, epochs
+        folder.mkdir()
+
+    def start(self, stack: ExitStack, workers: int, hosts: int) -> "subprocess.Popen[str]":
+        services = [stack.enter_context(LoaderProcess(self._data, self.folder, workers)) for _ in range(hosts)]
+        options = ["--cpu", "--threads", "1", "--checkpoint-minutes", "0.005", "--run", str(self.folder / "run")]
+        for service in services:
+            options += ["--loader", service.endpoint]
+        new = ["--recipe", "demo", "--width", "0.03", "--batch-size", "32", "--epochs", str(self._epochs)]
+        options += ["--resume"] if self.checkpoints() else new
+        return subprocess.Popen(
+            [sys.executable, "-m", "trainer.command", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "run").glob("checkpoint-*.safetensors"))
+
+    def finish(self, workers: int, hosts: int) -> None:
+        with ExitStack() as stack:
+            process = self.start(stack, workers, hosts)
+            _, told = process.communicate()
+            if process.returncode != 0:
+                raise SystemExit(f"the trainer failed: {told[-2000:]}")
+
+    def kill_at_random(self, rng: random.Random, workers: int, hosts: int) -> None:
+        """Let it train until a checkpoint is there that was not, and a random while longer; then kill it."""
+        before = self.checkpoints()
+        with ExitStack() as stack:
+            process = self.start(stack, workers, hosts)
+            wait_for("a checkpoint", lambda: self.checkpoints() != before or process.poll() is not None)
+            time.sleep(rng.uniform(0, 1.5))
+            if process.poll() is not None:
+                raise SystemExit(
+                    f"the run ended before it was killed often enough: --epochs {process.communicate()[1]}"
+                )
+            process.kill()
+            process.communicate()
+
+
+def trainer(given: argparse.Namespace, _: ExitStack, folder: Path) -> bool:
+    from click.testing import CliRunner
+
+    from loader.pack_command import main as pack
+    from trainer import checkpoint
+
+    data = folder / "data"
+    options = ["--demo", str(data), "--demo-train", "1000", "--demo-val", "100", "--jobs", "2"]
+    assert CliRunner().invoke(pack, options).exit_code == 0
+    runs = [Training(data, folder / name, given.epochs) for name in ("undisturbed", "killed")]
+    runs[0].finish(workers=2, hosts=1)
+    rng, steps = random.Random(given.seed), list[int]()
+    for number in range(given.times):
+        runs[1].kill_at_random(rng, workers=1 + number % 3, hosts=1 + number % 2)
+        steps.append(checkpoint.load(checkpoint.newest(runs[1].folder / "run")).state.step)
+    runs[1].finish(workers=3, hosts=2)
+    one, other = (checkpoint.load(checkpoint.newest(run.folder / "run")) for run in runs)
+    equal = one.state == other.state and all(
+        tensors[0][name].equal(tensors[1][name])
+        for tensors in ((one.weights, other.weights), (one.velocities, other.velocities))
+        for name in tensors[0]
+    )
+    say(
+        f"trainer killed {given.times} times, in steps {steps[0]} to {steps[-1]} of {one.state.step}, resumed with"
+        f" 1 to 3 workers on 1 or 2 hosts: weights, velocities and state {'equal' if equal else 'DIFFER'}, bit for bit"
+    )
+    return equal
+
+
+MODES = {"workers": workers, "hosts": hosts, "restarts": restarts, "link": link, "trainer": trainer}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("--data", type=Path, help="photos, as alexnet-pack takes them; made ones if not given")
+    parser.add_argument("--workers", type=int, default=2, help="of each service")
+    parser.add_argument("--records", type=int, default=5_000)
+    parser.add_argument("--seconds", type=float, default=0.0, help="disturbed for at least so long")
+    parser.add_argument("--times", type=int, default=0, help="disturbed at least so often")
+    parser.add_argument("--every", type=float, default=None, help="seconds between two; 1 for workers, else 3")
+    parser.add_argument("--down", type=float, default=2.0, help="seconds that a host or a link stays away")
+    parser.add_argument("--stop", action="store_true", help="stop workers instead of killing them")
+    parser.add_argument("--round-seconds", type=float, default=10.0, help="of each calm round")
+    parser.add_argument("--epochs", type=int, default=40, help="of the trainer")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    if given.every is None:
+        given.every = 1.0 if given.mode == "workers" else 3.0
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        if not MODES[given.mode](given, stack, Path(name)):
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
