@@ -66,7 +66,9 @@ class End:
             yield ConnectionEvent(*struct.unpack("=Hi", event))
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close both; what was sent has `linger_ms` to leave."""
+        """Close both; what was sent has `linger_ms` to leave. A second time changes nothing."""
+        if self.socket.closed:
+            return
         self.socket.disable_monitor()
         self.monitor.close(linger=0)
         self.socket.close(linger=linger_ms)
