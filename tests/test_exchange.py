@@ -29,9 +29,9 @@ def races(devices: tuple[torch.device, torch.device], leave_out: str = "") -> Ra
             net.train_step((pixels[0][: step + 1], pixels[1][: step + 1]), torch.zeros(step + 1).long(), step=step)
             for half in net._halves:
                 with detector.on(detector.current(half.device)):
-                    for _, parameter in half.placed:
-                        assert parameter.grad is not None
-                        parameter.data.sub_(parameter.grad, alpha=1e-4)
+                    for parameter in half.parameters:
+                        assert parameter.gradient is not None
+                        parameter.weight.data.sub_(parameter.gradient, alpha=1e-4)
         net.predict((pixels[0], pixels[1]))
     return detector
 

@@ -9,7 +9,7 @@ import torch
 from common.batch import Batch
 from common.spec import STORED_SIZE
 from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
-from trainer.recipe import INPUT_SIZE, RECIPES
+from trainer.recipe import PADDED_SIZE, RECIPES
 from trainer.streams import Streams
 
 CPU = torch.device("cpu")
@@ -21,6 +21,7 @@ class TwoInputs:
     """The part of a net that a feed looks at."""
 
     input_devices = (CPU, CPU)
+    input_dtype = torch.float32
     loss_device = CPU
 
 
@@ -36,7 +37,7 @@ def test_a_training_crop_loses_the_centre_of_the_mean_and_is_scaled_and_padded(n
     x_nchw = PixelTransform(MEAN_HWC, crop, recipe.train_scale, CPU)(torch.from_numpy(images))
     mean = MEAN_HWC[offset : offset + crop, offset : offset + crop]
     expected = (images.astype(np.float64) - mean) * recipe.train_scale
-    assert x_nchw.shape == (2, 3, INPUT_SIZE, INPUT_SIZE)
+    assert x_nchw.shape == (2, 3, PADDED_SIZE, PADDED_SIZE)
     assert x_nchw.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(x_nchw[:, :, :crop, :crop].permute(0, 2, 3, 1).numpy(), expected, rtol=1e-6, atol=1e-5)
     assert x_nchw[:, :, crop:].count_nonzero() == 0

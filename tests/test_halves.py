@@ -27,8 +27,7 @@ def pair(recipe: Recipe, dtype: torch.dtype = torch.float64, seed: int = 0) -> t
 
 
 def gradients(net: Net) -> dict[str, Tensor]:
-    blocks = [block for _, block in net.parameters_by_name()]
-    return net.gather({block: block.grad for block in blocks if block.grad is not None})
+    return net.gather({each: each.gradient for each in net.parameters if each.gradient is not None})
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
@@ -104,7 +103,7 @@ def test_scatter_and_gather_are_inverse_for_weights_and_velocities(seed: int, wi
     for net in pair(recipe, torch.float32):
         drawn = {n: torch.randn(shape, generator=draws) for n, shape in reference_shapes(recipe).items()}
         net.scatter(drawn)
-        velocities = {block: torch.zeros_like(block) for _, block in net.parameters_by_name()}
+        velocities = {each: torch.zeros_like(each.weight) for each in net.parameters}
         net.scatter({name: -tensor for name, tensor in drawn.items()}, velocities)
         weights, minus = net.gather(), net.gather(velocities)
         assert all(torch.equal(weights[name], drawn[name]) for name in drawn)

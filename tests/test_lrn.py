@@ -56,11 +56,30 @@ def test_it_is_the_formula_up_to_every_edge(
     torch.testing.assert_close(y, by_the_formula(x, norm, groups), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize("norm", [*NORMS.values(), Norm("channels", 3, 1.0, 0.5, 0.6)], ids=[*NORMS, "other constants"])
-def test_its_gradient_is_that_of_the_function(norm: Norm, layout: torch.memory_format) -> None:
-    x = (30 * torch.randn(2, 12, 6, 5, dtype=torch.float64)).contiguous(memory_format=layout).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: normalise(x, norm, 2), x, atol=1e-8)
+def test_its_gradients_are_those_of_the_function(norm: Norm, rectified: bool) -> None:
+    x = (30 * torch.randn(2, 12, 6, 5, dtype=torch.float64)).contiguous(memory_format=torch.channels_last)
+    bias = 10 * torch.randn(12, dtype=torch.float64)
+
+    def biased(x: Tensor, bias: Tensor) -> Tensor:
+        return normalise(x, norm, 2, bias=bias, rectified=rectified)
+
+    assert torch.autograd.gradcheck(biased, (x.requires_grad_(), bias.requires_grad_()), atol=1e-8)
+    assert torch.autograd.gradcheck(lambda x: normalise(x, norm, 2, rectified=rectified), x, atol=1e-8)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+def test_bias_and_relu_come_first(norm: Norm) -> None:
+    x, bias = 100 * torch.randn(2, 12, 6, 5), 100 * torch.randn(12)
+    expected = normalise((x + bias[:, None, None]).relu(), norm, 2)
+    torch.testing.assert_close(normalise(x, norm, 2, bias=bias, rectified=True), expected)
+
+
+def test_in_bfloat16_only_the_ends_are_rounded() -> None:
+    x = (100 * torch.randn(2, 24, 6, 5)).to(torch.bfloat16).requires_grad_()
+    y, exact = normalise(x, NORMS["paper"], 2), normalise(x.float(), NORMS["paper"], 2)
+    assert torch.equal(y, exact.to(torch.bfloat16))
 
 
 def test_it_is_torch_s_with_alpha_times_the_size() -> None:
@@ -78,11 +97,8 @@ def test_groups_do_not_see_each_other() -> None:
     assert not torch.equal(normalise(x, NORMS["paper"], 1)[:, :6], normalise(louder, NORMS["paper"], 1)[:, :6])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
-def test_pieces_change_no_bit_and_the_layout_is_kept(
-    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = torch.randn(7, 8, 9, 10).contiguous(memory_format=layout).requires_grad_()
+def test_pieces_change_no_bit_of_pixels_and_the_channels_stay_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(7, 8, 9, 10).contiguous(memory_format=torch.channels_last).requires_grad_()
     results = []
     for piece in (1, 3 * x[0].numel(), 1 << 30):
         monkeypatch.setattr(lrn, "_CPU_PIECE", piece)
@@ -96,7 +112,7 @@ def test_pieces_change_no_bit_and_the_layout_is_kept(
 
 
 def test_only_its_input_is_kept_for_the_backward() -> None:
-    x = torch.randn(2, 8, 5, 5, requires_grad=True)
+    x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.dropout import Masking, Scaling
-from trainer.model import AlexNet, after_convolution, reference_shapes
+from trainer.initial import initial_tensors
+from trainer.model import after_convolution, reference_shapes
 from trainer.one_device import OneDevice
 from trainer.recipe import DEMO, LAYERS, PAPER, RECIPES, SOURCE, Recipe
 from trainer.schedule import Schedule
@@ -32,13 +33,17 @@ def narrow(recipe: Recipe) -> Recipe:
     return replace(recipe, width=1 / 8, classes=10)
 
 
+def first_weights(recipe: Recipe, seed: int) -> dict[str, Tensor]:
+    return initial_tensors(recipe, reference_shapes(recipe), seed=seed)
+
+
 @pytest.fixture(scope="module")
-def full() -> AlexNet:
-    return AlexNet(SOURCE, seed=0)
+def full() -> dict[str, Tensor]:
+    return first_weights(SOURCE, seed=0)
 
 
-def test_the_full_network_has_60965224_parameters_in_16_tensors(full: AlexNet) -> None:
-    parameters = dict(full.named_parameters())
+def test_the_full_network_has_60965224_parameters_in_16_tensors(full: dict[str, Tensor]) -> None:
+    parameters = full
     assert list(parameters) == [f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")]
     assert {name: tuple(parameters[name].shape) for name in FULL_SHAPES} == FULL_SHAPES
     by_layer = tuple(sum(p.numel() for name, p in parameters.items() if name.startswith(layer)) for layer in LAYERS)
@@ -46,23 +51,23 @@ def test_the_full_network_has_60965224_parameters_in_16_tensors(full: AlexNet) -
     assert sum(FULL_COUNTS) == 60_965_224
 
 
-def test_first_weights_have_the_recipe_s_spread_and_biases_its_constants(full: AlexNet) -> None:
+def test_first_weights_have_the_recipe_s_spread_and_biases_its_constants(full: dict[str, Tensor]) -> None:
     for layer, std in zip(LAYERS, (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01), strict=True):
-        weight = full.get_parameter(f"{layer}.weight")
+        weight = full[f"{layer}.weight"]
         assert weight.std().item() == pytest.approx(std, rel=0.02)
         assert abs(weight.mean().item()) < 5 * std / weight.numel() ** 0.5
         bias = 1.0 if layer in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0
-        assert (full.get_parameter(f"{layer}.bias") == bias).all()
+        assert (full[f"{layer}.bias"] == bias).all()
 
 
 def test_the_paper_s_spread_is_001_everywhere() -> None:
-    model = AlexNet(replace(PAPER, width=0.25), seed=0)
+    weights = first_weights(replace(PAPER, width=0.25), seed=0)
     for layer in LAYERS:
-        assert model.get_parameter(f"{layer}.weight").std().item() == pytest.approx(0.01, rel=0.03)
+        assert weights[f"{layer}.weight"].std().item() == pytest.approx(0.01, rel=0.03)
 
 
 def test_first_weights_are_a_function_of_seed_and_name() -> None:
-    one, same, other = (dict(AlexNet(narrow(SOURCE), seed=seed).named_parameters()) for seed in (1, 1, 2))
+    one, same, other = (first_weights(narrow(SOURCE), seed) for seed in (1, 1, 2))
     for name in one:
         assert torch.equal(one[name], same[name])
         assert torch.equal(one[name], other[name]) == name.endswith(".bias")
@@ -104,8 +109,9 @@ def test_what_follows_a_convolution_is_in_the_recipe_s_order(
     recipe: Recipe, layer: str, order: tuple[str, ...]
 ) -> None:
     x = 100 * torch.randn(2, 16, 13, 13, dtype=torch.float64)
-    expected = relu_twice_pool_once(x.clone(), recipe, order)
-    torch.testing.assert_close(after_convolution(layer, x, recipe, groups=2), expected)
+    bias = 100 * torch.randn(16, dtype=torch.float64)
+    expected = relu_twice_pool_once(x + bias[:, None, None], recipe, order)
+    torch.testing.assert_close(after_convolution(layer, x, bias, recipe, groups=2), expected)
 
 
 def test_the_source_normalises_conv2_in_space_too() -> None:
@@ -113,12 +119,17 @@ def test_the_source_normalises_conv2_in_space_too() -> None:
     lrn = torch.cat([F.local_response_norm(half.relu(), 5, 1e-4, 0.75, 2.0) for half in x.chunk(2, dim=1)], dim=1)
     squares = F.avg_pool2d(lrn**2, 5, stride=1, padding=2, divisor_override=1)
     expected = F.max_pool2d(lrn / (1 + 1e-3 / 25 * squares) ** 0.75, 3, 2)
-    torch.testing.assert_close(after_convolution("conv2", x.clone(), SOURCE, groups=2), expected)
+    bias = torch.zeros(16, dtype=torch.float64)
+    torch.testing.assert_close(after_convolution("conv2", x.clone(), bias, SOURCE, groups=2), expected)
+
+
+def masking(seed: int, step: int) -> Masking:
+    return Masking(0.5, seed, (torch.tensor(step), torch.tensor(step)))
 
 
 def test_training_masks_half_of_the_outputs_and_does_not_scale_the_rest() -> None:
     x = torch.rand(200, 400) + 1
-    y = Masking(0.5, seed=1, step=2)(x, "fc6", half=0)
+    y = masking(1, 2)(x, "fc6", half=0)
     kept = y != 0
     assert kept.float().mean().item() == pytest.approx(0.5, abs=0.01)
     assert torch.equal(y[kept], x[kept])
@@ -131,13 +142,13 @@ def test_in_test_outputs_are_halved() -> None:
 
 def test_a_mask_belongs_to_its_seed_step_layer_and_half() -> None:
     x = torch.ones(8, 64)
-    first = Masking(0.5, 1, 2)(x, "fc6", 0)
-    assert torch.equal(first, Masking(0.5, 1, 2)(x, "fc6", 0))
+    first = masking(1, 2)(x, "fc6", 0)
+    assert torch.equal(first, masking(1, 2)(x, "fc6", 0))
     others = [
-        Masking(0.5, 9, 2)(x, "fc6", 0),
-        Masking(0.5, 1, 3)(x, "fc6", 0),
-        Masking(0.5, 1, 2)(x, "fc7", 0),
-        Masking(0.5, 1, 2)(x, "fc6", 1),
+        masking(9, 2)(x, "fc6", 0),
+        masking(1, 3)(x, "fc6", 0),
+        masking(1, 2)(x, "fc7", 0),
+        masking(1, 2)(x, "fc6", 1),
     ]
     assert not any(torch.equal(first, other) for other in others)
 
@@ -146,9 +157,9 @@ def test_a_step_gives_the_mean_cross_entropy_the_error_and_fresh_gradients() -> 
     net = OneDevice(narrow(SOURCE), seed=0, device=CPU)
     x, labels = (60 * torch.randn(4, 3, 227, 227),), torch.arange(4)
     net.train_step(x, labels, step=0)
-    first = {name: block.grad for name, block in net.parameters_by_name()}
+    first = {each.name: each.gradient for each in net.parameters}
     told = net.train_step(x, labels, step=0)
-    again = {name: block.grad for name, block in net.parameters_by_name()}
+    again = {each.name: each.gradient for each in net.parameters}
     for name, gradient in again.items():
         assert gradient is not None
         assert torch.equal(gradient, first[name])  # type: ignore[arg-type]
@@ -171,8 +182,7 @@ def test_predictions_are_probabilities_the_same_each_time() -> None:
 def test_the_demo_starts_to_learn_within_thirty_steps() -> None:
     recipe = replace(DEMO, width=1 / 8, classes=2)
     net = OneDevice(recipe, seed=0, device=CPU)
-    parameters = net.parameters_by_name()
-    optimiser = Sgd(parameters, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=False)
+    optimiser = Sgd(net.parameters, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=False)
     x = (torch.randn(16, 3, 227, 227) * torch.tensor([0.2, 1.0]).repeat(8).view(16, 1, 1, 1),)
     labels = torch.tensor([0, 1]).repeat(8)
     losses = []

@@ -3,11 +3,11 @@
 Checkpoints and initial weights are in the reference's names and shapes, so any placement can read any other's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import CheckpointError
 
@@ -27,35 +27,62 @@ class Block:
         return reference[self.index]
 
 
-Placed = list[tuple[Block, nn.Parameter]]
+class Parameter:
+    """A block on its device.
+
+    weight     float32 (float64 in a float64 net): what the update changes and a checkpoint holds
+    operand    what the layers compute with: the weight itself or, in bfloat16, its copy, which whoever changes the
+               weight renews
+    gradient   of the last step's loss by the operand, in its type; None before the first
+    """
+
+    def __init__(self, block: Block, reference: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        """From the reference's tensor, on the CPU; `dtype` is the operand's."""
+        kept = torch.float64 if dtype == torch.float64 else torch.float32
+        nhwc = device.type == "cuda" and reference.ndim == 4  # as cuDNN's tensor cores want filters too
+        layout = torch.channels_last if nhwc else torch.contiguous_format
+        self.block = block
+        self.weight = block.of(reference).to(device, kept, copy=True).contiguous(memory_format=layout)
+        self.operand = self.weight if dtype == kept else self.weight.to(dtype)
+        self.operand.requires_grad_()
+        self.gradient: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        return self.block.name
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Make the operand what the weight is."""
+        if self.operand is not self.weight:
+            self.operand.copy_(self.weight)
 
 
 class Placement:
     """The weights' side of a `Net`, the same wherever the blocks lie."""
 
-    def __init__(self, placed: Placed, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """`placed` covers the reference's tensors, which are of `shapes`, each element once."""
-        self._placed, self._shapes = placed, shapes
-
-    def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
-        return [(block.name, parameter) for block, parameter in self._placed]
+    def __init__(self, parameters: Sequence[Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """`parameters` cover the reference's tensors, which are of `shapes`, each element once."""
+        self.parameters, self._shapes = parameters, shapes
 
     @torch.no_grad()
-    def gather(self, tensors: Mapping[nn.Parameter, Tensor] | None = None) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[Parameter, Tensor] | None = None) -> dict[str, Tensor]:
         joined: dict[str, Tensor] = {}
-        for block, parameter in self._placed:
-            part = parameter if tensors is None else tensors[parameter]
-            if block.name not in joined:
-                joined[block.name] = torch.empty(self._shapes[block.name], dtype=part.dtype)
-            block.of(joined[block.name]).copy_(part)
+        for parameter in self.parameters:
+            part = parameter.weight if tensors is None else tensors[parameter]
+            if parameter.name not in joined:
+                joined[parameter.name] = torch.empty(self._shapes[parameter.name], dtype=part.dtype)
+            parameter.block.of(joined[parameter.name]).copy_(part)
         return joined
 
     @torch.no_grad()
-    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[nn.Parameter, Tensor] | None = None) -> None:
+    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[Parameter, Tensor] | None = None) -> None:
         _check(self._shapes, tensors)
-        for block, parameter in self._placed:
-            target = parameter if into is None else into[parameter]
-            target.copy_(block.of(tensors[block.name]))
+        for parameter in self.parameters:
+            target = parameter.weight if into is None else into[parameter]
+            target.copy_(parameter.block.of(tensors[parameter.name]))
+            if into is None:
+                parameter.renew()
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:

@@ -41,6 +41,7 @@ class State:
     best_error      lowest top-1 validation error so far, a share; None before the first validation
     dataset, class_names    digest of the training set in hex, and its classes
     threads         of torch on the CPU: another number may round otherwise
+    precision       fp32, tf32 or bf16
     """
 
     epoch: int
@@ -51,6 +52,7 @@ class State:
     dataset: str
     class_names: tuple[str, ...]
     threads: int
+    precision: str = "fp32"
     best_error: float | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, float] = field(default_factory=dict)

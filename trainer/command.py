@@ -18,6 +18,13 @@ from trainer.recipe import RECIPES
     "--net", type=click.Choice(["halves", "one-device"]), default="halves", help="Two halves, or the reference."
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    show_default="tf32 on GPUs, fp32 on a CPU; on a resume the run's own",
+    help="What layers compute with; weights and their update are fp32.",
+)
+@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record a step once, then replay it, on GPUs.")
+@click.option(
     "--loader",
     "loaders",
     multiple=True,

@@ -71,6 +71,11 @@ class Link:
         self._streams.wait(self._target, self._arrived)
         return self._buffer[: self._count]
 
+    @property
+    def address(self) -> int | None:
+        """Where the receive buffer lies; another when it has grown."""
+        return None if self._buffer is None else self._buffer.data_ptr()
+
     def release(self) -> None:
         """compute[target] has been given its last reader of the buffer."""
         self._streams.record(self._free, self._target)

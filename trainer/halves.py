@@ -21,11 +21,12 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.blocks import Block, Placed
+from trainer.activation import relu
+from trainer.blocks import Block, Parameter
 from trainer.dropout import Dropout
-from trainer.model import HALVES, after_convolution, convolve, reference_shapes, relu
+from trainer.model import HALVES, after_convolution, convolve, reference_shapes
 from trainer.recipe import CONVS, FCS, LAYERS, Recipe
 
 
@@ -79,41 +80,42 @@ def segments() -> tuple[Segment, ...]:
 class Weights:
     """A layer's blocks on one half; `peer` is None where the layer does not read the other half."""
 
-    own: nn.Parameter
-    bias: nn.Parameter
-    peer: nn.Parameter | None
+    own: Parameter
+    bias: Parameter
+    peer: Parameter | None
 
 
 class Half:
     """One half's blocks on its device, and its layers' mathematics; streams and copies are the caller's."""
 
-    def __init__(self, half: int, recipe: Recipe, reference: dict[str, Tensor], device: torch.device) -> None:
-        """`reference` holds the 16 reference tensors, on the CPU and of the dtype to compute in."""
+    def __init__(
+        self, half: int, recipe: Recipe, reference: dict[str, Tensor], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """`reference` holds the 16 reference tensors, on the CPU; `dtype` is what to compute in."""
         self.half, self.device = half, device
         self._recipe = recipe
         self._weights: dict[str, Weights] = {}
-        self.placed: Placed = []
+        self.parameters: list[Parameter] = []
         shapes = reference_shapes(recipe)
         for layer in LAYERS:
             if half in PLACES[layer].on:
-                parts = [(block, _parameter(block, reference, device)) for block in blocks_of(layer, half, shapes)]
-                self.placed += parts
-                own, bias, *peer = (parameter for _, parameter in parts)
+                blocks = blocks_of(layer, half, shapes)
+                own, bias, *peer = (Parameter(block, reference[block.name], device, dtype) for block in blocks)
+                self.parameters += [own, bias, *peer]
                 self._weights[layer] = Weights(own, bias, peer[0] if peer else None)
 
     def weights(self, layer: str) -> Weights:
         return self._weights[layer]
 
     def own(self, layer: str, x: Tensor) -> Tensor:
-        """The layer's outputs, before any ReLU, so far as the half's own inputs and the bias make them."""
-        weights = self._weights[layer]
-        return _linear_map(layer, x, weights.own, weights.bias)
+        """The layer's outputs, before bias and ReLU, so far as the half's own inputs make them."""
+        return _linear_map(layer, x, self._weights[layer].own.operand)
 
     def peer(self, layer: str, x: Tensor) -> Tensor:
         """What the other half's outputs x add to them."""
-        weight = self._weights[layer].peer
-        assert weight is not None
-        return _linear_map(layer, x, weight, None)
+        peer = self._weights[layer].peer
+        assert peer is not None
+        return _linear_map(layer, x, peer.operand)
 
     def finish(self, segment: Segment, z: Tensor, dropout: Dropout) -> Tensor:
         """The segment's output from its first layer's z = own + peer."""
@@ -123,8 +125,10 @@ class Half:
         return x
 
     def _after(self, layer: str, z: Tensor, dropout: Dropout) -> Tensor:
+        bias = self._weights[layer].bias.operand
         if layer in CONVS:
-            return after_convolution(layer, z, self._recipe, groups=1)
+            return after_convolution(layer, z, bias, self._recipe, groups=1)
+        z = z + bias
         return z if layer == FCS[-1] else dropout(relu(z), layer, self.half)
 
 
@@ -144,9 +148,5 @@ def _share(count: int, half: int) -> slice:
     return slice(half * each, (half + 1) * each)
 
 
-def _parameter(block: Block, reference: dict[str, Tensor], device: torch.device) -> nn.Parameter:
-    return nn.Parameter(block.of(reference[block.name]).contiguous().clone().to(device))
-
-
-def _linear_map(layer: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return convolve(layer, x, weight, bias) if layer in CONVS else F.linear(x, weight, bias)
+def _linear_map(layer: str, x: Tensor, weight: Tensor) -> Tensor:
+    return convolve(layer, x, weight) if layer in CONVS else F.linear(x, weight)

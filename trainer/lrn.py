@@ -8,16 +8,19 @@ Such a window is its own transpose, so both have the gradient
     dx = g s^-beta - 2 alpha beta x (sum of g x s^(-beta - 1) over the same window)
 
 Its arithmetic is cheap; going through memory is not. So a CPU works on pieces of the batch that stay in its cache, the
-sum over a window is a few additions of a zero-padded copy to itself, shifted, and only x is kept for the backward.
-
-`normalise` is the one entrance: a kernel for another kind of device goes behind it.
+sum over a window is a few additions of a zero-padded copy to itself, shifted, and only x is kept for the backward. A
+GPU goes once through memory, in `trainer/kernels.py`. Sums are in float32 where x is bfloat16.
 """
 
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from trainer.fused import kernels
+
+_MAPS_OF_KERNEL = (5, 1.0)  # size and k: the original's
 _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers stay in a core's cache
 
 
@@ -31,52 +34,81 @@ class Norm(NamedTuple):
     beta: float
 
 
-def normalise(x: Tensor, norm: Norm, groups: int = 1) -> Tensor:
-    """Normalise n x c x h x w, float32 or float64; contiguous or channels_last, and the result is the same.
+def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
+    """Normalise n x c x h x w, of any floating type and best with the channels last in memory, as the result is.
 
-    groups   equal groups of channels that do not see each other; without meaning over maps
+    groups      equal groups of channels that do not see each other; without meaning over maps
+    bias        one number a channel, added to x first
+    rectified   normalise max(x + bias, 0) instead
     """
-    n, c, h, w = x.shape
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        shape, dims = ((n, groups, c // groups, h * w), (2,)) if norm.over == "channels" else ((n, c, h, w), (2, 3))
-        return _apply(x.contiguous().view(shape), dims, norm).view(n, c, h, w)
-    shape, dims = ((n, h * w, groups, c // groups), (3,)) if norm.over == "channels" else ((n, h, w, c), (1, 2))
-    return _apply(x.permute(0, 2, 3, 1).view(shape), dims, norm).view(n, h, w, c).permute(0, 3, 1, 2)
-
-
-def _apply(x: Tensor, dims: tuple[int, ...], norm: Norm) -> Tensor:
-    y: Tensor = _Normalise.apply(x, dims, norm)  # type: ignore[no-untyped-call]
-    return y
+    x_nhwc = x.permute(0, 2, 3, 1).contiguous()
+    y: Tensor = _Normalise.apply(x_nhwc, bias, norm, groups, rectified)  # type: ignore[no-untyped-call]
+    return y.permute(0, 3, 1, 2)
 
 
 class _Normalise(torch.autograd.Function):
-    """Of a contiguous x with the window over `dims`."""
+    """Of contiguous n x h x w x c."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dims: tuple[int, ...], norm: Norm) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.dims, ctx.norm = dims, norm
-        y = torch.empty_like(x)
-        window = _Window(x, dims, norm.size)
-        for x_piece, y_piece in zip(window.pieces(x), window.pieces(y), strict=True):
-            root = _inverse_root(x_piece, window, norm)
-            torch.mul(x_piece, _power(root, norm.beta), out=y_piece)
-        return y
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:
+        ctx.save_for_backward(x, bias)
+        ctx.how = norm, groups, rectified
+        module = _kernels(x, norm)
+        if module is not None:
+            y: Tensor = module.normalise(x, bias, norm, groups, rectified)
+            return y
+        return _in_pieces(x, bias, norm, groups, rectified)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        norm: Norm = ctx.norm
-        dx = torch.empty_like(x)
-        window = _Window(x, ctx.dims, norm.size)
-        pieces = (window.pieces(tensor) for tensor in (x, g.contiguous(), dx))
-        for x_piece, g_piece, dx_piece in zip(*pieces, strict=True):
-            root = _inverse_root(x_piece, window, norm)
-            torch.mul(g_piece, _power(root, norm.beta), out=dx_piece)  # g s^-beta
-            weighted = root.mul_(root).mul_(dx_piece).mul_(x_piece)  # g x s^(-beta - 1)
-            dx_piece.addcmul_(x_piece, window.sum(weighted), value=-2 * norm.alpha * norm.beta)
-        return dx, None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        x, bias = ctx.saved_tensors
+        module = _kernels(x, ctx.how[0])
+        backward = _in_pieces_backward if module is None else module.normalise_backward
+        dx, dbias = backward(x, g.contiguous(), bias, *ctx.how)
+        return dx, dbias, None, None, None
+
+
+def _kernels(x: Tensor, norm: Norm) -> ModuleType | None:
+    return kernels(x) if norm.over == "channels" or (norm.size, norm.k) == _MAPS_OF_KERNEL else None
+
+
+def _in_pieces(x: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:
+    y = torch.empty_like(x)
+    window = _Window(x, norm, groups)
+    for x_piece, y_piece in zip(window.pieces(x), window.pieces(y), strict=True):
+        x_wide = _prepared(x_piece, bias, window, rectified)
+        root = _inverse_root(x_wide, window, norm)
+        torch.mul(x_wide, _power(root, norm.beta), out=y_piece)
+    return y
+
+
+def _in_pieces_backward(
+    x: Tensor, g: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool
+) -> tuple[Tensor, Tensor | None]:
+    dx = torch.empty_like(x)
+    window = _Window(x, norm, groups)
+    dbias = None if bias is None else torch.zeros_like(bias, dtype=window.dtype)
+    for x_piece, g_piece, dx_piece in zip(*(window.pieces(tensor) for tensor in (x, g, dx)), strict=True):
+        x_wide, g_wide = _prepared(x_piece, bias, window, rectified), g_piece.to(window.dtype)
+        root = _inverse_root(x_wide, window, norm)
+        u = _power(root, norm.beta).mul_(g_wide)  # g s^-beta
+        weighted = root.mul_(root).mul_(u).mul_(x_wide)  # g x s^(-beta - 1)
+        u.addcmul_(x_wide, window.sum(weighted), value=-2 * norm.alpha * norm.beta)
+        if rectified:
+            u.mul_(x_wide > 0)
+        if dbias is not None:
+            dbias += u.view(-1, len(dbias)).sum(dim=0)
+        dx_piece.copy_(u)
+    return dx, dbias
+
+
+def _prepared(x: Tensor, bias: Tensor | None, window: "_Window", rectified: bool) -> Tensor:
+    """What is normalised, of a piece of x."""
+    x = x.to(window.dtype)
+    if bias is not None:
+        x = x + bias.to(window.dtype).view(x.shape[2:] if window.grouped else (-1,))
+    return x.clamp_min(0) if rectified else x
 
 
 def _inverse_root(x: Tensor, window: "_Window", norm: Norm) -> Tensor:
@@ -92,20 +124,24 @@ def _power(inverse_root: Tensor, beta: float) -> Tensor:
 
 
 class _Window:
-    """Sums over a window along `dims`, for pieces of a batch; owns their zero-padded copy.
+    """Sums over a norm's window, for pieces of a batch x, n x h x w x c; owns their zero-padded copy.
 
     In the flat memory of the padded copy a step along a dim is a constant stride, and between one run along it and the
     next lie size - 1 zeros. So the copy can be added to itself, shifted, as one long vector: runs never mix.
     """
 
-    def __init__(self, x: Tensor, dims: tuple[int, ...], size: int) -> None:
-        each = max(1, _CPU_PIECE // max(1, x[0].numel())) if x.device.type == "cpu" else len(x)
-        self._each = min(each, len(x))
-        self._dims, self._size = dims, size
-        shape = [length + (size - 1 if dim in dims else 0) for dim, length in enumerate(x.shape)]
-        self._padded = x.new_zeros([self._each, *shape[1:]])
+    def __init__(self, x: Tensor, norm: Norm, groups: int) -> None:
+        n, h, w, c = x.shape
+        self.grouped = norm.over == "channels"
+        self._shape = (h * w, groups, c // groups) if self.grouped else (h, w, c)
+        self._dims, self._size = ((3,) if self.grouped else (1, 2)), norm.size
+        self._each = min(n, max(1, _CPU_PIECE // max(1, h * w * c)) if x.device.type == "cpu" else n)
+        self.dtype = torch.promote_types(x.dtype, torch.float32)
+        padded = [length + (norm.size - 1 if dim in self._dims else 0) for dim, length in enumerate(self._shape, 1)]
+        self._padded = x.new_zeros([self._each, *padded], dtype=self.dtype)
 
     def pieces(self, x: Tensor) -> list[Tensor]:
+        x = x.view(-1, *self._shape)
         return [x[first : first + self._each] for first in range(0, len(x), self._each)]
 
     def sum(self, x: Tensor, *, squared: bool = False) -> Tensor:

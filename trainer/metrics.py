@@ -5,6 +5,7 @@ kind "run", once at each start or resume
     recipe                   the recipe as an object
     net, devices             "halves" or "one-device", and the device of each half
     seed, epochs, threads    threads is of torch on the CPU
+    precision                fp32, tf32 or bf16
     versions                 of python, torch, the package and the loader's decoder
     dataset                  train_records, val_records (null without validation), classes, digest
 kind "step", every so many steps

@@ -6,15 +6,17 @@ optimiser, and whoever fills or reuses the input, need no word of streams; only 
 waited for by the current one before a step. No step waits for a device; reading a returned tensor on the host does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Pixels = tuple[
-    Tensor, ...
-]  # for each of `input_devices`: n x 3 x 227 x 227, less the mean and scaled; of the net's dtype
+from trainer.blocks import Parameter
+
+# For each of `input_devices`, in `input_dtype`: n x 3 x 227 x 227, less the mean and scaled; rows and columns beyond,
+# which conv1 does not read, may follow.
+Pixels = tuple[Tensor, ...]
 
 
 class Net(Protocol):
@@ -23,12 +25,17 @@ class Net(Protocol):
         """Where `x_nchw` is wanted: one device for each half, which may be the same one."""
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """The type of pixels and activations."""
+
+    @property
     def loss_device(self) -> torch.device:
         """Where labels are wanted, and loss and probabilities appear."""
 
     def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
         """Forward and backward. Gives two numbers: the mean cross-entropy, and the share of pictures whose likeliest
-        class, as the step's own forward has it, is wrong. Leaves the former's gradients in the blocks' `.grad`.
+        class, as the step's own forward has it, is wrong; both may be overwritten by the next step. Leaves each
+        parameter the former's gradient.
 
         labels   int64 n, on `loss_device`
         step     number of this step in the whole run: with the seed it decides the dropout masks
@@ -37,16 +44,17 @@ class Net(Protocol):
     def predict(self, x_nchw: Pixels) -> Tensor:
         """Softmax probabilities, n x classes, on `loss_device`; no gradient, dropout as in test."""
 
-    def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
-        """(reference name, block) of every block of weights; blocks of one reference tensor share its name."""
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """Every block of weights; blocks of one reference tensor share its name."""
 
-    def gather(self, tensors: Mapping[nn.Parameter, Tensor] | None = None) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[Parameter, Tensor] | None = None) -> dict[str, Tensor]:
         """Copies on the CPU, in the reference's names and shapes, of the weights or of `tensors`.
 
-        tensors   one for each block, of its shape, such as velocities
+        tensors   one for each parameter, of its shape, such as velocities
         """
 
-    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[nn.Parameter, Tensor] | None = None) -> None:
+    def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[Parameter, Tensor] | None = None) -> None:
         """The inverse of `gather`: write reference-shaped tensors to the blocks, or to the tensors of `into`.
 
         Raises CheckpointError where a name is missing or unknown, or a shape is another's.

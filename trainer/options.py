@@ -16,6 +16,8 @@ class Options:
     gpus: str | None = None
     cpu: bool = False
     net: str = "halves"
+    precision: str | None = None
+    cuda_graphs: bool = True
     loaders: tuple[str, ...] = ("tcp://127.0.0.1:5555",)
     recipe: str | None = None
     width: float | None = None

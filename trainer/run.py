@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import os
 import platform
 import signal
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from trainer.metrics import Metrics
 from trainer.net import Net
 from trainer.one_device import OneDevice
 from trainer.options import Options, recipe_of
+from trainer.precision import default_precision, set_up
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of, percent
 from trainer.resume import check_same_data, load_resumed, resumed_recipe
@@ -53,13 +55,15 @@ def _run(options: Options) -> Outcome:
     seed = resumed.state.seed if resumed else options.seed or 0
     recipe = resumed_recipe(options, resumed.state) if resumed else recipe_of(options)
     threads = set_up_torch(options.threads, resumed)
+    precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
     with open_client(options) as client:
         data = TrainingData(client, recipe, seed, resumed.state.epoch if resumed else 0)
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
         state = resumed.state if resumed else new_state(seed, data.info)
         check_same_data(state, data.info)
-        state = dataclasses.replace(state, recipe=dataclasses.asdict(recipe), threads=threads)
-        net, sgd, schedule = build(options.net, recipe, seed, devices, resumed)
+        recipe_fields = dataclasses.asdict(recipe)
+        state = dataclasses.replace(state, recipe=recipe_fields, threads=threads, precision=precision)
+        net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), resumed)
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
             metrics.rewind(state.step if resumed else -1, state.epoch)
@@ -83,6 +87,7 @@ def set_up_torch(threads: int | None, resumed: Checkpoint | None) -> int:
     torch.set_num_threads(threads or stored or torch.get_num_threads())
     if stored not in (None, torch.get_num_threads()):
         log.info("%d threads instead of %s: sums may round differently", torch.get_num_threads(), stored)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.get_num_threads()
@@ -103,28 +108,23 @@ def new_state(seed: int, info: StreamInfo) -> State:
 
 
 def build(
-    kind: str, recipe: Recipe, seed: int, devices: Devices, resumed: Checkpoint | None
+    options: Options, recipe: Recipe, seed: int, devices: Devices, dtype: torch.dtype, resumed: Checkpoint | None
 ) -> tuple[Net, Sgd, Schedule]:
     """The network, its optimiser and its schedule, at the start or as the checkpoint has them."""
-    net: Net = _net(kind, recipe, seed, devices)
-    sgd = Sgd(
-        net.parameters_by_name(),
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        decay_biases=recipe.decay_biases,
-    )
+    net: Net
+    graphs = options.cuda_graphs
+    if options.net == "halves":
+        net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, graphs=graphs)
+    else:
+        net = OneDevice(recipe, seed=seed, device=devices[0], dtype=dtype, graphs=graphs)
+    momentum, weight_decay, decay_biases = recipe.momentum, recipe.weight_decay, recipe.decay_biases
+    sgd = Sgd(net.parameters, momentum=momentum, weight_decay=weight_decay, decay_biases=decay_biases, graphs=graphs)
     schedule = Schedule(recipe)
     if resumed is not None:
         net.scatter(resumed.weights)
         net.scatter(resumed.velocities, sgd.velocities)
         schedule.state = resumed.state.schedule
     return net, sgd, schedule
-
-
-def _net(kind: str, recipe: Recipe, seed: int, devices: Devices) -> Net:
-    if kind == "halves":
-        return TwoHalves(recipe, seed=seed, devices=devices)
-    return OneDevice(recipe, seed=seed, device=devices[0])
 
 
 def run_folder(asked: Path | None, recipe_name: str) -> Path:
@@ -178,6 +178,7 @@ def say_start(metrics: Metrics, kind: str, devices: Devices, state: State, data:
         devices=names,
         seed=state.seed,
         threads=state.threads,
+        precision=state.precision,
         versions={
             "alexnet": version("alexnet"),
             "python": platform.python_version(),

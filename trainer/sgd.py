@@ -4,62 +4,112 @@
     w = w + v
 
 so that after a drop of the rate the steps already under way go on at the old one.
+
+On a GPU one kernel goes once over weights, velocities and gradients, and renews the operands; the rates lie in its
+memory, so that a recorded CUDA graph follows the schedule. Elsewhere torch's own operations do the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-_Group = tuple[list[Tensor], list[Tensor], list[Tensor]]  # weights, velocities, gradients
+from trainer.blocks import Parameter
+from trainer.fused import kernels
+from trainer.graphs import Pieces
+from trainer.streams import Side, Streams
 
 
 class Sgd:
-    """Updates blocks of weights in place, on whatever devices they lie.
+    """Updates the weights of `parameters` in place, on whatever devices they lie.
 
-    parameters     (reference name, block), as `Net.parameters_by_name` gives them
-    velocities     block -> its velocity, zero at the start; the optimiser's whole state
+    velocities     by parameter, zero at the start; the optimiser's whole state
+    graphs         replay the update as a CUDA graph, on GPUs
     """
 
     def __init__(
         self,
-        parameters: Iterable[tuple[str, nn.Parameter]],
+        parameters: Sequence[Parameter],
         *,
         momentum: float,
         weight_decay: float,
         decay_biases: bool,
+        streams: Streams | None = None,
+        graphs: bool = False,
     ) -> None:
-        self._parameters = list(parameters)
-        self._momentum = momentum
-        self._weight_decay = weight_decay
-        self._decay_biases = decay_biases
-        self.velocities: dict[nn.Parameter, Tensor] = {
-            block: torch.zeros_like(block, requires_grad=False) for _, block in self._parameters
-        }
+        self._momentum, self._weight_decay, self._decay_biases = momentum, weight_decay, decay_biases
+        self._parameters = parameters
+        self.velocities = {parameter: torch.zeros_like(parameter.weight) for parameter in parameters}
+        self._streams = streams = streams or Streams()
+        by_device: dict[torch.device, list[Parameter]] = {}
+        for parameter in parameters:
+            by_device.setdefault(parameter.weight.device, []).append(parameter)
+        self._places = [
+            (Side(streams, device, f"update {device}"), group, torch.zeros(len(group), device=device))
+            for device, group in by_device.items()
+        ]
+        self._pieces = Pieces(streams, recorded=graphs and all(device.type == "cuda" for device in by_device))
+        self._rates: Mapping[str, float] = {}
 
     @torch.no_grad()
     def step(self, rates: Mapping[str, float]) -> None:
-        """Update from the blocks' `.grad`, each at the rate of its reference name.
+        """Update from the parameters' gradients, each at the rate of its reference name.
 
-        A block whose rate is 0 keeps weight and velocity as they are. Queued on each device's current stream.
+        A parameter whose rate is 0 keeps weight and velocity as they are. As if queued on each device's current stream.
         """
-        for (_, rate, decay), (weights, velocities, gradients) in self._groups(rates).items():
+        for side, group, on_device in self._places:
+            side.begin()
+            if rates != self._rates and on_device.is_cuda:
+                of_group = torch.tensor([rates[parameter.name] for parameter in group]).pin_memory()
+                with self._streams.on(side.stream):
+                    on_device.copy_(of_group, non_blocking=True)
+        self._rates = dict(rates)
+        addresses = tuple(_gradient(parameter).data_ptr() for parameter in self._parameters)
+        self._pieces.play(addresses, self._update)
+        for side, _, _ in self._places:
+            side.end()
+
+    def _update(self) -> None:
+        for side, group, on_device in self._places:
+            fused = kernels(group[0].weight) is not None
+            work = partial(self._with_kernel, group, on_device) if fused else partial(self._with_torch, group)
+            self._pieces.piece(side.stream, "update", work)
+
+    def _with_kernel(self, group: Sequence[Parameter], rates: Tensor) -> None:
+        module = kernels(group[0].weight)
+        assert module is not None
+        for index, parameter in enumerate(group):
+            velocity, gradient = self.velocities[parameter], _gradient(parameter)
+            decay = self._decay(parameter)
+            weight, operand = parameter.weight, parameter.operand
+            module.update(weight, velocity, gradient, operand, rates[index], self._momentum, decay)
+
+    def _with_torch(self, group: Sequence[Parameter]) -> None:
+        for (rate, decay), members in self._alike(group).items():
+            weights = [parameter.weight for parameter in members]
+            velocities = [self.velocities[parameter] for parameter in members]
+            gradients = [_gradient(parameter).to(parameter.weight.dtype) for parameter in members]
             torch._foreach_mul_(velocities, self._momentum)
             if decay:
                 torch._foreach_add_(velocities, weights, alpha=-decay * rate)
             torch._foreach_add_(velocities, gradients, alpha=-rate)
             torch._foreach_add_(weights, velocities)
+            for parameter in members:
+                parameter.renew()
 
-    def _groups(self, rates: Mapping[str, float]) -> dict[tuple[torch.device, float, float], _Group]:
-        """What shares a device, a rate and a weight decay is updated together."""
-        groups: dict[tuple[torch.device, float, float], _Group] = {}
-        for name, block in self._parameters:
-            if rates[name] == 0:
-                continue
-            assert block.grad is not None, f"{name} has no gradient"
-            decays = self._decay_biases or not name.endswith(".bias")
-            key = block.device, rates[name], self._weight_decay if decays else 0.0
-            group = groups.setdefault(key, ([], [], []))
-            for members, tensor in zip(group, (block, self.velocities[block], block.grad), strict=True):
-                members.append(tensor)
-        return groups
+    def _alike(self, group: Sequence[Parameter]) -> dict[tuple[float, float], list[Parameter]]:
+        """What has one rate and one weight decay is updated together; what has no rate, not at all."""
+        alike: dict[tuple[float, float], list[Parameter]] = {}
+        for parameter in group:
+            if rate := self._rates[parameter.name]:
+                alike.setdefault((rate, self._decay(parameter)), []).append(parameter)
+        return alike
+
+    def _decay(self, parameter: Parameter) -> float:
+        return self._weight_decay if self._decay_biases or not parameter.name.endswith(".bias") else 0.0
+
+
+def _gradient(parameter: Parameter) -> Tensor:
+    assert parameter.gradient is not None, f"{parameter.name} has no gradient"
+    return parameter.gradient

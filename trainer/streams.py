@@ -65,6 +65,25 @@ class Streams:
             yield
 
 
+class Side:
+    """A stream beside the current one of its device, which behaves as if its work were queued there."""
+
+    def __init__(self, streams: Streams, device: torch.device, name: str) -> None:
+        self.stream = streams.stream(device, f"compute {name}")
+        self._streams = streams
+        self._begin, self._end = (streams.event(device, f"{when} {name}") for when in ("begin", "end"))
+
+    def begin(self) -> None:
+        """What is queued on the stream from now on begins after what the caller has queued."""
+        self._streams.record(self._begin, self._streams.current(self.stream.device))
+        self._streams.wait(self.stream, self._begin)
+
+    def end(self) -> None:
+        """What the caller queues from now on begins after what is queued on the stream."""
+        self._streams.record(self._end, self.stream)
+        self._streams.wait(self._streams.current(self.stream.device), self._end)
+
+
 def _cuda_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 

@@ -9,26 +9,28 @@ half where the next layer reads both, and backward is driven segment by segment,
                the first layer's weights', while it travels; wait; own + received is what the segment below begins with
 
 Gradients are asked for (`autograd.grad`) and assigned, never accumulated: an AccumulateGrad node would bring a stream
-of its own. Each half's work is queued on one compute stream; at its ends a step joins the devices' current streams.
+of its own. Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay; at its ends a step
+joins the devices' current streams.
 """
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.blocks import Placement
+from trainer.blocks import Parameter, Placement
 from trainer.dropout import Dropout, Masking, Scaling
 from trainer.exchange import Exchange, Link, Route
+from trainer.graphs import Pieces
 from trainer.halves import Half, Segment, segments
 from trainer.initial import initial_tensors
-from trainer.model import HALVES, loss_and_error, reference_shapes
+from trainer.model import HALVES, loss_and_error, loss_of, reference_shapes
 from trainer.net import Pixels
 from trainer.recipe import Recipe
-from trainer.streams import Streams
+from trainer.streams import Side, Streams
 
 
 @dataclass(slots=True)
@@ -42,10 +44,27 @@ class _Passage:
     output: Tensor
 
 
+@dataclass(slots=True)
+class _Gradient:
+    """A segment's output's gradient on one half: what its own layers above give, and what the other half's do."""
+
+    own: Tensor | None
+    received: Link | None
+
+    def total(self, buffer: Tensor | None) -> Tensor:
+        """Own part plus received part, in this order, where there are both."""
+        if buffer is None:
+            assert self.own is not None
+            return self.own
+        return buffer.clone() if self.own is None else self.own.add_(buffer)
+
+
 class TwoHalves(Placement):
     """A `Net` whose halves lie on `devices`; both may be one device.
 
+    dtype     of activations; weights are float32 beside it, or float64
     streams   makes the streams; a test's own kind watches the schedule
+    graphs    replay the pieces of a step as CUDA graphs, on GPUs
     """
 
     def __init__(
@@ -56,34 +75,40 @@ class TwoHalves(Placement):
         devices: tuple[torch.device, torch.device],
         dtype: torch.dtype = torch.float32,
         streams: Streams | None = None,
+        graphs: bool = False,
     ) -> None:
-        self._recipe, self._seed = recipe, seed
+        self._recipe = recipe
         shapes = reference_shapes(recipe)
-        drawn = initial_tensors(recipe, shapes, seed=seed)
-        reference = {name: tensor.to(dtype) for name, tensor in drawn.items()}
-        self._halves = [Half(half, recipe, reference, device) for half, device in enumerate(devices)]
-        super().__init__([placed for half in self._halves for placed in half.placed], shapes)
+        reference = initial_tensors(recipe, shapes, seed=seed)
+        self._halves = [Half(half, recipe, reference, device, dtype) for half, device in enumerate(devices)]
+        super().__init__([parameter for half in self._halves for parameter in half.parameters], shapes)
         self._streams = streams or Streams()
-        self._compute = [self._streams.stream(device, f"compute {half}") for half, device in enumerate(devices)]
-        self._begin = [self._streams.event(device, f"begin {half}") for half, device in enumerate(devices)]
-        self._end = [self._streams.event(device, f"end {half}") for half, device in enumerate(devices)]
+        self._sides = [Side(self._streams, device, str(half)) for half, device in enumerate(devices)]
+        self._compute = [side.stream for side in self._sides]
+        self._pieces = Pieces(self._streams, recorded=graphs and devices[0].type == "cuda")
+        first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
+        self._masking = Masking(recipe.dropout, seed, (first, second))
         self._segments = segments()
         self._exchanges = self._make_exchanges(devices)
+        self._links = [link for exchange in self._exchanges.values() for link in exchange.links]
         self.input_devices: tuple[torch.device, ...] = devices
-        self.loss_device = devices[0]
+        self.input_dtype, self.loss_device = dtype, devices[0]
 
     def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
         with self._step():
-            for _, parameter in self._placed:
-                parameter.grad = None
-            passages = self._forward(x_nchw, Masking(self._recipe.dropout, self._seed, step))
-            with self._on(0):
-                logits = passages[-1][0].output.detach().requires_grad_()
-                loss = F.cross_entropy(logits, labels)
-                (gradient,) = torch.autograd.grad(loss, logits)
-            self._backward(passages, gradient)
-            with self._on(0):
-                return loss_and_error(loss, logits, labels)
+            for compute, number in zip(self._compute, self._masking.steps, strict=True):
+                with self._streams.on(compute):
+                    number.fill_(step)
+            form = tuple((x.shape, x.stride()) for x in x_nchw), tuple(link.address for link in self._links)
+            return self._pieces.play(form, partial(self._train, x_nchw, labels))
+
+    def _train(self, x_nchw: Pixels, labels: Tensor) -> Tensor:
+        inputs = [self._pieces.input(compute, x) for compute, x in zip(self._compute, x_nchw, strict=True)]
+        labels = self._pieces.input(self._compute[0], labels)
+        passages = self._forward(inputs, self._masking)
+        told, gradient = self._pieces.piece(self._compute[0], "loss", partial(_loss, passages[-1][0].output, labels))
+        self._backward(passages, gradient)
+        return told
 
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:
@@ -91,15 +116,15 @@ class TwoHalves(Placement):
             passages = self._forward(x_nchw, Scaling(self._recipe.dropout))
             for segment in self._segments:
                 self._release_activations(segment)
-            with self._on(0):
-                return passages[-1][0].output.softmax(dim=1)
+            with self._streams.on(self._compute[0]):
+                return passages[-1][0].output.float().softmax(dim=1)
 
     # Forward
 
-    def _forward(self, x_nchw: Pixels, dropout: Dropout) -> list[dict[int, _Passage]]:
+    def _forward(self, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
         """By segment, then half. Outputs begin no graph: the next segment's own input is a detached leaf."""
         passages: list[dict[int, _Passage]] = []
-        outputs: Sequence[Tensor] = x_nchw
+        outputs = x_nchw
         for segment in self._segments:
             passages.append(self._segment_forward(segment, outputs, dropout))
             outputs = [passage.output.detach() for passage in passages[-1].values()]
@@ -110,83 +135,92 @@ class TwoHalves(Placement):
         if exchange:
             for target, link in exchange.activation.items():
                 link.send(inputs[1 - target])
-        own_inputs, parts = {}, {}
+        parts = {}
         for half in segment.on:
-            with self._on(half):
-                own_inputs[half] = inputs[half].detach().requires_grad_(segment.exchanges)
-                parts[half] = self._halves[half].own(segment.first, own_inputs[half])
+            own = partial(self._own_forward, segment, half, inputs[half])
+            parts[half] = self._pieces.piece(self._compute[half], f"{segment.first} own", own)
         passages = {}
         for half in segment.on:
-            with self._on(half):
-                z, peer_input = parts[half], None
-                if exchange:
-                    peer_input = exchange.activation[half].receive().detach().requires_grad_()
-                    z += self._halves[half].peer(segment.first, peer_input)
-                z_start = z.detach().requires_grad_(z.requires_grad)
-                output = self._halves[half].finish(segment, z_start, dropout)
-                passages[half] = _Passage(own_inputs[half], peer_input, z, z_start, output)
+            received = exchange.activation[half].receive() if exchange else None
+            rest = partial(self._rest_forward, segment, half, *parts[half], received, dropout)
+            passages[half] = self._pieces.piece(self._compute[half], f"{segment.first} forward", rest)
         return passages
+
+    def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
+        """The own input as a leaf, and what it makes of the first layer."""
+        own_input = own_input.detach().requires_grad_(segment.exchanges)
+        return own_input, self._halves[half].own(segment.first, own_input)
+
+    def _rest_forward(
+        self, segment: Segment, half: int, own_input: Tensor, z: Tensor, received: Tensor | None, dropout: Dropout
+    ) -> _Passage:
+        """The first layer's peer part, and the layers after it."""
+        peer_input = None
+        if received is not None:
+            peer_input = received.detach().requires_grad_()
+            z += self._halves[half].peer(segment.first, peer_input)
+        z_start = z.detach().requires_grad_(z.requires_grad)
+        return _Passage(own_input, peer_input, z, z_start, self._halves[half].finish(segment, z_start, dropout))
 
     # Backward
 
     def _backward(self, passages: list[dict[int, _Passage]], gradient: Tensor) -> None:
-        """Leave every block's gradient in its `.grad`, from the loss's gradient by the logits."""
-        gradients = {0: gradient}
+        """Leave every parameter its gradient, from the loss's gradient by the logits."""
+        gradients = {0: _Gradient(gradient, None)}
         for segment, of_halves in zip(reversed(self._segments), reversed(passages), strict=True):
             gradients = self._segment_backward(segment, of_halves, gradients)
 
     def _segment_backward(
-        self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, Tensor]
-    ) -> dict[int, Tensor]:
+        self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
+    ) -> dict[int, _Gradient]:
         """The outputs' gradients to those of the segment below, by half."""
+        exchange = self._exchanges.get(segment.first)
         dz = {}
         for half, passage in passages.items():
-            with self._on(half):
-                dz[half] = self._rest_backward(segment, half, passage, gradients[half])
-                self._send_gradient(segment, half, passage, dz[half])
+            gradient = gradients[half]
+            received = gradient.received.receive() if gradient.received else None
+            rest = partial(self._rest_backward, segment, half, passage, gradient, received)
+            dz[half], peer = self._pieces.piece(self._compute[half], f"{segment.first} backward", rest)
+            if gradient.received:
+                gradient.received.release()
+            if exchange:
+                exchange.gradient[1 - half].send(peer)
         own = {}
         for half, passage in passages.items():
-            with self._on(half):
-                own[half] = self._first_backward(segment, half, passage, dz[half])
+            first = partial(self._first_backward, segment, half, passage, dz[half])
+            own[half] = self._pieces.piece(self._compute[half], f"{segment.first} own backward", first)
+        if not exchange:
+            return {}
         self._release_activations(segment)
-        return self._sum_gradients(segment, own)
+        return {half: _Gradient(own.get(half), exchange.gradient.get(half)) for half in range(HALVES)}
 
-    def _rest_backward(self, segment: Segment, half: int, passage: _Passage, gradient: Tensor) -> Tensor:
-        """From the segment's output down to its first layer's z; the later layers' weights on the way."""
-        weights = [self._halves[half].weights(layer) for layer in segment.layers[1:]]
-        parameters = [parameter for layer in weights for parameter in (layer.own, layer.bias)]
-        dz, *others = torch.autograd.grad(passage.output, [passage.z_start, *parameters], gradient)
+    def _rest_backward(
+        self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """From the segment's output down to its first layer's z, and all weights but that layer's; then from z the
+        peer's input gradient, before all else of that layer, so that its copy overlaps what is left.
+        """
+        weights = [self._halves[half].weights(layer) for layer in segment.layers]
+        parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
+        wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
+        dz, *others = torch.autograd.grad(passage.output, wanted, gradient.total(received))
         _assign(parameters, others)
-        return dz
-
-    def _send_gradient(self, segment: Segment, half: int, passage: _Passage, dz: Tensor) -> None:
-        """The peer's input gradient comes first, so that its copy overlaps all that is left of the segment."""
-        if passage.peer_input is not None:
-            (peer,) = torch.autograd.grad(passage.z, passage.peer_input, dz, retain_graph=True)
-            self._exchanges[segment.first].gradient[1 - half].send(peer)
+        if passage.peer_input is None:
+            return dz, dz
+        (peer,) = torch.autograd.grad(passage.z, passage.peer_input, dz, retain_graph=True)
+        return dz, peer
 
     def _first_backward(self, segment: Segment, half: int, passage: _Passage, dz: Tensor) -> Tensor | None:
         """The first layer's weights, and its own input's gradient unless that is the image."""
         weights = self._halves[half].weights(segment.first)
-        parameters = [weights.own, weights.bias] + ([weights.peer] if weights.peer is not None else [])
+        parameters = [weights.own] + ([weights.peer] if weights.peer is not None else [])
+        operands = [parameter.operand for parameter in parameters]
         if not segment.exchanges:
-            _assign(parameters, torch.autograd.grad(passage.z, parameters, dz))
+            _assign(parameters, torch.autograd.grad(passage.z, operands, dz))
             return None
-        own, *others = torch.autograd.grad(passage.z, [passage.own_input, *parameters], dz)
+        own, *others = torch.autograd.grad(passage.z, [passage.own_input, *operands], dz)
         _assign(parameters, others)
         return own
-
-    def _sum_gradients(self, segment: Segment, own: dict[int, Tensor | None]) -> dict[int, Tensor]:
-        """Own part plus received part, in this order, where there are both."""
-        if not segment.exchanges:
-            return {}
-        total = {half: gradient for half, gradient in own.items() if gradient is not None}
-        for half, link in self._exchanges[segment.first].gradient.items():
-            with self._on(half):
-                received = link.receive()
-                total[half] = total[half].add_(received) if half in total else received.clone()
-                link.release()
-        return total
 
     # Streams
 
@@ -214,24 +248,26 @@ class TwoHalves(Placement):
             for link in self._exchanges[segment.first].activation.values():
                 link.release()
 
-    def _on(self, half: int) -> contextlib.AbstractContextManager[None]:
-        return self._streams.on(self._compute[half])
-
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
         """Begin after what the caller has queued, and let what the caller queues next begin after this."""
-        for event, compute in zip(self._begin, self._compute, strict=True):
-            self._streams.record(event, self._streams.current(compute.device))
-            self._streams.wait(compute, event)
+        for side in self._sides:
+            side.begin()
         yield
-        for exchange in self._exchanges.values():
-            for link in exchange.links:
-                link.settle()
-        for event, compute in zip(self._end, self._compute, strict=True):
-            self._streams.record(event, compute)
-            self._streams.wait(self._streams.current(compute.device), event)
+        for link in self._links:
+            link.settle()
+        for side in self._sides:
+            side.end()
 
 
-def _assign(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What a step tells, and the loss's gradient by the logits."""
+    logits = output.detach().requires_grad_()
+    loss = loss_of(logits, labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss_and_error(loss, logits, labels), gradient
+
+
+def _assign(parameters: Sequence[Parameter], gradients: Sequence[Tensor]) -> None:
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        parameter.gradient = gradient

@@ -67,7 +67,7 @@ def plain_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], None]:
 
 
 def our_step(net: Net, recipe: Recipe, x: Pixels, labels: Tensor) -> Callable[[], None]:
-    optimiser = Sgd(net.parameters_by_name(), momentum=0.9, weight_decay=0.0005, decay_biases=True)
+    optimiser = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=True)
     rates = {name: 1e-4 * rate for name, rate in Schedule(recipe).rates(0).items()}
 
     def step() -> None:
