@@ -12,6 +12,7 @@ to this process. Rounds of all contenders alternate; figures are medians, with t
     curve     the same, encrypted
     many      this loader by slab, with eight times the workers
     torch     a torch DataLoader: LMDB, PyTurboJPEG, the same augmentation in numpy
+    tf.data, DALI, SPDL, FFCV   where they are installed: see others.py
 """
 
 import argparse
@@ -20,8 +21,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,7 +34,7 @@ from common import keys
 from common.client import LoaderClient
 from common.opened import Transport
 from common.spec import StreamSpec
-from tests.bench import contenders, photos
+from tests.bench import contenders, others, photos
 from tests.processes import LoaderProcess
 
 BATCH = 128
@@ -86,7 +88,7 @@ class Ours:
 
     def run(self, seconds: float) -> float:
         before = self._cpu()
-        images, rate = counted(self._sizes, seconds)
+        images, rate = contenders.counted(self._sizes, seconds)
         for part, after in self._cpu().items():
             self.cpu[part] += after - before[part]
         self.images += images
@@ -118,16 +120,6 @@ class Ours:
         )
 
 
-def counted(sizes: Iterator[int], seconds: float) -> tuple[int, float]:
-    """Images that come in `seconds`, and how many a second. What had been made ahead is thrown away first."""
-    for _ in range(12):
-        next(sizes)
-    images, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        images += next(sizes)
-    return images, images / (time.perf_counter() - started)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="photos, as alexnet-pack takes them; made ones if not given")
@@ -152,8 +144,11 @@ def main() -> None:
             "frames": lambda: frames.run(given.seconds),
             "curve": lambda: curve.run(given.seconds),
             "many": lambda: many.run(given.seconds),
-            "torch": lambda: counted(torch_sizes, given.seconds)[1],
+            "torch": lambda: contenders.counted(torch_sizes, given.seconds)[1],
         }
+        for name in filter(others.is_installed, others.OTHERS):
+            if (other := others.Other(name, data, given.workers, BATCH)).works():
+                runs[name] = partial(other.run, given.seconds)
         rates: dict[str, list[float]] = {contender: [] for contender in runs}
         for number in range(given.rounds):
             for contender, run in runs.items():
@@ -173,6 +168,8 @@ def report(rates: dict[str, list[float]], ours: dict[str, Ours]) -> None:
         sys.stdout.write(
             f"{contender:8}{statistics.median(of):>10.0f}  {spread:<18}{shares[0]:>9.2f}{shares[1]:>9.2f}\n"
         )
+    if missing := [name for name in others.OTHERS if name not in rates]:
+        sys.stdout.write(f"not installed, or failed above: {', '.join(missing)}\n")
     for contender, run in ours.items():
         sys.stdout.write(f"{contender}: {run.told()}\n")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from loader import discover, jpeg
 from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
@@ -35,6 +36,20 @@ def jpegs_of(data: Path, count: int) -> list[bytes]:
     """The first `count` pictures of the train split."""
     with Dataset(data / "train.lmdb") as dataset:
         return [dataset.read(record)[1] for record in range(min(count, dataset.records))]
+
+
+def as_files(data: Path) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The train split's pictures, a file each, and `Dataset.colour`. They are written once."""
+    folder = data / "files"
+    with Dataset(data / "train.lmdb") as dataset:
+        names = [str(folder / f"{record:06}.jpg") for record in range(dataset.records)]
+        if not folder.exists():
+            unfinished = data / "files.part"
+            unfinished.mkdir()
+            for record, name in enumerate(names):
+                (unfinished / Path(name).name).write_bytes(dataset.read(record)[1])
+            unfinished.rename(folder)
+        return names, dataset.colour
 
 
 def _make_photos(folder: Path) -> Path:
