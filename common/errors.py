@@ -13,6 +13,7 @@
     |   |   `-- NoSuchSplit             its data set has no such split
     |   |-- LoaderFault               it failed on a record or a ticket
     |   `-- LoaderTimeout             it said nothing for too long
+    |-- ExchangeError                 copies between two GPUs arrive with wrong bits
     |-- CheckpointError               a checkpoint is missing, damaged or of another network
     `-- Diverged                      the loss is no longer a number
 
@@ -77,6 +78,10 @@ class LoaderFault(LoaderError):
 
 
 class LoaderTimeout(LoaderError):
+    pass
+
+
+class ExchangeError(AlexNetError):
     pass
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.race_detector import RaceDetector
-from trainer.exchange import Link, Route
+from trainer.exchange import Link, Route, Way, Ways
 from trainer.recipe import SOURCE
-from trainer.streams import Stream, Streams
+from trainer.streams import Event, Stream, Streams
 from trainer.two_halves import TwoHalves
 
 CPU = torch.device("cpu")
@@ -16,10 +16,14 @@ OTHER = torch.device("cpu", 0)  # the same memory, but not equal to CPU: a secon
 NARROW = replace(SOURCE, width=1 / 16, classes=5)
 
 
-def races(devices: tuple[torch.device, torch.device], leave_out: str = "") -> RaceDetector:
+ONE_WAY: list[Ways] = [("direct", "direct"), ("host", "host")]
+ANY_WAYS: list[Ways] = [*ONE_WAY, ("direct", "host"), ("host", "direct")]
+
+
+def races(devices: tuple[torch.device, torch.device], ways: Ways, leave_out: str = "") -> RaceDetector:
     """Two steps and a prediction of growing batches, the caller writing pixels before and reading gradients after."""
     detector = RaceDetector(leave_out)
-    net = TwoHalves(NARROW, seed=0, devices=devices, streams=detector)
+    net = TwoHalves(NARROW, seed=0, devices=devices, ways=ways, streams=detector)
     pixels = [torch.zeros(3, 3, 227, 227) for _ in devices]
     with detector.watching():
         for step in range(2):
@@ -36,72 +40,147 @@ def races(devices: tuple[torch.device, torch.device], leave_out: str = "") -> Ra
     return detector
 
 
+@pytest.mark.parametrize("ways", ANY_WAYS, ids="-".join)
 @pytest.mark.parametrize("devices", [(CPU, CPU), (CPU, OTHER)], ids=["one device", "two devices"])
-def test_no_access_of_a_step_is_a_race(devices: tuple[torch.device, torch.device]) -> None:
-    assert races(devices).races == []
+def test_no_access_of_a_step_is_a_race(devices: tuple[torch.device, torch.device], ways: Ways) -> None:
+    assert races(devices, ways).races == []
 
 
+@pytest.mark.parametrize("ways", ONE_WAY, ids="-".join)
 @pytest.mark.parametrize("kind", ["ready", "free", "arrived", "sent", "begin 0", "begin 1", "end 0", "end 1"])
-def test_without_any_one_kind_of_wait_there_is_a_race(kind: str) -> None:
-    detector = races((CPU, OTHER), leave_out=kind)
+def test_without_any_one_kind_of_wait_there_is_a_race(kind: str, ways: Ways) -> None:
+    detector = races((CPU, OTHER), ways, leave_out=kind)
     assert detector.waits_left_out > 0
     assert detector.races
 
 
+@pytest.mark.parametrize("ways", ONE_WAY, ids="-".join)
 @pytest.mark.parametrize("kind", ["ready", "arrived", "sent", "begin 0", "end 0"])
-def test_one_device_needs_those_waits_too(kind: str) -> None:
-    assert races((CPU, CPU), leave_out=kind).races
+def test_one_device_needs_those_waits_too(kind: str, ways: Ways) -> None:
+    assert races((CPU, CPU), ways, leave_out=kind).races
 
 
-def test_every_single_ready_and_arrived_is_needed() -> None:
-    # Not every `free` and `sent` alone: inside a step, later exchanges imply the earlier ones'.
-    net = TwoHalves(NARROW, seed=0, devices=(CPU, OTHER))
+def events(ways: Ways, kinds: tuple[str, ...]) -> list[str]:
+    """Names of the events of these kinds of every link."""
+    net = TwoHalves(NARROW, seed=0, devices=(CPU, OTHER), ways=ways)
     links = [link for exchange in net._exchanges.values() for link in exchange.links]
-    names = [event.name for link in links for event in (link._ready, link._arrived)]
-    assert len(names) == 2 * 2 * (2 + 2 + 2 + 1)
-    assert [name for name in names if not races((CPU, OTHER), leave_out=name).races] == []
+    named = [event.name for link in links for kind in kinds if isinstance(event := getattr(link, f"_{kind}"), Event)]
+    assert len(named) == len(kinds) * 2 * (2 + 2 + 2 + 1)
+    return named
 
 
-def link(streams: Streams) -> tuple[Link, Stream, Stream]:
-    source, target = streams.stream(CPU, "source"), streams.stream(CPU, "target")
-    return Link(streams, Route.between(streams, CPU, CPU, "route"), source, target, "link"), source, target
+@pytest.mark.parametrize(("way", "kinds"), [("direct", ("ready", "arrived")), ("host", ("staged",))])
+def test_each_single_one_of_these_waits_is_needed(way: Way, kinds: tuple[str, ...]) -> None:
+    # Not every `free`, `sent` and `emptied` alone: inside a step, later exchanges imply the earlier ones'.
+    names = events((way, way), kinds)
+    assert [name for name in names if not races((CPU, OTHER), (way, way), leave_out=name).races] == []
 
 
-def test_a_link_brings_the_tensor_and_keeps_its_layout() -> None:
-    channels, _, _ = link(Streams())
+@pytest.mark.parametrize("ways", ANY_WAYS, ids="-".join)
+def test_each_half_sends_by_its_own_way(ways: Ways) -> None:
+    net = TwoHalves(NARROW, seed=0, devices=(CPU, OTHER), ways=ways)
+    for exchange in net._exchanges.values():
+        for target, link in [*exchange.activation.items(), *exchange.gradient.items()]:
+            assert link._route.way == ways[1 - target]
+            assert link._route.out.device == (CPU, OTHER)[1 - target]
+
+
+def races_of_a_link_alone(way: Way, target: torch.device, leave_out: str = "") -> RaceDetector:
+    """Three tensors, the last two larger than the first, over a link whose halves know nothing else of each other."""
+    detector = RaceDetector(leave_out)
+    link, source, target_stream = make_link(detector, way, target)
+    with detector.watching():
+        for count in (1, 2, 2):
+            with detector.on(source):
+                x = torch.ones(count, 100)
+            link.send(x)
+            with detector.on(target_stream):
+                link.receive().sum()
+            link.release()
+            del x
+            link.settle()
+            with detector.on(source):
+                torch.ones(1)
+    return detector
+
+
+NEEDED: dict[Way, tuple[str, ...]] = {
+    "direct": ("ready", "free", "arrived", "sent"),
+    "host": ("ready", "free", "arrived", "sent", "staged", "emptied"),
+}
+
+
+@pytest.mark.parametrize("target", [CPU, OTHER], ids=["one device", "two devices"])
+@pytest.mark.parametrize("way", NEEDED)
+def test_a_link_alone_is_free_of_races(way: Way, target: torch.device) -> None:
+    assert races_of_a_link_alone(way, target).races == []
+
+
+@pytest.mark.parametrize("target", [CPU, OTHER], ids=["one device", "two devices"])
+@pytest.mark.parametrize(("way", "kind"), [(way, kind) for way, kinds in NEEDED.items() for kind in kinds])
+def test_a_link_alone_needs_each_of_its_waits(way: Way, kind: str, target: torch.device) -> None:
+    detector = races_of_a_link_alone(way, target, leave_out=kind)
+    assert detector.waits_left_out > 0
+    assert detector.races
+
+
+def test_both_ways_bring_the_same_bits() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x, labels = 60 * torch.randn(3, 3, 227, 227, generator=draws), torch.randint(5, (3,), generator=draws)
+    nets = [TwoHalves(NARROW, seed=0, devices=(CPU, OTHER), ways=ways) for ways in ANY_WAYS]
+    for step, count in enumerate((2, 3, 1)):
+        losses = [net.train_step((x[:count], x[:count]), labels[:count], step=step) for net in nets]
+        assert all(torch.equal(loss, losses[0]) for loss in losses)
+        gradients = [[parameter.gradient for parameter in net.parameters] for net in nets]
+        for same in zip(*gradients, strict=True):
+            assert same[0] is not None
+            assert all(gradient is not None and torch.equal(gradient, same[0]) for gradient in same)
+
+
+def make_link(streams: Streams, way: Way, target: torch.device = CPU) -> tuple[Link, Stream, Stream]:
+    ends = streams.stream(CPU, "source"), streams.stream(target, "target")
+    return Link(streams, Route.between(streams, CPU, target, "route", way), *ends, "link"), *ends
+
+
+@pytest.mark.parametrize("way", NEEDED)
+def test_a_link_brings_the_tensor_and_keeps_its_layout(way: Way) -> None:
+    link, _, _ = make_link(Streams(), way)
     for layout in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(3, 4, 5, 6).contiguous(memory_format=layout)
-        channels.send(x)
-        received = channels.receive()
-        channels.release()
-        channels.settle()
+        link.send(x)
+        received = link.receive()
+        link.release()
+        link.settle()
         assert torch.equal(received, x)
         assert received.stride() == x.stride()
         assert received.data_ptr() != x.data_ptr()
 
 
-def test_a_smaller_batch_uses_the_same_receive_buffer_and_a_larger_one_makes_it_grow() -> None:
-    channels, _, _ = link(Streams())
+@pytest.mark.parametrize("way", NEEDED)
+def test_a_smaller_batch_uses_the_same_memory_and_a_larger_one_makes_it_grow(way: Way) -> None:
+    link, _, _ = make_link(Streams(), way)
     addresses = []
     for count in (4, 2, 4, 8, 3):
         x = torch.randn(count, 1000)
-        channels.send(x)
-        received = channels.receive()
+        link.send(x)
+        received = link.receive()
         assert torch.equal(received, x)
-        addresses.append(received.data_ptr())
-        channels.release()
-        channels.settle()
+        pinned = link._pinned._memory
+        assert (pinned is not None) == (way == "host")
+        addresses.append((received.data_ptr(), pinned.data_ptr() if pinned is not None else 0))
+        link.release()
+        link.settle()
     assert addresses[0] == addresses[1] == addresses[2]
     assert addresses[3] == addresses[4]
 
 
 def test_the_sent_tensor_is_kept_until_the_copy_has_been_waited_for() -> None:
     detector = RaceDetector()
-    channels, source, _ = link(detector)
+    link, source, _ = make_link(detector, "direct")
     with detector.watching(), detector.on(source):
-        channels.send(torch.ones(1 << 16))
-        assert channels._sending is not None
-        channels.settle()
+        link.send(torch.ones(1 << 16))
+        assert link._sending is not None
+        link.settle()
         torch.ones(1)
-    assert channels._sending is None
+    assert link._sending is None
     assert detector.races == []

@@ -211,6 +211,16 @@ def test_the_two_kinds_of_net_go_on_from_each_others_checkpoints(train: Train, f
     assert train(resume=True, steps=9, net=second).state.step == 9
 
 
+def test_a_run_that_exchanges_by_way_of_the_host_has_the_same_bits(train: Train) -> None:
+    assert equal(weights(train("host", steps=3, exchange="host")), weights(train("direct", steps=3)))
+
+
+def test_a_way_of_exchange_is_refused_where_nothing_is_exchanged(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--exchange host: --net one-device exchanges nothing"):
+        train(net="one-device", exchange="host")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(
     train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -25,6 +25,12 @@ from trainer.recipe import RECIPES
 )
 @click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record a step once, then replay it, on GPUs.")
 @click.option(
+    "--exchange",
+    type=click.Choice(["auto", "direct", "host"]),
+    default="auto",
+    help="How activations cross: from GPU to GPU, by way of the host's memory, or the faster, tried at the start.",
+)
+@click.option(
     "--loader",
     "loaders",
     multiple=True,

@@ -1,7 +1,10 @@
 """The copies between the halves at one cross-GPU layer.
 
 Forward, each half's output is copied to the other half; backward, the gradient of that copy is copied to where the
-output came from.
+output came from. A copy goes one of two ways:
+
+    direct     from device to device: over peer access where there is any, else as the driver has it
+    host       in two hops: the sending stream copies to pinned host memory, the receiving stream copies from there
 
 Who may touch what, and when, for one copy from half s to half t:
 
@@ -10,33 +13,48 @@ Who may touch what, and when, for one copy from half s to half t:
     arrived    recorded on the receiving stream after the copy; compute[t] waits for it before it reads
     sent       recorded on the sending stream after the copy; compute[s] waits for it before the tensor may be freed
 
-Receive buffers are static: they are kept from step to step, and grow when a larger batch comes. The sent tensor is kept
-by the link until `sent` has been waited for. So no memory changes hands behind an allocator's back.
+and, by way of the host, between its two hops:
+
+    staged     recorded on the sending stream after the first hop; the receiving stream waits for it before the second
+    emptied    recorded on the receiving stream after the second hop; the sending stream waits for it before the next
+               first hop overwrites the pinned memory
+
+Receive buffers and pinned memory are static: they are kept from step to step, at one address until a larger batch
+comes. The sent tensor is kept by the link until `sent` has been waited for. So no memory changes hands behind an
+allocator's back.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trainer.streams import Stream, Streams
 
+Way = Literal["direct", "host"]
+Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The streams of every copy in one direction between the devices: one on each, or the same one on one device.
+    """The streams of every copy in one direction between the devices, and the way of those copies.
 
     PyTorch queues a copy between devices on the source's current stream and makes both devices' current streams wait
     for each other, so a direction has streams of its own: if they were shared, the two directions would take turns.
     """
 
     out: Stream  # on the source's device
-    into: Stream  # on the target's
+    into: Stream  # on the target's; the same stream for direct copies on one device
+    way: Way
 
     @staticmethod
-    def between(streams: Streams, source: torch.device, target: torch.device, name: str) -> "Route":
+    def between(
+        streams: Streams, source: torch.device, target: torch.device, name: str, way: Way = "direct"
+    ) -> "Route":
         out = streams.stream(source, f"{name} out")
-        return Route(out, out if source == target else streams.stream(target, f"{name} into"))
+        one_stream = way == "direct" and source == target
+        return Route(out, out if one_stream else streams.stream(target, f"{name} into"), way)
 
 
 class Link:
@@ -45,13 +63,16 @@ class Link:
     def __init__(self, streams: Streams, route: Route, source: Stream, target: Stream, name: str) -> None:
         self._streams, self._route = streams, route
         self._source, self._target = source, target
-        self._ready = streams.event(source.device, f"{name} ready")
-        self._sent = streams.event(source.device, f"{name} sent")
-        self._arrived = streams.event(target.device, f"{name} arrived")
-        self._free = streams.event(target.device, f"{name} free")
-        self._buffer: Tensor | None = None
+        self._ready, self._sent, self._staged = (
+            streams.event(source.device, f"{name} {kind}") for kind in ("ready", "sent", "staged")
+        )
+        self._arrived, self._free, self._emptied = (
+            streams.event(target.device, f"{name} {kind}") for kind in ("arrived", "free", "emptied")
+        )
+        self._buffer = _Buffer(target.device)
+        self._pinned = _Buffer(torch.device("cpu"), pinned=source.device.type == "cuda")
+        self._received: Tensor | None = None
         self._sending: Tensor | None = None
-        self._count = 0
 
     def send(self, x: Tensor) -> None:
         """Queue the copy of x, n x ..., that compute[source] has just been given to compute."""
@@ -59,22 +80,21 @@ class Link:
         streams.record(self._ready, self._source)
         streams.wait(route.out, self._ready)
         streams.wait(route.into, self._free)
-        with streams.on(route.out, route.into):
-            self._received(x).copy_(x, non_blocking=True)
+        self._received = self._copy(x) if route.way == "direct" else self._copy_by_host(x)
         streams.record(self._arrived, route.into)
         streams.record(self._sent, route.out)
         self._sending = x
 
     def receive(self) -> Tensor:
         """The receive buffer, once compute[target] has waited for the copy; good until `release`."""
-        assert self._buffer is not None
+        assert self._received is not None
         self._streams.wait(self._target, self._arrived)
-        return self._buffer[: self._count]
+        return self._received
 
     @property
     def address(self) -> int | None:
         """Where the receive buffer lies; another when it has grown."""
-        return None if self._buffer is None else self._buffer.data_ptr()
+        return None if self._received is None else self._received.data_ptr()
 
     def release(self) -> None:
         """compute[target] has been given its last reader of the buffer."""
@@ -86,16 +106,41 @@ class Link:
             self._streams.wait(self._source, self._sent)
             self._sending = None
 
-    def _received(self, x: Tensor) -> Tensor:
-        """Room for x in the receive buffer, in x's layout, so that a copy is one run of bytes."""
-        buffer = self._buffer
-        fits = buffer is not None and len(buffer) >= len(x) and _form(buffer) == _form(x)
-        if not fits:
-            # Of the receiving stream's memory, on which the old buffer's last reader has been waited for.
-            self._buffer = torch.empty_like(x, device=self._route.into.device)
-        self._count = len(x)
-        assert self._buffer is not None
-        return self._buffer[: self._count]
+    def _copy(self, x: Tensor) -> Tensor:
+        with self._streams.on(self._route.out, self._route.into):
+            return self._buffer.room_for(x).copy_(x, non_blocking=True)
+
+    def _copy_by_host(self, x: Tensor) -> Tensor:
+        streams, out, into = self._streams, self._route.out, self._route.into
+        streams.wait(out, self._emptied)
+        with streams.on(out):
+            staged = self._pinned.room_for(x).copy_(x, non_blocking=True)
+        streams.record(self._staged, out)
+        streams.wait(into, self._staged)
+        with streams.on(into):
+            received = self._buffer.room_for(staged).copy_(staged, non_blocking=True)
+        streams.record(self._emptied, into)
+        return received
+
+
+class _Buffer:
+    """Memory for one tensor a step, kept from step to step; one that is larger or of another form gets new memory."""
+
+    def __init__(self, device: torch.device, pinned: bool = False) -> None:
+        self._device, self._pinned = device, pinned
+        self._memory: Tensor | None = None
+
+    def room_for(self, x: Tensor) -> Tensor:
+        """As much as x takes, in x's layout, so that a copy is one run of bytes.
+
+        To be called on the stream that writes the buffer, once it has waited for the buffer's last reader: new memory
+        is that stream's, and the old goes back to it. (Pinned memory goes back once what is queued from it is done.)
+        """
+        memory = self._memory
+        if memory is None or len(memory) < len(x) or _form(memory) != _form(x):
+            memory = torch.empty_like(x, device=self._device, pin_memory=self._pinned)
+            self._memory = memory
+        return memory[: len(x)]
 
 
 def _form(x: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:

@@ -18,6 +18,7 @@ class Options:
     net: str = "halves"
     precision: str | None = None
     cuda_graphs: bool = True
+    exchange: str = "auto"
     loaders: tuple[str, ...] = ("tcp://127.0.0.1:5555",)
     recipe: str | None = None
     width: float | None = None

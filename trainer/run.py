@@ -26,6 +26,7 @@ from trainer.metrics import Metrics
 from trainer.net import Net
 from trainer.one_device import OneDevice
 from trainer.options import Options, recipe_of
+from trainer.peers import ways_between
 from trainer.precision import default_precision, set_up
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of, percent
@@ -114,7 +115,10 @@ def build(
     net: Net
     graphs = options.cuda_graphs
     if options.net == "halves":
-        net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, graphs=graphs)
+        ways = ways_between(devices, options.exchange)
+        net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, ways=ways, graphs=graphs)
+    elif options.exchange != "auto":
+        raise UsageError(f"--exchange {options.exchange}: --net {options.net} exchanges nothing; leave one of them out")
     else:
         net = OneDevice(recipe, seed=seed, device=devices[0], dtype=dtype, graphs=graphs)
     momentum, weight_decay, decay_biases = recipe.momentum, recipe.weight_decay, recipe.decay_biases

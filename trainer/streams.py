@@ -6,6 +6,7 @@ schedule on a CPU and tell which of its accesses no wait has put in order.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,8 +31,16 @@ class Event:
     handle: torch.cuda.Event | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Mark:
+    """A point in a stream whose time is kept: by the device's clock, or on a CPU by the host's."""
+
+    queued_s: float  # when the host queued it, which on a CPU is when it was reached
+    handle: torch.cuda.Event | None = None
+
+
 class Streams:
-    """Makes streams and events, and puts them to use. Nothing here waits on the host."""
+    """Makes streams and events, and puts them to use. Nothing but `seconds_between` waits on the host."""
 
     def stream(self, device: torch.device, name: str) -> Stream:
         """A new stream, never the default one."""
@@ -54,6 +63,26 @@ class Streams:
         """What is queued on `stream` from now on begins after `event`."""
         if stream.handle is not None and event.handle is not None:
             stream.handle.wait_event(event.handle)
+
+    def mark(self, stream: Stream) -> Mark:
+        """Keep the time at which all that is queued on `stream` so far is done."""
+        mark = Mark(time.perf_counter(), _cuda_event(timing=True) if stream.handle is not None else None)
+        if mark.handle is not None:
+            mark.handle.record(stream.handle)
+        return mark
+
+    def seconds_between(self, start: Mark, end: Mark) -> float:
+        """Seconds from one mark to another of the same device; the host waits until `end` is reached."""
+        if start.handle is None or end.handle is None:
+            return end.queued_s - start.queued_s
+        end.handle.synchronize()
+        return float(start.handle.elapsed_time(end.handle)) / 1000
+
+    def delay(self, stream: Stream, cycles: int) -> None:
+        """Keep a GPU's stream busy for so many cycles of its clock; does nothing on a CPU, where nothing runs late."""
+        if stream.handle is not None:
+            with torch.cuda.stream(stream.handle):
+                torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def on(self, *streams: Stream) -> Iterator[None]:
@@ -88,5 +117,5 @@ def _cuda_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _cuda_event() -> torch.cuda.Event:
-    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+def _cuda_event(timing: bool = False) -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=timing)  # type: ignore[no-untyped-call]

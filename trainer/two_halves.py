@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trainer.blocks import Parameter, Placement
 from trainer.dropout import Dropout, Masking, Scaling
-from trainer.exchange import Exchange, Link, Route
+from trainer.exchange import Exchange, Link, Route, Ways
 from trainer.graphs import Pieces
 from trainer.halves import Half, Segment, segments
 from trainer.initial import initial_tensors
@@ -63,6 +63,7 @@ class TwoHalves(Placement):
     """A `Net` whose halves lie on `devices`; both may be one device.
 
     dtype     of activations; weights are float32 beside it, or float64
+    ways      of the copies from half 0, and of those from half 1
     streams   makes the streams; a test's own kind watches the schedule
     graphs    replay the pieces of a step as CUDA graphs, on GPUs
     """
@@ -74,6 +75,7 @@ class TwoHalves(Placement):
         seed: int,
         devices: tuple[torch.device, torch.device],
         dtype: torch.dtype = torch.float32,
+        ways: Ways = ("direct", "direct"),
         streams: Streams | None = None,
         graphs: bool = False,
     ) -> None:
@@ -89,7 +91,7 @@ class TwoHalves(Placement):
         first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
         self._masking = Masking(recipe.dropout, seed, (first, second))
         self._segments = segments()
-        self._exchanges = self._make_exchanges(devices)
+        self._exchanges = self._make_exchanges(devices, ways)
         self._links = [link for exchange in self._exchanges.values() for link in exchange.links]
         self.input_devices: tuple[torch.device, ...] = devices
         self.input_dtype, self.loss_device = dtype, devices[0]
@@ -224,11 +226,13 @@ class TwoHalves(Placement):
 
     # Streams
 
-    def _make_exchanges(self, devices: tuple[torch.device, torch.device]) -> dict[str, Exchange]:
-        routes = {
-            source: Route.between(self._streams, devices[source], devices[1 - source], f"{source} to {1 - source}")
-            for source in range(HALVES)
-        }
+    def _make_exchanges(self, devices: tuple[torch.device, torch.device], ways: Ways) -> dict[str, Exchange]:
+        def route(source: int) -> Route:
+            target = 1 - source
+            name = f"{source} to {target}"
+            return Route.between(self._streams, devices[source], devices[target], name, ways[source])
+
+        routes = {source: route(source) for source in range(HALVES)}
 
         def link(source: int, name: str) -> Link:
             target = 1 - source
