@@ -4,11 +4,14 @@ On a CPU everything happens in the order of the program, so a missing wait chang
 GPU would need: every stream has a vector clock, an event hands one on, and every operation of torch is an access of
 the current stream to the memory it reads and writes. Two accesses to one memory, of which one writes and neither is
 known to the other's clock, are a race; so is memory freed for its stream to use again while another may still read it.
+
+The host is a stream too, for what is done on `host`: it knows of others' work what it has waited for, or seen to be
+over, and what is queued knows all that the host did before.
 """
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,17 +33,25 @@ class _Memory:
 
 
 class RaceDetector(Streams):
-    """Streams that do nothing but keep the books; `leave_out` names the kind of event whose waits are forgotten."""
+    """Streams that do nothing but keep the books.
 
-    def __init__(self, leave_out: str = "") -> None:
+    leave_out   names the kind of event whose waits are forgotten
+    is_over     whether an event that the host asks for has passed
+    """
+
+    def __init__(self, leave_out: str = "", is_over: Callable[[], bool] = lambda: False) -> None:
+        self.host = self.stream(torch.device("cpu"), "host")
         self.races: list[str] = []
         self.waits_left_out = 0
-        self._leave_out = leave_out
+        self._leave_out, self._is_over = leave_out, is_over
         self._clocks: dict[Stream, Counter[Stream]] = {}
         self._events: dict[Event, Counter[Stream]] = {}
         self._current: dict[str, Stream] = {}
         self._active: list[tuple[Stream, ...]] = []
         self._memories: dict[int, _Memory] = {}
+
+    def queues(self, device: torch.device) -> bool:
+        return True
 
     def current(self, device: torch.device) -> Stream:
         return self._current.setdefault(str(device), self.stream(device, f"current of {device}"))
@@ -54,6 +65,15 @@ class RaceDetector(Streams):
             self.waits_left_out += 1
         else:
             self._clocks[stream] = self._clock(stream) | self._events.get(event, Counter())
+
+    def passed(self, event: Event) -> bool:
+        over = event not in self._events or self._is_over()
+        if over:
+            self.synchronize(event)
+        return over
+
+    def synchronize(self, event: Event) -> None:
+        self.wait(self.host, event)
 
     @contextlib.contextmanager
     def on(self, *streams: Stream) -> Iterator[None]:
@@ -74,7 +94,7 @@ class RaceDetector(Streams):
             return
         self._note_freed()
         streams = self._active[-1]
-        stream, joined = streams[0], Counter[Stream]()
+        stream, joined = streams[0], Counter(self._clock(self.host))
         for each in streams:
             joined |= self._clock(each)
         joined[stream] += 1
@@ -107,7 +127,9 @@ class RaceDetector(Streams):
 
     def _memory(self, tensor: Tensor, stream: Stream) -> _Memory:
         storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-        return self._memories.setdefault(storage.cdata, _Memory(stream, storage))
+        # By address: two tensors made from one array are one memory. What has no bytes has no address.
+        key = tensor.untyped_storage().data_ptr() or storage.cdata
+        return self._memories.setdefault(key, _Memory(stream, storage))
 
     def _clock(self, stream: Stream) -> Counter[Stream]:
         return self._clocks.setdefault(stream, Counter())

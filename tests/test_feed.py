@@ -9,6 +9,7 @@ import torch
 from common.batch import Batch
 from common.spec import STORED_SIZE
 from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
+from trainer.pinned import Pinned
 from trainer.recipe import PADDED_SIZE, RECIPES
 from trainer.streams import Streams
 
@@ -59,7 +60,8 @@ def test_exact_pixels_are_taken_as_well_as_bytes() -> None:
 
 
 def feed(clock: WaitClock) -> Feed:
-    return Feed(TwoInputs(), MEAN_HWC, crop=224, scale=1.0, clock=clock, streams=Streams())  # type: ignore[arg-type]
+    net, streams, pinned = TwoInputs(), Streams(), Pinned()
+    return Feed(net, MEAN_HWC, crop=224, scale=1.0, clock=clock, streams=streams, pinned=pinned)  # type: ignore[arg-type]
 
 
 def batch_of(images: np.ndarray, first: int = 0) -> Batch:

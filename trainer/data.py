@@ -11,6 +11,7 @@ from common.spec import StreamInfo, StreamSpec
 from common.stream import Stream
 from trainer.feed import FedBatch, Feed, WaitClock
 from trainer.net import Net
+from trainer.pinned import Pinned
 from trainer.recipe import Recipe
 from trainer.streams import Streams
 
@@ -33,7 +34,7 @@ class TrainingData:
         self._validation_stream = self._open_validation()
         self.validation_info: StreamInfo | None = self._validation_stream.info if self._validation_stream else None
         self.clock = WaitClock()
-        self._streams = Streams()
+        self._streams, self._pinned = Streams(), Pinned()
 
     @property
     def validates(self) -> bool:
@@ -60,7 +61,13 @@ class TrainingData:
 
     def _feed(self, net: Net, scale: float) -> Feed:
         return Feed(
-            net, self.info.mean_hwc, crop=self._recipe.crop, scale=scale, clock=self.clock, streams=self._streams
+            net,
+            self.info.mean_hwc,
+            crop=self._recipe.crop,
+            scale=scale,
+            clock=self.clock,
+            streams=self._streams,
+            pinned=self._pinned,
         )
 
     def _sigma(self, epoch: int) -> float:

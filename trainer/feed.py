@@ -9,7 +9,6 @@ GPU computes step k.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,9 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.batch import Batch
+from common.batch import KEPT, Batch
 from trainer.fused import kernels
+from trainer.lent import Lent
 from trainer.net import Net, Pixels
+from trainer.pinned import Pinned, tensor_over
 from trainer.recipe import PADDED_SIZE
 from trainer.streams import Streams
 from trainer.upload import Upload
@@ -111,6 +112,7 @@ class Feed:
 
     mean_hwc, crop, scale   as PixelTransform takes them
     clock                   adds up the time spent waiting for the stream
+    pinned                  knows the slabs that the devices can read; for all feeds of a process
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Feed:
         scale: float,
         clock: WaitClock,
         streams: Streams,
+        pinned: Pinned,
     ) -> None:
         self._input_devices, self._loss_device = net.input_devices, net.loss_device
         devices = dict.fromkeys(net.input_devices)
@@ -129,26 +132,28 @@ class Feed:
             device: PixelTransform(mean_hwc, crop, scale, device, net.input_dtype) for device in devices
         }
         self._uploads = {device: Upload(device, streams) for device in devices}
-        self._clock = clock
+        self._clock, self._streams, self._pinned = clock, streams, pinned
 
     def batches(self, source: Iterable[Batch]) -> Iterator[FedBatch]:
-        """Each batch of `source`, taken before the next one is asked for: its images last no longer than that."""
-        for batch in self._clock.timed(source):
-            images_nhwc = self._for_copying(_as_tensor(batch.images))
-            x_by_device = {
-                device: upload(images_nhwc, self._transforms[device]) for device, upload in self._uploads.items()
-            }
-            x_nchw = tuple(x_by_device[device] for device in self._input_devices)
-            labels = self._for_copying(_as_tensor(batch.labels)).to(self._loss_device, copy=True, non_blocking=True)
-            yield FedBatch(batch.epoch, batch.first, x_nchw, labels)
+        """Each batch of `source`, which has its memory back once the devices have copied it."""
+        lent = Lent(self._streams)
+        try:
+            for batch in self._clock.timed(source):
+                yield self._fed(batch, lent)
+                lent.give_back(but=KEPT)
+        finally:
+            lent.give_back()
 
-    def _for_copying(self, host: Tensor) -> Tensor:
-        """Pinned where a GPU will read it; torch keeps pinned memory alive until such copies are done."""
-        return host if self._loss_device.type == "cpu" else host.pin_memory()
+    def _fed(self, batch: Batch, lent: Lent) -> FedBatch:
+        images_nhwc, labels = self._on_host(batch)
+        uploaded = {device: upload(images_nhwc, self._transforms[device]) for device, upload in self._uploads.items()}
+        lent.keep(batch, [copied for _, copied in uploaded.values()])
+        x_nchw = tuple(uploaded[device][0] for device in self._input_devices)
+        labels = labels.to(self._loss_device, copy=True, non_blocking=True)
+        return FedBatch(batch.epoch, batch.first, x_nchw, labels)
 
-
-def _as_tensor(array: npt.NDArray[np.generic]) -> Tensor:
-    """A tensor over the array's own memory, to be read only: torch has no such kind, and warns where numpy has."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+    def _on_host(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images and labels where the devices can read them."""
+        if not self._streams.queues(self._loss_device):
+            return tensor_over(batch.images), tensor_over(batch.labels)
+        return self._pinned.images(batch, self._loss_device), self._pinned.labels(batch)

@@ -40,7 +40,11 @@ class Mark:
 
 
 class Streams:
-    """Makes streams and events, and puts them to use. Nothing but `seconds_between` waits on the host."""
+    """Makes streams and events, and puts them to use. On the host only `synchronize` and `seconds_between` wait."""
+
+    def queues(self, device: torch.device) -> bool:
+        """Whether work for `device` is only queued when the call that asks for it returns."""
+        return device.type == "cuda"
 
     def stream(self, device: torch.device, name: str) -> Stream:
         """A new stream, never the default one."""
@@ -83,6 +87,15 @@ class Streams:
         if stream.handle is not None:
             with torch.cuda.stream(stream.handle):
                 torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+    def passed(self, event: Event) -> bool:
+        """Whether the event is reached, or was never recorded."""
+        return event.handle is None or bool(event.handle.query())  # type: ignore[no-untyped-call]
+
+    def synchronize(self, event: Event) -> None:
+        """Hold up the host until the event is reached."""
+        if event.handle is not None:
+            event.handle.synchronize()
 
     @contextlib.contextmanager
     def on(self, *streams: Stream) -> Iterator[None]:

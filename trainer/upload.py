@@ -4,6 +4,7 @@ On a GPU, batch k + 1 is copied up on a stream of its own while step k computes.
 
     copy stream      waits until buffer k % 2 is free;  copies;  records `arrived`
     current stream   waits for `arrived`;  reads the buffer;  records `free`
+    host             keeps the memory it comes from as it is until `arrived` (`trainer/lent.py`)
 
 On a CPU nothing moves: the batch is read where it lies.
 """
@@ -34,39 +35,42 @@ class Upload:
         self._copy: Stream = streams.stream(device, "upload")
         self._buffers: list[_Buffer] = []
 
-    def __call__(self, host: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `read` makes of the batch on the device. `host` is pinned where the device is a GPU.
+    def __call__(self, host: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, Event]:
+        """What `read` makes of the batch on the device, and the event after which `host` is not read any more.
 
-        `read` is queued on the device's current stream and must give new memory: the batch is overwritten later.
+        `host` is pinned where the device is a GPU. `read` is queued on the device's current stream and must give new
+        memory: the batch is overwritten later.
         """
-        if self._device.type == "cpu":
-            return read(host)
         streams, current = self._streams, self._streams.current(self._device)
+        if not streams.queues(self._device):
+            return read(host), streams.event(self._device, "read")
         buffer = self._next_buffer(host)
         batch = buffer.memory[: len(host)]
-        streams.wait(self._copy, buffer.free)
         with streams.on(self._copy):
             batch.copy_(host, non_blocking=True)
         streams.record(buffer.arrived, self._copy)
         streams.wait(current, buffer.arrived)
         result = read(batch)
         streams.record(buffer.free, current)
-        return result
+        return result, buffer.arrived
 
     def _next_buffer(self, host: Tensor) -> _Buffer:
-        """The one used longest ago; a new one for the first batches, or where this one is too small."""
-        buffer = self._buffers.pop(0) if len(self._buffers) == BUFFERS else self._new_buffer(host)
-        if len(buffer.memory) < len(host):
-            buffer = self._new_buffer(host)
+        """The one used longest ago, free for the copy stream; a new one for the first batches."""
+        if len(self._buffers) < BUFFERS:
+            arrived, free = (self._streams.event(self._device, name) for name in ("arrived", "free"))
+            buffer = _Buffer(self._memory_for(host), arrived, free)
+        else:
+            buffer = self._buffers.pop(0)
+            self._streams.wait(self._copy, buffer.free)  # also where its memory goes back to the stream's pool
+            if len(buffer.memory) < len(host):
+                buffer.memory = self._memory_for(host)
         self._buffers.append(buffer)
         return buffer
 
-    def _new_buffer(self, host: Tensor) -> _Buffer:
-        """Its memory comes from the copy stream's own pool, so nothing another stream still reads."""
+    def _memory_for(self, host: Tensor) -> Tensor:
+        """From the copy stream's own pool, so nothing another stream still reads."""
         with self._streams.on(self._copy):
-            memory = torch.empty(host.shape, dtype=host.dtype, device=self._device)
-        arrived, free = (self._streams.event(self._device, name) for name in ("arrived", "free"))
-        return _Buffer(memory, arrived, free)
+            return torch.empty(host.shape, dtype=host.dtype, device=self._device)
 
 
 class LateNumbers:
@@ -74,6 +78,7 @@ class LateNumbers:
 
     def __init__(self, numbers: Tensor, streams: Streams) -> None:
         device = numbers.device
+        self._streams = streams
         self._arrived = streams.event(device, "numbers")
         self._host = numbers
         if device.type != "cpu":
@@ -82,6 +87,5 @@ class LateNumbers:
             streams.record(self._arrived, streams.current(device))
 
     def read(self) -> list[float]:
-        if self._arrived.handle is not None:
-            self._arrived.handle.synchronize()
+        self._streams.synchronize(self._arrived)
         return [float(number) for number in self._host]
