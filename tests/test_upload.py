@@ -11,8 +11,8 @@ from trainer.upload import BUFFERS, Upload
 CPU = torch.device("cpu")
 
 
-def uploaded(detector: RaceDetector, counts: list[int]) -> list[Tensor]:
-    """What arrives of batches of these sizes, doubled on the current stream."""
+def uploaded(detector: RaceDetector, hosts: list[Tensor]) -> list[Tensor]:
+    """What arrives of these batches, doubled on the current stream."""
     upload, arrived = Upload(CPU, detector), []
 
     def read(batch: Tensor) -> Tensor:
@@ -20,23 +20,26 @@ def uploaded(detector: RaceDetector, counts: list[int]) -> list[Tensor]:
             return batch * 2
 
     with detector.watching():
-        for number, count in enumerate(counts):
-            host = torch.full((count, 1000), number, dtype=torch.uint8)
+        for host in hosts:
             arrived.append(upload(host, read)[0])
     return arrived
 
 
-def test_batches_of_any_size_arrive_and_no_access_is_a_race() -> None:
-    detector, counts = RaceDetector(), [3, 3, 2, 4, 1, 4]
-    for number, (count, batch) in enumerate(zip(counts, uploaded(detector, counts), strict=True)):
-        assert torch.equal(batch, torch.full((count, 1000), 2 * number, dtype=torch.uint8))
+def batches(*counts: int) -> list[Tensor]:
+    return [torch.full((count, 10, 100), number, dtype=torch.uint8) for number, count in enumerate(counts)]
+
+
+def test_batches_of_any_size_and_type_arrive_and_no_access_is_a_race() -> None:
+    detector, hosts = RaceDetector(), [*batches(3, 3, 2, 4), *torch.randn(3, 5, 9, 100), *batches(1, 4)]
+    for host, arrived in zip(hosts, uploaded(detector, hosts), strict=True):
+        assert torch.equal(arrived, host * 2)
     assert detector.races == []
 
 
 @pytest.mark.parametrize("kind", ["free", "arrived"])
 def test_each_kind_of_wait_is_needed(kind: str) -> None:
     detector = RaceDetector(leave_out=kind)
-    uploaded(detector, [3] * (BUFFERS + 1))
+    uploaded(detector, batches(*[3] * (BUFFERS + 1)))
     assert detector.waits_left_out > 0
     assert detector.races
 

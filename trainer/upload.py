@@ -22,13 +22,13 @@ BUFFERS = 2
 
 @dataclass(slots=True)
 class _Buffer:
-    memory: Tensor
+    memory: Tensor  # bytes
     arrived: Event
     free: Event
 
 
 class Upload:
-    """Takes batches of one stream to one device."""
+    """Takes batches to one device. Several streams may take turns: the buffers are as large as the largest batch."""
 
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
@@ -44,8 +44,8 @@ class Upload:
         streams, current = self._streams, self._streams.current(self._device)
         if not streams.queues(self._device):
             return read(host), streams.event(self._device, "read")
-        buffer = self._next_buffer(host)
-        batch = buffer.memory[: len(host)]
+        buffer = self._next_buffer(host.nbytes)
+        batch = buffer.memory[: host.nbytes].view(host.dtype).view(host.shape)
         with streams.on(self._copy):
             batch.copy_(host, non_blocking=True)
         streams.record(buffer.arrived, self._copy)
@@ -54,23 +54,23 @@ class Upload:
         streams.record(buffer.free, current)
         return result, buffer.arrived
 
-    def _next_buffer(self, host: Tensor) -> _Buffer:
+    def _next_buffer(self, size: int) -> _Buffer:
         """The one used longest ago, free for the copy stream; a new one for the first batches."""
         if len(self._buffers) < BUFFERS:
             arrived, free = (self._streams.event(self._device, name) for name in ("arrived", "free"))
-            buffer = _Buffer(self._memory_for(host), arrived, free)
+            buffer = _Buffer(self._memory(size), arrived, free)
         else:
             buffer = self._buffers.pop(0)
             self._streams.wait(self._copy, buffer.free)  # also where its memory goes back to the stream's pool
-            if len(buffer.memory) < len(host):
-                buffer.memory = self._memory_for(host)
+            if len(buffer.memory) < size:
+                buffer.memory = self._memory(size)
         self._buffers.append(buffer)
         return buffer
 
-    def _memory_for(self, host: Tensor) -> Tensor:
-        """From the copy stream's own pool, so nothing another stream still reads."""
+    def _memory(self, size: int) -> Tensor:
+        """So many bytes from the copy stream's own pool, so nothing another stream still reads."""
         with self._streams.on(self._copy):
-            return torch.empty(host.shape, dtype=host.dtype, device=self._device)
+            return torch.empty(size, dtype=torch.uint8, device=self._device)
 
 
 class LateNumbers:
