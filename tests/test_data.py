@@ -19,6 +19,7 @@ class OneInput:
     """The part of a net that the data looks at."""
 
     input_devices = (CPU,)
+    input_dtype = torch.float32
     loss_device = CPU
 
 

@@ -1,6 +1,7 @@
 """From a batch in host memory to what the network reads."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,9 +60,10 @@ def test_exact_pixels_are_taken_as_well_as_bytes() -> None:
     assert torch.equal(transform(images.float()), transform(images))
 
 
-def feed(clock: WaitClock) -> Feed:
+def feed(clock: WaitClock) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
     net, streams, pinned = TwoInputs(), Streams(), Pinned()
-    return Feed(net, MEAN_HWC, crop=224, scale=1.0, clock=clock, streams=streams, pinned=pinned)  # type: ignore[arg-type]
+    feed = Feed(net, MEAN_HWC, crop=224, clock=clock, streams=streams, pinned=pinned)  # type: ignore[arg-type]
+    return partial(feed.batches, scale=1.0)
 
 
 def batch_of(images: np.ndarray, first: int = 0) -> Batch:
@@ -81,7 +83,7 @@ def test_a_fed_batch_outlives_the_memory_it_came_in() -> None:
             slot[:] = 0
             labels[:] = -1
 
-    fed: list[FedBatch] = list(feed(WaitClock()).batches(one_slot()))
+    fed: list[FedBatch] = list(feed(WaitClock())(one_slot()))
     transform = PixelTransform(MEAN_HWC, 224, 1.0, CPU)
     for k, batch in enumerate(fed):
         assert torch.equal(batch.x_nchw[0], transform(torch.from_numpy(kept[k])))
@@ -90,7 +92,7 @@ def test_a_fed_batch_outlives_the_memory_it_came_in() -> None:
 
 
 def test_halves_on_one_device_share_the_pixels() -> None:
-    (fed,) = feed(WaitClock()).batches(iter([batch_of(pictures(2, 224))]))
+    (fed,) = feed(WaitClock())(iter([batch_of(pictures(2, 224))]))
     assert len(fed.x_nchw) == 2
     assert fed.x_nchw[0] is fed.x_nchw[1]
 
@@ -98,7 +100,7 @@ def test_halves_on_one_device_share_the_pixels() -> None:
 def test_read_only_memory_is_fed_without_a_warning() -> None:
     images = pictures(2, 224)
     images.flags.writeable = False
-    (fed,) = feed(WaitClock()).batches(iter([batch_of(images)]))
+    (fed,) = feed(WaitClock())(iter([batch_of(images)]))
     assert len(fed) == 2
 
 
@@ -112,7 +114,7 @@ def test_the_clock_counts_the_whole_of_every_wait_and_nothing_else() -> None:
             yield batch_of(pictures(1, 224), first=k)
 
     clock = WaitClock(lambda: now_s)
-    for _ in feed(clock).batches(slow_sender()):
+    for _ in feed(clock)(slow_sender()):
         now_s += 70.0  # the training step
     assert clock.waited_s == 15.0
 
@@ -128,5 +130,5 @@ def test_a_wait_that_ends_in_an_error_counts_too() -> None:
 
     clock = WaitClock(lambda: now_s)
     with pytest.raises(TimeoutError):
-        list(feed(clock).batches(dying_sender()))
+        list(feed(clock)(dying_sender()))
     assert clock.waited_s == 60.0

@@ -1,7 +1,8 @@
 """On a GPU: slots are copied from where they lie, and recycled no sooner than that is done."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,8 +40,7 @@ class SlowCopies(Streams):
     @contextlib.contextmanager
     def on(self, *streams: Stream) -> Iterator[None]:
         with super().on(*streams):
-            if streams[0].device.type == "cuda":
-                torch.cuda._sleep(DELAY_CYCLES)  # type: ignore[no-untyped-call]
+            self.delay(streams[0], DELAY_CYCLES)
             yield
 
     def passed(self, event: Event) -> bool:
@@ -51,10 +51,13 @@ class SlowCopies(Streams):
             super().synchronize(event)
 
 
-def feed(pinned: Pinned, *devices: torch.device, streams: Streams | None = None) -> Feed:
+def feed(
+    pinned: Pinned, *devices: torch.device, streams: Streams | None = None
+) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
     net = SimpleNamespace(input_devices=devices, input_dtype=torch.float32, loss_device=devices[0])
     streams = streams or Streams()
-    return Feed(net, MEAN_HWC, crop=64, scale=1.0, clock=WaitClock(), streams=streams, pinned=pinned)
+    feed = Feed(net, MEAN_HWC, crop=64, clock=WaitClock(), streams=streams, pinned=pinned)
+    return partial(feed.batches, scale=1.0)
 
 
 class ReusedSlots:
@@ -105,18 +108,18 @@ def test_what_cuda_will_not_register_is_copied_and_its_error_meets_nobody_else()
     try:
         assert memory.register(first, GPU) != ""
         assert (torch.ones(1000, device=GPU) * 2).sum().item() == 2000
-        assert numbers(feed(Pinned(), GPU).batches(source.batches(6))) == [[number] for number in range(6)]
+        assert numbers(feed(Pinned(), GPU)(source.batches(6))) == [[number] for number in range(6)]
     finally:
         memory.unregister(first, GPU)
 
 
 def test_slots_are_not_recycled_while_slow_copies_are_under_way() -> None:
-    fed = feed(Pinned(), GPU, streams=SlowCopies()).batches(ReusedSlots().batches(12))
+    fed = feed(Pinned(), GPU, streams=SlowCopies())(ReusedSlots().batches(12))
     assert numbers(fed) == [[number] for number in range(12)]
 
 
 def test_a_host_that_does_not_wait_for_the_copies_gets_spoilt_pixels() -> None:
-    fed = feed(Pinned(), GPU, streams=SlowCopies(hasty=True)).batches(ReusedSlots().batches(12))
+    fed = feed(Pinned(), GPU, streams=SlowCopies(hasty=True))(ReusedSlots().batches(12))
     assert numbers(fed) != [[number] for number in range(12)]
 
 
@@ -127,8 +130,8 @@ def test_batches_of_a_real_loader_reach_the_gpu_as_they_reach_a_cpu(
     with LoaderProcess(packed, tmp_path) as service:
         with LoaderClient(service.endpoint, transport=transport) as loader:  # type: ignore[arg-type]
             stream = loader.stream(SPEC, COUNT)
-            expected = list(feed(Pinned(), CPU).batches(stream.batches(range(3))))
-            fed = list(feed(Pinned(), GPU, streams=SlowCopies()).batches(stream.batches(range(3))))
+            expected = list(feed(Pinned(), CPU)(stream.batches(range(3))))
+            fed = list(feed(Pinned(), GPU, streams=SlowCopies())(stream.batches(range(3))))
     assert len(fed) == len(expected)
     for on_gpu, on_cpu in zip(fed, expected, strict=True):
         assert (on_gpu.epoch, on_gpu.first) == (on_cpu.epoch, on_cpu.first)
@@ -139,7 +142,7 @@ def test_batches_of_a_real_loader_reach_the_gpu_as_they_reach_a_cpu(
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
 def test_one_slot_goes_to_two_gpus() -> None:
     other = torch.device("cuda", 1)
-    fed = list(feed(Pinned(), GPU, other, streams=SlowCopies()).batches(ReusedSlots().batches(6)))
+    fed = list(feed(Pinned(), GPU, other, streams=SlowCopies())(ReusedSlots().batches(6)))
     for number, batch in enumerate(fed):
         for x_nchw in batch.x_nchw:
             assert ((x_nchw[:, :, :64, :64] + 120) == number).all()

@@ -1,6 +1,6 @@
 """A slot goes back when the copies from it are over: not before, not much later, and always in the end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -56,10 +56,13 @@ class ReusedSlots:
         return len(self.free) == self.slab.slots
 
 
-def feed(detector: RaceDetector, memory: BookedMemory, *devices: torch.device) -> Feed:
+def feed(
+    detector: RaceDetector, memory: BookedMemory, *devices: torch.device
+) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
     clock, pinned = WaitClock(), Pinned(memory)
     net = Net(*devices)
-    return Feed(net, MEAN_HWC, crop=16, scale=1.0, clock=clock, streams=detector, pinned=pinned)  # type: ignore[arg-type]
+    feed = Feed(net, MEAN_HWC, crop=16, clock=clock, streams=detector, pinned=pinned)  # type: ignore[arg-type]
+    return partial(feed.batches, scale=1.0)
 
 
 def read(detector: RaceDetector, fed: Iterator[FedBatch]) -> Iterator[FedBatch]:
@@ -79,7 +82,7 @@ def test_whenever_copies_end_no_slot_goes_back_before_and_all_do(
 ) -> None:
     detector = RaceDetector(is_over=lambda: bool(over) and over.pop())
     source = ReusedSlots(detector)
-    fed = list(read(detector, feed(detector, BookedMemory(), *devices).batches(source.batches(count))))
+    fed = list(read(detector, feed(detector, BookedMemory(), *devices)(source.batches(count))))
     assert detector.races == []
     assert source.all_back
     transform = PixelTransform(MEAN_HWC, 16, 1.0, CPU)
@@ -97,21 +100,21 @@ class NeverWaiting(RaceDetector):
 def test_a_slot_that_goes_back_too_early_is_found() -> None:
     detector = NeverWaiting()
     source = ReusedSlots(detector)
-    list(read(detector, feed(detector, BookedMemory(), CPU).batches(source.batches(4))))
+    list(read(detector, feed(detector, BookedMemory(), CPU)(source.batches(4))))
     assert any("host" in race for race in detector.races)
 
 
 def test_a_slot_goes_back_while_the_next_step_is_made_if_its_copies_are_over() -> None:
     detector = RaceDetector(is_over=lambda: True)
     source = ReusedSlots(detector)
-    for _ in read(detector, feed(detector, BookedMemory(), CPU).batches(source.batches(4))):
+    for _ in read(detector, feed(detector, BookedMemory(), CPU)(source.batches(4))):
         assert len(source.free) == KEPT  # the newest alone is out
 
 
 def test_all_slots_go_back_when_the_feed_is_closed() -> None:
     detector = RaceDetector()
     source = ReusedSlots(detector)
-    fed = feed(detector, BookedMemory(), CPU).batches(source.batches(4))
+    fed = feed(detector, BookedMemory(), CPU)(source.batches(4))
     assert isinstance(fed, Iterator)
     next(fed)
     next(fed)
@@ -129,13 +132,30 @@ def test_all_slots_go_back_when_the_loader_fails() -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        list(feed(detector, BookedMemory(), CPU).batches(failing()))
+        list(feed(detector, BookedMemory(), CPU)(failing()))
     assert source.all_back
 
 
 def test_a_slab_that_cannot_be_pinned_feeds_the_same() -> None:
     detector = RaceDetector()
     source = ReusedSlots(detector)
-    fed = list(feed(detector, BookedMemory("no more memory"), CPU).batches(source.batches(4)))
+    fed = list(feed(detector, BookedMemory("no more memory"), CPU)(source.batches(4)))
     assert [batch.x_nchw[0][0, 0, 0, 0].item() for batch in fed] == [0, 1, 2, 3]
     assert source.all_back
+
+
+def test_streams_that_take_turns_share_the_buffers_and_lose_nothing() -> None:
+    detector = RaceDetector()
+    training, validation = ReusedSlots(detector), ReusedSlots(detector)
+    batches = feed(detector, BookedMemory(), CPU)
+    with detector.watching(), detector.on(detector.current(CPU)):
+        trained = batches(training.batches(5))
+        before = [next(trained), next(trained)]
+        validated = list(batches(validation.batches(3)))
+        assert validation.all_back
+        assert not training.all_back
+        fed = [*before, *trained]
+    assert detector.races == []
+    assert training.all_back
+    for arrived, count in ((fed, 5), (validated, 3)):
+        assert [batch.x_nchw[0][0, 0, 0, 0].item() for batch in arrived] == list(range(count))

@@ -34,7 +34,7 @@ class TrainingData:
         self._validation_stream = self._open_validation()
         self.validation_info: StreamInfo | None = self._validation_stream.info if self._validation_stream else None
         self.clock = WaitClock()
-        self._streams, self._pinned = Streams(), Pinned()
+        self._feed: Feed | None = None
 
     @property
     def validates(self) -> bool:
@@ -49,26 +49,22 @@ class TrainingData:
             if sigma != self._training_stream.spec.sigma:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
-            feed = self._feed(net, self._recipe.train_scale if sigma > 0 else self._recipe.test_scale)
-            yield from feed.batches(breakable(self._training_stream.batches(list(group), first=first)))
+            scale = self._recipe.train_scale if sigma > 0 else self._recipe.test_scale
+            batches = breakable(self._training_stream.batches(list(group), first=first))
+            yield from self._feed_of(net).batches(batches, scale)
             first = 0
 
     def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
         """The centres of the validation set's pictures, once."""
         assert self._validation_stream is not None
-        feed = self._feed(net, self._recipe.test_scale)
-        return feed.batches(breakable(self._validation_stream.batches([0])))
+        return self._feed_of(net).batches(breakable(self._validation_stream.batches([0])), self._recipe.test_scale)
 
-    def _feed(self, net: Net, scale: float) -> Feed:
-        return Feed(
-            net,
-            self.info.mean_hwc,
-            crop=self._recipe.crop,
-            scale=scale,
-            clock=self.clock,
-            streams=self._streams,
-            pinned=self._pinned,
-        )
+    def _feed_of(self, net: Net) -> Feed:
+        """The run's one feed, made when there is a net."""
+        if self._feed is None:
+            crop, mean_hwc = self._recipe.crop, self.info.mean_hwc
+            self._feed = Feed(net, mean_hwc, crop=crop, clock=self.clock, streams=Streams(), pinned=Pinned())
+        return self._feed
 
     def _sigma(self, epoch: int) -> float:
         return self._recipe.phase(epoch).sigma

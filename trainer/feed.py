@@ -11,6 +11,7 @@ GPU computes step k.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -108,11 +109,11 @@ def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:
 
 
 class Feed:
-    """Puts the batches of a stream on a net's devices.
+    """Puts the batches of streams on a net's devices; one for a run, whose streams take turns with its buffers.
 
-    mean_hwc, crop, scale   as PixelTransform takes them
-    clock                   adds up the time spent waiting for the stream
-    pinned                  knows the slabs that the devices can read; for all feeds of a process
+    mean_hwc, crop   as PixelTransform takes them
+    clock            adds up the time spent waiting for a stream
+    pinned           knows the slabs that the devices can read
     """
 
     def __init__(
@@ -121,32 +122,30 @@ class Feed:
         mean_hwc: npt.NDArray[np.float32],
         *,
         crop: int,
-        scale: float,
         clock: WaitClock,
         streams: Streams,
         pinned: Pinned,
     ) -> None:
         self._input_devices, self._loss_device = net.input_devices, net.loss_device
         devices = dict.fromkeys(net.input_devices)
-        self._transforms = {
-            device: PixelTransform(mean_hwc, crop, scale, device, net.input_dtype) for device in devices
-        }
+        self._transform_to = partial(PixelTransform, mean_hwc, crop, dtype=net.input_dtype)
         self._uploads = {device: Upload(device, streams) for device in devices}
         self._clock, self._streams, self._pinned = clock, streams, pinned
 
-    def batches(self, source: Iterable[Batch]) -> Iterator[FedBatch]:
-        """Each batch of `source`, which has its memory back once the devices have copied it."""
+    def batches(self, source: Iterable[Batch], scale: float) -> Iterator[FedBatch]:
+        """Each batch of `source`, its pixels times `scale`; it has its memory back once the devices have copied it."""
+        transforms = {device: self._transform_to(scale, device) for device in self._uploads}
         lent = Lent(self._streams)
         try:
             for batch in self._clock.timed(source):
-                yield self._fed(batch, lent)
+                yield self._fed(batch, transforms, lent)
                 lent.give_back(but=KEPT)
         finally:
             lent.give_back()
 
-    def _fed(self, batch: Batch, lent: Lent) -> FedBatch:
+    def _fed(self, batch: Batch, transforms: dict[torch.device, PixelTransform], lent: Lent) -> FedBatch:
         images_nhwc, labels = self._on_host(batch)
-        uploaded = {device: upload(images_nhwc, self._transforms[device]) for device, upload in self._uploads.items()}
+        uploaded = {device: upload(images_nhwc, transforms[device]) for device, upload in self._uploads.items()}
         lent.keep(batch, [copied for _, copied in uploaded.values()])
         x_nchw = tuple(uploaded[device][0] for device in self._input_devices)
         labels = labels.to(self._loss_device, copy=True, non_blocking=True)

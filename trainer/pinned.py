@@ -37,7 +37,7 @@ class HostMemory:
                 return ""
             # CUDA holds the error for whoever checks for one next: without this, the next kernel of the training.
             with contextlib.suppress(RuntimeError):
-                torch.zeros(1, device=device)
+                torch.zeros(1, device=device).neg()
             return str(runtime.cudaGetErrorString(error))
 
     def unregister(self, memory: npt.NDArray[np.uint8], device: torch.device) -> None:

@@ -43,13 +43,13 @@ class Way:
         spec, devices = StreamSpec(crop=crop), tuple(torch.device("cuda", gpu) for gpu in range(gpus))
         net = SimpleNamespace(input_devices=devices, input_dtype=torch.float32, loss_device=devices[0])
         mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
-        feed = Feed(net, mean_hwc, crop=crop, scale=1.0, clock=WaitClock(), streams=Streams(), pinned=Pinned(memory))
+        feed = Feed(net, mean_hwc, crop=crop, clock=WaitClock(), streams=Streams(), pinned=Pinned(memory))
         self._slab = Slab.create(slot_bytes(spec, batch_size), SLOTS)
         self._devices = devices
         self._slots = [self._slab.batch(slot, spec, batch_size).images for slot in range(SLOTS)]
         for images in self._slots:
             images[:] = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
-        self._fed = feed.batches(self._source())
+        self._fed = feed.batches(self._source(), scale=1.0)
         self.host_ms, self.cpu_ms, self.device_ms = list[float](), list[float](), list[float]()
 
     def feed(self, batches: int) -> None:
