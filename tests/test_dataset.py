@@ -49,6 +49,27 @@ def write(path: Path, records: list[bytes], **changes: object) -> Path:
     return path
 
 
+def is_read_ahead(path: Path) -> bool:
+    """Whether the kernel reads ahead in this process's mapping of the file."""
+    of_file = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            of_file = line.endswith(f" {path}")
+        elif of_file and line.startswith("VmFlags:"):
+            return "rr" not in line.split()  # "rr" is MADV_RANDOM
+    raise AssertionError(f"{path} is not mapped")
+
+
+def test_the_kernel_reads_ahead_where_the_data_fit_in_memory_and_there_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.lmdb", [record_bytes(0, PICTURE)] * 40)
+    with Dataset(path):
+        assert is_read_ahead(path)
+    os.truncate(path, 1 << 42)  # 4 TiB, most of it a hole
+    with Dataset(path) as found:
+        assert not is_read_ahead(path)
+        assert found.read(39) == (0, PICTURE)
+
+
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     records = [record_bytes(n % 2, PICTURE + bytes(n)) for n in range(300)]
     with Dataset(write(tmp_path / "train.lmdb", records)) as found:

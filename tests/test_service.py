@@ -249,6 +249,15 @@ def test_a_client_that_stops_reading_holds_up_no_other(
         assert read(service.endpoint) == undisturbed
 
 
+def test_workers_take_turns_on_the_cores_where_they_are_pinned_and_else_use_all(packed: Path, tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    with LoaderProcess(packed, tmp_path, 3, "tcp://127.0.0.1:*", "--pin") as pinned:
+        assert [os.sched_getaffinity(pid) for pid in pinned.workers] == [{cores[k % len(cores)]} for k in range(3)]
+        assert os.sched_getaffinity(pinned.process.pid) == set(cores)
+    with LoaderProcess(packed, tmp_path, 1) as free:
+        assert os.sched_getaffinity(free.workers[0]) == set(cores)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_service_stops_cleanly_leaving_no_process(packed: Path, tmp_path: Path, number: signal.Signals) -> None:
     with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:

@@ -89,7 +89,7 @@ def set_up_torch(threads: int | None, resumed: Checkpoint | None) -> int:
     if stored not in (None, torch.get_num_threads()):
         log.info("%d threads instead of %s: sums may round differently", torch.get_num_threads(), stored)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms loads the compiler too: a second
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.get_num_threads()
 
