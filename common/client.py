@@ -18,7 +18,8 @@ from pathlib import Path
 import zmq
 
 from common import wire
-from common.errors import LoaderRefused, LoaderTimeout, VersionMismatch, WireError
+from common.endpoints import EndpointsFile
+from common.errors import LoaderRefused, LoaderTimeout, UsageError, VersionMismatch, WireError
 from common.host import Host
 from common.keys import ClientKeys
 from common.opened import Transport
@@ -37,6 +38,8 @@ PATIENCE = 10  # times timeout_s that a service which is there may owe an answer
 class LoaderClient:
     """A client of the services at `endpoints`, which serve the same data set.
 
+    loaders_file  names more of them, one a line; it is read again when it changes, so that services join and leave
+                  (`common/endpoints.py`). UsageError where it is wrong at the start; later that is logged
     timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout; where one is there
                 and does not deliver, ten times as long
     transport   "slab": pixels come through the service's shared memory, which must be on this host. "frames": over the
@@ -47,22 +50,26 @@ class LoaderClient:
 
     def __init__(
         self,
-        endpoints: str | Sequence[str],
+        endpoints: str | Sequence[str] = (),
         *,
+        loaders_file: str | os.PathLike[str] | None = None,
         timeout_s: float = 60.0,
         transport: Transport = "auto",
         keys: str | os.PathLike[str] | None = None,
     ) -> None:
-        names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+        self._given = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+        self._file = EndpointsFile(Path(loaders_file)) if loaders_file is not None else None
+        more = self._file.changed(time.monotonic()) if self._file is not None else None
+        names = dict.fromkeys([*self._given, *(more or [])])
         if not names:
             raise LoaderRefused("no loader endpoint was given")
-        own_keys = ClientKeys.read(Path(keys)) if keys is not None else None
+        self._keys = ClientKeys.read(Path(keys)) if keys is not None else None
         self.timeout_s, self._transport = timeout_s, transport
         self._context: Context = zmq.Context()
         self._hosts: list[Host] = []
         self._streams: list[Stream] = []
         try:
-            self._hosts = [Host(self._context, name, own_keys) for name in names]
+            self._hosts = [Host(self._context, name, self._keys) for name in names]
         except LoaderRefused:
             self.close()
             raise
@@ -136,12 +143,42 @@ class LoaderClient:
 
     def hear(self) -> None:
         """Take in everything that has arrived."""
+        self._follow_file()
         for host in self._hosts:
             if host.watch():
                 log.warning("%s refuses: %s", host.endpoint, host.refusal)
             while (frames := host.receive()) is not None:
                 host.note_heard(time.monotonic())
                 self._take_in(host, frames)
+
+    def _follow_file(self) -> None:
+        """Let services join and leave as the file of endpoints says."""
+        try:
+            endpoints = self._file.changed(time.monotonic()) if self._file is not None else None
+        except UsageError as error:
+            log.warning("%s; the loaders stay as they are", error)
+            return
+        if endpoints is None:
+            return
+        names = dict.fromkeys([*self._given, *endpoints])
+        for host in [host for host in self._hosts if host.endpoint not in names]:
+            self._leave(host)
+        for name in names.keys() - {host.endpoint for host in self._hosts}:
+            self._join(name)
+
+    def _join(self, endpoint: str) -> None:
+        try:
+            self._hosts.append(Host(self._context, endpoint, self._keys, from_start=False))
+            log.info("%s joins", endpoint)
+        except LoaderRefused as error:
+            log.warning("%s", error)
+
+    def _leave(self, host: Host) -> None:
+        log.info("%s leaves", host.endpoint)
+        for stream in self._streams:
+            stream.leave(host)
+        self._hosts.remove(host)
+        host.close()
 
     def _take_in(self, host: Host, frames: list[zmq.Frame]) -> None:
         try:

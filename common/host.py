@@ -20,10 +20,13 @@ class Host:
 
     silent    it was pinged and has said nothing since: stopped, cut off or overloaded, though the connection stands
     refusal   why it does not let us in, or ""
+    from_start   whether it was named when the client began, so that it must serve what the others do
     """
 
-    def __init__(self, context: Context, endpoint: str, keys: ClientKeys | None = None) -> None:
-        self._context, self.endpoint, self._keys = context, endpoint, keys
+    def __init__(
+        self, context: Context, endpoint: str, keys: ClientKeys | None = None, *, from_start: bool = True
+    ) -> None:
+        self._context, self.endpoint, self._keys, self.from_start = context, endpoint, keys, from_start
         self.instance = b""
         self.transport = ""  # how its pixels come, as it was last said
         self.heard = time.monotonic()

@@ -58,6 +58,7 @@ class Stream:
         self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
         self._transport, self._digests = transport, digests
         self._open: dict[Host, Opened] = {}
+        self._accepted: set[Host] = set()  # that once served what this stream is of
         self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
         self._refusals: dict[Host, wire.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
@@ -74,7 +75,7 @@ class Stream:
         while not self._open:
             self._say_hello()
             try:
-                self._raise_if_refused(started)
+                self._raise_if_refused(gone_too=time.monotonic() - started > OTHERS_S)
             except LoaderRefused:
                 self.closed = True
                 raise
@@ -118,11 +119,11 @@ class Stream:
             batch.release()
         self._kept = [each for each in (*self._kept, batch) if each is not None and each.kept]
 
-    def _raise_if_refused(self, started: float) -> None:
-        """Where every service said no, or every one that speaks and the others had their time."""
+    def _raise_if_refused(self, *, gone_too: bool = False) -> None:
+        """Where every service said no; those that are gone may be waited for, or not."""
         others = [host for host in self._hosts if host not in self._refusals]
-        gone = all(host.silent or not host.reachable for host in others)
-        if not self._refusals or (others and not (gone and time.monotonic() - started > OTHERS_S)):
+        gone = gone_too and all(host.silent or not host.reachable for host in others)
+        if not self._refusals or (others and not gone):
             return
         codes = {fault.code for fault in self._refusals.values()}
         told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
@@ -153,8 +154,7 @@ class Stream:
                     raise taken[1]
                 self._in_use = taken[1]
                 return taken[1]
-            if not self._open:
-                self._raise_if_refused(started)
+            self._raise_if_refused()
             work = window.awaited
             awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
             self._wait(awaited, started)
@@ -206,10 +206,8 @@ class Stream:
         if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
             raise WireError("WELCOME: the mean image is not float32 256x256x3")
         if self.id and (message.stream != self.id or message.decoder != self.info.decoder):
-            raise LoaderRefused(
-                f"{host.endpoint} serves data set {message.digest.hex()} with decoder {message.decoder};"
-                f" the others {self.info.digest.hex()} with {self.info.decoder}: hosts must serve the same"
-            )
+            self._refuse(host, message)
+            return
         if not self.id:
             mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
             self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
@@ -221,9 +219,28 @@ class Stream:
         # The slab may be one that we left on a word that came late, and still read from.
         self._using = {nonce: using for nonce, using in self._using.items() if using}
         using = self._using.setdefault(message.slab_nonce, set())
+        self._accepted.add(host)
         self._open[host] = opened = Opened.by(host, message, self._transport, using)
         if self._window is not None:
             self._window.add_host(host, opened.credit, using)
+
+    def _refuse(self, host: Host, message: wire.Welcome) -> None:
+        """A service that serves something else ends the run at its start, and is left out later."""
+        reason = (
+            f"it serves data set {message.digest.hex()} with decoder {message.decoder}, not"
+            f" {self.info.digest.hex()} with {self.info.decoder}: hosts must serve the same"
+        )
+        host.send(wire.Bye(message.stream))
+        if host.from_start and host not in self._accepted:
+            raise LoaderRefused(f"{host.endpoint}: {reason}")
+        log.warning("%s is left out: %s", host.endpoint, reason)
+        self._refusals[host] = wire.Fault(self._request, b"", wire.REFUSED, reason, wire.NO_RECORD)
+
+    def leave(self, host: Host) -> None:
+        """The service is not to be asked any more."""
+        if host in self._open:
+            host.send(wire.Bye(self.id))
+        self.reopen(host)
 
     def refused(self, host: Host, fault: wire.Fault) -> None:
         self._refusals[host] = fault

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from common import log as logs
-from trainer.options import Options
+from trainer.options import DEFAULT_LOADER, Options
 from trainer.recipe import RECIPES
 
 
@@ -34,8 +34,14 @@ from trainer.recipe import RECIPES
     "--loader",
     "loaders",
     multiple=True,
-    default=["tcp://127.0.0.1:5555"],
+    show_default=DEFAULT_LOADER,
     help="Endpoint of an alexnet-loader; may be repeated.",
+)
+@click.option(
+    "--loaders",
+    "loaders_file",
+    type=click.Path(path_type=Path),
+    help="File of such endpoints, one a line; read again when it changes, so that loaders join and leave.",
 )
 @click.option("--recipe", type=click.Choice(sorted(RECIPES)), show_default="source", help="The net and its training.")
 @click.option("--width", type=click.FloatRange(0, 4, min_open=True), help="Share of AlexNet's channels and units.")

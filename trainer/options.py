@@ -7,6 +7,7 @@ from pathlib import Path
 from trainer.recipe import RECIPES, Phase, Recipe
 
 DEFAULT_RECIPE = "source"
+DEFAULT_LOADER = "tcp://127.0.0.1:5555"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class Options:
     precision: str | None = None
     cuda_graphs: bool = True
     exchange: str = "auto"
-    loaders: tuple[str, ...] = ("tcp://127.0.0.1:5555",)
+    loaders: tuple[str, ...] = ()
+    loaders_file: Path | None = None
     recipe: str | None = None
     width: float | None = None
     epochs: int | None = None
@@ -33,6 +35,11 @@ class Options:
     log_steps: int = 10
     loader_timeout_s: float = 60.0
     threads: int | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The loaders named one by one; the default where none is named, in a file neither."""
+        return self.loaders or (() if self.loaders_file else (DEFAULT_LOADER,))
 
 
 def recipe_of(options: Options) -> Recipe:

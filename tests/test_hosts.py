@@ -1,0 +1,125 @@
+"""Several hosts at once, with real processes: they join, leave, come back as another, and the stream stays the same."""
+
+import signal
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from common.batch import Batch
+from common.client import LoaderClient
+from common.errors import LoaderRefused, UsageError
+from common.spec import StreamSpec
+from loader.dataset import Dataset
+from loader.pack_command import main as pack
+from tests.processes import LoaderProcess, wait_for
+from tests.reader import fingerprint
+
+SPEC = StreamSpec(split="train", seed=3, crop=64)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("loader")
+    with LoaderProcess(packed, folder, workers=1) as service, LoaderClient(service.endpoint) as loader:
+        return fingerprint(loader.stream(SPEC, 16).batches(range(2)))
+
+
+def test_hosts_join_and_leave_as_a_file_says(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
+    file = tmp_path / "loaders"
+    with LoaderProcess(packed, tmp_path) as leaves, LoaderProcess(packed, tmp_path) as joins:
+        file.write_text(f"{leaves.endpoint}  # the first\n")
+        with LoaderClient(loaders_file=file) as loader:
+            passes = (batch for _ in range(10**6) for batch in loader.stream(SPEC, 16).batches(range(2)))
+            assert fingerprint(islice(passes, 5)) == undisturbed[:5]
+            (tmp_path / "new").write_text(f"\n# moved\n{joins.endpoint}\n")
+            (tmp_path / "new").replace(file)
+            read_until(passes, lambda: "credit" in joins.log.read_text())
+            wait_for("the first to be left", lambda: "closed" in leaves.log.read_text())
+            leaves.signal(signal.SIGKILL)
+            assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == undisturbed
+
+
+def test_a_bad_file_of_hosts_leaves_them_as_they_are(
+    packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "loaders"
+    with LoaderProcess(packed, tmp_path) as service:
+        file.write_text(service.endpoint)
+        with LoaderClient(loaders_file=file) as loader:
+            passes = (batch for _ in range(10**6) for batch in loader.stream(SPEC, 16).batches(range(2)))
+            for text, says in (("tcp://nowhere", "line 1"), ("# nobody", "names no loader")):
+                file.write_text(text)
+                read_until(passes, lambda says=says: says in caplog.text)  # type: ignore[misc]
+            file.unlink()
+            read_until(passes, lambda: "cannot be read" in caplog.text)
+            assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == undisturbed
+        assert caplog.text.count("the loaders stay as they are") == 3
+        with pytest.raises(UsageError, match="--loaders"):
+            LoaderClient(loaders_file=file)
+
+
+def read_until(batches: Iterator[Batch], found: Callable[[], object]) -> None:
+    """Read on, as a client does, until that is so."""
+
+    def read_some() -> bool:
+        next(batches)
+        return bool(found())
+
+    wait_for("what was asked for while reading", read_some)
+
+
+def other_data(folder: Path) -> Path:
+    """Another data set."""
+    data = folder / "other"
+    options = ["--demo", str(data), "--demo-train", "120", "--demo-val", "10", "--jobs", "1"]
+    result = CliRunner().invoke(pack, options)
+    assert result.exit_code == 0, result.output
+    return data
+
+
+def test_hosts_of_different_data_sets_are_refused_at_the_start_and_both_are_named(packed: Path, tmp_path: Path) -> None:
+    other = other_data(tmp_path)
+    with Dataset(packed / "train.lmdb") as one, Dataset(other / "train.lmdb") as two:
+        digests = one.digest.hex(), two.digest.hex()
+    with LoaderProcess(packed, tmp_path) as first, LoaderProcess(other, tmp_path) as second:
+        with LoaderClient([first.endpoint, second.endpoint]) as loader, pytest.raises(LoaderRefused) as refused:
+            list(loader.stream(SPEC, 16).batches(range(10**6)))
+    assert all(digest in str(refused.value) for digest in digests)
+
+
+def test_a_host_that_comes_back_with_another_data_set_is_left_out(
+    packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    other = other_data(tmp_path)
+    with LoaderProcess(packed, tmp_path) as stays, LoaderProcess(packed, tmp_path) as goes:
+        with LoaderClient([goes.endpoint, stays.endpoint]) as loader:
+            stream = loader.stream(SPEC, 16)
+            passes = (batch for _ in range(10**6) for batch in stream.batches(range(2)))
+            read_until(passes, lambda: "stream" in goes.log.read_text())
+            goes.signal(signal.SIGKILL)
+            goes.process.wait()
+            with LoaderProcess(other, tmp_path, 1, goes.endpoint):
+                read_until(passes, lambda: f"{goes.endpoint} is left out" in caplog.text)
+                assert fingerprint(stream.batches(range(2))) == undisturbed
+
+
+def test_an_only_host_that_comes_back_with_another_data_set_ends_the_run_naming_both(
+    packed: Path, tmp_path: Path
+) -> None:
+    other = other_data(tmp_path)
+    with LoaderProcess(packed, tmp_path) as goes, LoaderClient(goes.endpoint) as loader:
+        batches = loader.stream(SPEC, 16).batches(range(10**6))
+        next(batches)
+        goes.signal(signal.SIGKILL)
+        goes.process.wait()
+        with LoaderProcess(other, tmp_path, 1, goes.endpoint), pytest.raises(LoaderRefused, match="serves data set"):
+            list(batches)
+
+
+def test_a_host_that_is_gone_is_not_waited_for_where_the_others_refuse(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient([service.endpoint, "tcp://127.0.0.1:9"]) as loader:
+        with pytest.raises(LoaderRefused, match="stream may take"):
+            loader.stream(StreamSpec(crop=256), 10_000)
