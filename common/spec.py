@@ -74,9 +74,16 @@ class StreamSpec:
     def stream_id(self, dataset_digest: bytes, request: int) -> bytes:
         """16 bytes naming a client's stream number `request`: equal wherever the same data set is served, so that hosts
         are interchangeable; different for each stream that the client opens, be they of the same pixels."""
-        shape, policy = f"{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}", self.on_bad_record
-        text = f"{self.split}|{self.seed}|{shape}|{policy}|{request}"
-        return hashlib.blake2b(dataset_digest + text.encode(), digest_size=16).digest()
+        return hashlib.blake2b(dataset_digest + f"{self._text}|{request}".encode(), digest_size=16).digest()
+
+    def name(self, dataset_digest: bytes, decoder: str) -> str:
+        """32 hexadecimal digits, the same for two streams whose every pixel is: for a checkpoint to hold."""
+        return hashlib.blake2b(dataset_digest + f"{self._text}|{decoder}".encode(), digest_size=16).hexdigest()
+
+    @property
+    def _text(self) -> str:
+        shape = f"{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}"
+        return f"{self.split}|{self.seed}|{shape}|{self.on_bad_record}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

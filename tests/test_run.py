@@ -20,6 +20,7 @@ from trainer.metrics import FILE_NAME, read
 from trainer.one_device import OneDevice
 from trainer.options import Options
 from trainer.recipe import DEMO, RECIPES, Phase, Plateau
+from trainer.resume import check_same_stream
 
 TINY = replace(
     DEMO,
@@ -276,6 +277,23 @@ def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoad
     loader.digest = b"e" * 16
     with pytest.raises(CheckpointError, match=r"was trained on data set 6464.*the loader serves 6565"):
         train(resume=True)
+
+
+def test_a_run_is_not_resumed_with_another_decoder(train: Train, loader: MemoryLoader) -> None:
+    train(steps=1)
+    loader.decoder = "another"
+    with pytest.raises(CheckpointError, match="as drawn decodes them, the loader has another"):
+        train(resume=True)
+
+
+def test_a_checkpoint_names_the_stream_it_goes_on_with(train: Train) -> None:
+    before = checkpoint.load(train(steps=1).checkpoint).state
+    last = checkpoint.load(train(resume=True).checkpoint).state
+    assert before.stream == StreamSpec(crop=TINY.crop).name(b"d" * 16, "drawn")
+    assert last.stream == StreamSpec(crop=TINY.crop, sigma=0.0).name(b"d" * 16, "drawn")
+    check_same_stream(before, before.stream)
+    with pytest.raises(CheckpointError, match=f"was reading stream {before.stream}"):
+        check_same_stream(before, last.stream)
 
 
 def test_a_resumed_run_may_have_more_epochs(train: Train, caplog: pytest.LogCaptureFixture) -> None:

@@ -179,3 +179,36 @@ def test_no_gpu_and_no_word_of_the_cpu_is_an_error_that_says_so(tmp_path: Path) 
     code, _, err = finish(start(cwd=tmp_path))
     assert code == 2
     assert err == ["alexnet-trainer: error: no GPU was found; --cpu trains on the CPU"]
+
+
+def test_without_any_loader_the_trainer_waits_says_so_and_goes_on_when_one_is_back(
+    packed: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    with LoaderProcess(packed, tmp_path, workers=1) as service:
+        endpoint = service.endpoint
+        trainer = start(*OPTIONS, "--loader", endpoint, "--run", "run", "--steps", "30", cwd=tmp_path)
+        wait_for_steps(trainer, tmp_path / "run", 3)
+        service.signal(signal.SIGKILL)
+    assert trainer.stderr is not None
+    said = next(line for line in trainer.stderr if "waiting for the loader" in line)
+    assert re.search(r"epoch 0, positions \d+\.\. for \d+ s", said)
+    with LoaderProcess(packed, tmp_path, 2, endpoint):
+        assert finish(trainer)[0] == 0
+    assert same_tensors(checkpoint.newest(tmp_path / "run"), undisturbed)
+
+
+def test_a_loader_that_does_not_come_back_ends_the_run_with_a_checkpoint_and_exit_code_1(
+    packed: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    with LoaderProcess(packed, tmp_path, workers=1) as service:
+        options = [*OPTIONS, "--loader", service.endpoint, "--run", "run", "--loader-timeout", "0.5"]
+        trainer = start(*options, cwd=tmp_path)
+        wait_for_steps(trainer, tmp_path / "run", 3)
+        service.signal(signal.SIGKILL)
+        code, _, err = finish(trainer)
+    assert code == 1
+    last_line = re.search(
+        r"error: no word from tcp.*--loader-timeout.*; the run is saved in (\S+), and --resume", err[-1]
+    )
+    assert last_line is not None, err[-1]
+    assert 3 <= checkpoint.load(tmp_path / last_line[1]).state.step < 30

@@ -42,6 +42,7 @@ class State:
     dataset, class_names    digest of the training set in hex, and its classes
     threads         of torch on the CPU: another number may round otherwise
     precision       fp32, tf32 or bf16
+    stream, decoder the name of the stream that the next batch is of (`StreamSpec.name`), and the JPEG decoder's
     """
 
     epoch: int
@@ -53,6 +54,8 @@ class State:
     class_names: tuple[str, ...]
     threads: int
     precision: str = "fp32"
+    stream: str = ""
+    decoder: str = ""
     best_error: float | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, float] = field(default_factory=dict)

@@ -40,6 +40,10 @@ class TrainingData:
     def validates(self) -> bool:
         return self._validation_stream is not None
 
+    def stream_name(self, epoch: int) -> str:
+        """The name of the stream that this epoch's batches are of."""
+        return self._training_spec(self._sigma(epoch)).name(self.info.digest, self.info.decoder)
+
     def training(self, net: Net, epoch: int, first: int, breakable: Breakable) -> Iterator[FedBatch]:
         """Batches from position `first` of `epoch` to the end of the recipe's last epoch.
 
@@ -70,8 +74,10 @@ class TrainingData:
         return self._recipe.phase(epoch).sigma
 
     def _open_training(self, sigma: float) -> Stream:
-        spec = StreamSpec("train", self._seed, "train", self._recipe.crop, sigma)
-        return self._client.stream(spec, self._recipe.batch_size)
+        return self._client.stream(self._training_spec(sigma), self._recipe.batch_size)
+
+    def _training_spec(self, sigma: float) -> StreamSpec:
+        return StreamSpec("train", self._seed, "train", self._recipe.crop, sigma)
 
     def _open_validation(self) -> Stream | None:
         try:

@@ -137,7 +137,11 @@ class Trainer:
         """Write a checkpoint of this moment, unless it is there already; gives where it lies."""
         self._read_late_loss()
         self.state = dataclasses.replace(
-            self.state, schedule=dict(self._schedule.state), tally=dataclasses.asdict(self._tally)
+            self.state,
+            schedule=dict(self._schedule.state),
+            tally=dataclasses.asdict(self._tally),
+            stream=self._data.stream_name(self.state.epoch),
+            decoder=self._data.info.decoder,
         )
         if self._saved is None or self._saved[0] != self.state:
             weights, velocities = self._net.gather(), self._net.gather(self._sgd.velocities)

@@ -61,6 +61,20 @@ def check_same_data(state: State, info: StreamInfo) -> None:
             f"the run to resume was trained on data set {state.dataset}, the loader serves {info.digest.hex()};"
             " serve that one, or start a new run"
         )
+    if state.decoder not in ("", info.decoder):
+        raise CheckpointError(
+            f"the run to resume read pictures as {state.decoder} decodes them, the loader has {info.decoder}, which"
+            " makes other pixels; install that one, or start a new run"
+        )
+
+
+def check_same_stream(state: State, name: str) -> None:
+    """Raises CheckpointError where the next batch would not be of the stream that the run was reading."""
+    if state.stream not in ("", name):
+        raise CheckpointError(
+            f"the run to resume was reading stream {state.stream}, and would go on with {name}: they differ in what"
+            " decides pixels, such as --on-bad-record; go on with the options it began with, or start a new run"
+        )
 
 
 def recipe_from_dict(fields: Mapping[str, Any]) -> Recipe:

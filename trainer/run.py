@@ -30,7 +30,7 @@ from trainer.peers import ways_between
 from trainer.precision import default_precision, set_up
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of, percent
-from trainer.resume import check_same_data, load_resumed, resumed_recipe
+from trainer.resume import check_same_data, check_same_stream, load_resumed, resumed_recipe
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.signals import StopSignals
@@ -62,6 +62,8 @@ def _run(options: Options) -> Outcome:
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
         state = resumed.state if resumed else new_state(seed, data.info)
         check_same_data(state, data.info)
+        if resumed and state.recipe["epochs"] == recipe.epochs:  # else its noise may go off at another epoch
+            check_same_stream(state, data.stream_name(state.epoch))
         recipe_fields = dataclasses.asdict(recipe)
         state = dataclasses.replace(state, recipe=recipe_fields, threads=threads, precision=precision)
         net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), resumed)

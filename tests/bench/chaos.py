@@ -227,6 +227,7 @@ def trainer(given: argparse.Namespace, _: ExitStack, folder: Path) -> bool:
     for number in range(given.times):
         runs[1].kill_at_random(rng, workers=1 + number % 3, hosts=1 + number % 2)
         steps.append(checkpoint.load(checkpoint.newest(runs[1].folder / "run")).state.step)
+        say(f"  killed; the last checkpoint is of step {steps[-1]}")
     runs[1].finish(workers=3, hosts=2)
     one, other = (checkpoint.load(checkpoint.newest(run.folder / "run")) for run in runs)
     equal = one.state == other.state and all(
