@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 PING_S = 0.5  # how often a host that says nothing is asked whether it is there
 TICK_S = 0.05  # how often a wait looks whether a ticket is late
 PATIENCE = 10  # times timeout_s that a service which is there may owe an answer
+MESSAGES_AT_ONCE = 1000  # of a host, before the caller's turn comes: one that never stops talking ends no wait
 
 
 class LoaderClient:
@@ -147,7 +148,9 @@ class LoaderClient:
         for host in self._hosts:
             if host.watch():
                 log.warning("%s refuses: %s", host.endpoint, host.refusal)
-            while (frames := host.receive()) is not None:
+            for _ in range(MESSAGES_AT_ONCE):
+                if (frames := host.receive()) is None:
+                    break
                 host.note_heard(time.monotonic())
                 self._take_in(host, frames)
 
@@ -182,6 +185,7 @@ class LoaderClient:
 
     def _take_in(self, host: Host, frames: list[zmq.Frame]) -> None:
         try:
+            wire.refuse_long_header(len(frames[0]))
             message = wire.decode(frames[0].bytes, len(frames) - 1)
             if isinstance(message, wire.Pong):
                 self._recognise(host, message.instance)

@@ -37,20 +37,21 @@ def errors_as_exit_codes(program: str) -> Iterator[None]:
 
 
 class Seldom:
-    """Says whether a line about something is due: the first time, and then once every `period_s`.
+    """Says whether a line about something is due: the first few times in each `period_s`.
 
-    Whoever can make a program log can make it fill a disk. What is due is remembered of `most` things.
+    Whoever can make a program log can make it fill a disk. Remembers `most` things.
     """
 
     def __init__(self, period_s: float = 10.0, most: int = 1000) -> None:
         self._period_s, self._most = period_s, most
-        self._said: dict[str, float] = {}
+        self._said: dict[str, tuple[float, int]] = {}  # when its period began, how often since
 
-    def due(self, what: str) -> bool:
+    def due(self, what: str, times: int = 1) -> bool:
         now = time.monotonic()
-        if now - self._said.get(what, -math.inf) < self._period_s:
-            return False
-        if len(self._said) >= self._most:
-            self._said.clear()
-        self._said[what] = now
-        return True
+        began, said = self._said.get(what, (-math.inf, 0))
+        if now - began >= self._period_s:
+            began, said = now, 0
+            if len(self._said) >= self._most:
+                self._said.clear()
+        self._said[what] = began, said + 1
+        return said < times

@@ -7,7 +7,7 @@ from common import wire
 from common.errors import LoaderRefused, WireError
 from common.host import Host
 from common.malloc import keep_large_blocks
-from common.slab import Slab
+from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class Opened:
             raise WireError(f"BATCH: there is no slot {reply.slot}")
         if reply.slab != self.nonce:
             raise WireError("BATCH: its slot is of a slab that was closed")
+        if slot_bytes(spec, count) > self.slab.size:
+            raise WireError(f"BATCH: {count} pictures are more than a slot holds")
         return self.slab.batch(reply.slot, spec, count).pixels
 
     def close(self) -> None:

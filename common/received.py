@@ -9,7 +9,7 @@ from common import digest, wire
 from common.batch import Batch
 from common.errors import WireError
 from common.slab import Replaced, Slab
-from common.spec import StreamSpec
+from common.spec import StreamInfo, StreamSpec
 from common.window import Work
 
 DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
@@ -18,6 +18,7 @@ DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; an
 def batch_of(
     work: Work,
     spec: StreamSpec,
+    info: StreamInfo,
     reply: wire.BatchReply,
     pixels: memoryview,
     digests: bool,
@@ -37,6 +38,8 @@ def batch_of(
     images = np.frombuffer(pixels, spec.dtype).reshape(work.count, *spec.image_shape)
     images.flags.writeable = False
     labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (reply.labels, reply.records))
+    if records.max() >= info.records or labels.max() >= len(info.classes):
+        raise WireError("BATCH: a record or a label is none of the data set's")
     told = np.frombuffer(reply.digests, "<u8").astype(np.uint64) if digests else None
     return Batch(work.epoch, work.first, images, labels, records, slab, give_back, replaced=replaced, digests=told)
 

@@ -81,6 +81,11 @@ class Slab:
         return memoryview(self._memory)
 
     @property
+    def total_bytes(self) -> int:
+        """Of all slots."""
+        return self.size * self.slots
+
+    @property
     def nonce(self) -> bytes:
         return self._memory[:NONCE_BYTES]
 

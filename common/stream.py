@@ -50,8 +50,8 @@ class Stream:
         transport: Transport,
         digests: DigestUse,
     ) -> None:
-        if batch_size < 1:
-            raise LoaderRefused(f"batch size is {batch_size}; it is at least 1")
+        if not 1 <= batch_size <= wire.MAX_COUNT:
+            raise LoaderRefused(f"batch size is {batch_size}; it is 1 to {wire.MAX_COUNT}")
         self.spec, self.batch_size = spec, batch_size
         self.id = b""
         self.closed = False
@@ -205,6 +205,8 @@ class Stream:
             return
         if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
             raise WireError("WELCOME: the mean image is not float32 256x256x3")
+        if message.stream != self.spec.stream_id(message.digest, self._request):
+            raise WireError("WELCOME: it is to another stream")
         if self.id and (message.stream != self.id or message.decoder != self.info.decoder):
             self._refuse(host, message)
             return
@@ -273,7 +275,7 @@ class Stream:
         slab, give_back = None, None
         if payload is None:
             slab, give_back = opened.slab, partial(opened.using.discard, work.number)
-        batch = batch_of(work, self.spec, message, pixels, self._digests != "off", slab, give_back)
+        batch = batch_of(work, self.spec, self.info, message, pixels, self._digests != "off", slab, give_back)
         if self._digests == "verify" and not is_intact(batch):
             self._damaged_on_the_way(host, work)
             return

@@ -84,7 +84,7 @@ class Message:
         return 0
 
 
-MAX_COUNT = 1 << 20
+MAX_COUNT = 1 << 14  # pictures of a batch: their records, labels and digests fit into a header
 MAX_RECORD = (1 << 32) - 1
 MAX_REASON = 80  # characters of why a record is bad
 NO_RECORD = -1
@@ -215,8 +215,7 @@ def decode(header: bytes, payloads: int = 0) -> Message:
 
     Raises VersionMismatch, or WireError saying which field is wrong, before anything is built from the header.
     """
-    if not 0 < len(header) <= MAX_HEADER_BYTES:
-        raise WireError(f"a header is 1 to {MAX_HEADER_BYTES} bytes long")
+    refuse_long_header(len(header))
     try:
         values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=8 * MAX_COUNT)
     except Exception as error:  # msgpack raises a dozen types, ValueError and its own among them
@@ -226,6 +225,12 @@ def decode(header: bytes, payloads: int = 0) -> Message:
     if values[0] != VERSION:
         raise VersionMismatch(values[0], VERSION)
     return _build(values[1], values[2:], payloads)
+
+
+def refuse_long_header(size: int) -> None:
+    """WireError where a header of so many bytes is none."""
+    if not 0 < size <= MAX_HEADER_BYTES:
+        raise WireError(f"a header is 1 to {MAX_HEADER_BYTES} bytes long, not {size}")
 
 
 def _build(kind: Any, values: list[Any], payloads: int) -> Message:

@@ -7,7 +7,6 @@ ROUTER tells; it gives a descriptor, so that the address is known if the connect
 
 import logging
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -19,14 +18,15 @@ from common.errors import UsageError
 from common.keys import ServerKeys
 from common.log import Seldom
 from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context, End
+from loader.connections import Connections
 from loader.inbox import Request
 
 log = logging.getLogger(__name__)
 
 _REQUESTS = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
-_GONE = "somebody, gone before the address could be read,"
 _REREAD_S = 0.5  # how often the folder is looked at for keys that were taken away
+_CUT_S = 0.05  # how often connections are looked at
 
 
 class AllowList:
@@ -62,18 +62,18 @@ class AllowList:
 
 
 class Access:
-    """Decides and tells who connects to the ROUTER `end`. Without `own_keys` everybody may."""
+    """Decides and tells who connects to the ROUTER `end`: at most so many. Without `own_keys` everybody may."""
 
-    def __init__(self, context: Context, end: End, own_keys: ServerKeys | None) -> None:
-        self._end = end
+    def __init__(self, context: Context, end: End, own_keys: ServerKeys | None, most_connections: int) -> None:
+        self._end, self._most_connections = end, most_connections
         self._allowed = AllowList(own_keys.allowed) if own_keys is not None else None
         self._requests = context.socket(zmq.REP)
         if own_keys is not None:
             self._requests.bind(_REQUESTS)
-        self._peers: dict[int, str] = {}  # address by descriptor, of connections that are open
+        self._connections = Connections()
         self._failed: ConnectionEvent | None = None
         self._seldom = Seldom()
-        self._reread = time.monotonic()
+        self._reread = self._looked = time.monotonic()
 
     @property
     def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
@@ -92,10 +92,15 @@ class Access:
             if time.monotonic() - self._reread > _REREAD_S:
                 self._reread = time.monotonic()
                 self._allowed.read_if_changed()
+        if time.monotonic() - self._looked > _CUT_S:
+            self._looked = time.monotonic()
+            for peer in self._connections.cut_unfinished():
+                self._tell(peer, "its message had no end")
         return any(ended)
 
-    def still_admits(self, request: Request) -> bool:
+    def admits(self, request: Request) -> bool:
         """Whether the sender may go on: its key may have been taken away since it connected."""
+        self._connections.spoke(request.connection)
         if self._allowed is None or self._allowed.name_of(request.key) is not None:
             return True
         self._tell(request.address, f"its public key {request.key.decode()} was taken away (--keys)")
@@ -115,11 +120,14 @@ class Access:
     def _take_in(self, event: ConnectionEvent) -> bool:
         """Whether it is the end of a connection. A handshake's failure is told just before that."""
         if event.kind == zmq.EVENT_ACCEPTED:
-            self._peers[event.value] = _peer_of(event.value)
+            peer = self._connections.accepted(event.value).peer
+            if len(self._connections) > self._most_connections:
+                self._connections.cut(event.value)
+                self._tell(peer, f"{self._most_connections} connections are open already")
         elif event.kind in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
             self._failed = event
         elif event.kind == zmq.EVENT_DISCONNECTED:
-            peer = self._peers.pop(event.value, _GONE)
+            peer = self._connections.ended(event.value)
             if self._failed is not None:
                 self._tell(peer, self._reason(self._failed))
                 self._failed = None
@@ -141,13 +149,3 @@ class Access:
         host = address.rpartition(":")[0] or address
         if self._seldom.due(host + reason):
             log.warning("%s was refused: %s", address or "somebody on this host", reason)
-
-
-def _peer_of(fd: int) -> str:
-    """Address and port of the other end of a connection."""
-    try:
-        with socket.socket(fileno=os.dup(fd)) as connection:
-            name = connection.getpeername()
-    except OSError:  # it is closed already: ZeroMQ's thread may be quicker than we are
-        return _GONE
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "somebody on this host"

@@ -14,12 +14,15 @@ from common.errors import UsageError
 from loader.audit_command import audit
 from loader.crew import Crew
 from loader.keys_command import keys
+from loader.resources import half_of_memory, raise_file_limit
 from loader.signals import caught
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
 
 log = logging.getLogger(__name__)
+
+FILES_BESIDE_CONNECTIONS = 700  # open ones: slabs, workers, data sets, logs
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND ...]", context_settings={"show_default": True})
@@ -33,6 +36,12 @@ log = logging.getLogger(__name__)
 @click.option("--bind", default="tcp://127.0.0.1:5555", help="Endpoint to listen on; port * takes any that is free.")
 @click.option(
     "--stream-mib", type=click.IntRange(1), default=512, help="Memory that one stream of one client may take, in MiB."
+)
+@click.option(
+    "--memory-mib",
+    type=click.IntRange(1),
+    show_default="half the machine's",
+    help="Memory that all streams may take, in MiB.",
 )
 @click.option(
     "--worker-timeout", type=click.FloatRange(0.1), default=30.0, help="Seconds after which a worker counts as hung."
@@ -55,6 +64,7 @@ def main(
     data: Path,
     bind: str,
     stream_mib: int,
+    memory_mib: int | None,
     worker_timeout: float,
     key_folder: Path | None,
     insecure: bool,
@@ -76,7 +86,8 @@ def main(
     with logs.errors_as_exit_codes("alexnet-loader"):
         refuse_open_bind(bind, key_folder, insecure)
         crew = Crew(workers, workers_file)
-        serve(crew, data, bind, key_folder, stream_mib * 2**20, worker_timeout, pin, ready_file)
+        memory_bytes = (memory_mib << 20) if memory_mib else half_of_memory()
+        serve(crew, data, bind, key_folder, stream_mib << 20, memory_bytes, worker_timeout, pin, ready_file)
 
 
 def refuse_options_of_serving(context: click.Context) -> None:
@@ -92,6 +103,7 @@ def serve(
     bind: str,
     key_folder: Path | None,
     stream_bytes: int,
+    memory_bytes: int,
     worker_timeout_s: float,
     pinned: bool,
     ready_file: Path | None,
@@ -105,6 +117,7 @@ def serve(
     from loader.access import Access
     from loader.pool import WorkerPool
     from loader.service import Service
+    from loader.sessions import MemoryLimits
 
     decoder = jpeg.decoder_name()
     own_keys = ServerKeys.read(key_folder) if key_folder is not None else None
@@ -125,8 +138,9 @@ def serve(
         pool = WorkerPool(data, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.start()
-        access = stack.enter_context(contextlib.closing(Access(context, end, own_keys)))
-        service = Service(end.socket, access, datasets, decoder, pool, stream_bytes)
+        most_connections = raise_file_limit() - FILES_BESIDE_CONNECTIONS
+        access = stack.enter_context(contextlib.closing(Access(context, end, own_keys, most_connections)))
+        service = Service(end.socket, access, datasets, decoder, pool, MemoryLimits(stream_bytes, memory_bytes))
         stack.callback(service.close)
 
         def on_ready() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import zmq
 
-FRAMES_AT_ONCE = 1000
+FRAMES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,11 @@ class Request:
     identity: bytes
     header: zmq.Frame
     payloads: int
+
+    @property
+    def connection(self) -> int:
+        """The file descriptor it came by."""
+        return int(self.header.get(zmq.SRCFD))
 
     @property
     def address(self) -> str:

@@ -18,13 +18,13 @@ import zmq
 from common import wire
 from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
 from common.log import Seldom
-from common.spec import StreamSpec
 from loader import link
 from loader.access import Access
 from loader.dataset import Dataset
 from loader.inbox import Inbox, Request
 from loader.pool import Finished, Lost, Worker, WorkerPool
-from loader.session import Address, Sent, Session, credit_for
+from loader.session import Address, Sent, Session
+from loader.sessions import MemoryLimits, Sessions
 from loader.signals import STOP, Signals
 from loader.tickets import TicketQueue
 
@@ -32,15 +32,14 @@ log = logging.getLogger(__name__)
 
 DEATHS_ALLOWED = 3  # of workers on one ticket, before the ticket is reported instead of tried again
 PROBE_S = 5.0  # how often each client is sent a word, to notice those that are gone
-MAX_STREAMS = 256  # of all clients: each has a slab and a descriptor
 _SOON_S = 0.2  # after a connection ended, which client's that was is known
-_SOON_MS, _IDLE_MS = 2, 500
+_SOON_MS, _IDLE_MS = 2, 50
 
 
 class Service:
     """Serves `datasets` (by split) with `pool`, which is started, on a ROUTER socket, to those that `access` lets in.
 
-    stream_bytes   memory a stream of a client may take, which bounds its credit
+    memory   what one stream may take, which bounds its credit, and all together
     """
 
     def __init__(
@@ -50,16 +49,13 @@ class Service:
         datasets: Mapping[str, Dataset],
         decoder: str,
         pool: WorkerPool,
-        stream_bytes: int,
+        memory: MemoryLimits,
     ) -> None:
         self._router, self._access, self._pool = router, access, pool
-        self._datasets, self._decoder = datasets, decoder
-        self._stream_bytes = stream_bytes
+        self._decoder = decoder
         self._instance = os.urandom(8)
         self._inbox, self._seldom = Inbox(router), Seldom()
-        self._sessions: dict[Address, Session] = {}
-        self._by_slab: dict[int, Session] = {}
-        self._slabs_made = 0
+        self._sessions = Sessions(datasets, memory, self._ended)
         self._queue: TicketQueue[Address] = TicketQueue()
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[Worker]()
@@ -98,15 +94,15 @@ class Service:
                 on_ready()
 
     def close(self) -> None:
-        for session in list(self._sessions.values()):
-            self._end(session)
+        for session in self._sessions:
+            self._sessions.end(session)
 
     def resize(self, workers: int) -> None:
         """Serve with so many workers from now on. A stream whose credit is another then is opened anew."""
         self._pool.resize(workers)
-        for session in list(self._sessions.values()):
-            if session.credit != self._credit(session.spec, session.batch_size):
-                self._end(session)
+        for session in self._sessions:
+            if session.credit != self._sessions.credit(session.spec, session.batch_size, workers):
+                self._sessions.end(session)
                 self._unknown(session.address[0], session.address[1], -1)
 
     # Waiting and hearing
@@ -121,7 +117,7 @@ class Service:
                 self._poller.register(socket, zmq.POLLIN)
             for fd in (wakeup_fd, *(worker.fileno() for worker in self._polled)):
                 self._poller.register(fd, zmq.POLLIN)
-        starved = len(self._queue) > 0 and any(session.sent for session in self._sessions.values())
+        starved = len(self._queue) > 0 and any(session.sent for session in self._sessions)
         events = self._poller.poll(_SOON_MS if starved else _IDLE_MS)
         return {source for source, _ in events if isinstance(source, int)}
 
@@ -129,8 +125,8 @@ class Service:
         for request in self._inbox.requests():
             identity = request.identity
             try:
-                if not self._access.still_admits(request):
-                    self._end_all(identity)
+                if not self._access.admits(request):
+                    self._sessions.end_all(identity)
                     raise LoaderRefused("the public key was taken out of clients/ of its keys (--keys)")
                 message = wire.decode(request.header.bytes, request.payloads)
                 answer = self._answers.get(type(message))
@@ -151,7 +147,7 @@ class Service:
     def _hear_workers(self, ready: set[int]) -> None:
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
             outcome = self._pool.receive(worker)
-            session = self._by_slab.get(outcome.fill.slab) if outcome else None
+            session = self._sessions.of_slab(outcome.fill.slab) if outcome else None
             if outcome is None or session is None:
                 continue  # the client left while its slot was being filled
             ticket = session.filling.pop(outcome.fill.slot)
@@ -181,7 +177,7 @@ class Service:
             self._decoder, self._pool.count, session.credit,
             os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
         )  # fmt: skip
-        self._send(identity, welcome, dataset.mean_hwc.tobytes())
+        self._send(identity, welcome, dataset.mean_hwc.data.cast("B"))
 
     def _ticket(self, identity: bytes, message: wire.Message) -> None:
         assert isinstance(message, wire.Ticket)
@@ -211,60 +207,42 @@ class Service:
         assert isinstance(message, wire.Bye)
         session = self._sessions.get((identity, message.stream))
         if session is not None:
-            self._end(session)
+            self._sessions.end(session)
 
     # Sessions
 
     def _open(self, identity: bytes, hello: wire.Hello) -> Session:
-        """The session that `hello` asks for, the one there is if it is the same."""
-        spec = StreamSpec(
-            hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels, hello.on_bad_record  # type: ignore[arg-type]
-        )  # fmt: skip
-        dataset = self._datasets.get(spec.split)
-        if dataset is None:
-            raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
-        address = identity, spec.stream_id(dataset.digest, hello.request)
-        session = self._sessions.get(address)
-        if session is not None and (session.batch_size, session.digests) == (hello.batch_size, hello.digests):
-            return session
-        if session is None and len(self._sessions) >= MAX_STREAMS:
-            raise LoaderError(f"{MAX_STREAMS} streams are open already; close one, or ask another service")
-        credit = self._credit(spec, hello.batch_size)
-        if session is not None:
-            self._end(session)
-        self._slabs_made += 1
-        session = Session(address, spec, dataset, hello.batch_size, hello.digests, credit, self._slabs_made)
-        self._sessions[address] = self._by_slab[session.slab_number] = session
-        log.info("stream %s: %s, batches of %d, credit %d", session.name, spec, hello.batch_size, credit)
+        if self._sessions.full:
+            self._call_clients()
+        session, is_new = self._sessions.open(identity, hello, self._pool.count)
+        if is_new and self._seldom.due("streams", times=100):
+            log.info(
+                "stream %s: %s, batches of %d, credit %d",
+                session.name, session.spec, session.batch_size, session.credit,
+            )  # fmt: skip
         return session
 
-    def _credit(self, spec: StreamSpec, batch_size: int) -> int:
-        return credit_for(spec, batch_size, self._pool.count, self._stream_bytes)
-
-    def _end(self, session: Session) -> None:
-        del self._sessions[session.address], self._by_slab[session.slab_number]
+    def _ended(self, session: Session) -> None:
         self._queue.drop(session.address)
         self._pool.forget(session.slab_number)
-        session.slab.close()
-        log.info("stream %s closed", session.name)
-
-    def _end_all(self, identity: bytes) -> None:
-        """End the sessions of one client."""
-        for session in [session for session in self._sessions.values() if session.address[0] == identity]:
-            self._end(session)
+        if self._seldom.due("streams", times=100):
+            log.info("stream %s closed", session.name)
 
     def _probe(self) -> None:
         """Send each client a word now and then: one that is gone cannot be sent to, and its sessions end."""
         now = time.monotonic()
         if now - self._probed > PROBE_S:
             self._probed = now
-            for identity in {identity for identity, _ in self._sessions}:
-                self._ping(identity, wire.Ping())
+            self._call_clients()
+
+    def _call_clients(self) -> None:
+        for identity in self._sessions.clients:
+            self._ping(identity, wire.Ping())
 
     # Work
 
     def _give_out(self) -> None:
-        for session in self._sessions.values():
+        for session in self._sessions:
             session.reclaim()
         while (worker := self._pool.idle()) is not None:
             taken = self._queue.take(lambda address: self._sessions[address].slots.free > 0)
@@ -309,20 +287,25 @@ class Service:
     def _fault(
         self, session: Session, ticket: wire.Ticket, code: str, reason: str, record: int = wire.NO_RECORD
     ) -> None:
-        log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
+        if self._seldom.due(f"{session.name} {code}", times=10):
+            log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
         self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record))
 
     def _send(
         self, identity: bytes, message: wire.Message, payload: bytes | memoryview = b""
     ) -> zmq.MessageTracker | None:
-        """Send; gives a tracker of the payload, if there is one. Where the client is gone its sessions are ended."""
+        """Send; gives a tracker of the payload, if there is one.
+
+        The sessions of a client that is gone are ended, and of one that reads nothing of a thousand messages.
+        """
         try:
             if not message.payloads:
-                self._router.send_multipart([identity, wire.encode(message)])
+                self._router.send_multipart([identity, wire.encode(message)], zmq.NOBLOCK)
                 return None
-            return self._router.send_multipart([identity, wire.encode(message), payload], copy=False, track=True)
+            frames = [identity, wire.encode(message), payload]
+            return self._router.send_multipart(frames, zmq.NOBLOCK, copy=False, track=True)
         except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            self._end_all(identity)
+            self._sessions.end_all(identity)
             return None

@@ -56,6 +56,11 @@ class Session:
         self.slab = Slab.create(slot_bytes(self.spec, self.batch_size), slots)
         self.slots = SlotTable(slots)
 
+    @staticmethod
+    def bytes_of(spec: StreamSpec, batch_size: int, credit: int) -> int:
+        """The shared memory that such a session takes."""
+        return slot_bytes(spec, batch_size) * (credit + SPARE_SLOTS)
+
     @property
     def name(self) -> str:
         return self.address[1].hex()[:8]

@@ -42,6 +42,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def memory_mib(pid: int) -> float:
+    """What the process alone holds in memory, shared memory not counted."""
+    fields = Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()
+    return int(fields[0]) / 1024
+
+
 class LoaderProcess:
     """`alexnet-loader` on a port of its own, ready to serve. Use in a `with` block.
 

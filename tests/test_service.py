@@ -1,5 +1,6 @@
 """The service and its client, with real processes and sockets."""
 
+import contextlib
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from common.spec import StreamSpec
 from common.stream import done_with
 from loader import jpeg, sampler
 from loader.dataset import Dataset
-from loader.service import MAX_STREAMS
+from loader.sessions import MOST_STREAMS, MOST_STREAMS_OF_A_CLIENT
 from tests.bad_records import flip_a_bit, with_records
 from tests.photo_tree import photo
 from tests.processes import LoaderProcess, alive, wait_for
@@ -366,14 +367,36 @@ def test_a_batch_too_large_for_a_streams_memory_is_refused_naming_the_option(pac
             loader.stream(StreamSpec(crop=256), 128)
 
 
-def test_more_streams_than_a_service_holds_are_refused_by_name(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint) as loader:
-        for _ in range(MAX_STREAMS):
-            loader.stream(SPEC, 1)
-        with pytest.raises(LoaderRefused, match=f"{MAX_STREAMS} streams are open"):
-            loader.stream(SPEC, 1)
-        loader._streams[0].close()
-        assert loader.stream(SPEC, 1).info.records == 150
+def test_more_streams_than_a_client_or_a_service_may_have_are_refused_by_name(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path, 1) as service, contextlib.ExitStack() as stack:
+
+        def client() -> LoaderClient:
+            return stack.enter_context(LoaderClient(service.endpoint))
+
+        clients = [client() for _ in range(MOST_STREAMS // MOST_STREAMS_OF_A_CLIENT)]
+        for loader in clients:
+            for _ in range(MOST_STREAMS_OF_A_CLIENT):
+                loader.stream(SPEC, 1)
+        with pytest.raises(LoaderRefused, match=f"{MOST_STREAMS} streams are open"):
+            client().stream(SPEC, 1)
+        clients[0].close()
+        with pytest.raises(LoaderRefused, match=f"one client may have {MOST_STREAMS_OF_A_CLIENT} streams"):
+            clients[1].stream(SPEC, 1)
+        assert client().stream(SPEC, 1).info.records == 150
+
+
+def test_streams_that_would_take_too_much_memory_together_are_refused_naming_the_option(
+    packed: Path, tmp_path: Path
+) -> None:
+    limit = ["--memory-mib", "30"]
+    with LoaderProcess(packed, tmp_path, 1, "tcp://127.0.0.1:*", *limit) as service:
+        with LoaderClient(service.endpoint) as first, LoaderClient(service.endpoint) as second:
+            large = StreamSpec(crop=256)
+            stream = first.stream(large, 16)  # some 19 MiB
+            with pytest.raises(LoaderRefused, match=r"of 30 MiB for all streams \d+ are taken .*--memory-mib"):
+                second.stream(large, 16)
+            stream.close()
+            assert second.stream(large, 16).info.records == 150
 
 
 def test_no_service_at_all_is_a_timeout_that_names_the_endpoint() -> None:

@@ -1,0 +1,112 @@
+"""The streams that are open, of all clients, and what they may take: each of them, and all together."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from common import wire
+from common.errors import LoaderError, NoSuchSplit
+from common.spec import StreamSpec
+from loader.dataset import Dataset
+from loader.session import Address, Session, credit_for
+
+MOST_STREAMS = 256  # of all clients: each has a slab and a descriptor
+MOST_STREAMS_OF_A_CLIENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """In bytes of shared memory: what one stream may take, and all of them together."""
+
+    stream: int
+    total: int
+
+
+class Sessions:
+    """Sessions by (client, stream) and by the number of their slab.
+
+    ended   is told each session that has ended, its slab still there
+    """
+
+    def __init__(self, datasets: Mapping[str, Dataset], memory: MemoryLimits, ended: Callable[[Session], None]) -> None:
+        self._datasets, self._memory, self._ended = datasets, memory, ended
+        self._by_address: dict[Address, Session] = {}
+        self._by_slab: dict[int, Session] = {}
+        self._slabs_made = 0
+
+    def __iter__(self) -> Iterator[Session]:
+        """Over those that are open now; they may be ended meanwhile."""
+        return iter(list(self._by_address.values()))
+
+    def __getitem__(self, address: Address) -> Session:
+        return self._by_address[address]
+
+    def get(self, address: Address) -> Session | None:
+        return self._by_address.get(address)
+
+    def of_slab(self, number: int) -> Session | None:
+        return self._by_slab.get(number)
+
+    @property
+    def clients(self) -> set[bytes]:
+        """The identities of those that have a stream open."""
+        return {identity for identity, _ in self._by_address}
+
+    @property
+    def full(self) -> bool:
+        return len(self._by_address) >= MOST_STREAMS
+
+    def credit(self, spec: StreamSpec, batch_size: int, workers: int) -> int:
+        return credit_for(spec, batch_size, workers, self._memory.stream)
+
+    def open(self, identity: bytes, hello: wire.Hello, workers: int) -> tuple[Session, bool]:
+        """The session that `hello` asks for, and whether it is new.
+
+        Raises UsageError where there is no such stream, NoSuchSplit, and LoaderError where it would take too much.
+        """
+        spec = StreamSpec(
+            hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels, hello.on_bad_record  # type: ignore[arg-type]
+        )  # fmt: skip
+        dataset = self._datasets.get(spec.split)
+        if dataset is None:
+            raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
+        address = identity, spec.stream_id(dataset.digest, hello.request)
+        session = self.get(address)
+        if session is not None and (session.batch_size, session.digests) == (hello.batch_size, hello.digests):
+            return session, False
+        if session is not None:
+            self.end(session)
+        self._refuse_too_many(identity)
+        credit = self.credit(spec, hello.batch_size, workers)
+        self._refuse_too_large(Session.bytes_of(spec, hello.batch_size, credit))
+        self._slabs_made += 1
+        try:
+            session = Session(address, spec, dataset, hello.batch_size, hello.digests, credit, self._slabs_made)
+        except OSError as error:
+            raise LoaderError(f"there is no memory for the stream: {error.strerror}") from None
+        self._by_address[address] = self._by_slab[session.slab_number] = session
+        return session, True
+
+    def end(self, session: Session) -> None:
+        del self._by_address[session.address], self._by_slab[session.slab_number]
+        self._ended(session)
+        session.slab.close()
+
+    def end_all(self, identity: bytes) -> None:
+        """End those of one client."""
+        for session in self:
+            if session.address[0] == identity:
+                self.end(session)
+
+    def _refuse_too_many(self, identity: bytes) -> None:
+        if self.full:
+            raise LoaderError(f"{MOST_STREAMS} streams are open already; close one, or ask another service")
+        if sum(address[0] == identity for address in self._by_address) >= MOST_STREAMS_OF_A_CLIENT:
+            raise LoaderError(f"one client may have {MOST_STREAMS_OF_A_CLIENT} streams open; close one")
+
+    def _refuse_too_large(self, needed: int) -> None:
+        taken = sum(session.slab.total_bytes for session in self._by_slab.values())
+        if taken + needed > self._memory.total:
+            raise LoaderError(
+                f"the stream needs {-(-needed >> 20)} MiB; of {self._memory.total >> 20} MiB for all streams"
+                f" {taken >> 20} are taken (alexnet-loader --memory-mib)"
+            )
