@@ -6,12 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from common.batch import Batch
 from common.spec import STORED_SIZE
 from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
 from trainer.pinned import Pinned
-from trainer.recipe import PADDED_SIZE, RECIPES
+from trainer.recipe import RECIPES
 from trainer.streams import Streams
 
 CPU = torch.device("cpu")
@@ -39,8 +40,9 @@ def test_a_training_crop_loses_the_centre_of_the_mean_and_is_scaled_and_padded(n
     x_nchw = PixelTransform(MEAN_HWC, crop, recipe.train_scale, CPU)(torch.from_numpy(images))
     mean = MEAN_HWC[offset : offset + crop, offset : offset + crop]
     expected = (images.astype(np.float64) - mean) * recipe.train_scale
-    assert x_nchw.shape == (2, 3, PADDED_SIZE, PADDED_SIZE)
+    assert x_nchw.shape == (2, 48, 57, 57)
     assert x_nchw.is_contiguous(memory_format=torch.channels_last)
+    x_nchw = F.pixel_shuffle(x_nchw.view(2, 16, 3, 57, 57).transpose(1, 2).reshape(2, 48, 57, 57), 4)  # unfolded
     np.testing.assert_allclose(x_nchw[:, :, :crop, :crop].permute(0, 2, 3, 1).numpy(), expected, rtol=1e-6, atol=1e-5)
     assert x_nchw[:, :, crop:].count_nonzero() == 0
     assert x_nchw[:, :, :, crop:].count_nonzero() == 0

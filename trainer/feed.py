@@ -21,9 +21,10 @@ from torch import Tensor
 from common.batch import KEPT, Batch
 from trainer.fused import kernels
 from trainer.lent import Lent
+from trainer.model import space_to_depth
 from trainer.net import Net, Pixels
 from trainer.pinned import Pinned, tensor_over
-from trainer.recipe import PADDED_SIZE
+from trainer.recipe import CONV1_STRIDE, PADDED_SIZE
 from trainer.streams import Streams
 from trainer.upload import Upload
 
@@ -62,7 +63,8 @@ class WaitClock:
 
 
 class PixelTransform:
-    """On one device: n x height x width x 3 stored pixels to n x 3 x 228 x 228 as the network reads them.
+    """On one device: n x height x width x 3 stored pixels to n x 48 x 57 x 57 as the network reads them,
+    folded by conv1's stride.
 
     mean_hwc   256 x 256 x 3, the mean image; its centre of the crop's size is what is subtracted, wherever the crop lay
     crop       height and width in pixels of what the network sees; larger pictures are cut to their centre
@@ -86,20 +88,16 @@ class PixelTransform:
 
         A row of pixels is treated as one run of 3 x width numbers, which is three times as fast as channel by channel.
         """
-        side = (len(images_nhwc), PADDED_SIZE, PADDED_SIZE, 3)
-        x_nhwc = torch.empty(side, dtype=self._dtype, device=images_nhwc.device)
+        n, device, folded = len(images_nhwc), images_nhwc.device, PADDED_SIZE // CONV1_STRIDE
+        x_nhwc = torch.empty(n, folded, folded, 3 * CONV1_STRIDE**2, dtype=self._dtype, device=device)
         module = kernels(x_nhwc)
         if module is not None:
             module.pixels(images_nhwc, self._mean_rows, x_nhwc, self._scale)
             return x_nhwc.permute(0, 3, 1, 2)
-        rows = x_nhwc.flatten(2)[:, : self._crop, : 3 * self._crop]
-        if self._dtype == torch.float32:
-            rows.copy_(_centre_rows(images_nhwc, self._crop)).sub_(self._mean_rows).mul_(self._scale)
-        else:
-            rows.copy_((_centre_rows(images_nhwc, self._crop) - self._mean_rows).mul_(self._scale))
-        x_nhwc[:, self._crop :] = 0
-        x_nhwc[:, :, self._crop :] = 0
-        return x_nhwc.permute(0, 3, 1, 2)
+        plain_nhwc = torch.zeros(n, PADDED_SIZE, PADDED_SIZE, 3, device=device)
+        rows = plain_nhwc.flatten(2)[:, : self._crop, : 3 * self._crop]
+        rows.copy_(_centre_rows(images_nhwc, self._crop)).sub_(self._mean_rows).mul_(self._scale)
+        return space_to_depth(plain_nhwc.to(self._dtype).permute(0, 3, 1, 2), CONV1_STRIDE)
 
 
 def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:

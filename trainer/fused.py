@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 _TYPES = (torch.float32, torch.bfloat16)
+_MAX_ELEMENTS = 1 << 31  # kernels count in 32 bits, for division in 64 would be most of their time
 
 
 def kernels(x: Tensor) -> ModuleType | None:
     """The module `trainer.kernels` if it can work on x, else None."""
-    return _module() if x.is_cuda and x.dtype in _TYPES else None
+    fits = x.dtype in _TYPES and x.numel() < _MAX_ELEMENTS
+    return _module() if x.is_cuda and fits else None
 
 
 @functools.cache

@@ -7,6 +7,8 @@ A sum over a window is a product with a banded matrix of ones, B[i, j] = |i - j|
 cores' work and every load stays wide. In float32 that product is computed in float32 too, in bfloat16 in tf32.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -45,7 +47,7 @@ def _channels(
     bias = tl.load(bias_ptr + channel, offset < in_group, 0.0).to(tl.float32)[None, :] if biased else 0.0
     sums = tl.zeros((block,), tl.float32)
     for turn in range(turns):
-        row = (tl.program_id(0).to(tl.int64) * turns + turn) * block_rows + tl.arange(0, block_rows)
+        row = (tl.program_id(0) * turns + turn) * block_rows + tl.arange(0, block_rows)
         at = row[:, None] * channels + channel[None, :]
         inside = (row[:, None] < rows) & (offset[None, :] < in_group)
         x = tl.load(x_ptr + at, inside, 0.0).to(tl.float32) + bias
@@ -92,7 +94,7 @@ def _maps(
     So the loop runs past the end. It goes five rows at a time, so that nothing is handed on from one of its variables
     to the next and the next: Triton 3.6 loses that.
     """
-    image = tl.program_id(0).to(tl.int64)
+    image = tl.program_id(0)
     column, channel = tl.arange(0, block_w), tl.program_id(1) * block_c + tl.arange(0, block_c)
     band = _band(5, block_w, dot_type)
     bias = tl.load(bias_ptr + channel, channel < channels, 0.0).to(tl.float32)[None, :] if biased else 0.0
@@ -180,7 +182,7 @@ def _rectify(
     bias = tl.load(bias_ptr + channel, channel < channels, 0.0).to(tl.float32)
     sums = tl.zeros((block,), tl.float32)
     for turn in range(turns):
-        row = (tl.program_id(0).to(tl.int64) * turns + turn) * block_rows + tl.arange(0, block_rows)
+        row = (tl.program_id(0) * turns + turn) * block_rows + tl.arange(0, block_rows)
         at = row[:, None] * channels + channel[None, :]
         inside = (row[:, None] < rows) & (channel[None, :] < channels)
         x = tl.load(x_ptr + at, inside, 0.0).to(tl.float32)
@@ -223,7 +225,7 @@ def _pool(
     out_h: tl.constexpr, out_w: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """The largest of 3 x 3, and which of the nine it was: the first, if several are as large, as torch has it."""
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
     channel = at % channels
     pixel = at // channels
@@ -246,7 +248,7 @@ def _pool_backward(
     out_h: tl.constexpr, out_w: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Each place collects from the windows, four at most, whose largest it was."""
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
     channel = at % channels
     pixel = at // channels
@@ -316,7 +318,7 @@ def _update(
     weight_ptr, velocity_ptr, gradient_ptr, operand_ptr, rate_ptr, momentum, decay, count,
     copies: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
     rate = tl.load(rate_ptr)
     w = tl.load(weight_ptr + at, inside)
@@ -349,29 +351,35 @@ def update(
 @triton.jit
 def _pixels(
     image_ptr, mean_ptr, out_ptr, scale, top, left, height: tl.constexpr, width: tl.constexpr, crop: tl.constexpr,
-    side: tl.constexpr, block: tl.constexpr,
+    side: tl.constexpr, fold: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """One row of one picture: 3 x side numbers out, of which 3 x crop come from the picture."""
-    image, row = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """One row of one picture: 3 x side numbers out, of which 3 x crop come from the picture.
+
+    Folded, a run of 3 x fold numbers of the row lies together, and fold such rows make up a pixel's channels.
+    """
+    image, row = tl.program_id(0), tl.program_id(1)
     at = tl.arange(0, block)
     inside = (at < 3 * crop) & (row < crop)
     source = ((image * height + top + row) * width + left) * 3 + at
     x = tl.load(image_ptr + source, inside, 0).to(tl.float32) - tl.load(mean_ptr + row * 3 * crop + at, inside, 0.0)
-    out = (image * side + row) * 3 * side + at
+    out = (image * side + row // fold * fold) * 3 * side
+    out += (at // (3 * fold) * fold + row % fold) * (3 * fold) + at % (3 * fold)
     tl.store(out_ptr + out, tl.where(inside, x * scale, 0.0).to(out_ptr.dtype.element_ty), at < 3 * side)
 
 
 def pixels(images_nhwc: Tensor, mean_rows: Tensor, out_nhwc: Tensor, scale: float) -> None:
-    """Fill `out_nhwc`, n x side x side x 3, with scale * (centre crop - mean), zeros at its right and bottom.
+    """Fill `out_nhwc`, n x side/fold x side/fold x (3 fold fold), with scale * (centre crop - mean), folded; zeros at
+    its right and bottom.
 
     images_nhwc   n x h x w x 3, uint8 or float32, contiguous
     mean_rows     crop x (3 crop), float32
     """
     n, height, width, _ = images_nhwc.shape
-    crop, side = len(mean_rows), out_nhwc.shape[1]
+    fold = math.isqrt(out_nhwc.shape[3] // 3)
+    crop, side = len(mean_rows), fold * out_nhwc.shape[1]
     _pixels[(n, side)](
         images_nhwc, mean_rows, out_nhwc, scale, (height - crop) // 2, (width - crop) // 2,
-        height, width, crop, side, triton.next_power_of_2(3 * side), num_warps=4,
+        height, width, crop, side, fold, triton.next_power_of_2(3 * side), num_warps=4,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from trainer.activation import relu, with_bias
 from trainer.dropout import Dropout
 from trainer.lrn import Norm, normalise
 from trainer.pooling import max_pool
-from trainer.recipe import CONVS, FCS, Op, Recipe
+from trainer.recipe import CONV1_STRIDE, CONVS, FCS, Op, Recipe
 
 HALVES = 2
 
@@ -28,7 +28,7 @@ class Convolution(NamedTuple):
 
 
 CONVOLUTIONS = {
-    "conv1": Convolution(11, stride=4),
+    "conv1": Convolution(11, stride=CONV1_STRIDE),
     "conv2": Convolution(5, padding=2, groups=HALVES),
     "conv3": Convolution(3, padding=1),
     "conv4": Convolution(3, padding=1, groups=HALVES),
@@ -62,7 +62,8 @@ def convolve(layer: str, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     """
     _, stride, padding, _ = CONVOLUTIONS[layer]
     if stride > 1:
-        x, weight, stride = _space_to_depth(x, stride), _space_to_depth(weight, stride), 1
+        weight = space_to_depth(weight, stride)
+        x, stride = x if x.shape[1] == weight.shape[1] else space_to_depth(x, stride), 1
     x = x.contiguous(memory_format=torch.channels_last)
     if groups > 1 and x.is_cuda:
         parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
@@ -70,7 +71,7 @@ def convolve(layer: str, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
 
 
-def _space_to_depth(x: Tensor, side: int) -> Tensor:
+def space_to_depth(x: Tensor, side: int) -> Tensor:
     """n x c x h x w to n x (side side c) x h / side x w / side, zeros added at the right and bottom where needed.
 
     A convolution with that stride is one of stride 1 between pictures and filters so folded. Conv1's 3 channels
@@ -118,7 +119,9 @@ def norm_of(op: Op, recipe: Recipe) -> Norm:
 
 
 def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout) -> Tensor:
-    """The reference: n x classes from pixels n x 3 x 227 x 227 and the 16 tensors by name, all of one type."""
+    """The reference: n x classes from pixels, as `trainer.net.Pixels` has them, and the 16 tensors by name, all of one
+    type.
+    """
     x = x_nchw
     for layer in CONVS:
         x = convolve(layer, x, weights[f"{layer}.weight"], CONVOLUTIONS[layer].groups)

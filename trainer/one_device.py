@@ -1,5 +1,6 @@
 """The whole network on one device: the reference, trained."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -36,24 +37,18 @@ class OneDevice(Placement):
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._masking = Masking(recipe.dropout, seed, (self._step, self._step))
         streams = streams or Streams()
-        self._side, self._streams = Side(streams, device, "0"), streams
-        self._pieces = Pieces(streams, recorded=graphs and device.type == "cuda")
+        self._streams, self._side = streams, Side(streams, device, "0")
+        self._pieces, self._prediction_pieces = (Pieces(streams, [self._side], recorded=graphs) for _ in range(2))
         self.input_devices: tuple[torch.device, ...] = (device,)
         self.input_dtype, self.loss_device = dtype, device
 
     def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
-        (x,) = x_nchw
-        self._side.begin()
-        with self._streams.on(self._side.stream):
+        with self._streams.on(self._streams.current(self.loss_device)):
             self._step.fill_(step)
-        told = self._pieces.play((x.shape, x.stride()), partial(self._schedule, x, labels))
-        self._side.end()
-        return told
+        return self._pieces.play(self._train, [*x_nchw, labels])
 
-    def _schedule(self, x: Tensor, labels: Tensor) -> Tensor:
-        stream = self._side.stream
-        x, labels = self._pieces.input(stream, x), self._pieces.input(stream, labels)
-        return self._pieces.piece(stream, "step", partial(self._forward_backward, x, labels))
+    def _train(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self._pieces.piece(self._side.stream, "step", partial(self._forward_backward, *inputs))
 
     def _forward_backward(self, x: Tensor, labels: Tensor) -> Tensor:
         scores = logits(x, self._operands, self._recipe, self._masking)
@@ -65,4 +60,10 @@ class OneDevice(Placement):
 
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:
-        return logits(x_nchw[0], self._operands, self._recipe, Scaling(self._recipe.dropout)).float().softmax(dim=1)
+        return self._prediction_pieces.play(self._predict, x_nchw)
+
+    def _predict(self, x_nchw: Sequence[Tensor]) -> Tensor:
+        return self._prediction_pieces.piece(self._side.stream, "predict", partial(self._probabilities, *x_nchw))
+
+    def _probabilities(self, x_nchw: Tensor) -> Tensor:
+        return logits(x_nchw, self._operands, self._recipe, Scaling(self._recipe.dropout)).float().softmax(dim=1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 INPUT_SIZE = 227  # height and width in pixels of what conv1 reads: (227 - 11) / 4 + 1 = 55
+CONV1_STRIDE = 4
 PADDED_SIZE = 228  # the same with a row and a column that are not read: a multiple of conv1's stride
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")

@@ -41,7 +41,7 @@ class Sgd:
         self._momentum, self._weight_decay, self._decay_biases = momentum, weight_decay, decay_biases
         self._parameters = parameters
         self.velocities = {parameter: torch.zeros_like(parameter.weight) for parameter in parameters}
-        self._streams = streams = streams or Streams()
+        streams = streams or Streams()
         by_device: dict[torch.device, list[Parameter]] = {}
         for parameter in parameters:
             by_device.setdefault(parameter.weight.device, []).append(parameter)
@@ -49,7 +49,7 @@ class Sgd:
             (Side(streams, device, f"update {device}"), group, torch.zeros(len(group), device=device))
             for device, group in by_device.items()
         ]
-        self._pieces = Pieces(streams, recorded=graphs and all(device.type == "cuda" for device in by_device))
+        self._pieces = Pieces(streams, [side for side, _, _ in self._places], recorded=graphs)
         self._rates: Mapping[str, float] = {}
 
     @torch.no_grad()
@@ -58,19 +58,13 @@ class Sgd:
 
         A parameter whose rate is 0 keeps weight and velocity as they are. As if queued on each device's current stream.
         """
-        for side, group, on_device in self._places:
-            side.begin()
-            if rates != self._rates and on_device.is_cuda:
-                of_group = torch.tensor([rates[parameter.name] for parameter in group]).pin_memory()
-                with self._streams.on(side.stream):
-                    on_device.copy_(of_group, non_blocking=True)
-        self._rates = dict(rates)
-        addresses = tuple(_gradient(parameter).data_ptr() for parameter in self._parameters)
-        self._pieces.play(addresses, self._update)
-        for side, _, _ in self._places:
-            side.end()
+        if rates != self._rates:
+            self._rates = dict(rates)
+            for _, group, on_device in self._places:
+                on_device.copy_(torch.tensor([rates[parameter.name] for parameter in group]))
+        self._pieces.play(self._update, addresses=tuple(_gradient(each).data_ptr() for each in self._parameters))
 
-    def _update(self) -> None:
+    def _update(self, _inputs: Sequence[Tensor]) -> None:
         for side, group, on_device in self._places:
             fused = kernels(group[0].weight) is not None
             work = partial(self._with_kernel, group, on_device) if fused else partial(self._with_torch, group)

@@ -13,8 +13,7 @@ of its own. Each half's work is queued on one compute stream, in pieces that CUD
 joins the devices' current streams.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,7 +86,8 @@ class TwoHalves(Placement):
         self._streams = streams or Streams()
         self._sides = [Side(self._streams, device, str(half)) for half, device in enumerate(devices)]
         self._compute = [side.stream for side in self._sides]
-        self._pieces = Pieces(self._streams, recorded=graphs and devices[0].type == "cuda")
+        self._pieces = Pieces(self._streams, self._sides, recorded=graphs)
+        self._prediction_pieces = Pieces(self._streams, self._sides, recorded=graphs)
         first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
         self._masking = Masking(recipe.dropout, seed, (first, second))
         self._segments = segments()
@@ -97,42 +97,48 @@ class TwoHalves(Placement):
         self.input_dtype, self.loss_device = dtype, devices[0]
 
     def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
-        with self._step():
-            for compute, number in zip(self._compute, self._masking.steps, strict=True):
-                with self._streams.on(compute):
-                    number.fill_(step)
-            form = tuple((x.shape, x.stride()) for x in x_nchw), tuple(link.address for link in self._links)
-            return self._pieces.play(form, partial(self._train, x_nchw, labels))
+        for device, number in zip(self.input_devices, self._masking.steps, strict=True):
+            with self._streams.on(self._streams.current(device)):
+                number.fill_(step)
+        addresses = tuple(link.address for link in self._links)
+        return self._pieces.play(self._train, [*x_nchw, labels], addresses)
 
-    def _train(self, x_nchw: Pixels, labels: Tensor) -> Tensor:
-        inputs = [self._pieces.input(compute, x) for compute, x in zip(self._compute, x_nchw, strict=True)]
-        labels = self._pieces.input(self._compute[0], labels)
-        passages = self._forward(inputs, self._masking)
-        told, gradient = self._pieces.piece(self._compute[0], "loss", partial(_loss, passages[-1][0].output, labels))
+    def _train(self, inputs: Sequence[Tensor]) -> Tensor:
+        *x_nchw, labels = inputs
+        passages = self._forward(self._pieces, x_nchw, self._masking)
+        loss = partial(_loss, passages[-1][0].output, labels)
+        told, gradient = self._pieces.piece(self._compute[0], "loss", loss)
         self._backward(passages, gradient)
+        self._settle()
         return told
 
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:
-        with self._step():
-            passages = self._forward(x_nchw, Scaling(self._recipe.dropout))
-            for segment in self._segments:
-                self._release_activations(segment)
-            with self._streams.on(self._compute[0]):
-                return passages[-1][0].output.float().softmax(dim=1)
+        addresses = tuple(link.address for link in self._links)
+        return self._prediction_pieces.play(self._predict, x_nchw, addresses)
+
+    def _predict(self, x_nchw: Sequence[Tensor]) -> Tensor:
+        passages = self._forward(self._prediction_pieces, x_nchw, Scaling(self._recipe.dropout))
+        for segment in self._segments:
+            self._release_activations(segment)
+        scores = passages[-1][0].output
+        self._settle()
+        return self._prediction_pieces.piece(self._compute[0], "softmax", lambda: scores.float().softmax(dim=1))
 
     # Forward
 
-    def _forward(self, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
+    def _forward(self, pieces: Pieces, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
         """By segment, then half. Outputs begin no graph: the next segment's own input is a detached leaf."""
         passages: list[dict[int, _Passage]] = []
         outputs = x_nchw
         for segment in self._segments:
-            passages.append(self._segment_forward(segment, outputs, dropout))
+            passages.append(self._segment_forward(pieces, segment, outputs, dropout))
             outputs = [passage.output.detach() for passage in passages[-1].values()]
         return passages
 
-    def _segment_forward(self, segment: Segment, inputs: Sequence[Tensor], dropout: Dropout) -> dict[int, _Passage]:
+    def _segment_forward(
+        self, pieces: Pieces, segment: Segment, inputs: Sequence[Tensor], dropout: Dropout
+    ) -> dict[int, _Passage]:
         exchange = self._exchanges.get(segment.first)
         if exchange:
             for target, link in exchange.activation.items():
@@ -140,12 +146,12 @@ class TwoHalves(Placement):
         parts = {}
         for half in segment.on:
             own = partial(self._own_forward, segment, half, inputs[half])
-            parts[half] = self._pieces.piece(self._compute[half], f"{segment.first} own", own)
+            parts[half] = pieces.piece(self._compute[half], f"{segment.first} own", own)
         passages = {}
         for half in segment.on:
             received = exchange.activation[half].receive() if exchange else None
             rest = partial(self._rest_forward, segment, half, *parts[half], received, dropout)
-            passages[half] = self._pieces.piece(self._compute[half], f"{segment.first} forward", rest)
+            passages[half] = pieces.piece(self._compute[half], f"{segment.first} forward", rest)
         return passages
 
     def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,16 +258,9 @@ class TwoHalves(Placement):
             for link in self._exchanges[segment.first].activation.values():
                 link.release()
 
-    @contextlib.contextmanager
-    def _step(self) -> Iterator[None]:
-        """Begin after what the caller has queued, and let what the caller queues next begin after this."""
-        for side in self._sides:
-            side.begin()
-        yield
+    def _settle(self) -> None:
         for link in self._links:
             link.settle()
-        for side in self._sides:
-            side.end()
 
 
 def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
