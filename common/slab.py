@@ -40,6 +40,9 @@ def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
     return -(-payload // _PAGE) * _PAGE
 
 
+NOT_BEGUN = 2**32 - 1  # no record has this number
+
+
 class Slab:
     """`slots` slots of `size` bytes in the memory behind the file descriptor `fd`, which it owns."""
 
@@ -112,6 +115,19 @@ class SlotBatch:
         self.pixels = slot[:end]
         self.images = np.frombuffer(self.pixels, spec.dtype).reshape(count, *spec.image_shape)
         self.notes = np.frombuffer(slot[end : end + count * NOTE.itemsize], NOTE)
+
+    def begin(self) -> None:
+        """Nothing of it is there yet."""
+        self.notes["record"], self.notes["reason"] = NOT_BEGUN, b""
+
+    def note_begun(self, index: int, record: int) -> None:
+        """This record is being read and decoded: where that ends the process, another can tell by which."""
+        self.notes["record"][index] = record
+
+    def begun_last(self) -> int | None:
+        """The record that the worker was at when it ended, if it was at one."""
+        begun = self.notes["record"][self.notes["record"] != NOT_BEGUN]
+        return int(begun[-1]) if len(begun) else None
 
     def note_replaced(self, index: int, bad_record: int, reason: str) -> None:
         """Another record's picture stands in place of this one's."""

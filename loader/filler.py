@@ -36,14 +36,15 @@ class Filler:
         pictures = self._pictures(spec, epoch, first, batch)
         records, labels = order[first : first + count].tolist(), []
         told: list[int] = []
-        batch.notes["reason"] = b""
+        batch.begin()
         for index, record in enumerate(records):
             try:
+                batch.note_begun(index, record)
                 label = self._put(pictures, index, record)
             except BadImage as error:
                 if spec.on_bad_record == "stop":
                     raise BadRecord(record, f"{error}; --on-bad-record replace lets another take its place") from None
-                records[index], label = self._put_another(pictures, index, order, first + index)
+                records[index], label = self._put_another(batch, pictures, index, order, first + index)
                 batch.note_replaced(index, record, str(error))
             labels.append(label)
             if digests:  # now, while the pixels are in the cache
@@ -69,12 +70,15 @@ class Filler:
             raise
         return label
 
-    def _put_another(self, pictures: Pictures, index: int, order: Records, position: int) -> tuple[int, int]:
+    def _put_another(
+        self, batch: SlotBatch, pictures: Pictures, index: int, order: Records, position: int
+    ) -> tuple[int, int]:
         """Put the picture of the next good record after `position`; gives the record and its label."""
         tried = min(MOST_TRIED, len(order))
         for ahead in range(1, tried):
             record = int(order[(position + ahead) % len(order)])
             try:
+                batch.note_begun(index, record)
                 return record, self._put(pictures, index, record)
             except BadImage:
                 continue

@@ -30,7 +30,8 @@ from loader.tickets import TicketQueue
 
 log = logging.getLogger(__name__)
 
-DEATHS_ALLOWED = 3  # of workers on one ticket, before the ticket is reported instead of tried again
+DEATHS_BY_RECORD = 3  # of workers that were at the same record, before it is reported instead of tried again
+DEATHS_BY_TICKET = 20  # of workers that were at one ticket
 PROBE_S = 5.0  # how often each client is sent a word, to notice those that are gone
 _SOON_S = 0.2  # after a connection ended, which client's that was is known
 _SOON_MS, _IDLE_MS = 2, 50
@@ -252,6 +253,7 @@ class Service:
             session, spec = self._sessions[address], self._sessions[address].spec
             slot = session.slots.take()
             session.filling[slot] = ticket
+            session.slab.batch(slot, spec, ticket.count).begin()
             fill = link.Fill(
                 session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
                 spec.on_bad_record, session.digests, ticket.epoch, ticket.first, ticket.count,
@@ -275,14 +277,20 @@ class Service:
             session.sent.append(Sent(ticket, slot, tracker))
 
     def _retry(self, session: Session, ticket: wire.Ticket, lost: Lost) -> None:
+        """Let another worker do it, unless the ticket, or one record of it, ends every worker that takes it."""
+        record = session.slab.batch(lost.fill.slot, session.spec, ticket.count).begun_last()
         session.slots.abandon(lost.fill.slot)
-        deaths = session.deaths[ticket.number] = session.deaths.get(ticket.number, 0) + 1
-        if deaths < DEATHS_ALLOWED:
+        deaths = session.deaths.setdefault(ticket.number, [])
+        deaths.append(record)
+        by_record = deaths.count(record) if record is not None else 0
+        if by_record < DEATHS_BY_RECORD and len(deaths) < DEATHS_BY_TICKET:
             self._queue.put_back(session.address, ticket)
             return
         del session.deaths[ticket.number]
-        reason = f"{deaths} workers died over epoch {ticket.epoch}, positions {ticket.first}.., the last {lost.how}"
-        self._fault(session, ticket, wire.BAD_RECORD, reason)
+        times = by_record if by_record >= DEATHS_BY_RECORD else len(deaths)
+        reason = f"{times} workers ended over epoch {ticket.epoch}, positions {ticket.first}.., the last {lost.how}"
+        culprit = record if by_record >= DEATHS_BY_RECORD else None
+        self._fault(session, ticket, wire.BAD_RECORD, reason, wire.NO_RECORD if culprit is None else culprit)
 
     def _fault(
         self, session: Session, ticket: wire.Ticket, code: str, reason: str, record: int = wire.NO_RECORD

@@ -49,7 +49,7 @@ class Session:
     lent: dict[int, wire.BatchReply] = field(default_factory=dict)  # the answer by slot that the client reads from
     oldest: int = 0  # the client is done with all tickets below, and with those in `done`
     done: set[int] = field(default_factory=set)
-    deaths: dict[int, int] = field(default_factory=dict)  # by ticket number
+    deaths: dict[int, list[int | None]] = field(default_factory=dict)  # by ticket number, the record each was at
 
     def __post_init__(self) -> None:
         slots = self.credit + SPARE_SLOTS
@@ -79,6 +79,8 @@ class Session:
         """Free the slots of the tickets that the client is done with."""
         self.oldest = max(self.oldest, ticket.oldest)
         self.done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
+        for number in [number for number in self.deaths if self.is_done(number)]:
+            del self.deaths[number]
         for slot, reply in list(self.lent.items()):
             if self.is_done(reply.number):
                 del self.lent[slot]

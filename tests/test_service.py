@@ -28,6 +28,7 @@ from loader.dataset import Dataset
 from loader.sessions import MOST_STREAMS, MOST_STREAMS_OF_A_CLIENT
 from tests.bad_records import flip_a_bit, with_records
 from tests.photo_tree import photo
+from tests.poison import poison
 from tests.processes import LoaderProcess, alive, wait_for
 from tests.reader import ReaderProcess, fingerprint
 
@@ -281,6 +282,21 @@ def test_a_stopped_worker_is_ended_at_once_and_its_ticket_given_to_another(
                 os.kill(wait_for("a worker", lambda: service.workers)[0], signal.SIGSTOP)
         assert seen == undisturbed
     assert "(stopped by a signal); another takes its place" in service.log.read_text()
+
+
+@pytest.mark.parametrize(("does", "says"), [("kills", "by SIGSEGV"), ("hangs", "more than 0.5 s over one ticket")])
+def test_a_record_that_ends_workers_again_and_again_is_reported_and_harms_nobody_else(
+    packed: Path, tmp_path: Path, undisturbed: list[str], monkeypatch: pytest.MonkeyPatch, does: str, says: str
+) -> None:
+    position = sampler.order(150, SPEC.seed, 0).tolist().index(7)
+    poison(monkeypatch, tmp_path, packed, 7, does)
+    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--worker-timeout", "0.5") as service:
+        with LoaderClient(service.endpoint) as loader:
+            batches = loader.stream(SPEC, 16).batches([0])
+            assert fingerprint(islice(batches, position // 16)) == undisturbed[: position // 16]
+            with pytest.raises(LoaderFault, match=rf"3 workers ended over epoch 0, .*{says}.*\(record 7\)"):
+                next(batches)
+            assert len(list(loader.stream(StreamSpec("val"), 16).batches([0]))) == 3
 
 
 def test_the_number_of_workers_changes_while_a_client_reads(
