@@ -25,6 +25,7 @@ Options:
   --run DIR         checkpoints, metrics.jsonl and loader.log  [default: runs/DATE-TIME-PID]
   --resume          go on with the run in --run DIR
   --bind ENDPOINT   where the loader listens  [default: tcp://127.0.0.1:*, any free port]
+  --keys DIR        keys for both, which alexnet-loader keys makes; a --bind to other hosts needs them
   --help            show this and exit
 END
 }
@@ -32,7 +33,7 @@ END
 bad_option() { fail 2 "$*; see $PROGRAM --help"; }
 
 read_options() {
-    data='' recipe='' run='' resume='' bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=()
+    data='' recipe='' run='' resume='' keys=() bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=()
     if ((workers > 16)); then workers=16; fi
     while (($#)); do
         if [[ "$1" == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
@@ -41,7 +42,7 @@ read_options() {
             --cpu) devices=(--cpu) && shift && continue ;;
             --resume) resume=yes && passed_on+=(--resume) && shift && continue ;;
             --) passed_on+=("${@:2}") && break ;;
-            --data | --recipe | --epochs | --workers | --gpus | --seed | --run | --bind) ;;
+            --data | --recipe | --epochs | --workers | --gpus | --seed | --run | --bind | --keys) ;;
             *) bad_option "no such option: $1" ;;
         esac
         [[ -n "${2-}" ]] || bad_option "$1 needs a value"
@@ -62,6 +63,7 @@ take_option() {
         --workers) workers="$2" ;;
         --run) run="$2" ;;
         --bind) bind="$2" ;;
+        --keys) keys=(--keys "$2") ;;
         --gpus) devices=(--gpus "$2") ;;
         *) passed_on+=("$1" "$2") ;;
     esac
@@ -103,7 +105,7 @@ running() { kill -0 "$1" 2>/dev/null; }
 start_loader() {
     local ready_file="$run/loader.endpoint" tenths
     rm -f "$ready_file"
-    in_background "$VENV/bin/alexnet-loader" --data "$data" --workers "$workers" --bind "$bind" \
+    in_background "$VENV/bin/alexnet-loader" --data "$data" --workers "$workers" --bind "$bind" "${keys[@]}" \
         --ready-file "$ready_file" >"$run/loader.log" 2>&1
     loader=$!
     for ((tenths = 0; tenths < READY_LIMIT_S * 10; tenths++)); do
@@ -121,7 +123,8 @@ start_loader() {
 }
 
 start_trainer() {
-    in_background "$VENV/bin/alexnet-trainer" --loader "$endpoint" --run "$run" "${devices[@]}" "${passed_on[@]}"
+    in_background "$VENV/bin/alexnet-trainer" --loader "$endpoint" "${keys[@]}" --run "$run" "${devices[@]}" \
+        "${passed_on[@]}"
     trainer=$!
 }
 

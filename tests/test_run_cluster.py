@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common import keys
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "deploy" / "run_cluster.sh"
 TRIAL = ["--", "--width", "0.05", "--batch-size", "16", "--threads", "1", "--log-steps", "1"]
@@ -117,8 +119,12 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if is_alive(pid)]
 
 
-def test_two_beside_each_other_train_to_the_end_and_leave_nothing(clusters: Callable[..., Cluster]) -> None:
-    pair = [clusters(name, "--epochs", "1", *TRIAL) for name in ("one", "other")]
+def test_two_beside_each_other_train_to_the_end_and_leave_nothing(
+    clusters: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    keys.make(tmp_path / "keys")
+    encrypted = ["--bind", "tcp://0.0.0.0:*", "--keys", tmp_path / "keys"]
+    pair = [clusters("one", "--epochs", "1", *TRIAL), clusters("other", *encrypted, "--epochs", "1", *TRIAL)]
     for cluster in pair:
         code, last = cluster.end()
         assert code == 0, cluster.output.read_text()

@@ -43,6 +43,7 @@ from trainer.recipe import RECIPES
     type=click.Path(path_type=Path),
     help="File of such endpoints, one a line; read again when it changes, so that loaders join and leave.",
 )
+@click.option("--keys", type=click.Path(path_type=Path), help="Folder of keys for a loader that wants them.")
 @click.option("--recipe", type=click.Choice(sorted(RECIPES)), show_default="source", help="The net and its training.")
 @click.option("--width", type=click.FloatRange(0, 4, min_open=True), help="Share of AlexNet's channels and units.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs; the recipe's schedule is stretched to them.")

@@ -22,6 +22,7 @@ class Options:
     exchange: str = "auto"
     loaders: tuple[str, ...] = ()
     loaders_file: Path | None = None
+    keys: Path | None = None
     recipe: str | None = None
     width: float | None = None
     epochs: int | None = None

@@ -79,7 +79,12 @@ def _run(options: Options) -> Outcome:
 
 def open_client(options: Options) -> LoaderClient:
     try:
-        return LoaderClient(options.endpoints, loaders_file=options.loaders_file, timeout_s=options.loader_timeout_s)
+        return LoaderClient(
+            options.endpoints,
+            loaders_file=options.loaders_file,
+            timeout_s=options.loader_timeout_s,
+            keys=options.keys,
+        )
     except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong
         raise UsageError(str(refusal)) from None
 
