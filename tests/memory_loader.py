@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from common import digest
 from common.batch import Batch
 from common.errors import NoSuchSplit
+from common.received import DigestUse
+from common.slab import Replaced
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 
 CLASSES = ("dark", "light", "striped")
@@ -17,6 +20,7 @@ class MemoryLoader:
 
     specs     the streams that were asked for
     on_ask    called with (spec, epoch, position) before each batch; may raise, or send a signal
+    bad       (split, position) at which a bad record was replaced
     """
 
     def __init__(self, train_records: int = 20, val_records: int = 7, digest: bytes = b"d" * 16) -> None:
@@ -24,12 +28,13 @@ class MemoryLoader:
         self.digest, self.decoder = digest, "drawn"
         self.specs: list[StreamSpec] = []
         self.on_ask: Callable[[StreamSpec, int, int], None] = lambda *_: None
+        self.bad: set[tuple[str, int]] = set()
 
-    def stream(self, spec: StreamSpec, batch_size: int) -> "MemoryStream":
+    def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> "MemoryStream":
         if self.records[spec.split] == 0:
             raise NoSuchSplit(f"there is no {spec.split} split")
         self.specs.append(spec)
-        return MemoryStream(self, spec, batch_size)
+        return MemoryStream(self, spec, batch_size, digests)
 
     def __enter__(self) -> "MemoryLoader":
         return self
@@ -39,8 +44,8 @@ class MemoryLoader:
 
 
 class MemoryStream:
-    def __init__(self, loader: MemoryLoader, spec: StreamSpec, batch_size: int) -> None:
-        self._loader, self.spec, self.batch_size = loader, spec, batch_size
+    def __init__(self, loader: MemoryLoader, spec: StreamSpec, batch_size: int, digests: DigestUse) -> None:
+        self._loader, self.spec, self.batch_size, self._digests = loader, spec, batch_size, digests
         mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
         self.info = StreamInfo(loader.records[spec.split], CLASSES, mean_hwc, loader.digest, loader.decoder)
         self._buffer = np.zeros((batch_size, *spec.image_shape), np.uint8)
@@ -56,7 +61,11 @@ class MemoryStream:
                     self._buffer[k] = draw(self.spec, epoch, position + k, int(labels[k]))
                 images = self._buffer[:count].view()
                 images.flags.writeable = False
-                yield Batch(epoch, position, images, labels, np.arange(position, position + count))
+                records = np.arange(position, position + count)
+                told = None if self._digests == "off" else digest.of_pictures(images, records.tolist(), labels.tolist())
+                places = [at for at in records.tolist() if (self.spec.split, at) in self._loader.bad]
+                replaced = [Replaced(at, 1000 + at, "cut off") for at in places]
+                yield Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)
                 self._buffer[:] = 255
             first = 0
 

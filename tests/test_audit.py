@@ -19,6 +19,7 @@ from loader.audit import audit as audit_parts
 from loader.audit_command import audit, parts_of
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, children
+from trainer.metrics import FILE_NAME, read
 
 BIN = Path(sys.executable).parent
 SPEC = StreamSpec(seed=3, crop=64)
@@ -58,6 +59,37 @@ def test_the_audit_finds_the_digests_that_a_service_delivered(spoilt: Path, tmp_
     assert lines[:-1] == told
     assert len(told) == 10 + 3
     assert lines[-1] == f"epoch 5, positions 0..149 of 150: digest {rolling.hex()}, bad records replaced: 3"
+
+
+def test_an_interrupted_and_resumed_training_has_the_digests_that_the_audit_finds(spoilt: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with LoaderProcess(spoilt, tmp_path) as service:
+        trainer = [BIN / "alexnet-trainer", "--cpu", "--threads", "1", "--loader", service.endpoint, "--run", folder]
+        run(
+            *trainer,
+            "--recipe",
+            "demo",
+            "--width",
+            "0.02",
+            "--epochs",
+            "2",
+            "--seed",
+            "9",
+            "--steps",
+            "7",
+            "--digest",
+            "on",
+        )
+        run(*trainer, "--resume")
+    epochs = [line for line in read(folder / FILE_NAME) if line["kind"] == "epoch"]
+    assert [line["replaced"] for line in epochs] == [3, 3]
+    assert epochs[0]["digest"] != epochs[1]["digest"]
+    for number, line in enumerate(epochs):
+        options = [
+            text for name, value in line["stream"].items() for text in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        last = audited(spoilt, *options, "--epoch", str(number))[-1]
+        assert f": digest {line['digest']}, " in last
 
 
 def test_a_part_of_an_epoch_has_the_whole_ones_lines(packed: Path) -> None:

@@ -156,6 +156,60 @@ def test_a_signal_during_a_step_lets_the_step_finish(train: Train, monkeypatch: 
     assert checkpoint.load(stopped.checkpoint).state.tally["images"] == 4
 
 
+def epoch_digests(folder: Path) -> list[str]:
+    return [line["digest"] for line in lines(folder, "epoch")]
+
+
+@pytest.mark.parametrize("steps", [3, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 2])
+def test_an_epochs_digest_is_the_same_through_a_stop_and_at_any_batch_size(
+    train: Train, tmp_path: Path, steps: int
+) -> None:
+    train("undisturbed", digests="on")
+    train("stopped", steps=steps, digests="on")
+    train("stopped", resume=True)  # what was asked for once is the run's
+    train("larger", digests="verify", batch_size=7)
+    expected = epoch_digests(tmp_path / "undisturbed")
+    assert len(set(expected)) == 3
+    assert epoch_digests(tmp_path / "stopped") == epoch_digests(tmp_path / "larger") == expected
+
+
+def test_an_epoch_that_had_digests_for_a_part_only_has_none(train: Train, tmp_path: Path) -> None:
+    train(steps=3)
+    train(resume=True, digests="on")
+    assert [told is None for told in epoch_digests(tmp_path / "run")] == [True, False, False]
+
+
+def test_bad_records_are_logged_once_and_counted_every_epoch(
+    train: Train,
+    loader: MemoryLoader,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loader.bad = {("train", 5), ("train", 9), ("val", 2)}
+    train(steps=2)
+    train(resume=True)
+    assert [line["replaced"] for line in lines(tmp_path / "run", "epoch")] == [2, 2, 2]
+    told = [message for message in caplog.messages if "is bad" in message]
+    assert told.count("record 1009 of train is bad, another takes its place: cut off") == 1
+    assert told.count("record 1002 of val is bad, another takes its place: cut off") == 1
+    assert capsys.readouterr().err.count("bad records replaced: 2") == 3
+
+
+def test_what_is_done_with_bad_records_stays_as_it_was_asked(
+    train: Train, loader: MemoryLoader, tmp_path: Path
+) -> None:
+    train(steps=1, on_bad_record="stop")
+    train(resume=True, steps=2)
+    assert {spec.on_bad_record for spec in loader.specs} == {"stop"}
+    train(resume=True, on_bad_record="replace")  # how one goes on, where a record has stopped the run
+    assert loader.specs[-1].on_bad_record == "replace"
+    assert lines(tmp_path / "run", "epoch")[-1]["stream"] == {
+        "split": "train", "seed": 0, "view": "train", "crop": 227, "sigma": 0.0, "pixels": "uint8",
+        "on_bad_record": "replace",
+    }  # fmt: skip
+
+
 def test_signals_are_left_as_they_were(train: Train) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     train(steps=1)

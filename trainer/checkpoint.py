@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import CheckpointError, UsageError
+from common.received import DigestUse
+from common.spec import OnBadRecord
 
 FORMAT = "alexnet-checkpoint-1"
 KEPT = 3
@@ -43,6 +45,9 @@ class State:
     threads         of torch on the CPU: another number may round otherwise
     precision       fp32, tf32 or bf16
     stream, decoder the name of the stream that the next batch is of (`StreamSpec.name`), and the JPEG decoder's
+    on_bad_record, digests   as the run was asked to, see TrainingData
+    epoch_digest    rolling digest of the unfinished epoch in hex, see `common.digest`; None before its first picture,
+                    or where not every picture of it had one
     """
 
     epoch: int
@@ -59,6 +64,9 @@ class State:
     best_error: float | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, float] = field(default_factory=dict)
+    on_bad_record: OnBadRecord = "replace"
+    digests: DigestUse = "off"
+    epoch_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

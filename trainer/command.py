@@ -66,6 +66,19 @@ from trainer.recipe import RECIPES
     default=60.0,
     help="Seconds without a word from the loader before giving up.",
 )
+@click.option(
+    "--on-bad-record",
+    type=click.Choice(["replace", "stop"]),
+    show_default="replace",
+    help="A record that is no picture: take the next of the epoch's order in its place, or end the run.",
+)
+@click.option(
+    "--digest",
+    "digests",
+    type=click.Choice(["off", "on", "verify"]),
+    show_default="off",
+    help="Digest of each epoch's pixels in metrics.jsonl, for alexnet-loader audit; verify: also check what arrives.",
+)
 @click.option("--threads", type=click.IntRange(1), show_default="all cores", help="Threads that compute on the CPU.")
 @click.option("--verbose", is_flag=True, help="Log more.")
 def main(verbose: bool, **options: Any) -> None:

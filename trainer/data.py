@@ -7,7 +7,8 @@ from itertools import groupby
 from common.batch import Batch
 from common.client import LoaderClient
 from common.errors import NoSuchSplit
-from common.spec import StreamInfo, StreamSpec
+from common.received import DigestUse
+from common.spec import OnBadRecord, StreamInfo, StreamSpec
 from common.stream import Stream
 from trainer.feed import FedBatch, Feed, WaitClock
 from trainer.net import Net
@@ -23,12 +24,24 @@ Breakable = Callable[[Iterator[Batch]], Iterator[Batch]]
 class TrainingData:
     """The pictures of one run, as `recipe` and `seed` want them from `epoch` on.
 
+    on_bad_record, digests   as StreamSpec and LoaderClient.stream take them
     `info` says what the training set is, before there is a net; `validates` whether there is a validation set.
     Raises LoaderRefused and LoaderTimeout.
     """
 
-    def __init__(self, client: LoaderClient, recipe: Recipe, seed: int, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        client: LoaderClient,
+        recipe: Recipe,
+        seed: int,
+        epoch: int = 0,
+        *,
+        on_bad_record: OnBadRecord = "replace",
+        digests: DigestUse = "off",
+    ) -> None:
         self._client, self._recipe, self._seed = client, recipe, seed
+        self._on_bad_record, self._digests = on_bad_record, digests
+        self._told: set[tuple[str, int]] = set()  # bad records that were logged, with their split
         self._training_stream = self._open_training(sigma=recipe.phase(epoch).sigma)
         self.info: StreamInfo = self._training_stream.info
         self._validation_stream = self._open_validation()
@@ -37,12 +50,18 @@ class TrainingData:
         self._feed: Feed | None = None
 
     @property
+    def spec(self) -> StreamSpec:
+        """What the training stream is, at the moment."""
+        return self._training_stream.spec
+
+    @property
     def validates(self) -> bool:
         return self._validation_stream is not None
 
-    def stream_name(self, epoch: int) -> str:
-        """The name of the stream that this epoch's batches are of."""
-        return self._training_spec(self._sigma(epoch)).name(self.info.digest, self.info.decoder)
+    def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None) -> str:
+        """The name of the stream that this epoch's batches are of; or would be, if bad records were met otherwise."""
+        spec = self._training_spec(self._sigma(epoch), on_bad_record or self._on_bad_record)
+        return spec.name(self.info.digest, self.info.decoder)
 
     def training(self, net: Net, epoch: int, first: int, breakable: Breakable) -> Iterator[FedBatch]:
         """Batches from position `first` of `epoch` to the end of the recipe's last epoch.
@@ -54,14 +73,24 @@ class TrainingData:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
             scale = self._recipe.train_scale if sigma > 0 else self._recipe.test_scale
-            batches = breakable(self._training_stream.batches(list(group), first=first))
-            yield from self._feed_of(net).batches(batches, scale)
+            batches = self._telling("train", self._training_stream.batches(list(group), first=first))
+            yield from self._feed_of(net).batches(breakable(batches), scale)
             first = 0
 
     def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
         """The centres of the validation set's pictures, once."""
         assert self._validation_stream is not None
-        return self._feed_of(net).batches(breakable(self._validation_stream.batches([0])), self._recipe.test_scale)
+        batches = self._telling("val", self._validation_stream.batches([0]))
+        return self._feed_of(net).batches(breakable(batches), self._recipe.test_scale)
+
+    def _telling(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Log each bad record the first time that another takes its place."""
+        for batch in batches:
+            for _, record, reason in batch.replaced:
+                if (split, record) not in self._told:
+                    self._told.add((split, record))
+                    log.warning("record %d of %s is bad, another takes its place: %s", record, split, reason)
+            yield batch
 
     def _feed_of(self, net: Net) -> Feed:
         """The run's one feed, made when there is a net."""
@@ -74,14 +103,16 @@ class TrainingData:
         return self._recipe.phase(epoch).sigma
 
     def _open_training(self, sigma: float) -> Stream:
-        return self._client.stream(self._training_spec(sigma), self._recipe.batch_size)
+        spec = self._training_spec(sigma, self._on_bad_record)
+        return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
 
-    def _training_spec(self, sigma: float) -> StreamSpec:
-        return StreamSpec("train", self._seed, "train", self._recipe.crop, sigma)
+    def _training_spec(self, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:
+        return StreamSpec("train", self._seed, crop=self._recipe.crop, sigma=sigma, on_bad_record=on_bad_record)
 
     def _open_validation(self) -> Stream | None:
         try:
-            return self._client.stream(StreamSpec("val", view="full"), self._recipe.batch_size)
+            spec = StreamSpec("val", view="full", on_bad_record=self._on_bad_record)
+            return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
         except NoSuchSplit as refusal:
             log.info("training without validation: %s", refusal)
             return None

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from common.batch import KEPT, Batch
+from common.digest import Digests
+from common.slab import Replaced
 from trainer.fused import kernels
 from trainer.lent import Lent
 from trainer.model import space_to_depth
@@ -31,12 +33,17 @@ from trainer.upload import Upload
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FedBatch:
-    """A batch on the devices: pixels on each of the net's input devices, int64 labels on its loss device."""
+    """A batch on the devices: pixels on each of the net's input devices, int64 labels on its loss device.
+
+    replaced, digests   as in Batch, on the host
+    """
 
     epoch: int
     first: int
     x_nchw: Pixels
     labels: Tensor
+    replaced: tuple[Replaced, ...] = ()
+    digests: Digests | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,7 +154,7 @@ class Feed:
         lent.keep(batch, [copied for _, copied in uploaded.values()])
         x_nchw = tuple(uploaded[device][0] for device in self._input_devices)
         labels = labels.to(self._loss_device, copy=True, non_blocking=True)
-        return FedBatch(batch.epoch, batch.first, x_nchw, labels)
+        return FedBatch(batch.epoch, batch.first, x_nchw, labels, batch.replaced, batch.digests)
 
     def _on_host(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images and labels where the devices can read them."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import digest
 from common.errors import Diverged, LoaderError
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
@@ -105,9 +106,18 @@ class Trainer:
         self._sgd.step(self._schedule.rates(batch.epoch))
         self._read_late_loss()
         self._late = late, len(batch)
-        self.state = dataclasses.replace(self.state, first=batch.first + len(batch), step=self.state.step + 1)
+        self._note(batch)
         self._tally.seconds += time.monotonic() - started_s
         self._tally.waited_s += self._data.clock.waited_s - waited_s
+
+    def _note(self, batch: FedBatch) -> None:
+        """The step is done, as far as the host is concerned: it is part of the state."""
+        state, rolling = self.state, None
+        if batch.digests is not None and (batch.first == 0 or state.epoch_digest is not None):
+            rolling = digest.roll(bytes.fromhex(state.epoch_digest or ""), batch.digests).hex()
+        first, step = batch.first + len(batch), state.step + 1
+        self.state = dataclasses.replace(state, first=first, step=step, epoch_digest=rolling)
+        self._tally.replaced += len(batch.replaced)
 
     def validate(self) -> tuple[Evaluation | None, float]:
         """The errors on the validation set, if there is one, and the seconds that took."""
@@ -121,13 +131,13 @@ class Trainer:
     def finish_epoch(self, evaluation: Evaluation | None, seconds: float) -> None:
         """Tell how the epoch went, move on to the next, save."""
         state, is_best = self.state, False
-        self._report.epoch(state.step, state.epoch, self._learning_rate(), self._tally, evaluation, seconds)
+        self._report.epoch(state, self._data.spec, self._learning_rate(), self._tally, evaluation, seconds)
         if evaluation is not None:
             self._evaluation = evaluation
             self._schedule.observe(evaluation.top1_error)
             is_best = state.best_error is None or evaluation.top1_error < state.best_error
             state = dataclasses.replace(state, best_error=evaluation.top1_error if is_best else state.best_error)
-        self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0)
+        self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0, epoch_digest=None)
         self._tally = Tally()
         path = self.save()
         if is_best:

@@ -21,6 +21,10 @@ kind "epoch", at the end of each
     val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1
     learning_rate
     train_seconds, val_seconds, images_per_s, wait_share    of training; images_per_s leaves validation out
+    replaced                 places of the epoch where another record stood in for a bad one
+    digest                   of its records and pixels, in hex, as `alexnet-loader audit` finds it; null without
+                             --digest, or where a part of the epoch was trained without
+    stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record
 
 A resumed run first drops what lies past its checkpoint, so the file is one history without repeats.
 """

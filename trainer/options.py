@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.received import DigestUse
+from common.spec import OnBadRecord
 from trainer.recipe import RECIPES, Phase, Recipe
 
 DEFAULT_RECIPE = "source"
@@ -35,6 +37,8 @@ class Options:
     checkpoint_minutes: float = 10.0
     log_steps: int = 10
     loader_timeout_s: float = 60.0
+    on_bad_record: OnBadRecord | None = None
+    digests: DigestUse | None = None
     threads: int | None = None
 
     @property

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 
 from common.progress import ProgressLine, duration
+from common.spec import StreamSpec
+from trainer.checkpoint import State
 from trainer.evaluate import Evaluation
 from trainer.metrics import Metrics
 
@@ -13,6 +15,7 @@ class Tally:
 
     loss_sum, error_sum   of each batch's mean loss, and share of wrong top-1 answers, times its pictures
     seconds    of training; `waited_s` of them for data
+    replaced   places at which another record stood in for a bad one
     """
 
     images: int = 0
@@ -20,6 +23,7 @@ class Tally:
     error_sum: float = 0.0
     seconds: float = 0.0
     waited_s: float = 0.0
+    replaced: int = 0
 
     def since(self, earlier: "Tally") -> "Tally":
         return Tally(*(now - before for now, before in zip(self._values(), earlier._values(), strict=True)))  # type: ignore[arg-type]
@@ -119,14 +123,20 @@ class Report:
         self.progress.show(f"epoch {epoch + 1}/{self._plan.epochs}  validating")
 
     def epoch(
-        self, step: int, epoch: int, learning_rate: float, tally: Tally, evaluation: Evaluation | None, seconds: float
+        self,
+        state: State,
+        spec: StreamSpec,
+        learning_rate: float,
+        tally: Tally,
+        evaluation: Evaluation | None,
+        seconds: float,
     ) -> None:
-        """The end of an epoch; `seconds` are those of the validation."""
+        """The end of `state`'s epoch, whose stream was `spec`; `seconds` are those of the validation."""
         self._validation_s = seconds
         self._metrics.write(
             "epoch",
-            step=step,
-            epoch=epoch,
+            step=state.step,
+            epoch=state.epoch,
             train_loss=tally.loss,
             train_error=tally.error,
             val_loss=evaluation and evaluation.loss,
@@ -137,12 +147,17 @@ class Report:
             val_seconds=seconds,
             images_per_s=tally.images_per_s,
             wait_share=tally.wait_share,
+            replaced=tally.replaced,
+            digest=state.epoch_digest,
+            stream=asdict(spec),
         )
+        replaced = f", bad records replaced: {tally.replaced:,}" if tally.replaced else ""
         errors = f"validation {errors_of(evaluation)}" if evaluation else "no validation"
         self.progress.line(
-            f"epoch {epoch + 1}/{self._plan.epochs}: loss {tally.loss:.3f}, error {percent(tally.error)}, {errors},"
+            f"epoch {state.epoch + 1}/{self._plan.epochs}:"
+            f" loss {tally.loss:.3f}, error {percent(tally.error)}, {errors},"
             f" {tally.images_per_s:,.0f} images/s, waiting for data {percent(tally.wait_share)},"
-            f" {duration(tally.seconds + seconds)}"
+            f" {duration(tally.seconds + seconds)}{replaced}"
         )
 
     def _now(self, step: int, epoch: int, tally: Tally) -> Now:

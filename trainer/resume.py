@@ -69,11 +69,14 @@ def check_same_data(state: State, info: StreamInfo) -> None:
 
 
 def check_same_stream(state: State, name: str) -> None:
-    """Raises CheckpointError where the next batch would not be of the stream that the run was reading."""
+    """Raises CheckpointError where the next batch would not be of the stream that the run was reading.
+
+    `name` is with the run's own --on-bad-record: to answer a bad record with another one is how such a run goes on.
+    """
     if state.stream not in ("", name):
         raise CheckpointError(
             f"the run to resume was reading stream {state.stream}, and would go on with {name}: they differ in what"
-            " decides pixels, such as --on-bad-record; go on with the options it began with, or start a new run"
+            " decides pixels; go on with the options and the program that it began with, or start a new run"
         )
 
 

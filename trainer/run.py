@@ -57,15 +57,24 @@ def _run(options: Options) -> Outcome:
     recipe = resumed_recipe(options, resumed.state) if resumed else recipe_of(options)
     threads = set_up_torch(options.threads, resumed)
     precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
+    on_bad_record = options.on_bad_record or (resumed.state.on_bad_record if resumed else "replace")
+    digests = options.digests or (resumed.state.digests if resumed else "off")
     with open_client(options) as client:
-        data = TrainingData(client, recipe, seed, resumed.state.epoch if resumed else 0)
+        epoch = resumed.state.epoch if resumed else 0
+        data = TrainingData(client, recipe, seed, epoch, on_bad_record=on_bad_record, digests=digests)
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
         state = resumed.state if resumed else new_state(seed, data.info)
         check_same_data(state, data.info)
         if resumed and state.recipe["epochs"] == recipe.epochs:  # else its noise may go off at another epoch
-            check_same_stream(state, data.stream_name(state.epoch))
-        recipe_fields = dataclasses.asdict(recipe)
-        state = dataclasses.replace(state, recipe=recipe_fields, threads=threads, precision=precision)
+            check_same_stream(state, data.stream_name(state.epoch, state.on_bad_record))
+        state = dataclasses.replace(
+            state,
+            recipe=dataclasses.asdict(recipe),
+            threads=threads,
+            precision=precision,
+            on_bad_record=on_bad_record,
+            digests=digests,
+        )
         net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), resumed)
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
@@ -102,7 +111,7 @@ def set_up_torch(threads: int | None, resumed: Checkpoint | None) -> int:
 
 
 def new_state(seed: int, info: StreamInfo) -> State:
-    """The state before the first step; recipe and threads are filled in by `run`."""
+    """The state before the first step; what the options decide is filled in by `run`."""
     return State(
         epoch=0,
         first=0,
