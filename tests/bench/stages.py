@@ -3,7 +3,8 @@
     python tests/bench/stages.py [--data PHOTOS] [--rounds 7]
 
 PHOTOS as for loader.py. Stages take turns; medians of the rounds. `bare decode` is the limit of loader.py on one core;
-`whole, aligned rows` is the same work decoded into a target whose rows are aligned, which the loader avoids.
+`whole, aligned rows` is the same work decoded into a target whose rows are aligned, which the loader avoids. At the end
+what comes once an epoch: the order of as many records as ImageNet has.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from loader.dataset import Dataset
 from tests.bench import contenders, photos
 
 BATCH, BATCHES, SLOTS = 128, 10, 6
+IMAGENET = 1_281_167  # records
 SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
 
 
@@ -80,6 +82,12 @@ def us_a_picture(stage: Callable[[int], None]) -> float:
     return (time.perf_counter() - started) / (BATCH * BATCHES) * 1e6
 
 
+def order_ms(epoch: int) -> float:
+    started = time.perf_counter()
+    sampler.order(IMAGENET, 0, epoch)
+    return (time.perf_counter() - started) * 1e3
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="photos, as alexnet-pack takes them; made ones if not given")
@@ -104,7 +112,9 @@ def main() -> None:
     told["whole"], told["bare decode"] = statistics.median(whole), statistics.median(bare)
     told["whole, aligned rows"] = statistics.median(whole_aligned)
     for part, us in told.items():
-        sys.stdout.write(f"{part:32}{us:7.1f}\n")
+        sys.stdout.write(f"{part:32}{us:7.1f} us\n")
+    orders = statistics.median(order_ms(epoch) for epoch in range(given.rounds))
+    sys.stdout.write(f"{f'order of {IMAGENET:,} records':32}{orders:7.1f} ms\n")
 
 
 if __name__ == "__main__":
