@@ -9,7 +9,7 @@ import pytest
 from common.client import LoaderClient
 from common.opened import Transport
 from common.spec import StreamSpec
-from tests.processes import LoaderProcess
+from tests.processes import LoaderProcess, wait_for
 from tests.reader import ReaderProcess, fingerprint
 
 FOREVER = 10**6
@@ -45,6 +45,27 @@ def test_clients_beside_a_stopped_and_an_idle_one_get_what_each_gets_alone_and_t
         assert [reader.read_all() for reader in together] == alone
         stopped.signal(signal.SIGCONT)
         assert stopped.read_all() == read_alone(service.endpoint, spec, 32, epochs)
+
+
+def test_a_client_stopped_until_the_service_has_given_it_up_goes_on_with_the_same_bytes(
+    packed: Path, tmp_path: Path
+) -> None:
+    epochs, spec = 3, StreamSpec(seed=9, crop=128)
+    with LoaderProcess(packed, tmp_path) as service:
+
+        def have_closed(streams: int) -> bool:
+            return service.log.read_text().count(" closed") >= streams
+
+        alone = read_alone(service.endpoint, spec, 8, epochs)
+        wait_for("the stream that was read alone to be closed", lambda: have_closed(1))
+        with ReaderProcess(service.endpoint, spec, 8, epochs, "slab") as stopped:
+            stopped.read_until(1)
+            stopped.signal(signal.SIGSTOP)
+            wait_for("its stream to be closed", lambda: have_closed(2))
+            with ReaderProcess(service.endpoint, StreamSpec(seed=1, crop=128), 8, 1) as other:
+                other.read_all()  # fills slots meanwhile
+            stopped.signal(signal.SIGCONT)
+            assert stopped.read_all() == alone
 
 
 def test_two_greedy_clients_get_the_same_number_of_pictures_though_one_asks_for_larger_batches(
