@@ -1,14 +1,14 @@
 """What a picture may cost, decided from its header and its length, before anything is decoded or allocated.
 
 A file of some kilobytes can ask for gigabytes, or for minutes: a header of 65500 x 65500, a progressive JPEG of tens of
-thousands of scans over one small picture. What passes here takes about a second and a gigabyte at the very most.
+thousands of scans over one small picture. What passes here takes some two seconds and a gigabyte at the very most.
 """
 
 from common.errors import BadImage
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest picture of ILSVRC2012 has about 60 million
 MAX_SCANS = 100  # encoders write 1 to 20
-MAX_SCANNED_PIXELS = 1_000_000_000  # pixels times scans: each scan goes over the whole picture
+MAX_SCANNED_PIXELS = 2_000_000_000  # pixels times scans: each scan goes over the whole picture
 _PIXELS_PER_BYTE = 512  # of a Huffman-coded JPEG at most: a bit, or more, for each block of 8x8
 
 _START_OF_SCAN = b"\xff\xda"

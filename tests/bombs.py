@@ -1,6 +1,7 @@
 """Small files that ask a decoder for gigabytes or for minutes."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -47,3 +48,16 @@ def behind_a_stored_header(hidden: bytes) -> bytes:
     """Another JPEG, with the first bytes of a stored one in a comment before it."""
     stored = jpeg.encode(np.zeros((STORED_SIZE, STORED_SIZE, 3), np.uint8), 90)[2:640]
     return b"\xff\xd8\xff\xfe" + (len(stored) + 2).to_bytes(2, "big") + stored + hidden[2:]
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "huge": lambda: with_size(saved_as_jpeg(48, 60, progressive=False), 65500, 65500),
+    "huge and progressive": lambda: with_size(saved_as_jpeg(48, 60, progressive=True), 65500, 65500),
+    "large for its bytes": lambda: with_size(saved_as_jpeg(48, 60, progressive=True), 9000, 9000),
+    "huge, in inks": lambda: with_size(saved_as_jpeg(48, 60, "CMYK", progressive=False), 65500, 65500),
+    "many scans": of_many_scans,
+    "many scans, in inks": lambda: of_many_scans("CMYK"),
+    "many sequential scans": of_many_sequential_scans,
+    "few scans of a large picture": lambda: of_many_scans("L", scans=90, size=5000),
+    "many scans behind a stored header": lambda: behind_a_stored_header(of_many_scans(size=2048)),
+}

@@ -54,6 +54,8 @@ def test_an_import_of_torch_would_be_seen() -> None:
         ("alexnet-trainer --nonsense", "--nonsense"),
         ("alexnet-trainer --cpu --recipe lasagne", "lasagne"),
         ("alexnet-trainer --cpu --epochs 0", "epochs"),
+        ("alexnet-trainer --cpu --on-bad-record shrug", "shrug"),
+        ("alexnet-trainer --cpu --digest perhaps", "perhaps"),
         ("alexnet-trainer --cpu --batch-size -1", "batch-size"),
         ("alexnet-trainer --gpus one,two", "one,two"),
         ("alexnet-trainer --cpu --gpus 0,1", "cpu"),

@@ -10,20 +10,7 @@ from PIL import Image, ImageFile
 from common.errors import BadImage
 from common.spec import STORED_SIZE
 from loader import jpeg, limits, picture
-from tests import bombs
-from tests.photo_tree import photo
-
-BOMBS: dict[str, Callable[[], bytes]] = {
-    "huge": lambda: bombs.with_size(photo(1), 65500, 65500),
-    "huge and progressive": lambda: bombs.with_size(bombs.saved_as_jpeg(48, 60, progressive=True), 65500, 65500),
-    "large for its bytes": lambda: bombs.with_size(bombs.saved_as_jpeg(48, 60, progressive=True), 9000, 9000),
-    "huge, in inks": lambda: bombs.with_size(bombs.saved_as_jpeg(48, 60, "CMYK", progressive=False), 65500, 65500),
-    "many scans": bombs.of_many_scans,
-    "many scans, in inks": lambda: bombs.of_many_scans("CMYK"),
-    "many sequential scans": bombs.of_many_sequential_scans,
-    "few scans of a large picture": lambda: bombs.of_many_scans("L", scans=90, size=4000),
-    "many scans behind a stored header": lambda: bombs.behind_a_stored_header(bombs.of_many_scans(size=2048)),
-}
+from tests.bombs import BOMBS
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
     python tests/bench/stages.py [--data PHOTOS] [--rounds 7]
 
 PHOTOS as for loader.py. Stages take turns; medians of the rounds. `bare decode` is the limit of loader.py on one core;
-`whole, aligned rows` is the same work decoded into a target whose rows are aligned, which the loader avoids. At the end
-what comes once an epoch: the order of as many records as ImageNet has.
+`whole, aligned rows` is the same work decoded into a target whose rows are aligned, which the loader avoids; `whole,
+digests` the same work with a digest of each picture, which a client may ask for. At the end what comes once an epoch:
+the order of as many records as ImageNet has.
 """
 
 import argparse
@@ -19,11 +20,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common.slab import Slab, slot_bytes
+from common.slab import Slab, SlotBatch, slot_bytes
 from common.spec import StreamSpec
 from loader import jpeg, sampler
 from loader.augment import Scratch, TrainingBatch
 from loader.dataset import Dataset
+from loader.filler import Filler
 from tests.bench import contenders, photos
 
 BATCH, BATCHES, SLOTS = 128, 10, 6
@@ -46,33 +48,30 @@ class Stages:
     """The work of a worker on one batch, whole and in parts."""
 
     def __init__(self, dataset: Dataset, scratch: Scratch) -> None:
-        self._dataset, self._scratch = dataset, scratch
+        self._dataset, self._scratch, self._filler = dataset, scratch, Filler(dataset, scratch)
         self._slab = Slab.create(slot_bytes(SPEC, BATCH), SLOTS)
         self._jpegs = [dataset.read(record)[1] for record in range(BATCH * BATCHES)]
 
-    def whole(self, number: int) -> None:
-        batch = self._begin(number)
-        for index, record in enumerate(self._records(number)):
-            batch.put(index, self._dataset.read(record)[1])
+    def whole(self, number: int, *, digests: bool = False) -> None:
+        self._filler.fill(SPEC, 0, number * BATCH, self._slot(number), digests=digests)
+
+    def whole_digests(self, number: int) -> None:
+        self.whole(number, digests=True)
 
     def draws(self, number: int) -> None:
-        self._begin(number)
+        draws = sampler.draws_at(SPEC, self._dataset.colour, 0, number * BATCH, BATCH)
+        TrainingBatch(SPEC, draws, self._slot(number).images, self._scratch)
 
     def read(self, number: int) -> None:
-        for record in self._records(number):
+        for record in sampler.records_at(self._dataset.records, 0, 0, number * BATCH, BATCH).tolist():
             self._dataset.read(record)
 
     def decode(self, number: int) -> None:
         for packed in self._jpegs[number * BATCH : (number + 1) * BATCH]:
             jpeg.decode(packed, self._scratch.picture)
 
-    def _begin(self, number: int) -> TrainingBatch:
-        draws = sampler.draws_at(SPEC, self._dataset.colour, 0, number * BATCH, BATCH)
-        return TrainingBatch(SPEC, draws, self._slab.batch(number % SLOTS, SPEC, BATCH).images, self._scratch)
-
-    def _records(self, number: int) -> list[int]:
-        records: list[int] = sampler.records_at(self._dataset.records, 0, 0, number * BATCH, BATCH).tolist()
-        return records
+    def _slot(self, number: int) -> SlotBatch:
+        return self._slab.batch(number % SLOTS, SPEC, BATCH)
 
 
 def us_a_picture(stage: Callable[[int], None]) -> float:
@@ -99,11 +98,13 @@ def main() -> None:
             stages, aligned = Stages(dataset, Scratch()), Stages(dataset, AlignedScratch())
             whole: list[float] = []
             whole_aligned: list[float] = []
+            whole_digests: list[float] = []
             parts: dict[str, list[float]] = {"draws": [], "read": [], "decode": []}
             bare: list[float] = []
             for _ in range(given.rounds):
                 whole.append(us_a_picture(stages.whole))
                 whole_aligned.append(us_a_picture(aligned.whole))
+                whole_digests.append(us_a_picture(stages.whole_digests))
                 for part, times in parts.items():
                     times.append(us_a_picture(getattr(stages, part)))
                 bare.append(1e6 / contenders.bare_decoding(data, 1, 1.0))
@@ -111,6 +112,7 @@ def main() -> None:
     told["crop, flip, colour, bookkeeping"] = statistics.median(whole) - sum(told.values())
     told["whole"], told["bare decode"] = statistics.median(whole), statistics.median(bare)
     told["whole, aligned rows"] = statistics.median(whole_aligned)
+    told["whole, digests"] = statistics.median(whole_digests)
     for part, us in told.items():
         sys.stdout.write(f"{part:32}{us:7.1f} us\n")
     orders = statistics.median(order_ms(epoch) for epoch in range(given.rounds))
