@@ -1,11 +1,11 @@
-"""One setting of the C library's allocator, for processes that receive pixels over a socket."""
+"""When the C library's allocator hands freed memory back to the system. Its own guess suits neither use below."""
 
 import ctypes
 import functools
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_MMAP_THRESHOLD = 1 << 25  # that glibc accepts
-_KEEP_BYTES = 1 << 29
+_KEEP_BYTES, _LARGE_BYTES = 1 << 29, 1 << 20
 
 
 @functools.cache
@@ -15,7 +15,19 @@ def keep_large_blocks() -> bool:
     ZeroMQ allocates each message it receives. With pages taken from and given back to the system for every batch, each
     page is cleared and mapped anew: a third of what receiving costs. False where the C library is not glibc.
     """
+    return _set(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and _set(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+
+
+@functools.cache
+def give_back_large_blocks() -> bool:
+    """Let malloc hand freed blocks of a megabyte and more back at once, for a process that seldom needs them.
+
+    Once such a block was freed, glibc would keep others of its size: in a worker those of an epoch's order, 20 MB on
+    ImageNet. False where the C library is not glibc.
+    """
+    return _set(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def _set(parameter: int, value: int) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    return mallopt is not None and bool(mallopt(parameter, value))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from common.errors import AlexNetError, BadRecord
+from common.malloc import give_back_large_blocks
 from common.slab import Slab
 from loader import link, sampler
 from loader.augment import Scratch
@@ -79,6 +80,7 @@ def main() -> None:
     _die_with_parent()
     if len(sys.argv) > 3:
         os.sched_setaffinity(0, {int(sys.argv[3])})
+    give_back_large_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle; it ends the link
     end = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
