@@ -38,8 +38,8 @@ class OneStream(Streams):
 class Delayed(Streams):
     """Puts a pause before some of the work on any stream, and forgets the waits for events of one name's ending."""
 
-    def __init__(self, seed: int, share: float, leave_out: str = "") -> None:
-        self._random, self._share, self._leave_out = random.Random(seed), share, leave_out
+    def __init__(self, seed: int, share: float, longest: int = LONG, leave_out: str = "") -> None:
+        self._random, self._share, self._longest, self._leave_out = random.Random(seed), share, longest, leave_out
 
     def wait(self, stream: Stream, event: Event) -> None:
         if not (self._leave_out and event.name.endswith(self._leave_out)):
@@ -49,7 +49,7 @@ class Delayed(Streams):
     def on(self, *streams: Stream) -> Iterator[None]:
         with super().on(*streams):
             if self._random.random() < self._share:
-                torch.cuda._sleep(self._random.randrange(LONG))  # type: ignore[no-untyped-call]
+                self.delay(streams[0], self._random.randrange(self._longest))
             yield
 
 
@@ -75,7 +75,13 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def trained(
-    streams: Streams, device: torch.device, data: list[tuple[Tensor, Tensor]], *, graphs: bool = False, steps: int = 0
+    streams: Streams,
+    device: torch.device,
+    data: list[tuple[Tensor, Tensor]],
+    *,
+    graphs: bool = False,
+    steps: int = 0,
+    late: int = LONG // 4,
 ) -> list[Tensor]:
     """Losses and weights after some steps whose pixels arrive late, in one buffer, on the caller's stream."""
     net = TwoHalves(RECIPE, seed=0, devices=(device, device), streams=streams, graphs=graphs)
@@ -85,7 +91,7 @@ def trained(
     told = []
     for step in range(steps or len(data)):
         pixels, classes = on_device[step % len(data)]
-        torch.cuda._sleep(LONG // 4)  # type: ignore[no-untyped-call]
+        torch.cuda._sleep(late)  # type: ignore[no-untyped-call]
         x.copy_(pixels)
         labels.copy_(classes)
         told.append(net.train_step((x, x), labels, step=step).clone())
@@ -129,7 +135,9 @@ def _waits() -> list[str]:
 @pytest.mark.parametrize("name", _waits())
 def test_without_any_one_wait_the_bits_change(name: str, device: torch.device, expected: list[Tensor]) -> None:
     data = batches()
-    assert any(not same(trained(Delayed(seed, 0.7, name), device, data), expected) for seed in range(10))
+    # Longer than the host takes to queue a step: only then has the one side not finished when the other begins.
+    trials = (trained(Delayed(seed, 0.2, 30 * LONG, name), device, data, late=30 * LONG) for seed in range(12))
+    assert any(not same(found, expected) for found in trials)
 
 
 def test_a_hundred_losses_are_the_same_each_time_and_across_a_resume(device: torch.device) -> None:

@@ -82,7 +82,7 @@ class ReusedSlots:
 
 def numbers(fed: Iterator[FedBatch]) -> list[list[float]]:
     """The pixel values that came with each batch."""
-    arrived = [batch.x_nchw[0][:, :, :64, :64].clone() for batch in fed]
+    arrived = [batch.x_nchw[0][:, :, :16, :16].clone() for batch in fed]  # folded by four
     return [(x_nchw + 120).unique().tolist() for x_nchw in arrived]  # type: ignore[no-untyped-call]
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from common.batch import KEPT, Batch
 from common.digest import Digests
 from common.slab import Replaced
+from trainer.convolution import space_to_depth
 from trainer.fused import kernels
 from trainer.lent import Lent
-from trainer.model import space_to_depth
 from trainer.net import Net, Pixels
 from trainer.pinned import Pinned, tensor_over
 from trainer.recipe import CONV1_STRIDE, PADDED_SIZE

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from trainer.activation import relu
 from trainer.blocks import Block, Parameter
+from trainer.convolution import HALVES, convolve
 from trainer.dropout import Dropout
-from trainer.model import HALVES, after_convolution, convolve, reference_shapes
+from trainer.model import after_convolution, reference_shapes
 from trainer.recipe import CONVS, FCS, LAYERS, Recipe
 
 

@@ -152,12 +152,13 @@ def _normalise(
     pointers = x, x if g is None else g, x if bias is None else bias, out
     dot_type, precision = _sums(x)
     if norm.over == "channels":
-        block_rows, turns = (32 if precision == "tf32x3" else 64), 4
+        block, turns = _block(c // groups), 4
+        block_rows = _tile(x, backward, precision) // block
         programs = triton.cdiv(n * h * w, block_rows * turns)
         sums = torch.empty(programs if backward else 0, c, device=x.device)
         _channels[(programs, groups)](
             *pointers, sums, n * h * w, norm.k, norm.alpha, norm.beta, c, c // groups, norm.size, biased, rectified,
-            backward, dot_type, precision, block_rows, _block(c // groups), turns, num_warps=4,
+            backward, dot_type, precision, block_rows, block, turns, num_warps=4,
         )  # fmt: skip
     else:
         block_c, sums = 32, torch.empty(n if backward else 0, c, device=x.device)
@@ -166,6 +167,12 @@ def _normalise(
             backward, dot_type, precision, _block(w), block_c, num_warps=4, num_stages=1,
         )  # fmt: skip
     return out, sums
+
+
+def _tile(x: Tensor, backward: bool, precision: str) -> int:
+    """Elements that a program keeps in registers at a time; measured on a H200."""
+    wide = x.dtype == torch.float32 and (backward or precision == "tf32x3")
+    return 2048 if wide else 4096
 
 
 def _block(length: int) -> int:

@@ -5,35 +5,18 @@ a grouped convolution; a layer that reads both is an ordinary one. Channels 0..C
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.activation import relu, with_bias
+from trainer.convolution import CONVOLUTIONS, HALVES, convolve
 from trainer.dropout import Dropout
 from trainer.lrn import Norm, normalise
 from trainer.pooling import max_pool
-from trainer.recipe import CONV1_STRIDE, CONVS, FCS, Op, Recipe
+from trainer.recipe import CONVS, FCS, Op, Recipe
 
-HALVES = 2
-
-
-class Convolution(NamedTuple):
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-
-
-CONVOLUTIONS = {
-    "conv1": Convolution(11, stride=CONV1_STRIDE),
-    "conv2": Convolution(5, padding=2, groups=HALVES),
-    "conv3": Convolution(3, padding=1),
-    "conv4": Convolution(3, padding=1, groups=HALVES),
-    "conv5": Convolution(3, padding=1, groups=HALVES),
-}
 POOLED_SIZE = 6  # height and width of conv5's pooled maps: 227 -> 55 -> 27 -> 13 -> 6
 
 
@@ -52,35 +35,6 @@ def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
         shapes[f"{layer}.bias"] = (outputs,)
         inputs = outputs
     return shapes
-
-
-def convolve(layer: str, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
-    """The layer's convolution with any block of its weights; n x c x h x w with the channels last in memory.
-
-    In that layout a CPU's convolutions and poolings measure up to three times, and up to ten times, as fast, and it is
-    what a GPU's tensor cores read. There a convolution for each group is up to fourteen times as fast as a grouped one.
-    """
-    _, stride, padding, _ = CONVOLUTIONS[layer]
-    if stride > 1:
-        weight = space_to_depth(weight, stride)
-        x, stride = x if x.shape[1] == weight.shape[1] else space_to_depth(x, stride), 1
-    x = x.contiguous(memory_format=torch.channels_last)
-    if groups > 1 and x.is_cuda:
-        parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
-        return torch.cat([F.conv2d(part, filters, stride=stride, padding=padding) for part, filters in parts], dim=1)
-    return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
-
-
-def space_to_depth(x: Tensor, side: int) -> Tensor:
-    """n x c x h x w to n x (side side c) x h / side x w / side, zeros added at the right and bottom where needed.
-
-    A convolution with that stride is one of stride 1 between pictures and filters so folded. Conv1's 3 channels
-    become 48 and its 11 x 11 filters 3 x 3, a shape that tensor cores take: five times as fast on a H200.
-    """
-    x = F.pad(x, (0, -x.shape[3] % side, 0, -x.shape[2] % side))
-    n, c, h, w = x.shape
-    folded = x.permute(0, 2, 3, 1).reshape(n, h // side, side, w // side, side, c).permute(0, 1, 3, 2, 4, 5)
-    return folded.reshape(n, h // side, w // side, side * side * c).permute(0, 3, 1, 2)
 
 
 def after_convolution(layer: str, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.blocks import Parameter
 
 # For each of `input_devices`, in `input_dtype`: n x 3 x 227 x 227, less the mean and scaled; or the same with a row and
-# a column that conv1 does not read, folded to n x 48 x 57 x 57 (`trainer.model.space_to_depth`).
+# a column that conv1 does not read, folded to n x 48 x 57 x 57 (`trainer.convolution.space_to_depth`).
 Pixels = tuple[Tensor, ...]
 
 

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from trainer.blocks import Parameter, Placement
+from trainer.convolution import HALVES
 from trainer.dropout import Dropout, Masking, Scaling
 from trainer.exchange import Exchange, Link, Route, Ways
 from trainer.graphs import Pieces
 from trainer.halves import Half, Segment, segments
 from trainer.initial import initial_tensors
-from trainer.model import HALVES, loss_and_error, loss_of, reference_shapes
+from trainer.model import loss_and_error, loss_of, reference_shapes
 from trainer.net import Pixels
 from trainer.recipe import Recipe
 from trainer.streams import Side, Streams
