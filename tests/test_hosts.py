@@ -42,6 +42,20 @@ def test_hosts_join_and_leave_as_a_file_says(packed: Path, tmp_path: Path, undis
             assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == undisturbed
 
 
+def test_a_host_that_falls_silent_is_passed_over_and_asked_again_when_it_speaks(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path) as stops, LoaderProcess(packed, tmp_path) as other:
+        with LoaderClient([stops.endpoint, other.endpoint]) as loader:
+            batches = loader.stream(SPEC, 16).batches(range(2))
+            seen = fingerprint(islice(batches, 3))
+            stops.signal(signal.SIGSTOP)
+            seen += fingerprint(islice(batches, 10))  # more than it could owe
+            stops.signal(signal.SIGCONT)
+            other.signal(signal.SIGSTOP)
+            assert seen + fingerprint(batches) == undisturbed
+
+
 def test_a_bad_file_of_hosts_leaves_them_as_they_are(
     packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

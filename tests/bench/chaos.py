@@ -175,7 +175,17 @@ class Training:
 
     def start(self, stack: ExitStack, workers: int, hosts: int) -> "subprocess.Popen[str]":
         services = [stack.enter_context(LoaderProcess(self._data, self.folder, workers)) for _ in range(hosts)]
-        options = ["--cpu", "--threads", "1", "--checkpoint-minutes", "0.005", "--run", str(self.folder / "run")]
+        options = [
+            "--cpu",
+            "--threads",
+            "1",
+            "--checkpoint-minutes",
+            "0.005",
+            "--digest",
+            "on",
+            "--run",
+            str(self.folder / "run"),
+        ]
         for service in services:
             options += ["--loader", service.endpoint]
         new = ["--recipe", "demo", "--width", "0.03", "--batch-size", "32", "--epochs", str(self._epochs)]
