@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from common.spec import STORED_SIZE
-from loader.resize import channel_products
 
 MOST_PICTURES = 257  # whose sum a uint16 holds: 257 * 255 = 65535
 
@@ -29,6 +28,8 @@ class PartialSums:
     products: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 3), np.int64))
 
     def add(self, rgb_hwc: npt.NDArray[np.uint8]) -> None:
+        from loader.resize import channel_products  # OpenCV is for packing: a worker that serves starts without it
+
         assert self.records < MOST_PICTURES
         self.records += 1
         np.add(self.sum_hwc, rgb_hwc, out=self.sum_hwc)

@@ -2,6 +2,8 @@
 
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +107,12 @@ def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_i
     with pytest.raises(LoaderError, match="workers do not start"):
         hear(pool, kill_all)
     assert killed > 20
+
+
+def test_a_worker_starts_without_what_only_packing_needs() -> None:
+    code = "import loader.worker, sys; print(*sorted({'cv2', 'PIL', 'zmq', 'click'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""
 
 
 @pytest.mark.parametrize("text", ["", "0", "1025", "two", "-1", "1e3", "\N{SUPERSCRIPT TWO}"])
