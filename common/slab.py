@@ -21,6 +21,7 @@ from common.spec import StreamSpec
 _PAGE = mmap.PAGESIZE
 NONCE_BYTES = 16
 _NAME = "alexnet-slab"
+_REASONS_BYTES = 1 << 19  # of one batch, so that its header holds them
 
 # Of one picture: where it came from; its digest, if asked for; which bad record it replaces and why, or b"".
 NOTE = np.dtype([("record", "<u4"), ("label", "<u4"), ("digest", "<u8"), ("bad_record", "<u4"), ("reason", "S76")])
@@ -136,5 +137,7 @@ class SlotBatch:
     def replaced(self, first: int) -> list[Replaced]:
         """The places where a bad record was replaced; `first` is the position of the first picture."""
         places = np.flatnonzero(self.notes["reason"] != b"").tolist()
+        longest = _REASONS_BYTES // max(1, len(places))
         bad_records, reasons = self.notes["bad_record"].tolist(), self.notes["reason"].tolist()
-        return [Replaced(first + at, bad_records[at], reasons[at].decode(errors="replace")) for at in places]
+        told = [reasons[at][:longest].decode(errors="replace") for at in places]
+        return [Replaced(first + at, bad_records[at], reason) for at, reason in zip(places, told, strict=True)]

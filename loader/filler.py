@@ -44,7 +44,10 @@ class Filler:
             except BadImage as error:
                 if spec.on_bad_record == "stop":
                     raise BadRecord(record, f"{error}; --on-bad-record replace lets another take its place") from None
-                records[index], label = self._put_another(batch, pictures, index, order, first + index)
+                another = self._put_another(batch, pictures, index, order, first + index)
+                if another is None:
+                    raise BadRecord(record, f"{error}; and so are too many after it to take its place") from None
+                records[index], label = another
                 batch.note_replaced(index, record, str(error))
             labels.append(label)
             if digests:  # now, while the pixels are in the cache
@@ -72,15 +75,13 @@ class Filler:
 
     def _put_another(
         self, batch: SlotBatch, pictures: Pictures, index: int, order: Records, position: int
-    ) -> tuple[int, int]:
-        """Put the picture of the next good record after `position`; gives the record and its label."""
-        tried = min(MOST_TRIED, len(order))
-        for ahead in range(1, tried):
+    ) -> tuple[int, int] | None:
+        """Put the picture of the next good record after `position`; its number and label, None where all are bad."""
+        for ahead in range(1, min(MOST_TRIED, len(order))):
             record = int(order[(position + ahead) % len(order)])
             try:
                 batch.note_begun(index, record)
                 return record, self._put(pictures, index, record)
             except BadImage:
                 continue
-        record = int(order[position])
-        raise BadRecord(record, f"it and the {tried - 1:,} records after it are bad: {self._reasons[record]}")
+        return None

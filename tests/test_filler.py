@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import digest
+from common import digest, wire
 from common.errors import BadRecord
 from common.slab import Replaced, Slab, SlotBatch, slot_bytes
 from common.spec import StreamSpec
@@ -121,8 +121,20 @@ def test_where_the_stream_is_to_stop_the_record_and_the_reason_are_named(sound: 
 
 
 def test_where_every_record_is_bad_nothing_can_take_their_place(sound: Stored) -> None:
-    with pytest.raises(BadRecord, match="the 149 records after it are bad: Premature end"):
+    with pytest.raises(BadRecord, match="Premature end of JPEG file; and so are too many after it"):
         filled(sound.spoilt(set(range(RECORDS))), SPEC, 149, 1)
+
+
+def test_an_answer_whose_every_place_was_replaced_fits_into_a_header() -> None:
+    spec, count = StreamSpec(crop=1), wire.MAX_COUNT
+    batch = Slab.create(slot_bytes(spec, count), 1).batch(0, spec, count)
+    for index in range(count):
+        batch.note_replaced(index, wire.MAX_RECORD, "Corrupt JPEG data: 60 extraneous bytes before marker 0xd9" * 2)
+    replaced = batch.replaced(first=wire.MAX_RECORD - count)
+    reply = wire.BatchReply(1, bytes(16), bytes(4 * count), bytes(4 * count), -1, b"", bytes(8 * count), replaced)
+    told = wire.decode(wire.encode(reply), 1)
+    assert isinstance(told, wire.BatchReply)
+    assert Replaced(*told.replaced[-1]) == replaced[-1] == (2**32 - 2, 2**32 - 1, "Corrupt JPEG data: 60 extraneous")
 
 
 def test_a_record_of_another_size_and_one_that_rotted_on_the_disk_are_bad(packed: Path, tmp_path: Path) -> None:

@@ -412,6 +412,7 @@ def test_streams_that_would_take_too_much_memory_together_are_refused_naming_the
             with pytest.raises(LoaderRefused, match=r"of 30 MiB for all streams \d+ are taken .*--memory-mib"):
                 second.stream(large, 16)
             stream.close()
+            wait_for("its stream to be closed", lambda: re.search(r"stream \w+ closed", service.log.read_text()))
             assert second.stream(large, 16).info.records == 150
 
 
