@@ -62,7 +62,7 @@ class Link:
 
     def __init__(self, streams: Streams, route: Route, source: Stream, target: Stream, name: str) -> None:
         self._streams, self._route = streams, route
-        self._source, self._target = source, target
+        self._source, self._target, self._name = source, target, name
         self._ready, self._sent, self._staged = (
             streams.event(source.device, f"{name} {kind}") for kind in ("ready", "sent", "staged")
         )
@@ -80,7 +80,8 @@ class Link:
         streams.record(self._ready, self._source)
         streams.wait(route.out, self._ready)
         streams.wait(route.into, self._free)
-        self._received = self._copy(x) if route.way == "direct" else self._copy_by_host(x)
+        with streams.span(route.into, f"{self._name} copy"):
+            self._received = self._copy(x) if route.way == "direct" else self._copy_by_host(x)
         streams.record(self._arrived, route.into)
         streams.record(self._sent, route.out)
         self._sending = x
@@ -88,7 +89,8 @@ class Link:
     def receive(self) -> Tensor:
         """The receive buffer, once compute[target] has waited for the copy; good until `release`."""
         assert self._received is not None
-        self._streams.wait(self._target, self._arrived)
+        with self._streams.span(self._target, f"{self._name} wait"):
+            self._streams.wait(self._target, self._arrived)
         return self._received
 
     @property

@@ -85,7 +85,7 @@ class Pieces:
 
     def piece(self, stream: Stream, name: str, work: Callable[[], T]) -> T:
         """What `work` returns, its operations queued on `stream`; in a replay those of the recording."""
-        with self._streams.on(stream), torch.profiler.record_function(name):
+        with self._streams.on(stream), self._streams.span(stream, name):
             if self._mode == "direct":
                 return work()
             if self._mode == "record":

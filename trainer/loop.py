@@ -19,6 +19,7 @@ from trainer.data import TrainingData
 from trainer.evaluate import Evaluation, evaluate
 from trainer.feed import FedBatch
 from trainer.net import Net
+from trainer.profile import Profile
 from trainer.report import Report, Tally
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
@@ -60,9 +61,11 @@ class Trainer:
         limits: Limits,
         report: Report,
         signals: StopSignals,
+        profile: Profile | None = None,
     ) -> None:
         self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
         self._run_folder, self._limits, self._report, self._signals = run_folder, limits, report, signals
+        self._profile = profile
         self.state = state
         self._tally = Tally(**state.tally)  # type: ignore[arg-type]
         self._streams = Streams()
@@ -107,8 +110,11 @@ class Trainer:
         self._read_late_loss()
         self._late = late, len(batch)
         self._note(batch)
-        self._tally.seconds += time.monotonic() - started_s
-        self._tally.waited_s += self._data.clock.waited_s - waited_s
+        step_s, waited_s = time.monotonic() - started_s, self._data.clock.waited_s - waited_s
+        self._tally.seconds += step_s
+        self._tally.waited_s += waited_s
+        if self._profile is not None:
+            self._profile.after_step(step_s, waited_s)
 
     def _note(self, batch: FedBatch) -> None:
         """The step is done, as far as the host is concerned: it is part of the state."""

@@ -21,6 +21,7 @@ class Options:
     net: str = "halves"
     precision: str | None = None
     cuda_graphs: bool = True
+    profile: int | None = None
     exchange: str = "auto"
     loaders: tuple[str, ...] = ()
     loaders_file: Path | None = None

@@ -28,12 +28,14 @@ from trainer.one_device import OneDevice
 from trainer.options import Options, recipe_of
 from trainer.peers import ways_between
 from trainer.precision import default_precision, set_up
+from trainer.profile import Profile, WatchedStreams
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of, percent
 from trainer.resume import check_same_data, check_same_stream, load_resumed, resumed_recipe
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.signals import StopSignals
+from trainer.streams import Streams
 from trainer.two_halves import TwoHalves
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,9 @@ def _run(options: Options) -> Outcome:
             on_bad_record=on_bad_record,
             digests=digests,
         )
-        net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), resumed)
+        watched = WatchedStreams()
+        streams = watched if options.profile else Streams()
+        net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), streams, resumed)
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
             metrics.rewind(state.step if resumed else -1, state.epoch)
@@ -83,7 +87,8 @@ def _run(options: Options) -> Outcome:
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes)
-            return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals).train()
+            profile = Profile(options.profile, watched, folder) if options.profile else None
+            return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
 
 
 def open_client(options: Options) -> LoaderClient:
@@ -125,20 +130,33 @@ def new_state(seed: int, info: StreamInfo) -> State:
 
 
 def build(
-    options: Options, recipe: Recipe, seed: int, devices: Devices, dtype: torch.dtype, resumed: Checkpoint | None
+    options: Options,
+    recipe: Recipe,
+    seed: int,
+    devices: Devices,
+    dtype: torch.dtype,
+    streams: Streams,
+    resumed: Checkpoint | None,
 ) -> tuple[Net, Sgd, Schedule]:
     """The network, its optimiser and its schedule, at the start or as the checkpoint has them."""
     net: Net
     graphs = options.cuda_graphs
     if options.net == "halves":
         ways = ways_between(devices, options.exchange)
-        net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, ways=ways, graphs=graphs)
+        net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, streams=streams, ways=ways, graphs=graphs)
     elif options.exchange != "auto":
         raise UsageError(f"--exchange {options.exchange}: --net {options.net} exchanges nothing; leave one of them out")
     else:
-        net = OneDevice(recipe, seed=seed, device=devices[0], dtype=dtype, graphs=graphs)
+        net = OneDevice(recipe, seed=seed, device=devices[0], dtype=dtype, streams=streams, graphs=graphs)
     momentum, weight_decay, decay_biases = recipe.momentum, recipe.weight_decay, recipe.decay_biases
-    sgd = Sgd(net.parameters, momentum=momentum, weight_decay=weight_decay, decay_biases=decay_biases, graphs=graphs)
+    sgd = Sgd(
+        net.parameters,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        decay_biases=decay_biases,
+        streams=streams,
+        graphs=graphs,
+    )
     schedule = Schedule(recipe)
     if resumed is not None:
         net.scatter(resumed.weights)

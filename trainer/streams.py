@@ -97,6 +97,10 @@ class Streams:
         if event.handle is not None:
             event.handle.synchronize()
 
+    def span(self, stream: Stream, name: str) -> contextlib.AbstractContextManager[object]:
+        """Around work for `stream`; a profile's own kind of Streams notes how long it takes."""
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def on(self, *streams: Stream) -> Iterator[None]:
         """Queue on each of these streams whatever its device is given; of two on one device, on the last."""

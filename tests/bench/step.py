@@ -1,33 +1,46 @@
-"""Images a second of a training step on the CPU: one device, two halves, and plain PyTorch.
+"""Images a second of a training step: one device, two halves, and plain PyTorch.
 
-    python tests/bench/step.py [--width 0.25] [--batch 64] [--threads 2] [--rounds 7] [--busy 0]
+    python tests/bench/step.py [--gpus 0,0] [--precision fp32 ...] [--width 0.25] [--batch 64 ...] [--rounds 7]
 
-Forward, backward and update; synthetic pixels. The three take turns, so that a noisy machine hits all alike. Plain
-PyTorch is the same `paper` network of stock modules: nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW.
-With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does about it shows then.
+Forward, backward and update of the `paper` network; synthetic pixels that lie on the device. All take turns, so that a
+noisy machine hits all alike; median and range of the rounds. Plain PyTorch is the same network of stock modules:
+grouped nn.Conv2d, nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW; in bf16 under autocast, and all in bfloat16.
+The floor is the arithmetic at the speed of a large matrix product plus the weights' bytes at that of a copy, both
+measured here. With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does shows then.
 """
 
 import argparse
 import contextlib
+import gc
+import math
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.net import Net, Pixels
+from trainer import precision
+from trainer.convolution import space_to_depth
+from trainer.devices import describe, devices_of_halves
+from trainer.model import reference_shapes
+from trainer.net import Net
 from trainer.one_device import OneDevice
-from trainer.recipe import PAPER, Recipe
+from trainer.profile import WatchedStreams
+from trainer.recipe import CONV1_STRIDE, PAPER, Recipe
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.two_halves import TwoHalves
 
-CPU = torch.device("cpu")
+Step = Callable[[], None]
+Devices = tuple[torch.device, torch.device]
+OUTPUT_PIXELS = {"conv1": 55**2, "conv2": 27**2, "conv3": 13**2, "conv4": 13**2, "conv5": 13**2}
+WARM_UP_STEPS = 5  # graphs are recorded at the third
+PROFILED_STEPS = 10
 
 
 class TwoNorms(nn.Module):
@@ -38,7 +51,8 @@ class TwoNorms(nn.Module):
         self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.norm(half) for half in x.chunk(2, dim=1)], dim=1)
+        wide = x if x.is_cuda else x.float()  # torch has no bfloat16 kind of it for a CPU
+        return torch.cat([self.norm(half) for half in wide.chunk(2, dim=1)], dim=1).to(x.dtype)
 
 
 def plain(recipe: Recipe) -> nn.Module:
@@ -54,29 +68,6 @@ def plain(recipe: Recipe) -> nn.Module:
     )
 
 
-def plain_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], None]:
-    model = plain(recipe)
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=0.0005)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-    return step
-
-
-def our_step(net: Net, recipe: Recipe, x: Pixels, labels: Tensor) -> Callable[[], None]:
-    optimiser = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=True)
-    rates = {name: 1e-4 * rate for name, rate in Schedule(recipe).rates(0).items()}
-
-    def step() -> None:
-        net.train_step(x, labels, step=0)
-        optimiser.step(rates)
-
-    return step
-
-
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
     """So many other processes that never wait."""
@@ -89,39 +80,200 @@ def busy(processes: int) -> Iterator[None]:
             other.wait()
 
 
+@dataclass(frozen=True)
+class Case:
+    """What all contenders of one table have in common; `precision` is fp32, tf32 or bf16."""
+
+    recipe: Recipe
+    devices: Devices
+    precision: str
+    batch: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return precision.DTYPES[self.precision]
+
+    def images(self, device: torch.device) -> Tensor:
+        draws = torch.Generator().manual_seed(0)
+        return 60 * torch.randn(self.batch, 3, 227, 227, generator=draws).to(device)
+
+    def labels(self) -> Tensor:
+        return (torch.arange(self.batch) % self.recipe.classes).to(self.devices[0])
+
+
+def plain_step(case: Case, *, autocast: bool) -> Step:
+    device = case.devices[0]
+    own = torch.float32 if autocast else case.dtype
+    model = plain(case.recipe).to(device, own)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=0.0005)
+    x, labels = case.images(device).to(own), case.labels()
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast and case.dtype == torch.bfloat16):
+            logits = model(x)
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return step
+
+
+def our_step(case: Case, net: Net, streams: WatchedStreams) -> Step:
+    optimiser = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=True, streams=streams, graphs=True)
+    rates = {name: 1e-4 * rate for name, rate in Schedule(case.recipe).rates(0).items()}
+    inputs = {device: space_to_depth(case.images(device), CONV1_STRIDE).to(case.dtype) for device in net.input_devices}
+    x, labels = tuple(inputs[device] for device in net.input_devices), case.labels()
+
+    def step() -> None:
+        net.train_step(x, labels, step=0)
+        optimiser.step(rates)
+
+    return step
+
+
+def contenders(case: Case) -> dict[str, tuple[Callable[[WatchedStreams], Step], bool]]:
+    """How to make each one's step; and whether it exchanges anything."""
+    first = case.devices[0]
+
+    def halves(devices: Devices, streams: WatchedStreams) -> Step:
+        net = TwoHalves(case.recipe, seed=0, devices=devices, dtype=case.dtype, streams=streams, graphs=True)
+        return our_step(case, net, streams)
+
+    def one(streams: WatchedStreams) -> Step:
+        net = OneDevice(case.recipe, seed=0, device=first, dtype=case.dtype, streams=streams, graphs=True)
+        return our_step(case, net, streams)
+
+    table: dict[str, tuple[Callable[[WatchedStreams], Step], bool]] = {
+        "one device": (one, False),
+        "two halves on it": (lambda streams: halves((first, first), streams), True),
+    }
+    if case.devices[1] != first:
+        table["two halves on two"] = (lambda streams: halves(case.devices, streams), True)
+    if case.precision == "bf16":
+        table["plain, autocast"] = (lambda _: plain_step(case, autocast=True), False)
+    name = "plain, all bfloat16" if case.precision == "bf16" else "plain PyTorch"
+    table[name] = (lambda _: plain_step(case, autocast=False), False)
+    return table
+
+
+def synchronize(devices: Devices) -> None:
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+
+def seconds_a_step(step: Step, devices: Devices, count: int) -> float:
+    synchronize(devices)
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    synchronize(devices)
+    return (time.perf_counter() - start) / count
+
+
+def flop(recipe: Recipe, batch: int) -> float:
+    """Of a step: forward, the gradient by the weights and, but for conv1, by the inputs."""
+    forward = {
+        name: 2 * math.prod(shape) * OUTPUT_PIXELS.get(name.split(".")[0], 1)
+        for name, shape in reference_shapes(recipe).items()
+        if name.endswith(".weight")
+    }
+    return batch * (3 * sum(forward.values()) - forward["conv1.weight"])
+
+
+def floor_s(case: Case) -> tuple[float, str]:
+    """The least a step can take on one device, and what that is made of."""
+    device, side = case.devices[0], 8192 if case.devices[0].type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device).to(case.dtype) for _ in range(2))
+    into = torch.empty_like(a)
+    rate = 2 * side**3 / best(lambda: torch.mm(a, b, out=into), case.devices)
+    memory, other = (torch.empty(1 << 27, device=device).fill_(1) for _ in range(2))
+    bandwidth = 2 * memory.numel() * 4 / best(lambda: other.copy_(memory), case.devices)
+    operand = case.dtype.itemsize
+    each = 4 * 4 + 2 * operand + (operand if operand < 4 else 0)  # weight, velocity: read, written; gradient; operand
+    moved = each * sum(math.prod(shape) for shape in reference_shapes(case.recipe).values())
+    work = flop(case.recipe, case.batch)
+    total = work / rate + moved / bandwidth
+    made_of = (
+        f"{work / 1e12:.3f} TFLOP at {rate / 1e12:.2f} TFLOP/s, {moved / 1e9:.2f} GB at {bandwidth / 1e9:.0f} GB/s"
+    )
+    return total, made_of
+
+
+def best(work: Callable[[], object], devices: Devices) -> float:
+    def once() -> None:
+        work()
+
+    return min(seconds_a_step(once, devices, 3) for _ in range(4))
+
+
+def peak_gib(make: Callable[[WatchedStreams], Step], case: Case) -> float:
+    """Memory of the first GPU that a contender takes, alone."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(case.devices[0])
+    step = make(WatchedStreams())
+    seconds_a_step(step, case.devices, WARM_UP_STEPS)
+    return torch.cuda.max_memory_allocated(case.devices[0]) / 2**30
+
+
+def exposed_ms(step: Step, streams: WatchedStreams, devices: Devices) -> float:
+    """Milliseconds a step for which a half did nothing but wait for the other; of the half that waited longer."""
+    streams.watching = True
+    seconds_a_step(step, devices, PROFILED_STEPS)
+    streams.watching = False
+    waits: dict[str, float] = {}
+    for (stream, name), seconds in streams.seconds().items():
+        if name.endswith(" wait"):
+            waits[stream] = waits.get(stream, 0.0) + seconds
+    return 1000 * max(waits.values()) / PROFILED_STEPS
+
+
+def measure(case: Case, rounds: int) -> None:
+    precision.set_up(case.precision)
+    on_gpu = case.devices[0].type == "cuda"
+    table = contenders(case)
+    memory = {name: peak_gib(make, case) for name, (make, _) in table.items()} if on_gpu else {}
+    streams = {name: WatchedStreams() for name in table}
+    steps = {name: make(streams[name]) for name, (make, _) in table.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in table}
+    for turn in range(rounds + 1):  # the first is a warm-up
+        for name, step in steps.items():
+            taken = seconds_a_step(step, case.devices, (20 if turn else WARM_UP_STEPS) if on_gpu else 1)
+            seconds[name] += [taken] if turn else []
+    floor, made_of = floor_s(case)
+    sys.stdout.write(f"\n{case.precision}, width {case.recipe.width:g}, batch {case.batch}; {rounds} rounds\n")
+    sys.stdout.write(f"floor {1000 * floor:.2f} ms: {made_of}\n")
+    fastest_plain = min((name for name in table if "plain" in name), key=lambda name: statistics.median(seconds[name]))
+    plain_s = statistics.median(seconds[fastest_plain])
+    for name, (_, exchanges) in table.items():
+        median, each = statistics.median(seconds[name]), seconds[name]
+        images = [case.batch / value for value in (median, max(each), min(each))]
+        line = f"{name:20s} {images[0]:8,.0f} images/s ({images[1]:,.0f} to {images[2]:,.0f})  {1000 * median:8.2f} ms"
+        line += f"  {median / floor:5.1f} floors  {plain_s / median:5.2f} x {fastest_plain}"
+        line += f"  {memory[name]:5.2f} GiB" if on_gpu else ""
+        line += f"  exchange exposed {exposed_ms(steps[name], streams[name], case.devices):.3f} ms" if exchanges else ""
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--gpus", help="0, or 0,1; without, on the CPU")
+    parser.add_argument("--precision", nargs="+", choices=sorted(precision.DTYPES), default=["fp32"])
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, nargs="+", default=[64])
+    parser.add_argument("--threads", type=int, default=2, help="that compute on the CPU")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--busy", type=int, default=0, help="other processes that keep a core busy each")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    recipe = replace(PAPER, width=given.width)
-    x = 60 * torch.randn(given.batch, 3, 227, 227)
-    last = x.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(recipe.classes, (given.batch,))
-    steps = {
-        "one device": our_step(OneDevice(recipe, seed=0, device=CPU), recipe, (last,), labels),
-        "two halves": our_step(TwoHalves(recipe, seed=0, devices=(CPU, CPU)), recipe, (last, last), labels),
-        "plain PyTorch": plain_step(recipe, x, labels),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in steps}
+    devices = devices_of_halves(given.gpus, given.gpus is None)
+    sys.stdout.write(f"{describe(devices[0])}, {given.threads} threads, {given.busy} other processes busy\n")
     with busy(given.busy):
-        for turn in range(given.rounds + 1):  # the first is a warm-up
-            for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                if turn:
-                    rates[name].append(given.batch / (time.perf_counter() - start))
-    sys.stdout.write(
-        f"width {given.width}, batch {given.batch}, {given.threads} threads, {given.rounds} rounds,"
-        f" {given.busy} other processes busy\n"
-    )
-    for name, each in rates.items():
-        median = statistics.median(each)
-        sys.stdout.write(f"{name:14s} {median:7.1f} images/s  ({min(each):.1f} to {max(each):.1f})\n")
+        for kind in given.precision:
+            for batch in given.batch:
+                measure(Case(replace(PAPER, width=given.width), devices, kind, batch), given.rounds)
 
 
 if __name__ == "__main__":
