@@ -94,7 +94,7 @@ class LoaderClient:
             stream.close()
         for host in self._hosts:
             host.close()
-        self._context.term()
+        self._context.destroy(linger=0)
 
     def __enter__(self) -> "LoaderClient":
         return self

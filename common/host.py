@@ -115,8 +115,8 @@ class Host:
             self.refuses("it talks only to clients that have keys (--keys)")
         elif event.kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             self.refuses("it has no keys, and we have some (--keys)")
-        elif self._keys is not None and self._broken >= _BROKEN_IN_A_ROW and not self._welcome:
-            self.refuses("it breaks off: it is not the service whose server.key we have (--keys)")
+        elif self._keys is not None and self._broken >= _BROKEN_IN_A_ROW and not self._welcome and not self.refusal:
+            self.refuses("it breaks off, as one does that has no keys, or others than our server.key (--keys)")
 
     def _dial(self) -> None:
         try:

@@ -6,6 +6,7 @@ sent, fills queues of its own and holds up nobody else. Flow control is the wire
 those that break the rules, and an honest peer never reaches them.
 """
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ HANDSHAKES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+_numbers = itertools.count()
 OTHER_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH  # one side has keys, the other has not
 
 
@@ -49,7 +51,7 @@ class End:
 
     def __init__(self, context: Context, kind: int, events: int) -> None:
         self.socket = context.socket(kind)
-        address = f"inproc://monitor-{id(self)}"
+        address = f"inproc://monitor-{next(_numbers)}"  # an id() may come again before the name is free
         self.socket.monitor(address, events)
         self.monitor = context.socket(zmq.PAIR)
         self.monitor.setsockopt(zmq.RCVHWM, 0)  # ZeroMQ's own thread would wait where this were full

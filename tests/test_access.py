@@ -81,7 +81,7 @@ def test_a_client_without_keys_is_refused_and_both_sides_say_so(service: LoaderP
 
 def test_a_client_of_another_service_is_refused_and_both_sides_say_so(tmp_path: Path, service: LoaderProcess) -> None:
     keys.make(tmp_path / "other")
-    error, line = r"not the service whose server\.key we have \(--keys\)", r"it came with another service's server\.key"
+    error, line = r"others than our server\.key \(--keys\)", r"it came with another service's server\.key"
     refused_until_said(service, tmp_path / "other", error, line)
 
 
@@ -89,7 +89,7 @@ def test_keys_at_a_service_without_are_refused_and_both_sides_say_so(
     packed: Path, tmp_path: Path, folder: Path
 ) -> None:
     with LoaderProcess(packed, tmp_path, 1) as open_service:
-        error, line = r"it has no keys, and we have some \(--keys\)", r"it has keys, and this service none \(--keys\)"
+        error, line = r"has no keys, .*\(--keys\)", r"it has keys, and this service none \(--keys\)"
         refused_until_said(open_service, folder, error, line)
 
 
@@ -105,8 +105,8 @@ def test_one_service_that_refuses_leaves_the_stream_to_the_others(
     with LoaderProcess(packed, tmp_path, 1) as open_service:
         with LoaderClient([open_service.endpoint, service.endpoint], keys=folder) as loader:
             batches = loader.stream(SPEC, 16).batches(range(10**6))
-            refused = f"{open_service.endpoint} refuses: it has no keys"
-            wait_for("the refusal and a hundred batches", lambda: next(batches).epoch > 30 and refused in caplog.text)
+            refused = f"{open_service.endpoint} refuses: it "
+            wait_for("the refusal and some batches", lambda: next(batches).epoch > 30 and refused in caplog.text)
 
 
 def test_a_service_that_refuses_is_named_where_no_other_answers(service: LoaderProcess) -> None:
