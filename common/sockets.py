@@ -85,7 +85,7 @@ def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> E
     socket = end.socket
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # a ticket goes to a living service or is seen not to
     if keys is not None:
         socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
