@@ -174,3 +174,7 @@ def _verify(dataset: "Dataset") -> None:
             f"{dataset.path}: {len(faults):,} of {dataset.records:,} records are damaged: {listed}; pack again"
         )
     click.echo("  verified    every record's checksum, label and size, and the digest")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,10 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 
-from trainer.convolution import CONVOLUTIONS, FoldedTwice, convolve, space_to_depth
+from trainer.convolution import CONVOLUTIONS, convolve, space_to_depth
 
 
 @pytest.mark.parametrize("size", [227, 228])
@@ -25,23 +23,3 @@ def test_the_others_are_torch_s(layer: str) -> None:
     weight = torch.randn(6, 8 // groups, kernel, kernel, dtype=torch.float64)
     expected = F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
     torch.testing.assert_close(convolve(layer, x, weight, groups), expected)
-
-
-@given(
-    h=st.integers(3, 12),
-    w=st.integers(3, 12),
-    inputs=st.sampled_from((1, 3)),
-    outputs=st.sampled_from((1, 4)),
-    n=st.integers(1, 3),
-)
-def test_the_gradient_of_filters_folded_twice_is_that_of_the_filters(
-    h: int, w: int, inputs: int, outputs: int, n: int
-) -> None:
-    draws = torch.Generator().manual_seed(h + 13 * w)
-    x = torch.randn(n, inputs, h, w, dtype=torch.float64, generator=draws)
-    weight = torch.randn(outputs, inputs, 3, 3, dtype=torch.float64, generator=draws).requires_grad_()
-    expected = F.conv2d(x, weight)
-    found = FoldedTwice.apply(x, weight)  # type: ignore[no-untyped-call]
-    g = torch.randn(expected.shape, dtype=torch.float64, generator=draws)
-    assert torch.equal(found, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(y, weight, g)[0] for y in (found, expected)))
