@@ -1,0 +1,57 @@
+"""The profile's table and trace name every piece, copy and wait."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.profile import TRACE, WARM_UP, Profile, WatchedStreams, table
+from trainer.recipe import SOURCE
+from trainer.two_halves import TwoHalves
+
+CPU = torch.device("cpu")
+NARROW = replace(SOURCE, width=1 / 16, classes=5)
+
+
+def test_a_profile_ends_with_a_trace_and_a_table_of_its_steps_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams = WatchedStreams()
+    net, profile = TwoHalves(NARROW, seed=0, devices=(CPU, CPU), streams=streams), Profile(2, streams, tmp_path)
+    x, labels = torch.randn(1, 3, 227, 227), torch.zeros(1).long()
+    with caplog.at_level(logging.INFO):
+        for step in range(WARM_UP + 4):
+            net.train_step((x, x), labels, step=step)
+            profile.after_step(0.5, 0.125)
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("2 steps of 500.000 ms")
+    for what in ("conv1 forward", "fc8 own backward", "loss", "exchange that nothing hides", "exchange, all copies"):
+        assert what in told
+    assert "waiting for data             host              125.000   25.0 %" in told
+    names = {event.get("name") for event in json.loads((tmp_path / TRACE).read_text())["traceEvents"]}
+    assert {"conv3 forward (compute 1)", "fc6 backward (compute 0)", "conv3 activation to 0 wait (compute 0)"} <= names
+    assert any(str(name).startswith("fc7 activation to 0 copy") for name in names)
+    assert sum(1 for _, name, _, _ in streams.spans if name == "loss") == 2
+
+
+def test_a_table_adds_waits_up_by_stream_and_gives_shares_of_the_steps() -> None:
+    seconds = {
+        ("compute 0", "conv1 forward"): 0.2,
+        ("compute 0", "conv3 activation to 0 wait"): 0.1,
+        ("compute 0", "fc6 activation to 0 wait"): 0.3,
+        ("0 to 1 out", "conv3 activation to 1 copy"): 0.05,
+    }
+    rows = [line.split() for line in table(seconds, steps=10, step_s=1.0, waited_s=0.0).splitlines()[1:]]
+    assert rows[0] == ["conv1", "forward", "compute", "0", "20.000", "20.0", "%"]
+    assert rows[1] == ["exchange", "that", "nothing", "hides", "compute", "0", "40.000", "40.0", "%"]
+    assert rows[2] == ["exchange,", "all", "copies", "5.000", "5.0", "%"]
+
+
+def test_streams_that_are_not_watching_note_nothing() -> None:
+    streams = WatchedStreams()
+    with streams.span(streams.stream(CPU, "any"), "work"):
+        pass
+    assert streams.seconds() == {}
