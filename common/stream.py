@@ -238,6 +238,18 @@ class Stream:
         log.warning("%s is left out: %s", host.endpoint, reason)
         self._refusals[host] = wire.Fault(self._request, b"", wire.REFUSED, reason, wire.NO_RECORD)
 
+    def _left_out(self, host: Host, record: int, reason: str) -> bool:
+        """Whether others are asked instead of a host with a bad record: its disk may be what is bad, and no pixel must
+        depend on who answers. A host that is alone is believed.
+        """
+        if len(self._open) == 1:
+            return False
+        reason = f"its record {record} is bad, as another host's need not be: {reason}"
+        log.warning("%s is left out: %s; alexnet-pack --info DATA --verify there finds all", host.endpoint, reason)
+        self.leave(host)
+        self._refusals[host] = wire.Fault(self._request, b"", wire.REFUSED, reason, wire.NO_RECORD)
+        return True
+
     def leave(self, host: Host) -> None:
         """The service is not to be asked any more."""
         if host in self._open:
@@ -261,6 +273,8 @@ class Stream:
         if fault.code == wire.UNKNOWN_STREAM:
             self.reopen(host)
         elif self._window is not None and self._window.expects(fault.number):
+            if fault.record != wire.NO_RECORD and self._left_out(host, fault.record, fault.reason):
+                return
             record = f" (record {fault.record})" if fault.record != wire.NO_RECORD else ""
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
 
@@ -278,6 +292,8 @@ class Stream:
         batch = batch_of(work, self.spec, self.info, message, pixels, self._digests != "off", slab, give_back)
         if self._digests == "verify" and not is_intact(batch):
             self._damaged_on_the_way(host, work)
+            return
+        if batch.replaced and self._left_out(host, batch.replaced[0].record, batch.replaced[0].reason):
             return
         if payload is None:
             opened.using.add(work.number)

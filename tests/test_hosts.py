@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from click.testing import CliRunner
 from common.batch import Batch
 from common.client import LoaderClient
 from common.errors import LoaderRefused, UsageError
-from common.spec import StreamSpec
+from common.spec import OnBadRecord, StreamSpec
 from loader.dataset import Dataset
 from loader.pack_command import main as pack
+from tests.bad_records import flip_a_bit, with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import fingerprint
 
@@ -137,3 +139,27 @@ def test_a_host_that_is_gone_is_not_waited_for_where_the_others_refuse(packed: P
     with LoaderProcess(packed, tmp_path) as service, LoaderClient([service.endpoint, "tcp://127.0.0.1:9"]) as loader:
         with pytest.raises(LoaderRefused, match="stream may take"):
             loader.stream(StreamSpec(crop=256), 10_000)
+
+
+@pytest.mark.parametrize("policy", ["replace", "stop"])
+def test_a_host_whose_disk_damaged_a_record_is_left_out_and_changes_nothing(
+    packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture, policy: OnBadRecord
+) -> None:
+    damaged = with_records(packed, tmp_path / "damaged", {})
+    flip_a_bit(damaged, 7)
+    with LoaderProcess(damaged, tmp_path) as bad, LoaderProcess(packed, tmp_path) as good:
+        with LoaderClient([bad.endpoint, good.endpoint]) as loader:
+            stream = loader.stream(replace(SPEC, on_bad_record=policy), 16)
+            passes = (batch for _ in range(10**6) for batch in stream.batches(range(2)))
+            read_until(passes, lambda: "is left out: its record 7 is bad" in caplog.text)
+            assert fingerprint(stream.batches(range(2))) == undisturbed
+    assert bad.endpoint in caplog.text
+
+
+def test_a_host_that_is_alone_is_believed_about_its_bad_record(packed: Path, tmp_path: Path) -> None:
+    changed = with_records(packed, tmp_path / "bad", {7: b"no picture"})
+    with LoaderProcess(changed, tmp_path) as one, LoaderProcess(changed, tmp_path) as other:
+        with LoaderClient(one.endpoint) as loader:
+            alone = fingerprint(loader.stream(SPEC, 16).batches(range(2)))
+        with LoaderClient([one.endpoint, other.endpoint]) as loader:
+            assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == alone
