@@ -1,7 +1,7 @@
 """The five convolutions, in the forms that are fast.
 
 Conv1 has 3 channels, 11 x 11 filters and a stride of 4, which suits no tensor core. Pictures and filters are folded:
-four by four pixels become one of 48 channels, the filters 3 x 3, the stride 1. On a CPU that is no slower.
+four by four pixels become one of 48 channels, the filters 3 x 3, the stride 1.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ def convolve(layer: str, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     """The layer's convolution with any block of its weights; n x c x h x w with the channels last in memory.
 
     In that layout a CPU's convolutions and poolings measure up to three times, and up to ten times, as fast, and it is
-    what a GPU's tensor cores read. There a convolution for each group is faster than a grouped one, often by far.
+    what a GPU's tensor cores read. There each group has a convolution of its own.
     """
     _, stride, padding, _ = CONVOLUTIONS[layer]
     if stride > 1:

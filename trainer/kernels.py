@@ -170,7 +170,7 @@ def _normalise(
 
 
 def _tile(x: Tensor, backward: bool, precision: str) -> int:
-    """Elements that a program keeps in registers at a time; measured on a H200."""
+    """Elements that a program keeps in registers at a time."""
     wide = x.dtype == torch.float32 and (backward or precision == "tf32x3")
     return 2048 if wide else 4096
 
