@@ -177,7 +177,7 @@ class Stream:
 
     def _send(self, window: Window[Host, Answer], host: Host, work: Work) -> None:
         opened = self._open[host]
-        oldest, done = done_with(window.wanted | opened.using)
+        oldest, done = done_with(window.wanted | opened.using, window.asked_last)
         by_slot = opened.slab is not None
         ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
         if not host.send(ticket):
@@ -310,14 +310,15 @@ class Stream:
             self._window.answer(host, work.number, fault)
 
 
-def done_with(needed: set[int]) -> tuple[int, bytes]:
-    """What a TICKET says to be done with, all but the `needed` tickets: everything below a number, and some above it.
+def done_with(needed: set[int], asked_last: int) -> tuple[int, bytes]:
+    """What a TICKET says to be done with, all but the `needed` tickets: everything below a number, and some above it,
+    up to the one that was asked for last. A displaced answer's number may lie above all that are needed.
 
     That is said anew with every ticket, and once true it stays true, so a TICKET may be lost or come late or twice.
     Raises LoaderError where that would be more than a TICKET can say.
     """
     oldest = min(needed)
-    done = [number - oldest for number in range(oldest, max(needed)) if number not in needed]
+    done = [number - oldest for number in range(oldest, asked_last + 1) if number not in needed]
     if len(done) > wire.MAX_SLOTS:
         raise LoaderError(f"a batch was kept while {len(done)} others came; batch.copy() has its images for so long")
     return oldest, np.array(done, "<u4").tobytes()

@@ -67,6 +67,7 @@ class Window(Generic[Host, Answer]):
         self._turn: deque[int] = deque()  # numbers not yet taken, in order
         self._next = next(plan, None)
         self._seconds_left = float(SECOND_FREE)
+        self.asked_last = -1  # the highest number that was ever asked for
 
     @property
     def finished(self) -> bool:
@@ -119,7 +120,7 @@ class Window(Generic[Host, Answer]):
         if host is None or self._next is None:
             return None
         work, self._next = self._next, next(self._plan, None)
-        self._works[work.number] = work
+        self._works[work.number], self.asked_last = work, work.number
         self._turn.append(work.number)
         self._seconds_left += SECOND_SHARE
         return self._note(host, work, now)

@@ -119,7 +119,7 @@ class Books(RuleBasedStateMachine):
     # The client
 
     def send(self, host: Host, work: Work) -> None:
-        oldest, done = done_with(self.window.wanted | host.using)
+        oldest, done = done_with(self.window.wanted | host.using, self.window.asked_last)
         ticket = wire.Ticket(work.number, STREAM, work.epoch, work.first, work.count, True, oldest, done)
         host.to_service.append(ticket)
 
@@ -254,6 +254,15 @@ class Books(RuleBasedStateMachine):
             host.close()
         assert self.window.finished, f"only {len(self.taken)} of {TICKETS} tickets were ever taken"
         self.tickets_are_taken_in_order_each_once()
+
+
+def test_a_displaced_answer_above_all_that_is_wanted_gives_its_slot_back() -> None:
+    books = Books()
+    books.client_opens_the_same_session_again(index=0)  # so that the other is asked first
+    books.ask()
+    books.host_leaves_for_ever(index=1)
+    assert books.hosts[0].to_service[-1].number > min(books.window.wanted)
+    books.teardown()
 
 
 TestBooks = Books.TestCase
