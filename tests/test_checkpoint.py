@@ -14,7 +14,7 @@ from common.errors import CheckpointError, UsageError
 from tests.processes import wait_for
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
-from trainer.recipe import DEMO
+from trainer.recipes import DEMO
 
 STATE = State(
     epoch=2,
@@ -41,7 +41,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     written.weights["conv1.weight"] = written.weights["conv1.weight"].to(memory_format=torch.channels_last)
     read = checkpoint.load(checkpoint.save(tmp_path, written))
     assert asdict(read.state) == {**asdict(written.state), "recipe": read.state.recipe}
-    assert read.state.recipe["phases"][1]["first_epoch"] == DEMO.phases[1].first_epoch
+    assert read.state.recipe["phase"][1]["first_epoch"] == DEMO.phase[1].first_epoch
     for name in written.weights:
         assert torch.equal(read.weights[name], written.weights[name])
         assert torch.equal(read.velocities[name], written.velocities[name])

@@ -9,10 +9,11 @@ from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader, draw
 from trainer.data import TrainingData
 from trainer.feed import FedBatch, PixelTransform
-from trainer.recipe import RECIPES, Phase, Recipe
+from trainer.recipe import Phase, Recipe
+from trainer.recipes import RECIPES
 
 CPU = torch.device("cpu")
-RECIPE = replace(RECIPES["source"], batch_size=4, epochs=3, phases=(Phase(0, 0.01), Phase(2, 0.01, sigma=0.0)))
+RECIPE = replace(RECIPES["source"], batch_size=4, epochs=3, phase=(Phase(0, 0.01), Phase(2, 0.01, sigma=0.0)))
 
 
 class OneInput:
@@ -29,7 +30,7 @@ def data_of(loader: MemoryLoader, recipe: Recipe = RECIPE) -> TrainingData:
 
 def expected(data: TrainingData, spec: StreamSpec, epoch: int, batch: FedBatch, scale: float) -> torch.Tensor:
     pictures = [draw(spec, epoch, batch.first + k, int(label)) for k, label in enumerate(batch.labels)]
-    transform = PixelTransform(data.info.mean_hwc, RECIPE.crop, scale, CPU)
+    transform = PixelTransform(data.info.mean_hwc, RECIPE.input_shape, scale, CPU)
     return transform(torch.stack([torch.from_numpy(picture) for picture in pictures]))
 
 

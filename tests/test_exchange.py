@@ -7,7 +7,7 @@ import torch
 
 from tests.race_detector import RaceDetector
 from trainer.exchange import Link, Route, Way, Ways
-from trainer.recipe import SOURCE
+from trainer.recipes import SOURCE
 from trainer.streams import Event, Stream, Streams
 from trainer.two_halves import TwoHalves
 

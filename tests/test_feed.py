@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from common.batch import Batch
 from common.spec import STORED_SIZE
 from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
+from trainer.layers import InputShape
 from trainer.pinned import Pinned
-from trainer.recipe import RECIPES
+from trainer.recipes import RECIPES
 from trainer.streams import Streams
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def test_a_training_crop_loses_the_centre_of_the_mean_and_is_scaled_and_padded(n
     recipe = RECIPES[name]
     crop, offset = recipe.crop, (STORED_SIZE - recipe.crop) // 2
     images = pictures(2, crop)
-    x_nchw = PixelTransform(MEAN_HWC, crop, recipe.train_scale, CPU)(torch.from_numpy(images))
+    x_nchw = PixelTransform(MEAN_HWC, InputShape(crop), recipe.train_scale, CPU)(torch.from_numpy(images))
     mean = MEAN_HWC[offset : offset + crop, offset : offset + crop]
     expected = (images.astype(np.float64) - mean) * recipe.train_scale
     assert x_nchw.shape == (2, 48, 57, 57)
@@ -51,20 +52,20 @@ def test_a_training_crop_loses_the_centre_of_the_mean_and_is_scaled_and_padded(n
 @pytest.mark.parametrize(("crop", "offset"), [(224, 16), (227, 14)])
 def test_a_stored_picture_is_cut_to_its_centre(crop: int, offset: int) -> None:
     images = torch.from_numpy(pictures(3, STORED_SIZE))
-    transform = PixelTransform(MEAN_HWC, crop, 1.0, CPU)
+    transform = PixelTransform(MEAN_HWC, InputShape(crop), 1.0, CPU)
     cut = images[:, offset : offset + crop, offset : offset + crop].contiguous()
     assert torch.equal(transform(images), transform(cut))
 
 
 def test_exact_pixels_are_taken_as_well_as_bytes() -> None:
     images = torch.from_numpy(pictures(2, 227))
-    transform = PixelTransform(MEAN_HWC, 227, 0.5, CPU)
+    transform = PixelTransform(MEAN_HWC, InputShape(227), 0.5, CPU)
     assert torch.equal(transform(images.float()), transform(images))
 
 
 def feed(clock: WaitClock) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
     net, streams, pinned = TwoInputs(), Streams(), Pinned()
-    feed = Feed(net, MEAN_HWC, crop=224, clock=clock, streams=streams, pinned=pinned)  # type: ignore[arg-type]
+    feed = Feed(net, MEAN_HWC, shape=InputShape(224), clock=clock, streams=streams, pinned=pinned)  # type: ignore[arg-type]
     return partial(feed.batches, scale=1.0)
 
 
@@ -86,7 +87,7 @@ def test_a_fed_batch_outlives_the_memory_it_came_in() -> None:
             labels[:] = -1
 
     fed: list[FedBatch] = list(feed(WaitClock())(one_slot()))
-    transform = PixelTransform(MEAN_HWC, 224, 1.0, CPU)
+    transform = PixelTransform(MEAN_HWC, InputShape(224), 1.0, CPU)
     for k, batch in enumerate(fed):
         assert torch.equal(batch.x_nchw[0], transform(torch.from_numpy(kept[k])))
         assert batch.labels.tolist() == [k] * 4

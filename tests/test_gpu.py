@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer import precision
 from trainer.one_device import OneDevice
-from trainer.recipe import SOURCE
+from trainer.recipes import SOURCE
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.streams import Event, Stream, Streams
@@ -22,7 +22,7 @@ from trainer.two_halves import TwoHalves
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-RECIPE = replace(SOURCE, width=1 / 8, classes=10, weight_std=None)
+RECIPE = replace(SOURCE.with_each_layer(weight_std="he"), width=1 / 8, classes=10)
 RATES = {name: rate / 100 for name, rate in Schedule(RECIPE).rates(0).items()}
 STEPS, BATCH = 3, 8
 LONG = 2_000_000  # cycles: about a millisecond

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.exchange import Way, Ways
 from trainer.peers import Copier, tried, ways_between
-from trainer.recipe import SOURCE
+from trainer.recipes import SOURCE
 from trainer.streams import Event, Stream, Streams
 from trainer.two_halves import TwoHalves
 
@@ -22,7 +22,7 @@ FIRST = torch.device("cuda", 0)
 SECOND = torch.device("cuda", 1)
 PAIRS = [(FIRST, FIRST)] + ([(FIRST, SECOND), (SECOND, FIRST)] if GPUS > 1 else [])
 BOTH_WAYS: tuple[Way, Way] = ("direct", "host")
-NARROW = replace(SOURCE, width=1 / 8, classes=10, weight_std=None)
+NARROW = replace(SOURCE.with_each_layer(weight_std="he"), width=1 / 8, classes=10)
 BATCH_SIZES = (4, 4, 4, 4, 2, 4, 8)  # often enough the same that graphs are recorded and replayed
 TRIALS = 20
 SHARE_LATE = 0.2

@@ -16,6 +16,7 @@ from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from tests.processes import LoaderProcess
 from trainer.feed import FedBatch, Feed, WaitClock
+from trainer.layers import InputShape
 from trainer.pinned import HostMemory, Pinned, tensor_over
 from trainer.streams import Event, Stream, Streams
 
@@ -56,7 +57,7 @@ def feed(
 ) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
     net = SimpleNamespace(input_devices=devices, input_dtype=torch.float32, loss_device=devices[0])
     streams = streams or Streams()
-    feed = Feed(net, MEAN_HWC, crop=64, clock=WaitClock(), streams=streams, pinned=pinned)
+    feed = Feed(net, MEAN_HWC, shape=InputShape(64), clock=WaitClock(), streams=streams, pinned=pinned)
     return partial(feed.batches, scale=1.0)
 
 

@@ -13,12 +13,15 @@ from trainer.halves import blocks_of, segments
 from trainer.model import reference_shapes
 from trainer.net import Net
 from trainer.one_device import OneDevice
-from trainer.recipe import LAYERS, PAPER, SOURCE, Recipe
+from trainer.recipe import Recipe
+from trainer.recipes import PAPER, SOURCE
 from trainer.two_halves import TwoHalves
 
 CPU = torch.device("cpu")
 # The recipes' own spread of first weights makes a net this narrow answer the same to everything; He's does not.
-NARROW = {recipe.name: replace(recipe, width=1 / 8, classes=10, weight_std=None) for recipe in (SOURCE, PAPER)}
+NARROW = {
+    recipe.name: replace(recipe.with_each_layer(weight_std="he"), width=1 / 8, classes=10) for recipe in (SOURCE, PAPER)
+}
 
 
 def pair(recipe: Recipe, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[OneDevice, TwoHalves]:
@@ -57,24 +60,25 @@ def test_the_halves_equal_the_reference_for_batches_of_changing_size(recipe: Rec
 
 
 def test_the_network_is_cut_before_each_layer_that_reads_both() -> None:
-    assert [segment.layers for segment in segments()] == [
+    cut = segments(SOURCE)
+    assert [tuple(layer.name for layer in segment.layers) for segment in cut] == [
         ("conv1", "conv2"),
         ("conv3", "conv4", "conv5"),
         ("fc6",),
         ("fc7",),
         ("fc8",),
     ]
-    assert [segment.on for segment in segments()] == [(0, 1)] * 4 + [(0,)]
-    assert [segment.exchanges for segment in segments()] == [False, True, True, True, True]
+    assert [segment.on for segment in cut] == [(0, 1)] * 4 + [(0,)]
+    assert [segment.exchanges for segment in cut] == [False, True, True, True, True]
 
 
 def test_blocks_cover_every_reference_tensor_once() -> None:
     shapes = reference_shapes(NARROW["source"])
     covered = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for half in (0, 1):
-        for layer in LAYERS:
-            if half == 0 or layer != "fc8":
-                for block in blocks_of(layer, half, shapes):
+        for layer in SOURCE.layers:
+            if half == 0 or layer.name != "fc8":
+                for block in blocks_of(layer, half, SOURCE, shapes):
                     block.of(covered[block.name]).add_(1)
     assert all((tensor == 1).all() for tensor in covered.values())
 
@@ -82,7 +86,10 @@ def test_blocks_cover_every_reference_tensor_once() -> None:
 def test_blocks_have_the_shapes_of_the_paper_s_figure() -> None:
     shapes = reference_shapes(SOURCE)
     meta = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    found = {layer: [tuple(b.of(meta[b.name]).shape) for b in blocks_of(layer, 0, shapes)] for layer in LAYERS}
+    found = {
+        layer.name: [tuple(block.of(meta[block.name]).shape) for block in blocks_of(layer, 0, SOURCE, shapes)]
+        for layer in SOURCE.layers
+    }
     assert found == {
         "conv1": [(48, 3, 11, 11), (48,)],
         "conv2": [(128, 48, 5, 5), (128,)],

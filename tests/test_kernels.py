@@ -12,8 +12,9 @@ from torch import Tensor
 
 from trainer.dropout import philox_words
 from trainer.feed import PixelTransform
+from trainer.layers import InputShape
 from trainer.lrn import Norm, normalise
-from trainer.recipe import PAPER, SOURCE
+from trainer.recipes import PAPER, SOURCE
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
@@ -137,7 +138,7 @@ def test_a_gradient_of_another_layout_updates_the_same_weights(kernels: ModuleTy
 def test_pixels_are_what_torch_makes_of_them(kernels: ModuleType, size: int, crop: int) -> None:
     images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     mean = 128 + drawn(256, 256, 3).cpu()
-    transform = PixelTransform(mean.numpy(), crop, 0.9, torch.device("cpu"))
+    transform = PixelTransform(mean.numpy(), InputShape(crop), 0.9, torch.device("cpu"))
     out = torch.full((2, 57, 57, 48), 7.0, device=DEVICE)
     kernels.pixels(images.to(DEVICE), transform._mean_rows.to(DEVICE), out, 0.9)
     torch.testing.assert_close(out.permute(0, 3, 1, 2).cpu(), transform(images))

@@ -15,6 +15,7 @@ from common.spec import STORED_SIZE, StreamSpec
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector
 from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
+from trainer.layers import InputShape
 from trainer.pinned import Pinned, tensor_over
 from trainer.streams import Event
 
@@ -61,7 +62,7 @@ def feed(
 ) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
     clock, pinned = WaitClock(), Pinned(memory)
     net = Net(*devices)
-    feed = Feed(net, MEAN_HWC, crop=16, clock=clock, streams=detector, pinned=pinned)  # type: ignore[arg-type]
+    feed = Feed(net, MEAN_HWC, shape=InputShape(16), clock=clock, streams=detector, pinned=pinned)  # type: ignore[arg-type]
     return partial(feed.batches, scale=1.0)
 
 
@@ -85,7 +86,7 @@ def test_whenever_copies_end_no_slot_goes_back_before_and_all_do(
     fed = list(read(detector, feed(detector, BookedMemory(), *devices)(source.batches(count))))
     assert detector.races == []
     assert source.all_back
-    transform = PixelTransform(MEAN_HWC, 16, 1.0, CPU)
+    transform = PixelTransform(MEAN_HWC, InputShape(16), 1.0, CPU)
     for number, batch in enumerate(fed):
         expected = transform(torch.full((COUNT, 16, 16, 3), number, dtype=torch.uint8))
         assert all(torch.equal(x_nchw, expected) for x_nchw in batch.x_nchw)

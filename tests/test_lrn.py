@@ -7,7 +7,8 @@ from torch import Tensor
 
 from trainer import lrn
 from trainer.lrn import Norm, normalise
-from trainer.recipe import PAPER, SOURCE, Recipe
+from trainer.recipe import Recipe
+from trainer.recipes import PAPER, SOURCE
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 

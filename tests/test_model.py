@@ -9,13 +9,16 @@ from torch import Tensor
 
 from trainer.dropout import Masking, Scaling
 from trainer.initial import initial_tensors
+from trainer.layers import Conv
 from trainer.model import after_convolution, reference_shapes
 from trainer.one_device import OneDevice
-from trainer.recipe import DEMO, LAYERS, PAPER, RECIPES, SOURCE, Recipe
+from trainer.recipe import Recipe
+from trainer.recipes import CIFAR10, DEMO, PAPER, RECIPES, SOURCE
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 
 CPU = torch.device("cpu")
+LAYERS = SOURCE.layer_names
 FULL_SHAPES = {
     "conv1.weight": (96, 3, 11, 11),
     "conv2.weight": (256, 48, 5, 5),
@@ -78,14 +81,18 @@ def test_first_weights_are_a_function_of_seed_and_name() -> None:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_any_width_gives_a_network_of_shapes_that_fit(recipe: Recipe, width: float) -> None:
     shapes = reference_shapes(replace(recipe, width=width))
-    assert shapes["fc6.weight"][1] == shapes["conv5.weight"][0] * 6 * 6
+    assert shapes["fc6.weight"][1] == shapes["conv5.weight"][0] * (2 * 2 if recipe is CIFAR10 else 6 * 6)
     assert all(shape[0] % 8 == 0 for name, shape in shapes.items() if not name.startswith("fc8"))
 
 
-def relu_twice_pool_once(x: Tensor, recipe: Recipe, order: tuple[str, ...]) -> Tensor:
+def conv_of(recipe: Recipe, name: str) -> Conv:
+    return next(conv for conv in recipe.conv if conv.name == name)
+
+
+def written_out(x: Tensor, recipe: Recipe, order: tuple[str, ...]) -> Tensor:
     """The block written out with torch's own normalisation, each half by itself."""
     for op in order:
-        if op == "relu":
+        if op == "activation":
             x = x.clamp_min(0)
         elif op == "pool":
             x = F.max_pool2d(x, 3, 2)
@@ -98,11 +105,11 @@ def relu_twice_pool_once(x: Tensor, recipe: Recipe, order: tuple[str, ...]) -> T
 @pytest.mark.parametrize(
     ("recipe", "layer", "order"),
     [
-        (PAPER, "conv1", ("relu", "lrn", "pool")),
-        (PAPER, "conv2", ("relu", "lrn", "pool")),
-        (SOURCE, "conv1", ("lrn", "pool", "relu")),
-        (SOURCE, "conv3", ("relu",)),
-        (SOURCE, "conv4", ("relu",)),
+        (PAPER, "conv1", ("activation", "lrn", "pool")),
+        (PAPER, "conv2", ("activation", "lrn", "pool")),
+        (SOURCE, "conv1", ("lrn", "pool", "activation")),
+        (SOURCE, "conv3", ("activation",)),
+        (SOURCE, "conv4", ("activation",)),
     ],
 )
 def test_what_follows_a_convolution_is_in_the_recipe_s_order(
@@ -110,8 +117,8 @@ def test_what_follows_a_convolution_is_in_the_recipe_s_order(
 ) -> None:
     x = 100 * torch.randn(2, 16, 13, 13, dtype=torch.float64)
     bias = 100 * torch.randn(16, dtype=torch.float64)
-    expected = relu_twice_pool_once(x + bias[:, None, None], recipe, order)
-    torch.testing.assert_close(after_convolution(layer, x, bias, recipe, groups=2), expected)
+    expected = written_out(x + bias[:, None, None], recipe, order)
+    torch.testing.assert_close(after_convolution(conv_of(recipe, layer), x, bias, recipe, groups=2), expected)
 
 
 def test_the_source_normalises_conv2_in_space_too() -> None:
@@ -120,7 +127,7 @@ def test_the_source_normalises_conv2_in_space_too() -> None:
     squares = F.avg_pool2d(lrn**2, 5, stride=1, padding=2, divisor_override=1)
     expected = F.max_pool2d(lrn / (1 + 1e-3 / 25 * squares) ** 0.75, 3, 2)
     bias = torch.zeros(16, dtype=torch.float64)
-    torch.testing.assert_close(after_convolution("conv2", x.clone(), bias, SOURCE, groups=2), expected)
+    torch.testing.assert_close(after_convolution(conv_of(SOURCE, "conv2"), x.clone(), bias, SOURCE, groups=2), expected)
 
 
 def masking(seed: int, step: int) -> Masking:
@@ -129,7 +136,7 @@ def masking(seed: int, step: int) -> Masking:
 
 def test_training_masks_half_of_the_outputs_and_does_not_scale_the_rest() -> None:
     x = torch.rand(200, 400) + 1
-    y = masking(1, 2)(x, "fc6", half=0)
+    y = masking(1, 2)(x, 5, half=0)
     kept = y != 0
     assert kept.float().mean().item() == pytest.approx(0.5, abs=0.01)
     assert torch.equal(y[kept], x[kept])
@@ -137,18 +144,18 @@ def test_training_masks_half_of_the_outputs_and_does_not_scale_the_rest() -> Non
 
 def test_in_test_outputs_are_halved() -> None:
     x = torch.rand(3, 4)
-    assert torch.equal(Scaling(0.5)(x, "fc6", half=0), x * 0.5)
+    assert torch.equal(Scaling(0.5)(x, 5, half=0), x * 0.5)
 
 
 def test_a_mask_belongs_to_its_seed_step_layer_and_half() -> None:
     x = torch.ones(8, 64)
-    first = masking(1, 2)(x, "fc6", 0)
-    assert torch.equal(first, masking(1, 2)(x, "fc6", 0))
+    first = masking(1, 2)(x, 5, 0)
+    assert torch.equal(first, masking(1, 2)(x, 5, 0))
     others = [
-        masking(9, 2)(x, "fc6", 0),
-        masking(1, 3)(x, "fc6", 0),
-        masking(1, 2)(x, "fc7", 0),
-        masking(1, 2)(x, "fc6", 1),
+        masking(9, 2)(x, 5, 0),
+        masking(1, 3)(x, 5, 0),
+        masking(1, 2)(x, 6, 0),
+        masking(1, 2)(x, 5, 1),
     ]
     assert not any(torch.equal(first, other) for other in others)
 

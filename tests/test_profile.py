@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.profile import TRACE, WARM_UP, Profile, WatchedStreams, table
-from trainer.recipe import SOURCE
+from trainer.recipes import SOURCE
 from trainer.two_halves import TwoHalves
 
 CPU = torch.device("cpu")

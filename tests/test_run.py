@@ -19,7 +19,8 @@ from trainer.loop import Outcome
 from trainer.metrics import FILE_NAME, read
 from trainer.one_device import OneDevice
 from trainer.options import Options
-from trainer.recipe import DEMO, RECIPES, Phase, Plateau
+from trainer.recipe import Phase, Plateau
+from trainer.recipes import DEMO, RECIPES
 from trainer.resume import check_same_stream
 
 TINY = replace(
@@ -28,7 +29,7 @@ TINY = replace(
     width=0.02,
     epochs=3,
     batch_size=4,
-    phases=(Phase(0, 0.01), Phase(2, 0.003, sigma=0.0)),
+    phase=(Phase(0, 0.01), Phase(2, 0.003, sigma=0.0)),
     plateau=Plateau(patience=1),
 )
 STEPS_PER_EPOCH = 5  # of 18 records in batches of 4: the last is smaller

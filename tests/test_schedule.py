@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.recipe import DEMO, LAYERS, PAPER, RECIPES, SOURCE, Plateau, Recipe
+from trainer.recipe import Plateau, Recipe
+from trainer.recipes import DEMO, PAPER, RECIPES, SOURCE
 from trainer.schedule import Schedule
+
+LAYERS = SOURCE.layer_names
 
 
 @pytest.mark.parametrize(
@@ -68,22 +71,22 @@ def test_the_source_takes_no_notice_of_the_error() -> None:
 
 def test_a_stretched_source_drops_at_proportionate_epochs() -> None:
     short = SOURCE.stretched(10)
-    assert [phase.first_epoch for phase in short.phases] == [0, 3, 6, 7, 8, 9]
-    assert [phase.rate for phase in short.phases] == [phase.rate for phase in SOURCE.phases]
+    assert [phase.first_epoch for phase in short.phase] == [0, 3, 6, 7, 8, 9]
+    assert [phase.rate for phase in short.phase] == [phase.rate for phase in SOURCE.phase]
     assert SOURCE.stretched(SOURCE.epochs) == SOURCE
 
 
 @given(epochs=st.integers(1, 500), recipe=st.sampled_from(tuple(RECIPES.values())))
 def test_any_stretch_begins_as_the_recipe_does_and_keeps_the_order_of_phases(epochs: int, recipe: Recipe) -> None:
     stretched = recipe.stretched(epochs)
-    starts = [phase.first_epoch for phase in stretched.phases]
+    starts = [phase.first_epoch for phase in stretched.phase]
     assert stretched.epochs == epochs
     assert starts == sorted(set(starts))
     assert starts[0] == 0
     assert starts[-1] < epochs
     assert Schedule(stretched).rates(0) == Schedule(recipe).rates(0)
     if epochs >= recipe.epochs:
-        assert len(starts) == len(recipe.phases)
+        assert len(starts) == len(recipe.phase)
 
 
 def test_the_recipes_hold_the_published_numbers() -> None:
@@ -92,6 +95,6 @@ def test_the_recipes_hold_the_published_numbers() -> None:
     assert (SOURCE.train_scale, SOURCE.test_scale) == (1 / 1.1, 1)
     for recipe in (PAPER, SOURCE):
         assert (recipe.batch_size, recipe.momentum, recipe.weight_decay, recipe.dropout) == (128, 0.9, 0.0005, 0.5)
-        assert (recipe.channels, recipe.fc_units) == ((48, 128, 192, 192, 128), 2048)
+        assert [recipe.outputs(layer) for layer in recipe.layers] == [48, 128, 192, 192, 128, 2048, 2048, 1000]
     assert (PAPER.decay_biases, SOURCE.decay_biases) == (True, False)
     assert DEMO.width < 1

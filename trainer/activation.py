@@ -1,12 +1,21 @@
-"""A layer's bias and its ReLU (section 3.1 of the paper)."""
+"""A layer's bias and its activation: ReLU (section 3.1 of the paper) or, to compare, the hyperbolic tangent."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.fused import kernels
+
+
+def activate(x: Tensor, activation: Literal["relu", "tanh"], bias: Tensor | None = None) -> Tensor:
+    """The activation of x + bias; arguments as of `relu`."""
+    if activation == "relu":
+        return relu(x, bias)
+    if bias is not None:
+        x = with_bias(x, bias)
+    return x.tanh_() if _is_free(x) else x.tanh()
 
 
 def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -7,15 +7,20 @@ from typing import Any
 import click
 
 from common import log as logs
-from trainer.options import DEFAULT_LOADER, Options
-from trainer.recipe import RECIPES
+from trainer.ablations import ABLATIONS
+from trainer.options import DEFAULT_LOADER, Options, recipe_of
+from trainer.recipe_file import to_toml
+from trainer.recipes import RECIPES
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--gpus", help="GPU of each half: 0,1, or 0 for both on one.", show_default="the first two, or the one")
 @click.option("--cpu", is_flag=True, help="Train on the CPU.")
 @click.option(
-    "--net", type=click.Choice(["halves", "one-device"]), default="halves", help="Two halves, or the reference."
+    "--net",
+    type=click.Choice(["halves", "one-device"]),
+    show_default="halves; one-device where the recipe has one column",
+    help="Two halves, or the undivided reference.",
 )
 @click.option(
     "--precision",
@@ -45,7 +50,19 @@ from trainer.recipe import RECIPES
     help="File of such endpoints, one a line; read again when it changes, so that loaders join and leave.",
 )
 @click.option("--keys", type=click.Path(path_type=Path), help="Folder of keys for a loader that wants them.")
-@click.option("--recipe", type=click.Choice(sorted(RECIPES)), show_default="source", help="The net and its training.")
+@click.option(
+    "--recipe",
+    metavar=f"[{'|'.join(RECIPES)}|FILE.toml]",
+    show_default="source",
+    help="The net and its training, by name or from a file.",
+)
+@click.option(
+    "--ablate",
+    type=click.Choice(sorted(ABLATIONS)),
+    multiple=True,
+    help="Change the recipe as the paper did to compare; may be repeated.",
+)
+@click.option("--show-recipe", is_flag=True, help="Print the recipe with all that changes it, as TOML, and end.")
 @click.option("--width", type=click.FloatRange(0, 4, min_open=True), help="Share of AlexNet's channels and units.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs; the recipe's schedule is stretched to them.")
 @click.option("--steps", type=click.IntRange(1), help="Stop once the run has done so many steps, for a trial.")
@@ -82,7 +99,7 @@ from trainer.recipe import RECIPES
 )
 @click.option("--threads", type=click.IntRange(1), show_default="all cores", help="Threads that compute on the CPU.")
 @click.option("--verbose", is_flag=True, help="Log more.")
-def main(verbose: bool, **options: Any) -> None:
+def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
     """Train AlexNet, a half on each GPU, with batches from alexnet-loader.
 
     Checkpoints and metrics.jsonl go to the run folder. Ctrl-C or SIGTERM ends the step, saves and stops; --resume goes
@@ -90,6 +107,9 @@ def main(verbose: bool, **options: Any) -> None:
     """
     logs.setup("alexnet-trainer", verbose)
     with logs.errors_as_exit_codes("alexnet-trainer"):
+        if show_recipe:
+            click.echo(to_toml(recipe_of(Options(**options))), nl=False)
+            return
         from trainer.run import last_line, run
 
         outcome = run(Options(**options))

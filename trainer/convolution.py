@@ -1,51 +1,31 @@
-"""The five convolutions, in the forms that are fast.
+"""Convolutions in the forms that are fast.
 
 Conv1 has 3 channels, 11 x 11 filters and a stride of 4, which suits no tensor core. Pictures and filters are folded:
 four by four pixels become one of 48 channels, the filters 3 x 3, the stride 1.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.recipe import CONV1_STRIDE
-
-HALVES = 2
+from trainer.layers import Conv
 
 
-class Convolution(NamedTuple):
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-
-
-CONVOLUTIONS = {
-    "conv1": Convolution(11, stride=CONV1_STRIDE),
-    "conv2": Convolution(5, padding=2, groups=HALVES),
-    "conv3": Convolution(3, padding=1),
-    "conv4": Convolution(3, padding=1, groups=HALVES),
-    "conv5": Convolution(3, padding=1, groups=HALVES),
-}
-
-
-def convolve(layer: str, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
+def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     """The layer's convolution with any block of its weights; n x c x h x w with the channels last in memory.
 
     In that layout a CPU's convolutions and poolings measure up to three times, and up to ten times, as fast, and it is
     what a GPU's tensor cores read. There each group has a convolution of its own.
     """
-    _, stride, padding, _ = CONVOLUTIONS[layer]
-    if stride > 1:
-        weight = space_to_depth(weight, stride)
-        x = x if x.shape[1] == weight.shape[1] else space_to_depth(x, stride)
+    stride = conv.stride
+    if conv.reads == "image":
+        weight, stride = space_to_depth(weight, conv.stride), 1
+        x = x if x.shape[1] == weight.shape[1] else space_to_depth(x, conv.stride)
     x = x.contiguous(memory_format=torch.channels_last)
     if groups > 1 and x.is_cuda:
         parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
-        return torch.cat([F.conv2d(part, filters, padding=padding) for part, filters in parts], dim=1)
-    return F.conv2d(x, weight, padding=padding, groups=groups)
+        return torch.cat([F.conv2d(part, w, stride=stride, padding=conv.padding) for part, w in parts], dim=1)
+    return F.conv2d(x, weight, stride=stride, padding=conv.padding, groups=groups)
 
 
 def space_to_depth(x: Tensor, side: int) -> Tensor:

@@ -42,7 +42,7 @@ class TrainingData:
         self._client, self._recipe, self._seed = client, recipe, seed
         self._on_bad_record, self._digests = on_bad_record, digests
         self._told: set[tuple[str, int]] = set()  # bad records that were logged, with their split
-        self._training_stream = self._open_training(sigma=recipe.phase(epoch).sigma)
+        self._training_stream = self._open_training(sigma=recipe.current_phase(epoch).sigma)
         self.info: StreamInfo = self._training_stream.info
         self._validation_stream = self._open_validation()
         self.validation_info: StreamInfo | None = self._validation_stream.info if self._validation_stream else None
@@ -95,12 +95,12 @@ class TrainingData:
     def _feed_of(self, net: Net) -> Feed:
         """The run's one feed, made when there is a net."""
         if self._feed is None:
-            crop, mean_hwc = self._recipe.crop, self.info.mean_hwc
-            self._feed = Feed(net, mean_hwc, crop=crop, clock=self.clock, streams=Streams(), pinned=Pinned())
+            mean_hwc, shape = self.info.mean_hwc, self._recipe.input_shape
+            self._feed = Feed(net, mean_hwc, shape=shape, clock=self.clock, streams=Streams(), pinned=Pinned())
         return self._feed
 
     def _sigma(self, epoch: int) -> float:
-        return self._recipe.phase(epoch).sigma
+        return self._recipe.current_phase(epoch).sigma
 
     def _open_training(self, sigma: float) -> Stream:
         spec = self._training_spec(sigma, self._on_bad_record)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from trainer.fused import kernels
-from trainer.recipe import LAYERS
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -36,9 +35,11 @@ class Masking:
     seed: int
     steps: tuple[Tensor, Tensor]
 
-    def __call__(self, x: Tensor, layer: str, half: int) -> Tensor:
-        """Drop outputs of one half of a layer, n x units."""
-        y: Tensor = _Drop.apply(x, self, LAYERS.index(layer), half)  # type: ignore[no-untyped-call]
+    def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
+        """Drop outputs of one half of a layer, n x units; layers are counted from 0."""
+        if self.rate == 0:
+            return x
+        y: Tensor = _Drop.apply(x, self, layer, half)  # type: ignore[no-untyped-call]
         return y
 
     @property
@@ -53,7 +54,7 @@ class Scaling:
 
     rate: float
 
-    def __call__(self, x: Tensor, layer: str, half: int) -> Tensor:
+    def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
         """Scale outputs of one half of a layer, n x units."""
         return x * (1 - self.rate)
 

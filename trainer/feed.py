@@ -23,10 +23,10 @@ from common.digest import Digests
 from common.slab import Replaced
 from trainer.convolution import space_to_depth
 from trainer.fused import kernels
+from trainer.layers import InputShape
 from trainer.lent import Lent
 from trainer.net import Net, Pixels
 from trainer.pinned import Pinned, tensor_over
-from trainer.recipe import CONV1_STRIDE, PADDED_SIZE
 from trainer.streams import Streams
 from trainer.upload import Upload
 
@@ -70,11 +70,11 @@ class WaitClock:
 
 
 class PixelTransform:
-    """On one device: n x height x width x 3 stored pixels to n x 48 x 57 x 57 as the network reads them,
-    folded by conv1's stride.
+    """On one device: n x height x width x 3 stored pixels to n x 48 x 57 x 57 as AlexNet reads them, folded by the
+    first layer's stride.
 
     mean_hwc   256 x 256 x 3, the mean image; its centre of the crop's size is what is subtracted, wherever the crop lay
-    crop       height and width in pixels of what the network sees; larger pictures are cut to their centre
+    shape      of what the network reads; larger pictures are cut to their centre
     scale      factor on (pixel - mean)
     dtype      of the result
     """
@@ -82,29 +82,30 @@ class PixelTransform:
     def __init__(
         self,
         mean_hwc: npt.NDArray[np.float32],
-        crop: int,
+        shape: InputShape,
         scale: float,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._mean_rows = _centre_rows(torch.from_numpy(mean_hwc.copy())[None], crop)[0].contiguous().to(device)
-        self._crop, self._scale, self._dtype = crop, scale, dtype
+        self._crop, self._side, self._fold = shape
+        self._mean_rows = _centre_rows(torch.from_numpy(mean_hwc.copy())[None], self._crop)[0].contiguous().to(device)
+        self._scale, self._dtype = scale, dtype
 
     def __call__(self, images_nhwc: Tensor) -> Tensor:
         """A new tensor in channels_last order; `images_nhwc` may be overwritten afterwards.
 
         A row of pixels is treated as one run of 3 x width numbers, which is three times as fast as channel by channel.
         """
-        n, device, folded = len(images_nhwc), images_nhwc.device, PADDED_SIZE // CONV1_STRIDE
-        x_nhwc = torch.empty(n, folded, folded, 3 * CONV1_STRIDE**2, dtype=self._dtype, device=device)
+        n, device, folded = len(images_nhwc), images_nhwc.device, self._side // self._fold
+        x_nhwc = torch.empty(n, folded, folded, 3 * self._fold**2, dtype=self._dtype, device=device)
         module = kernels(x_nhwc)
         if module is not None:
             module.pixels(images_nhwc, self._mean_rows, x_nhwc, self._scale)
             return x_nhwc.permute(0, 3, 1, 2)
-        plain_nhwc = torch.zeros(n, PADDED_SIZE, PADDED_SIZE, 3, device=device)
+        plain_nhwc = torch.zeros(n, self._side, self._side, 3, device=device)
         rows = plain_nhwc.flatten(2)[:, : self._crop, : 3 * self._crop]
         rows.copy_(_centre_rows(images_nhwc, self._crop)).sub_(self._mean_rows).mul_(self._scale)
-        return space_to_depth(plain_nhwc.to(self._dtype).permute(0, 3, 1, 2), CONV1_STRIDE)
+        return space_to_depth(plain_nhwc.to(self._dtype).permute(0, 3, 1, 2), self._fold)
 
 
 def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:
@@ -116,7 +117,7 @@ def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:
 class Feed:
     """Puts the batches of streams on a net's devices; one for a run, whose streams take turns with its buffers.
 
-    mean_hwc, crop   as PixelTransform takes them
+    mean_hwc, shape  as PixelTransform takes them
     clock            adds up the time spent waiting for a stream
     pinned           knows the slabs that the devices can read
     """
@@ -126,14 +127,14 @@ class Feed:
         net: Net,
         mean_hwc: npt.NDArray[np.float32],
         *,
-        crop: int,
+        shape: InputShape,
         clock: WaitClock,
         streams: Streams,
         pinned: Pinned,
     ) -> None:
         self._input_devices, self._loss_device = net.input_devices, net.loss_device
         devices = dict.fromkeys(net.input_devices)
-        self._transform_to = partial(PixelTransform, mean_hwc, crop, dtype=net.input_dtype)
+        self._transform_to = partial(PixelTransform, mean_hwc, shape, dtype=net.input_dtype)
         self._uploads = {device: Upload(device, streams) for device in devices}
         self._clock, self._streams, self._pinned = clock, streams, pinned
 

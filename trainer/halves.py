@@ -1,6 +1,6 @@
 """Where each layer lives, and the blocks of weights that a half keeps.
 
-The table is the whole placement:
+What a layer reads is its recipe's to say; the rest follows. AlexNet's whole placement:
 
     layer   on      reads        a half's block of the weight
     conv1   0, 1    the image    own rows
@@ -17,64 +17,55 @@ crosses.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.activation import relu
+from trainer.activation import activate
 from trainer.blocks import Block, Parameter
-from trainer.convolution import HALVES, convolve
+from trainer.convolution import convolve
 from trainer.dropout import Dropout
-from trainer.model import after_convolution, reference_shapes
-from trainer.recipe import CONVS, FCS, LAYERS, Recipe
+from trainer.layers import Conv, Layer
+from trainer.model import after_convolution, linear, reference_shapes
+from trainer.recipe import Recipe
+
+HALVES = 2
 
 
-class Place(NamedTuple):
-    reads: Literal["image", "own", "both"]
-    on: tuple[int, ...] = (0, 1)
-
-
-PLACES = {
-    "conv1": Place("image"),
-    "conv2": Place("own"),
-    "conv3": Place("both"),
-    "conv4": Place("own"),
-    "conv5": Place("own"),
-    "fc6": Place("both"),
-    "fc7": Place("both"),
-    "fc8": Place("both", on=(0,)),
-}
+def halves_with(layer: Layer, recipe: Recipe) -> tuple[int, ...]:
+    """The last layer is whole, in half 0; every other is divided."""
+    return (0,) if layer is recipe.fc[-1] else (0, 1)
 
 
 class Segment(NamedTuple):
-    """Consecutive layers of which only the first reads the other half: autograd works inside, exchanges lie between."""
+    """Consecutive layers of which only the first reads the other half: autograd works inside, exchanges lie between.
 
-    layers: tuple[str, ...]
+    number   of its first layer in the recipe
+    """
+
+    number: int
+    layers: tuple[Layer, ...]
+    on: tuple[int, ...]
 
     @property
-    def first(self) -> str:
+    def first(self) -> Layer:
         return self.layers[0]
 
     @property
-    def on(self) -> tuple[int, ...]:
-        return PLACES[self.first].on
-
-    @property
     def exchanges(self) -> bool:
-        return PLACES[self.first].reads == "both"
+        return self.first.reads == "both"
 
 
-def segments() -> tuple[Segment, ...]:
-    """conv1-2 | conv3-5 | fc6 | fc7 | fc8, as the table has it."""
-    cut: list[tuple[str, ...]] = []
-    for layer in LAYERS:
-        if PLACES[layer].reads == "own":
-            cut[-1] = (*cut[-1], layer)
+def segments(recipe: Recipe) -> tuple[Segment, ...]:
+    """AlexNet's are conv1-2 | conv3-5 | fc6 | fc7 | fc8."""
+    cut: list[Segment] = []
+    for number, layer in enumerate(recipe.layers):
+        if layer.reads == "own":
+            cut[-1] = cut[-1]._replace(layers=(*cut[-1].layers, layer))
         else:
-            cut.append((layer,))
-    return tuple(Segment(layers) for layers in cut)
+            cut.append(Segment(number, (layer,), halves_with(layer, recipe)))
+    return tuple(cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,47 +89,49 @@ class Half:
         self._weights: dict[str, Weights] = {}
         self.parameters: list[Parameter] = []
         shapes = reference_shapes(recipe)
-        for layer in LAYERS:
-            if half in PLACES[layer].on:
-                blocks = blocks_of(layer, half, shapes)
+        for layer in recipe.layers:
+            if half in halves_with(layer, recipe):
+                blocks = blocks_of(layer, half, recipe, shapes)
                 own, bias, *peer = (Parameter(block, reference[block.name], device, dtype) for block in blocks)
                 self.parameters += [own, bias, *peer]
-                self._weights[layer] = Weights(own, bias, peer[0] if peer else None)
+                self._weights[layer.name] = Weights(own, bias, peer[0] if peer else None)
 
-    def weights(self, layer: str) -> Weights:
-        return self._weights[layer]
+    def weights(self, layer: Layer) -> Weights:
+        return self._weights[layer.name]
 
-    def own(self, layer: str, x: Tensor) -> Tensor:
-        """The layer's outputs, before bias and ReLU, so far as the half's own inputs make them."""
-        return _linear_map(layer, x, self._weights[layer].own.operand)
+    def own(self, layer: Layer, x: Tensor) -> Tensor:
+        """The layer's outputs, before bias and activation, so far as the half's own inputs make them."""
+        return _linear_map(layer, x, self.weights(layer).own.operand)
 
-    def peer(self, layer: str, x: Tensor) -> Tensor:
+    def peer(self, layer: Layer, x: Tensor) -> Tensor:
         """What the other half's outputs x add to them."""
-        peer = self._weights[layer].peer
+        peer = self.weights(layer).peer
         assert peer is not None
         return _linear_map(layer, x, peer.operand)
 
     def finish(self, segment: Segment, z: Tensor, dropout: Dropout) -> Tensor:
         """The segment's output from its first layer's z = own + peer."""
-        x = self._after(segment.first, z, dropout)
-        for layer in segment.layers[1:]:
-            x = self._after(layer, self.own(layer, x), dropout)
+        x = self._after(segment.first, segment.number, z, dropout)
+        for number, layer in enumerate(segment.layers[1:], segment.number + 1):
+            x = self._after(layer, number, self.own(layer, x), dropout)
         return x
 
-    def _after(self, layer: str, z: Tensor, dropout: Dropout) -> Tensor:
-        bias = self._weights[layer].bias.operand
-        if layer in CONVS:
+    def _after(self, layer: Layer, number: int, z: Tensor, dropout: Dropout) -> Tensor:
+        bias = self.weights(layer).bias.operand
+        if isinstance(layer, Conv):
             return after_convolution(layer, z, bias, self._recipe, groups=1)
         z = z + bias
-        return z if layer == FCS[-1] else dropout(relu(z), layer, self.half)
+        if layer is self._recipe.fc[-1]:
+            return z
+        return dropout(activate(z, self._recipe.activation), number, self.half)
 
 
-def blocks_of(layer: str, half: int, shapes: dict[str, tuple[int, ...]]) -> list[Block]:
+def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: dict[str, tuple[int, ...]]) -> list[Block]:
     """A half's blocks of a layer: own weight, bias, and the peer's weight where the layer reads both."""
-    weight, bias = f"{layer}.weight", f"{layer}.bias"
-    places = PLACES[layer]
-    rows = _share(shapes[weight][0], half) if len(places.on) == HALVES else slice(None)
-    if places.reads != "both":
+    weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
+    is_divided = len(halves_with(layer, recipe)) == HALVES
+    rows = _share(shapes[weight][0], half) if is_divided else slice(None)
+    if layer.reads != "both":
         return [Block(weight, (rows,)), Block(bias, (rows,))]
     own, peer = (_share(shapes[weight][1], of) for of in (half, 1 - half))
     return [Block(weight, (rows, own)), Block(bias, (rows,)), Block(weight, (rows, peer))]
@@ -149,5 +142,5 @@ def _share(count: int, half: int) -> slice:
     return slice(half * each, (half + 1) * each)
 
 
-def _linear_map(layer: str, x: Tensor, weight: Tensor) -> Tensor:
-    return convolve(layer, x, weight) if layer in CONVS else F.linear(x, weight)
+def _linear_map(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+    return convolve(layer, x, weight) if isinstance(layer, Conv) else linear(x, weight)

@@ -7,19 +7,20 @@ import torch
 from torch import Tensor
 
 from trainer.draws import generator
-from trainer.recipe import LAYERS, Recipe
+from trainer.recipe import Recipe
 
 
 def initial_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> dict[str, Tensor]:
     """float32 tensors of `shapes`: weights from N(0, std), constant biases."""
     tensors = {}
+    layers = {layer.name: layer for layer in recipe.layers}
     for name, shape in shapes.items():
-        layer, kind = name.split(".")
-        position = LAYERS.index(layer)
+        layer_name, kind = name.split(".")
+        layer = layers[layer_name]
         if kind == "bias":
-            tensors[name] = torch.full(shape, recipe.bias_start[position])
+            tensors[name] = torch.full(shape, layer.bias)
         else:
-            std = recipe.weight_std[position] if recipe.weight_std else math.sqrt(2 / math.prod(shape[1:]))
+            std = math.sqrt(2 / math.prod(shape[1:])) if layer.weight_std == "he" else layer.weight_std
             draws = generator(torch.device("cpu"), seed, name)
             tensors[name] = torch.empty(shape).normal_(0, std, generator=draws)
     return tensors

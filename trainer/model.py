@@ -1,7 +1,8 @@
-"""AlexNet as mathematics: two columns that meet at conv3, fc6, fc7 and fc8. No device is named, nothing is placed.
+"""AlexNet as mathematics: two columns that meet where a layer reads both. No device is named, nothing is placed.
 
 This is the reference that the two halves are held to, and what a single device runs. The columns are the two groups of
-a grouped convolution; a layer that reads both is an ordinary one. Channels 0..C/2 - 1 are half 0's, the rest half 1's.
+a grouped convolution, or of a matrix product; a layer that reads both is an ordinary one. Channels 0..C/2 - 1 are half
+0's, the rest half 1's. A recipe of one column has ordinary layers only.
 """
 
 from collections.abc import Mapping
@@ -10,59 +11,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.activation import relu, with_bias
-from trainer.convolution import CONVOLUTIONS, HALVES, convolve
+from trainer.activation import activate, with_bias
+from trainer.convolution import convolve
 from trainer.dropout import Dropout
+from trainer.layers import Conv, Layer, Op
 from trainer.lrn import Norm, normalise
 from trainer.pooling import max_pool
-from trainer.recipe import CONVS, FCS, Op, Recipe
+from trainer.recipe import Recipe
 
-POOLED_SIZE = 6  # height and width of conv5's pooled maps: 227 -> 55 -> 27 -> 13 -> 6
+
+def groups_of(layer: Layer, recipe: Recipe) -> int:
+    """In how many groups the undivided layer computes."""
+    return recipe.columns if layer.reads == "own" else 1
 
 
 def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the 16 parameters, in the order of the layers."""
+    """Names and shapes of the parameters, in the order of the layers: 16 of them in AlexNet."""
     shapes: dict[str, tuple[int, ...]] = {}
     inputs = 3
-    for layer, channels in zip(CONVS, recipe.channels, strict=True):
-        kernel, _, _, groups = CONVOLUTIONS[layer]
-        shapes[f"{layer}.weight"] = (HALVES * channels, inputs // groups, kernel, kernel)
-        shapes[f"{layer}.bias"] = (HALVES * channels,)
-        inputs = HALVES * channels
-    inputs *= POOLED_SIZE**2
-    for layer, outputs in zip(FCS, (HALVES * recipe.fc_units, HALVES * recipe.fc_units, recipe.classes), strict=True):
-        shapes[f"{layer}.weight"] = (outputs, inputs)
-        shapes[f"{layer}.bias"] = (outputs,)
-        inputs = outputs
+    for layer in recipe.layers:
+        outputs = recipe.outputs(layer) * (1 if layer is recipe.fc[-1] else recipe.columns)
+        each = inputs // groups_of(layer, recipe)
+        kernel = (layer.kernel, layer.kernel) if isinstance(layer, Conv) else ()
+        shapes[f"{layer.name}.weight"] = (outputs, each, *kernel)
+        shapes[f"{layer.name}.bias"] = (outputs,)
+        inputs = outputs * (recipe.map_sizes()[-1] ** 2 if layer is recipe.conv[-1] else 1)
     return shapes
 
 
-def after_convolution(layer: str, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:
-    """What follows a convolution before the next layer: its bias, and ReLU, normalisation, pooling in the recipe's
-    order. What can be done in one pass is; x may be overwritten.
+def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:
+    """What follows a convolution before the next layer: its bias, and what the recipe says in its order. What can be
+    done in one pass is; x may be overwritten. The last convolution's maps are flattened.
 
     groups   1 where x is one half's maps, 2 where it is both halves'
     """
-    ops: dict[str, tuple[Op, ...]] = {
-        "conv1": recipe.conv1_block,
-        "conv2": recipe.conv2_block,
-        "conv5": recipe.conv5_block,
-    }
     pending: Tensor | None = bias
     rectified = False
-    block = ops.get(layer, ("relu",))
-    for op, following in zip(block, (*block[1:], None), strict=True):
-        if op == "relu" and following == "lrn":
+    for op, following in zip(conv.then, (*conv.then[1:], None), strict=True):
+        if op == "activation" and following == "lrn" and recipe.activation == "relu":
             rectified = True
             continue
-        if op == "relu":
-            x = relu(x, pending)
+        if op == "activation":
+            x = activate(x, recipe.activation, pending)
         elif op == "pool":
-            x = max_pool(x if pending is None else with_bias(x, pending))
+            x = max_pool(x if pending is None else with_bias(x, pending), recipe.pool_size, recipe.pool_stride)
         else:
             x, rectified = normalise(x, norm_of(op, recipe), groups, bias=pending, rectified=rectified), False
         pending = None
-    return x.flatten(1) if layer == CONVS[-1] else x
+    if pending is not None:
+        x = with_bias(x, pending)
+    return x.flatten(1) if conv.name == recipe.conv[-1].name else x
 
 
 def norm_of(op: Op, recipe: Recipe) -> Norm:
@@ -73,17 +71,40 @@ def norm_of(op: Op, recipe: Recipe) -> Norm:
 
 
 def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout) -> Tensor:
-    """The reference: n x classes from pixels, as `trainer.net.Pixels` has them, and the 16 tensors by name, all of one
+    """The reference: n x classes from pixels, as `trainer.net.Pixels` has them, and the tensors by name, all of one
     type.
     """
+    x = hidden(x_nchw, weights, recipe, dropout)
+    last = recipe.fc[-1].name
+    return F.linear(x, weights[f"{last}.weight"], weights[f"{last}.bias"])
+
+
+def hidden(
+    x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout, upto: str | None = None
+) -> Tensor:
+    """n x units, as the layer after `upto` reads them; by default as the last layer does."""
     x = x_nchw
-    for layer in CONVS:
-        x = convolve(layer, x, weights[f"{layer}.weight"], CONVOLUTIONS[layer].groups)
-        x = after_convolution(layer, x, weights[f"{layer}.bias"], recipe, groups=HALVES)
-    for layer in FCS[:-1]:
-        x = relu(F.linear(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"]))
-        x = torch.cat([dropout(part, layer, half) for half, part in enumerate(x.chunk(HALVES, dim=1))], dim=1)
-    return F.linear(x, weights["fc8.weight"], weights["fc8.bias"])
+    for conv in recipe.conv:
+        groups = groups_of(conv, recipe)
+        x = convolve(conv, x, weights[f"{conv.name}.weight"], groups)
+        x = after_convolution(conv, x, weights[f"{conv.name}.bias"], recipe, groups=recipe.columns)
+    for number, layer in enumerate(recipe.fc[:-1], len(recipe.conv)):
+        weight, bias = weights[f"{layer.name}.weight"], weights[f"{layer.name}.bias"]
+        x = linear(x, weight, groups_of(layer, recipe), bias)
+        parts = activate(x, recipe.activation).chunk(recipe.columns, dim=1)
+        x = torch.cat([dropout(part, number, half) for half, part in enumerate(parts)], dim=1)
+        if layer.name == upto:
+            break
+    return x
+
+
+def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:
+    """x times the transposed weight, and the bias; each group of inputs makes its group of outputs."""
+    if groups == 1:
+        return F.linear(x, weight, bias)
+    parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
+    y = torch.cat([F.linear(part, rows) for part, rows in parts], dim=1)
+    return y if bias is None else y + bias
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from common.received import DigestUse
 from common.spec import OnBadRecord
-from trainer.recipe import RECIPES, Phase, Recipe
+from trainer.ablations import ablated
+from trainer.recipe import Recipe
+from trainer.recipe_file import read
+from trainer.recipes import RECIPES
 
 DEFAULT_RECIPE = "source"
 DEFAULT_LOADER = "tcp://127.0.0.1:5555"
@@ -18,7 +21,7 @@ class Options:
 
     gpus: str | None = None
     cpu: bool = False
-    net: str = "halves"
+    net: str | None = None
     precision: str | None = None
     cuda_graphs: bool = True
     profile: int | None = None
@@ -27,6 +30,7 @@ class Options:
     loaders_file: Path | None = None
     keys: Path | None = None
     recipe: str | None = None
+    ablate: tuple[str, ...] = ()
     width: float | None = None
     epochs: int | None = None
     steps: int | None = None
@@ -49,22 +53,13 @@ class Options:
 
 
 def recipe_of(options: Options) -> Recipe:
-    """The recipe of a new run: the named one with what the options change.
-
-    Every learning rate goes along in proportion when the first one is given.
-    """
-    recipe = RECIPES[options.recipe or DEFAULT_RECIPE]
+    """The recipe of a new run: the named one, or the file's, with what the options change. Raises UsageError."""
+    asked = options.recipe or DEFAULT_RECIPE
+    recipe = ablated(RECIPES[asked] if asked in RECIPES else read(Path(asked)), options.ablate)
     if options.width is not None:
         recipe = dataclasses.replace(recipe, width=options.width)
     if options.batch_size is not None:
         recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
     if options.rate is not None:
-        factor = options.rate / recipe.phases[0].rate
-        recipe = dataclasses.replace(recipe, phases=tuple(_faster(phase, factor) for phase in recipe.phases))
+        recipe = recipe.with_rate(options.rate)
     return recipe if options.epochs is None else recipe.stretched(options.epochs)
-
-
-def _faster(phase: Phase, factor: float) -> Phase:
-    conv1_rate = None if phase.conv1_rate is None else phase.conv1_rate * factor
-    bias_rate = None if phase.bias_rate is None else phase.bias_rate * factor
-    return dataclasses.replace(phase, rate=phase.rate * factor, conv1_rate=conv1_rate, bias_rate=bias_rate)

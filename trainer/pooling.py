@@ -1,4 +1,4 @@
-"""Overlapping max pooling, 3 x 3 and two apart (section 3.4 of the paper)."""
+"""Overlapping max pooling, 3 x 3 and two apart (section 3.4 of the paper); any other to compare."""
 
 from typing import Any
 
@@ -8,14 +8,16 @@ from torch import Tensor
 
 from trainer.fused import kernels
 
+_OF_KERNEL = (3, 2)
 
-def max_pool(x_nchw: Tensor) -> Tensor:
-    """n x c x h x w to n x c x (h - 1) // 2 x (w - 1) // 2; torch's own pooling, with fewer bytes moved on a GPU.
 
-    Torch's is not reproducible on a GPU: its backward adds in the order in which threads arrive.
+def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
+    """n x c x h x w to n x c x (h - size) // stride + 1 x ...; torch's own, with fewer bytes moved on a GPU for 3 x 3.
+
+    Torch's is not reproducible on a GPU where windows overlap: its backward adds in the order in which threads arrive.
     """
-    if kernels(x_nchw) is None:
-        return F.max_pool2d(x_nchw, kernel_size=3, stride=2)
+    if kernels(x_nchw) is None or (size, stride) != _OF_KERNEL:
+        return F.max_pool2d(x_nchw, kernel_size=size, stride=stride)
     y: Tensor = _MaxPool.apply(x_nchw.permute(0, 2, 3, 1).contiguous())  # type: ignore[no-untyped-call]
     return y.permute(0, 3, 1, 2)
 

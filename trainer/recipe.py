@@ -1,29 +1,20 @@
-"""Every number of a training run, as data: the network's shape, initial weights, the pixels, the update, the schedule.
+"""Every number of a training run, as data: the network's layers, the pixels, the update, the schedule.
 
-`paper` is what the NIPS 2012 paper prints (Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep
-Convolutional Neural Networks). `source` is what the program behind the paper's numbers did
-(computerhistory/AlexNet-Source-Code, layers/layers-145.cfg); where they differ, `source` is the one that is known to
-start learning. `demo` is a narrow net of the same form for a few thousand pictures on a CPU.
-
-Epochs are counted from 0. No torch is imported here, so that `--help` is fast.
+The recipes that come with the program are in `trainer/recipes.py`; one is written to TOML, edited and read again by
+`trainer/recipe_file.py`. Epochs are counted from 0. No torch is imported here, so that `--help` is fast.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
-INPUT_SIZE = 227  # height and width in pixels of what conv1 reads: (227 - 11) / 4 + 1 = 55
-CONV1_STRIDE = 4
-PADDED_SIZE = 228  # the same with a row and a column that are not read: a multiple of conv1's stride
+from common.errors import UsageError
+from trainer.layers import Conv, InputShape, Layer, Linear
+from trainer.possible import check_possible
 
-CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-FCS = ("fc6", "fc7", "fc8")
-LAYERS = (*CONVS, *FCS)
+AnyLayer = TypeVar("AnyLayer", Conv, Linear)
 
-Op = Literal["relu", "lrn", "spatial", "pool"]
-
-_CHANNELS = (48, 128, 192, 192, 128)  # of each half
-_FC_UNITS = 2048  # of each half
-_CHANNEL_STEP = 4
+_STEP = 4  # widths are rounded to so many channels or units of a half
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,57 +22,87 @@ class Phase:
     """What is in force from `first_epoch` until the next phase.
 
     rate         learning rate of the weights
-    conv1_rate   of conv1's weights where they have their own; 0 freezes conv1, its bias too
     bias_rate    of the biases where they have their own; None: the same as their layer's weights
-    sigma        standard deviation of the colour noise, in units of each component's own
+    layer_rates  of the weights of single layers, by name; 0 freezes the layer, its bias too
+    sigma        standard deviation of the colour noise, in units of each component's own; 0 turns it off
     """
 
     first_epoch: int
     rate: float
-    conv1_rate: float | None = None
     bias_rate: float | None = None
+    layer_rates: Mapping[str, float] = field(default_factory=dict)
     sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        rates = {"rate": self.rate, "bias_rate": self.bias_rate or 0.0, "sigma": self.sigma}
+        for name, value in (rates | {f"layer_rates.{layer}": rate for layer, rate in self.layer_rates.items()}).items():
+            if not 0 <= value < float("inf"):
+                raise UsageError(f"phase of epoch {self.first_epoch}: {name} is {value}; it is 0 or more")
+
+    def times(self, factor: float) -> "Phase":
+        """The same with every learning rate multiplied."""
+        bias_rate = None if self.bias_rate is None else self.bias_rate * factor
+        layer_rates = {layer: rate * factor for layer, rate in self.layer_rates.items()}
+        return replace(self, rate=self.rate * factor, bias_rate=bias_rate, layer_rates=layer_rates)
 
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """Divide every rate by `factor` once the validation error has not fallen for `patience` epochs; `drops` times."""
+    """Divide every rate by `factor` once the validation error has not fallen for `patience` epochs; `drops` times.
+
+    An error has fallen if it is lower than the lowest so far by more than `threshold`, a share.
+    """
 
     factor: float = 10.0
     drops: int = 3
     patience: int = 5
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.factor > 1 and self.drops >= 0 and self.patience >= 1 and 0 <= self.threshold < 1):
+            raise UsageError(
+                f"plateau is {self}: factor is more than 1, drops 0 or more, patience 1 or more, threshold 0 to 1"
+            )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One way to train AlexNet.
 
     The network
-      classes           outputs of fc8; the data set's, so `dataclasses.replace` it
-      width             share of the original's channels and units in each half; 1 is AlexNet
-      conv1_block, conv2_block, conv5_block     what follows those convolutions, in order; conv3 and conv4: ReLU alone
+      columns           2: the two halves. 1: one column, on one device
+      conv, fc          its layers in order; the last of fc gives the classes
+      classes           outputs of the last layer; the data set's number takes its place
+      width             share of the layers' channels and units; 1 is AlexNet
+      activation        of the convolutions and of every fc layer but the last: "relu" or "tanh"
+      input_size        height and width in pixels of what the first layer reads
+      pool_size, pool_stride                    of max pooling, in pixels
       lrn_k, lrn_alpha, lrn_beta                x / (k + alpha * sum of squares over lrn_size channels)^beta
       spatial_alpha, spatial_beta, spatial_size x / (1 + alpha * sum of squares over size x size of the same map)^beta
-      weight_std        of N(0, std), for each of LAYERS; None: sqrt(2 / inputs of a unit) (He et al., 2015)
-      bias_start        initial biases, for each of LAYERS
-      dropout           share of fc6's and fc7's outputs masked in training; in test they are multiplied by 1 - dropout
+      dropout           share of the fc layers' outputs masked in training; in test they are multiplied by 1 - dropout
+      exchange          what crosses between the halves: "same" as is computed with, or "float16"
     The pixels
       crop              height and width in pixels of a training crop, and of each test view
-      train_scale, test_scale   factors on (pixel - mean image + noise), which are in 0..255 units otherwise
+      train_scale, test_scale   factors on (pixel - mean image + noise), which are in 0..255 units otherwise; where the
+                        colour noise is off, training takes test_scale too
     Training
       batch_size, epochs
       momentum, weight_decay, decay_biases      v = momentum v - weight_decay lr w - lr g; w = w + v
-      phases            fixed changes, first at epoch 0
+      phase             fixed changes, the first at epoch 0
       plateau           further division of the rates, driven by the validation error; None: there is none
+
+    Raises UsageError for values that make no network, or no training.
     """
 
     name: str
     # the network
+    columns: Literal[1, 2] = 2
     classes: int = 1000
     width: float = 1.0
-    conv1_block: tuple[Op, ...] = ("relu", "lrn", "pool")
-    conv2_block: tuple[Op, ...] = ("relu", "lrn", "pool")
-    conv5_block: tuple[Op, ...] = ("relu", "pool")
+    activation: Literal["relu", "tanh"] = "relu"
+    input_size: int = 227
+    pool_size: int = 3
+    pool_stride: int = 2
     lrn_size: int = 5
     lrn_k: float = 2.0
     lrn_alpha: float = 1e-4
@@ -89,9 +110,8 @@ class Recipe:
     spatial_size: int = 5
     spatial_alpha: float = 1e-3 / 25
     spatial_beta: float = 0.75
-    weight_std: tuple[float, ...] | None = (0.01,) * 8
-    bias_start: tuple[float, ...] = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
     dropout: float = 0.5
+    exchange: Literal["same", "float16"] = "same"
     # the pixels
     crop: int = 227
     train_scale: float = 1.0
@@ -102,81 +122,78 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     decay_biases: bool = True
-    phases: tuple[Phase, ...] = (Phase(0, 0.01),)
     plateau: Plateau | None = None
+    phase: tuple[Phase, ...] = (Phase(0, 0.01),)
+    conv: tuple[Conv, ...]
+    fc: tuple[Linear, ...]
 
     def __post_init__(self) -> None:
-        assert 0 < self.crop <= INPUT_SIZE, f"a crop of {self.crop} pixels does not fit conv1's {INPUT_SIZE}"
-        assert self.phases[0].first_epoch == 0, "the first phase begins at epoch 0"
-        assert len(self.bias_start) == len(self.weight_std or LAYERS) == len(LAYERS)
+        check_possible(self)
 
     @property
-    def channels(self) -> tuple[int, int, int, int, int]:
-        """Output channels of conv1 to conv5 in one half."""
-        c1, c2, c3, c4, c5 = (_scaled(channels, self.width) for channels in _CHANNELS)
-        return c1, c2, c3, c4, c5
+    def layers(self) -> tuple[Layer, ...]:
+        return (*self.conv, *self.fc)
 
     @property
-    def fc_units(self) -> int:
-        """Outputs of fc6, and of fc7, in one half."""
-        return _scaled(_FC_UNITS, self.width)
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self.layers)
 
-    def phase(self, epoch: int) -> Phase:
+    @property
+    def input_shape(self) -> InputShape:
+        """What the pixels are made into."""
+        fold = self.conv[0].stride
+        return InputShape(self.crop, -(-self.input_size // fold) * fold, fold)
+
+    def outputs(self, layer: Layer) -> int:
+        """Channels or units of a layer in each column; of the last layer, classes."""
+        if layer is self.fc[-1]:
+            return self.classes
+        count = layer.channels if isinstance(layer, Conv) else layer.units
+        return max(_STEP, round(count * self.width / _STEP) * _STEP)
+
+    def map_sizes(self) -> list[int]:
+        """Height and width of each convolution's maps, as what follows leaves them. Raises UsageError if none are."""
+        sizes, size = [], self.input_size
+        for conv in self.conv:
+            size = _applied(conv.name, size + 2 * conv.padding, conv.kernel, conv.stride)
+            for _ in range(conv.then.count("pool")):
+                size = _applied(f"pooling after {conv.name}", size, self.pool_size, self.pool_stride)
+            sizes.append(size)
+        return sizes
+
+    def current_phase(self, epoch: int) -> Phase:
         """The phase in force in `epoch`."""
-        return [phase for phase in self.phases if phase.first_epoch <= epoch][-1]
+        return [phase for phase in self.phase if phase.first_epoch <= epoch][-1]
+
+    def with_each_layer(self, **changes: Any) -> "Recipe":
+        """The same with these fields of every layer changed."""
+        conv = tuple(replace(layer, **changes) for layer in self.conv)
+        return replace(self, conv=conv, fc=tuple(replace(layer, **changes) for layer in self.fc))
+
+    def with_layer(self, name: str, **changes: Any) -> "Recipe":
+        """The same with these fields of one layer changed."""
+
+        def changed(layer: AnyLayer) -> AnyLayer:
+            return replace(layer, **changes) if layer.name == name else layer
+
+        return replace(self, conv=tuple(map(changed, self.conv)), fc=tuple(map(changed, self.fc)))
+
+    def with_rate(self, rate: float) -> "Recipe":
+        """The same with this first learning rate; every other goes along in proportion."""
+        return replace(self, phase=tuple(phase.times(rate / self.phase[0].rate) for phase in self.phase))
 
     def stretched(self, epochs: int) -> "Recipe":
         """The same recipe over `epochs` epochs: phases begin, and patience ends, proportionately sooner or later."""
         share = epochs / self.epochs
-        starts = {0: self.phases[0]}
-        for phase in self.phases[1:]:
+        starts = {0: self.phase[0]}
+        for phase in self.phase[1:]:
             starts[max(1, round(phase.first_epoch * share))] = phase  # of phases that now coincide, the last
         phases = tuple(replace(phase, first_epoch=start) for start, phase in starts.items() if start < max(epochs, 1))
         plateau = self.plateau and replace(self.plateau, patience=max(1, round(self.plateau.patience * share)))
-        return replace(self, epochs=epochs, phases=phases, plateau=plateau)
+        return replace(self, epochs=epochs, phase=phases, plateau=plateau)
 
 
-def _scaled(count: int, width: float) -> int:
-    return max(_CHANNEL_STEP, round(count * width / _CHANNEL_STEP) * _CHANNEL_STEP)
-
-
-PAPER = Recipe(name="paper", plateau=Plateau())
-
-SOURCE = Recipe(
-    name="source",
-    conv1_block=("lrn", "pool", "relu"),
-    conv2_block=("relu", "lrn", "spatial", "pool"),
-    lrn_alpha=1e-4 / 5,
-    weight_std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
-    crop=224,
-    train_scale=1 / 1.1,
-    epochs=91,
-    decay_biases=False,
-    phases=(
-        Phase(0, 0.01, bias_rate=0.02),
-        Phase(25, 0.001, bias_rate=0.02),
-        Phase(51, 0.0001, bias_rate=0.02),
-        Phase(67, 0.0001, conv1_rate=1e-5, bias_rate=0.02, sigma=0.0),
-        Phase(72, 0.0001, conv1_rate=0.0, bias_rate=0.02, sigma=0.0),
-        Phase(79, 1e-5, conv1_rate=0.0, bias_rate=0.02, sigma=0.0),
-    ),
-)
-
-DEMO = Recipe(
-    name="demo",
-    classes=10,
-    width=0.25,
-    conv1_block=("lrn", "pool", "relu"),
-    conv2_block=("relu", "lrn", "pool"),
-    lrn_alpha=1e-4 / 5,
-    weight_std=None,
-    bias_start=(0.0,) * 8,
-    train_scale=1 / 64,
-    test_scale=1 / 64,
-    batch_size=32,
-    epochs=12,
-    decay_biases=False,
-    phases=(Phase(0, 0.01), Phase(8, 0.003), Phase(10, 0.001)),
-)
-
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SOURCE, PAPER, DEMO)}
+def _applied(what: str, size: int, kernel: int, stride: int) -> int:
+    if size < kernel:
+        raise UsageError(f"{what} is {kernel} x {kernel} pixels, but reads maps of {size} x {size}: they are too small")
+    return (size - kernel) // stride + 1

@@ -1,15 +1,14 @@
 """Going on with a run: its newest checkpoint, and the refusal to go on as something else than what it was."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamInfo
-from trainer import checkpoint
+from trainer import checkpoint, recipe_file
 from trainer.checkpoint import Checkpoint, State
 from trainer.options import Options
-from trainer.recipe import Phase, Plateau, Recipe
+from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +31,12 @@ def resumed_recipe(options: Options, state: State) -> Recipe:
 
     Raises UsageError where an option asks for anything else than the run is.
     """
-    stored = recipe_from_dict(state.recipe)
+    stored = stored_recipe(state)
     asked_and_stored: dict[str, tuple[Any, Any]] = {
         "--recipe": (options.recipe, stored.name),
         "--width": (options.width, stored.width),
         "--batch-size": (options.batch_size, stored.batch_size),
-        "--lr": (options.rate, stored.phases[0].rate),
+        "--lr": (options.rate, stored.phase[0].rate),
         "--seed": (options.seed, state.seed),
     }
     for option, (asked, is_so) in asked_and_stored.items():
@@ -80,16 +79,11 @@ def check_same_stream(state: State, name: str) -> None:
         )
 
 
-def recipe_from_dict(fields: Mapping[str, Any]) -> Recipe:
-    """The inverse of `dataclasses.asdict`, also after JSON. Raises CheckpointError."""
+def stored_recipe(state: State) -> Recipe:
+    """The recipe that a checkpoint holds. Raises CheckpointError."""
     try:
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-        }
-        values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
-        values["plateau"] = values["plateau"] and Plateau(**values["plateau"])
-        return Recipe(**values)
-    except (KeyError, TypeError, AssertionError) as error:
+        return recipe_file.from_dict(state.recipe)
+    except UsageError as error:
         raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
 
 

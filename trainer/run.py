@@ -83,7 +83,7 @@ def _run(options: Options) -> Outcome:
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
             metrics.rewind(state.step if resumed else -1, state.epoch)
-            say_start(metrics, options.net, devices, state, data)
+            say_start(metrics, net_of(options, recipe), devices, state, data)
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes)
@@ -141,11 +141,11 @@ def build(
     """The network, its optimiser and its schedule, at the start or as the checkpoint has them."""
     net: Net
     graphs = options.cuda_graphs
-    if options.net == "halves":
+    if net_of(options, recipe) == "halves":
         ways = ways_between(devices, options.exchange)
         net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, streams=streams, ways=ways, graphs=graphs)
     elif options.exchange != "auto":
-        raise UsageError(f"--exchange {options.exchange}: --net {options.net} exchanges nothing; leave one of them out")
+        raise UsageError(f"--exchange {options.exchange}: --net one-device exchanges nothing; leave one of them out")
     else:
         net = OneDevice(recipe, seed=seed, device=devices[0], dtype=dtype, streams=streams, graphs=graphs)
     momentum, weight_decay, decay_biases = recipe.momentum, recipe.weight_decay, recipe.decay_biases
@@ -163,6 +163,15 @@ def build(
         net.scatter(resumed.velocities, sgd.velocities)
         schedule.state = resumed.state.schedule
     return net, sgd, schedule
+
+
+def net_of(options: Options, recipe: Recipe) -> str:
+    """ "halves" or "one-device", as asked or as the recipe allows. Raises UsageError where these do not agree."""
+    if recipe.columns == 1 and options.net == "halves":
+        raise UsageError(f"--net halves: recipe {recipe.name} has one column; --net one-device trains it")
+    if recipe.exchange != "same" and options.net == "one-device":
+        raise UsageError(f"--net one-device: nothing crosses there in {recipe.exchange}, as recipe {recipe.name} wants")
+    return options.net or ("halves" if recipe.columns == 2 else "one-device")
 
 
 def run_folder(asked: Path | None, recipe_name: str) -> Path:

@@ -1,6 +1,6 @@
 """The rates of an epoch: what the recipe fixes, and what the validation error has brought about."""
 
-from trainer.recipe import LAYERS, Phase, Recipe
+from trainer.recipe import Phase, Recipe
 
 
 class Schedule:
@@ -17,14 +17,14 @@ class Schedule:
 
     def sigma(self, epoch: int) -> float:
         """Standard deviation of the colour noise in `epoch`, in units of each component's own; 0 is off."""
-        return self._recipe.phase(epoch).sigma
+        return self._recipe.current_phase(epoch).sigma
 
     def rates(self, epoch: int) -> dict[str, float]:
-        """Learning rate of each of the 16 parameters by its reference name; 0 means: leave it alone altogether."""
-        phase = self._recipe.phase(epoch)
+        """Learning rate of each parameter by its reference name; 0 means: leave it alone altogether."""
+        phase = self._recipe.current_phase(epoch)
         divisor = self._recipe.plateau.factor**self._drops if self._recipe.plateau else 1.0
         rates = {}
-        for layer in LAYERS:
+        for layer in self._recipe.layer_names:
             weight_rate, bias_rate = _rates_of(layer, phase)
             rates[f"{layer}.weight"] = weight_rate / divisor
             rates[f"{layer}.bias"] = bias_rate / divisor
@@ -35,7 +35,7 @@ class Schedule:
         plateau = self._recipe.plateau
         if plateau is None:
             return
-        if validation_error < self._best_error:
+        if validation_error < self._best_error - plateau.threshold:
             self._best_error, self._epochs_without_gain = validation_error, 0
             return
         self._epochs_without_gain += 1
@@ -59,9 +59,7 @@ class Schedule:
 
 def _rates_of(layer: str, phase: Phase) -> tuple[float, float]:
     """(weight rate, bias rate) of a layer."""
-    weight_rate = phase.rate
-    if layer == "conv1" and phase.conv1_rate is not None:
-        weight_rate = phase.conv1_rate
+    weight_rate = phase.layer_rates.get(layer, phase.rate)
     if weight_rate == 0:  # frozen is the whole layer
         return 0.0, 0.0
     return weight_rate, weight_rate if phase.bias_rate is None else phase.bias_rate

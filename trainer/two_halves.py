@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from trainer.blocks import Parameter, Placement
-from trainer.convolution import HALVES
+from trainer.crossing import Crossing
 from trainer.dropout import Dropout, Masking, Scaling
 from trainer.exchange import Exchange, Link, Route, Ways
 from trainer.graphs import Pieces
-from trainer.halves import Half, Segment, segments
+from trainer.halves import HALVES, Half, Segment, segments
 from trainer.initial import initial_tensors
 from trainer.model import loss_and_error, loss_of, reference_shapes
 from trainer.net import Pixels
@@ -38,10 +38,11 @@ class _Passage:
     """What one half keeps of one segment's forward for its backward."""
 
     own_input: Tensor
-    peer_input: Tensor | None  # the receive buffer
+    peer_input: Tensor | None  # the receive buffer, or what was made of it
     z: Tensor  # the first layer's outputs, at the end of their graph ...
     z_start: Tensor  # ... and at the start of the segment's rest
     output: Tensor
+    sent: Tensor  # the output as it crosses
 
 
 @dataclass(slots=True)
@@ -91,7 +92,8 @@ class TwoHalves(Placement):
         self._prediction_pieces = Pieces(self._streams, self._sides, recorded=graphs)
         first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
         self._masking = Masking(recipe.dropout, seed, (first, second))
-        self._segments = segments()
+        self._segments = segments(recipe)
+        self._crossing = Crossing.of(recipe.exchange, dtype)
         self._exchanges = self._make_exchanges(devices, ways)
         self._links = [link for exchange in self._exchanges.values() for link in exchange.links]
         self.input_devices: tuple[torch.device, ...] = devices
@@ -131,28 +133,29 @@ class TwoHalves(Placement):
     def _forward(self, pieces: Pieces, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
         """By segment, then half. Outputs begin no graph: the next segment's own input is a detached leaf."""
         passages: list[dict[int, _Passage]] = []
-        outputs = x_nchw
+        outputs = sent = x_nchw
         for segment in self._segments:
-            passages.append(self._segment_forward(pieces, segment, outputs, dropout))
+            passages.append(self._segment_forward(pieces, segment, outputs, sent, dropout))
             outputs = [passage.output.detach() for passage in passages[-1].values()]
+            sent = [passage.sent for passage in passages[-1].values()]
         return passages
 
     def _segment_forward(
-        self, pieces: Pieces, segment: Segment, inputs: Sequence[Tensor], dropout: Dropout
+        self, pieces: Pieces, segment: Segment, inputs: Sequence[Tensor], sent: Sequence[Tensor], dropout: Dropout
     ) -> dict[int, _Passage]:
-        exchange = self._exchanges.get(segment.first)
+        exchange = self._exchanges.get(segment.first.name)
         if exchange:
             for target, link in exchange.activation.items():
-                link.send(inputs[1 - target])
+                link.send(sent[1 - target])
         parts = {}
         for half in segment.on:
             own = partial(self._own_forward, segment, half, inputs[half])
-            parts[half] = pieces.piece(self._compute[half], f"{segment.first} own", own)
+            parts[half] = pieces.piece(self._compute[half], f"{segment.first.name} own", own)
         passages = {}
         for half in segment.on:
             received = exchange.activation[half].receive() if exchange else None
             rest = partial(self._rest_forward, segment, half, *parts[half], received, dropout)
-            passages[half] = pieces.piece(self._compute[half], f"{segment.first} forward", rest)
+            passages[half] = pieces.piece(self._compute[half], f"{segment.first.name} forward", rest)
         return passages
 
     def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,10 +169,11 @@ class TwoHalves(Placement):
         """The first layer's peer part, and the layers after it."""
         peer_input = None
         if received is not None:
-            peer_input = received.detach().requires_grad_()
+            peer_input = self._crossing.receive(received).detach().requires_grad_()
             z += self._halves[half].peer(segment.first, peer_input)
         z_start = z.detach().requires_grad_(z.requires_grad)
-        return _Passage(own_input, peer_input, z, z_start, self._halves[half].finish(segment, z_start, dropout))
+        output = self._halves[half].finish(segment, z_start, dropout)
+        return _Passage(own_input, peer_input, z, z_start, output, self._crossing.send(output.detach()))
 
     # Backward
 
@@ -183,13 +187,13 @@ class TwoHalves(Placement):
         self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
     ) -> dict[int, _Gradient]:
         """The outputs' gradients to those of the segment below, by half."""
-        exchange = self._exchanges.get(segment.first)
+        exchange = self._exchanges.get(segment.first.name)
         dz = {}
         for half, passage in passages.items():
             gradient = gradients[half]
             received = gradient.received.receive() if gradient.received else None
             rest = partial(self._rest_backward, segment, half, passage, gradient, received)
-            dz[half], peer = self._pieces.piece(self._compute[half], f"{segment.first} backward", rest)
+            dz[half], peer = self._pieces.piece(self._compute[half], f"{segment.first.name} backward", rest)
             if gradient.received:
                 gradient.received.release()
             if exchange:
@@ -197,7 +201,7 @@ class TwoHalves(Placement):
         own = {}
         for half, passage in passages.items():
             first = partial(self._first_backward, segment, half, passage, dz[half])
-            own[half] = self._pieces.piece(self._compute[half], f"{segment.first} own backward", first)
+            own[half] = self._pieces.piece(self._compute[half], f"{segment.first.name} own backward", first)
         if not exchange:
             return {}
         self._release_activations(segment)
@@ -212,12 +216,13 @@ class TwoHalves(Placement):
         weights = [self._halves[half].weights(layer) for layer in segment.layers]
         parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
         wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
+        received = None if received is None else self._crossing.receive_gradient(received)
         dz, *others = torch.autograd.grad(passage.output, wanted, gradient.total(received))
         _assign(parameters, others)
         if passage.peer_input is None:
             return dz, dz
         (peer,) = torch.autograd.grad(passage.z, passage.peer_input, dz, retain_graph=True)
-        return dz, peer
+        return dz, self._crossing.send_gradient(peer)
 
     def _first_backward(self, segment: Segment, half: int, passage: _Passage, dz: Tensor) -> Tensor | None:
         """The first layer's weights, and its own input's gradient unless that is the image."""
@@ -246,9 +251,9 @@ class TwoHalves(Placement):
             return Link(self._streams, routes[source], self._compute[source], self._compute[target], name)
 
         return {
-            segment.first: Exchange(
-                activation={half: link(1 - half, f"{segment.first} activation to {half}") for half in segment.on},
-                gradient={1 - half: link(half, f"{segment.first} gradient to {1 - half}") for half in segment.on},
+            segment.first.name: Exchange(
+                activation={half: link(1 - half, f"{segment.first.name} activation to {half}") for half in segment.on},
+                gradient={1 - half: link(half, f"{segment.first.name} gradient to {1 - half}") for half in segment.on},
             )
             for segment in self._segments
             if segment.exchanges
@@ -256,7 +261,7 @@ class TwoHalves(Placement):
 
     def _release_activations(self, segment: Segment) -> None:
         if segment.exchanges:
-            for link in self._exchanges[segment.first].activation.values():
+            for link in self._exchanges[segment.first.name].activation.values():
                 link.release()
 
     def _settle(self) -> None:

@@ -31,7 +31,8 @@ from trainer.model import reference_shapes
 from trainer.net import Net
 from trainer.one_device import OneDevice
 from trainer.profile import WatchedStreams
-from trainer.recipe import CONV1_STRIDE, PAPER, Recipe
+from trainer.recipe import Recipe
+from trainer.recipes import PAPER
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.two_halves import TwoHalves
@@ -56,8 +57,7 @@ class TwoNorms(nn.Module):
 
 
 def plain(recipe: Recipe) -> nn.Module:
-    c1, c2, c3, c4, c5 = (2 * channels for channels in recipe.channels)
-    units = 2 * recipe.fc_units
+    c1, c2, c3, c4, c5, units, *_ = (2 * recipe.outputs(layer) for layer in recipe.layers)
     return nn.Sequential(
         *(nn.Conv2d(3, c1, 11, stride=4), nn.ReLU(), TwoNorms(), nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(c1, c2, 5, padding=2, groups=2), nn.ReLU(), TwoNorms(), nn.MaxPool2d(3, 2)),
@@ -121,7 +121,10 @@ def plain_step(case: Case, *, autocast: bool) -> Step:
 def our_step(case: Case, net: Net, streams: WatchedStreams) -> Step:
     optimiser = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=True, streams=streams, graphs=True)
     rates = {name: 1e-4 * rate for name, rate in Schedule(case.recipe).rates(0).items()}
-    inputs = {device: space_to_depth(case.images(device), CONV1_STRIDE).to(case.dtype) for device in net.input_devices}
+    inputs = {
+        device: space_to_depth(case.images(device), case.recipe.input_shape.fold).to(case.dtype)
+        for device in net.input_devices
+    }
     x, labels = tuple(inputs[device] for device in net.input_devices), case.labels()
 
     def step() -> None:

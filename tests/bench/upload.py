@@ -23,6 +23,7 @@ from common.batch import Batch
 from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from trainer.feed import Feed, WaitClock
+from trainer.layers import InputShape
 from trainer.pinned import HostMemory, Pinned
 from trainer.streams import Streams
 
@@ -43,7 +44,7 @@ class Way:
         spec, devices = StreamSpec(crop=crop), tuple(torch.device("cuda", gpu) for gpu in range(gpus))
         net = SimpleNamespace(input_devices=devices, input_dtype=torch.float32, loss_device=devices[0])
         mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
-        feed = Feed(net, mean_hwc, crop=crop, clock=WaitClock(), streams=Streams(), pinned=Pinned(memory))
+        feed = Feed(net, mean_hwc, shape=InputShape(crop), clock=WaitClock(), streams=Streams(), pinned=Pinned(memory))
         self._slab = Slab.create(slot_bytes(spec, batch_size), SLOTS)
         self._devices = devices
         self._slots = [self._slab.batch(slot, spec, batch_size).images for slot in range(SLOTS)]

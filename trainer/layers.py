@@ -1,0 +1,89 @@
+"""A layer of the network as data: its shape, what it reads, what follows it, its first weights.
+
+No torch is imported here, so that `--help` is fast.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from common.errors import UsageError
+
+Op = Literal["activation", "lrn", "spatial", "pool"]
+Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv:
+    """A convolution.
+
+    channels          outputs in each column, at width 1
+    kernel, stride    height and width of the filters, and how far apart they are applied, in pixels
+    padding           rows and columns of zeros on each side
+    reads             "image" for the first layer and no other
+    then              what follows, in order: activation, lrn (over channels), spatial (over a map), pool
+    weight_std        of N(0, std); "he": sqrt(2 / inputs of a unit) (He et al., 2015)
+    bias              what every bias begins with
+    """
+
+    name: str
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    reads: Reads = "own"
+    then: tuple[Op, ...] = ("activation",)
+    weight_std: float | Literal["he"] = 0.01
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_first_weights(self.name, self.weight_std)
+        for field in ("channels", "kernel", "stride"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{self.name}: {field} is {getattr(self, field)}; it is 1 or more")
+        if not 0 <= self.padding < self.kernel:
+            raise UsageError(f"{self.name}: padding is {self.padding}; it is less than the kernel")
+        if self.reads == "image" and self.padding:
+            raise UsageError(f"{self.name}: padding is {self.padding}; what reads the image has none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A fully connected layer. All but the last are followed by activation and dropout.
+
+    units        outputs in each column, at width 1; 0 in the last layer, which has one for each class
+    reads, weight_std, bias   as of Conv; the last layer reads both and lies whole in half 0
+    """
+
+    name: str
+    units: int = 0
+    reads: Reads = "both"
+    weight_std: float | Literal["he"] = 0.01
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_first_weights(self.name, self.weight_std)
+        if self.units < 0:
+            raise UsageError(f"{self.name}: units is {self.units}; it is 1 or more, and 0 in the last layer")
+        if self.reads == "image":
+            raise UsageError(f"{self.name}: only the first convolution reads the image")
+
+
+Layer = Conv | Linear
+
+
+class InputShape(NamedTuple):
+    """What the first layer reads, in pixels.
+
+    crop   height and width of what the network sees; the rest of `side` is zeros, at the right and bottom
+    side   height and width, with the rows and columns that the first layer does not read: a multiple of `fold`
+    fold   of the squares that become one pixel with all their channels: the first layer's stride
+    """
+
+    crop: int
+    side: int = 228
+    fold: int = 4
+
+
+def _check_first_weights(name: str, weight_std: float | Literal["he"]) -> None:
+    if weight_std != "he" and weight_std < 0:
+        raise UsageError(f'{name}: weight_std is {weight_std}; it is 0 or more, or "he"')
