@@ -1,9 +1,11 @@
 """What a person sees of a long job: one line that renews itself on a terminal, a plain line now and then elsewhere."""
 
+import contextlib
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -61,6 +63,25 @@ class ProgressLine:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+@contextlib.contextmanager
+def showing_progress() -> Iterator[ProgressLine]:
+    """A progress line that makes way for log lines, and is gone in the end."""
+    handlers = list(logging.getLogger().handlers)
+    with ProgressLine() as progress:
+
+        def make_way(_record: logging.LogRecord) -> bool:
+            progress.clear()
+            return True
+
+        for handler in handlers:
+            handler.addFilter(make_way)
+        try:
+            yield progress
+        finally:
+            for handler in handlers:
+                handler.removeFilter(make_way)
 
 
 def duration(seconds: float) -> str:

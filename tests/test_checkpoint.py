@@ -33,7 +33,8 @@ STATE = State(
 def a_checkpoint(step: int = 130) -> Checkpoint:
     torch.manual_seed(step)
     weights = {"conv1.weight": torch.randn(4, 3, 11, 11), "fc8.bias": torch.randn(10)}
-    return Checkpoint(replace(STATE, step=step), weights, {name: torch.randn_like(w) for name, w in weights.items()})
+    velocities = {name: torch.randn_like(w) for name, w in weights.items()}
+    return Checkpoint(replace(STATE, step=step), weights, velocities, torch.rand(8, 8, 3))
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
@@ -45,6 +46,13 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     for name in written.weights:
         assert torch.equal(read.weights[name], written.weights[name])
         assert torch.equal(read.velocities[name], written.velocities[name])
+    assert read.mean_hwc is not None
+    assert written.mean_hwc is not None
+    assert torch.equal(read.mean_hwc, written.mean_hwc)
+
+
+def test_a_checkpoint_of_before_the_mean_image_was_kept_is_read(tmp_path: Path) -> None:
+    assert checkpoint.load(checkpoint.save(tmp_path, replace(a_checkpoint(), mean_hwc=None))).mean_hwc is None
 
 
 def test_the_newest_three_and_the_best_are_kept(tmp_path: Path) -> None:

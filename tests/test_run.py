@@ -47,7 +47,7 @@ def loader() -> MemoryLoader:
 def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
     """Train the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
     monkeypatch.setitem(RECIPES, "tiny", TINY)
-    monkeypatch.setattr(run, "LoaderClient", lambda *_, **__: loader)
+    monkeypatch.setattr(run, "open_client", lambda *_: loader)
 
     def train(folder: str = "run", **options: Any) -> Outcome:
         given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
@@ -90,7 +90,9 @@ def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Pa
     assert outcome.evaluation is not None
     assert epochs[-1]["val_top1_error"] == outcome.evaluation.top1_error
     assert outcome.state.best_error == min(line["val_top1_error"] for line in epochs)
-    assert (folder / checkpoint.BEST).exists()
+    best = checkpoint.load(folder / checkpoint.BEST)
+    assert best.mean_hwc is not None
+    assert best.mean_hwc.eq(120).all(), "the loader's mean image"
     assert "3 epochs: validation top-1 error" in run.last_line(outcome)
     assert str(folder) in run.last_line(outcome)
 

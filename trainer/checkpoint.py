@@ -1,9 +1,9 @@
 """Checkpoints: a run's whole state in one file, named and shaped as the one-device network's.
 
 `RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
-error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them; the metadata holds `State` as
-JSON. No pickle. A file appears whole or not at all (written beside, synced, renamed), and carries a digest of its
-contents, so a damaged one is noticed when it is read.
+error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them, and `mean_hwc`, the mean image
+that the weights were trained with; the metadata holds `State` as JSON. No pickle. A file appears whole or not at all
+(written beside, synced, renamed), and carries a digest of its contents, so a damaged one is noticed when it is read.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from common.spec import OnBadRecord
 FORMAT = "alexnet-checkpoint-1"
 KEPT = 3
 BEST = "best.safetensors"
+_MEAN = "mean_hwc"
 _PREFIX, _SUFFIX, _PARTIAL = "checkpoint-", ".safetensors", ".partial"
 
 
@@ -71,11 +72,15 @@ class State:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A state with its tensors, on the CPU, by reference name."""
+    """A state with its tensors, on the CPU, by reference name.
+
+    mean_hwc   float32 256 x 256 x 3, the mean image of the training set; None in checkpoints of before it was kept
+    """
 
     state: State
     weights: dict[str, Tensor]
     velocities: dict[str, Tensor]
+    mean_hwc: Tensor | None = None
 
 
 def save(run_folder: Path, checkpoint: Checkpoint) -> Path:
@@ -85,6 +90,8 @@ def save(run_folder: Path, checkpoint: Checkpoint) -> Path:
     """
     path = run_folder / f"{_PREFIX}{checkpoint.state.step:08d}{_SUFFIX}"
     tensors = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
+    if checkpoint.mean_hwc is not None:
+        tensors[_MEAN] = checkpoint.mean_hwc.contiguous()
     state = json.dumps(dataclasses.asdict(checkpoint.state))
     metadata = {"format": FORMAT, "state": state, "digest": _digest(state, tensors)}
     partial = path.with_name(path.name + _PARTIAL)
@@ -146,7 +153,8 @@ def load(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has no readable state: {error}{_go_back(path)}") from None
     state = dataclasses.replace(state, class_names=tuple(state.class_names))
-    return Checkpoint(state, _without_prefix("weights", tensors), _without_prefix("velocities", tensors))
+    weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
+    return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
 
 
 def _put_in_place(partial: Path, path: Path) -> None:

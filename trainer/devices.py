@@ -6,8 +6,10 @@ from common.errors import UsageError
 
 HALVES = 2
 
+Devices = tuple[torch.device, torch.device]  # of half 0 and half 1
 
-def devices_of_halves(gpus: str | None, cpu: bool) -> tuple[torch.device, torch.device]:
+
+def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
     """The devices of half 0 and half 1.
 
     `gpus` is "0,1" (a half on each), "0" or "0,0" (both on one), None for the first two there are. Raises UsageError

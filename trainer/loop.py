@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from common import digest
 from common.errors import Diverged, LoaderError
 from trainer import checkpoint
@@ -161,7 +163,8 @@ class Trainer:
         )
         if self._saved is None or self._saved[0] != self.state:
             weights, velocities = self._net.gather(), self._net.gather(self._sgd.velocities)
-            path = checkpoint.save(self._run_folder, Checkpoint(self.state, weights, velocities))
+            mean_hwc = torch.tensor(self._data.info.mean_hwc)
+            path = checkpoint.save(self._run_folder, Checkpoint(self.state, weights, velocities, mean_hwc))
             self._saved = self.state, path
         self._saved_at_s = time.monotonic()
         return self._saved[1]

@@ -1,5 +1,6 @@
 """What numbers the layers compute with. Weights, their update and every long sum are float32 all the same."""
 
+import os
 from typing import Literal
 
 import torch
@@ -25,3 +26,13 @@ def set_up(precision: str) -> torch.dtype:
     torch.backends.cuda.matmul.fp32_precision = exact
     torch.backends.cudnn.conv.fp32_precision = exact  # type: ignore[attr-defined]
     return DTYPES[precision]
+
+
+def make_repeatable(threads: int | None) -> int:
+    """Make torch compute the same bits each time; gives the number of its threads on the CPU, which is part of that."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms loads the compiler too: a second
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return torch.get_num_threads()

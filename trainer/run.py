@@ -4,30 +4,27 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import os
 import platform
 import signal
-from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from common.client import LoaderClient
-from common.errors import AlexNetError, LoaderRefused, UsageError
-from common.progress import ProgressLine
+from common.errors import UsageError
+from common.progress import showing_progress
 from common.spec import StreamInfo
 from trainer.checkpoint import Checkpoint, State
+from trainer.connecting import open_client
 from trainer.data import TrainingData
-from trainer.devices import describe, devices_of_halves
+from trainer.devices import Devices, describe, devices_of_halves
 from trainer.loop import Limits, Outcome, Trainer
 from trainer.metrics import Metrics
 from trainer.net import Net
-from trainer.one_device import OneDevice
 from trainer.options import Options, recipe_of
-from trainer.peers import ways_between
-from trainer.precision import default_precision, set_up
+from trainer.placing import full_memory_as_error, kind_of_net, placed_net
+from trainer.precision import default_precision, make_repeatable, set_up
 from trainer.profile import Profile, WatchedStreams
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of, percent
@@ -36,20 +33,14 @@ from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.signals import StopSignals
 from trainer.streams import Streams
-from trainer.two_halves import TwoHalves
 
 log = logging.getLogger(__name__)
-
-Devices = tuple[torch.device, torch.device]
 
 
 def run(options: Options) -> Outcome:
     """Train as `options` say. Raises any AlexNetError; the message says what to do."""
-    try:
+    with full_memory_as_error():
         return _run(options)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition(". ")[0]
-        raise AlexNetError(f"the memory of the device is full ({reason}); try a smaller --batch-size") from None
 
 
 def _run(options: Options) -> Outcome:
@@ -57,11 +48,11 @@ def _run(options: Options) -> Outcome:
     resumed = load_resumed(options)
     seed = resumed.state.seed if resumed else options.seed or 0
     recipe = resumed_recipe(options, resumed.state) if resumed else recipe_of(options)
-    threads = set_up_torch(options.threads, resumed)
+    threads = threads_of(options, resumed)
     precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
     on_bad_record = options.on_bad_record or (resumed.state.on_bad_record if resumed else "replace")
     digests = options.digests or (resumed.state.digests if resumed else "off")
-    with open_client(options) as client:
+    with open_client(options.endpoints, options.loaders_file, options.loader_timeout_s, options.keys) as client:
         epoch = resumed.state.epoch if resumed else 0
         data = TrainingData(client, recipe, seed, epoch, on_bad_record=on_bad_record, digests=digests)
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
@@ -83,7 +74,7 @@ def _run(options: Options) -> Outcome:
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
             metrics.rewind(state.step if resumed else -1, state.epoch)
-            say_start(metrics, net_of(options, recipe), devices, state, data)
+            say_start(metrics, kind_of_net(options.net, recipe), devices, state, data)
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes)
@@ -91,28 +82,13 @@ def _run(options: Options) -> Outcome:
             return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
 
 
-def open_client(options: Options) -> LoaderClient:
-    try:
-        return LoaderClient(
-            options.endpoints,
-            loaders_file=options.loaders_file,
-            timeout_s=options.loader_timeout_s,
-            keys=options.keys,
-        )
-    except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong
-        raise UsageError(str(refusal)) from None
-
-
-def set_up_torch(threads: int | None, resumed: Checkpoint | None) -> int:
-    """Make the CPU compute the same bits each time; gives the number of threads, which is part of that."""
+def threads_of(options: Options, resumed: Checkpoint | None) -> int:
+    """The threads to compute with on the CPU: on a resume the run's own, since sums depend on them."""
     stored = resumed.state.threads if resumed else None
-    torch.set_num_threads(threads or stored or torch.get_num_threads())
-    if stored not in (None, torch.get_num_threads()):
-        log.info("%d threads instead of %s: sums may round differently", torch.get_num_threads(), stored)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
-    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms loads the compiler too: a second
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.get_num_threads()
+    threads = make_repeatable(options.threads or stored)
+    if stored not in (None, threads):
+        log.info("%d threads instead of %s: sums may round differently", threads, stored)
+    return threads
 
 
 def new_state(seed: int, info: StreamInfo) -> State:
@@ -139,15 +115,17 @@ def build(
     resumed: Checkpoint | None,
 ) -> tuple[Net, Sgd, Schedule]:
     """The network, its optimiser and its schedule, at the start or as the checkpoint has them."""
-    net: Net
     graphs = options.cuda_graphs
-    if net_of(options, recipe) == "halves":
-        ways = ways_between(devices, options.exchange)
-        net = TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, streams=streams, ways=ways, graphs=graphs)
-    elif options.exchange != "auto":
-        raise UsageError(f"--exchange {options.exchange}: --net one-device exchanges nothing; leave one of them out")
-    else:
-        net = OneDevice(recipe, seed=seed, device=devices[0], dtype=dtype, streams=streams, graphs=graphs)
+    net = placed_net(
+        options.net,
+        recipe,
+        seed=seed,
+        devices=devices,
+        dtype=dtype,
+        streams=streams,
+        exchange=options.exchange,
+        graphs=graphs,
+    )
     momentum, weight_decay, decay_biases = recipe.momentum, recipe.weight_decay, recipe.decay_biases
     sgd = Sgd(
         net.parameters,
@@ -163,15 +141,6 @@ def build(
         net.scatter(resumed.velocities, sgd.velocities)
         schedule.state = resumed.state.schedule
     return net, sgd, schedule
-
-
-def net_of(options: Options, recipe: Recipe) -> str:
-    """ "halves" or "one-device", as asked or as the recipe allows. Raises UsageError where these do not agree."""
-    if recipe.columns == 1 and options.net == "halves":
-        raise UsageError(f"--net halves: recipe {recipe.name} has one column; --net one-device trains it")
-    if recipe.exchange != "same" and options.net == "one-device":
-        raise UsageError(f"--net one-device: nothing crosses there in {recipe.exchange}, as recipe {recipe.name} wants")
-    return options.net or ("halves" if recipe.columns == 2 else "one-device")
 
 
 def run_folder(asked: Path | None, recipe_name: str) -> Path:
@@ -191,25 +160,6 @@ def _new_folder(stem: str) -> Path:
             (folder := Path("runs") / (stem if number == 1 else f"{stem}-{number}")).mkdir(parents=True)
             return folder
     raise AssertionError("counting does not end")
-
-
-@contextlib.contextmanager
-def showing_progress() -> Iterator[ProgressLine]:
-    """A progress line that makes way for log lines, and is gone in the end."""
-    handlers = list(logging.getLogger().handlers)
-    with ProgressLine() as progress:
-
-        def make_way(_record: logging.LogRecord) -> bool:
-            progress.clear()
-            return True
-
-        for handler in handlers:
-            handler.addFilter(make_way)
-        try:
-            yield progress
-        finally:
-            for handler in handlers:
-                handler.removeFilter(make_way)
 
 
 def say_start(metrics: Metrics, kind: str, devices: Devices, state: State, data: TrainingData) -> None:

@@ -1,0 +1,17 @@
+"""The loader services that a command's options name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.client import LoaderClient
+from common.errors import LoaderRefused, UsageError
+
+
+def open_client(
+    endpoints: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None
+) -> LoaderClient:
+    """A client of them, as LoaderClient takes these; UsageError where an endpoint, the file or the keys are wrong."""
+    try:
+        return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
+    except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong
+        raise UsageError(str(refusal)) from None
