@@ -15,6 +15,7 @@
     |   `-- LoaderTimeout             it said nothing for too long
     |-- ExchangeError                 copies between two GPUs arrive with wrong bits
     |-- CheckpointError               a checkpoint is missing, damaged or of another network
+    |-- SaveError                     the disk does not take a run's files; what was saved before is intact
     `-- Diverged                      the loss is no longer a number
 
 Each message is one line that says what is wrong and, where there is one, which option changes it.
@@ -86,6 +87,10 @@ class ExchangeError(AlexNetError):
 
 
 class CheckpointError(AlexNetError):
+    pass
+
+
+class SaveError(AlexNetError):
     pass
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import CheckpointError, UsageError
+from common.errors import CheckpointError, SaveError, UsageError
 from tests.processes import wait_for
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
@@ -55,39 +55,23 @@ def test_a_checkpoint_of_before_the_mean_image_was_kept_is_read(tmp_path: Path) 
     assert checkpoint.load(checkpoint.save(tmp_path, replace(a_checkpoint(), mean_hwc=None))).mean_hwc is None
 
 
-def test_the_newest_three_and_the_best_are_kept(tmp_path: Path) -> None:
-    for step in (5, 99, 100, 1000, 123456789):
-        path = checkpoint.save(tmp_path, a_checkpoint(step))
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, keep: int) -> None:
+    for step in (5, 99, 100, 99_999_999, 123_456_789):
+        path = checkpoint.save(tmp_path, a_checkpoint(step), keep)
         if step == 5:
             checkpoint.save_best(path)
-    assert [checkpoint.load(path).state.step for path in checkpoint.all_in(tmp_path)] == [100, 1000, 123456789]
+    newest = [100, 99_999_999, 123_456_789][-keep:]
+    assert [checkpoint.load(path).state.step for path in checkpoint.all_in(tmp_path)] == newest
     assert checkpoint.newest(tmp_path) == path
     assert checkpoint.load(tmp_path / checkpoint.BEST).state.step == 5
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == keep + 1
 
 
 def test_the_best_is_replaced_by_a_better_one(tmp_path: Path) -> None:
     for step in (1, 2):
         checkpoint.save_best(checkpoint.save(tmp_path, a_checkpoint(step)))
     assert checkpoint.load(tmp_path / checkpoint.BEST).state.step == 2
-
-
-@pytest.mark.parametrize("where", [0.1, 0.5, 0.999])
-def test_a_flipped_bit_is_noticed(tmp_path: Path, where: float) -> None:
-    path = checkpoint.save(tmp_path, a_checkpoint())
-    contents = bytearray(path.read_bytes())
-    contents[int(len(contents) * where)] ^= 4
-    path.write_bytes(contents)
-    with pytest.raises(CheckpointError, match=path.name):
-        checkpoint.load(path)
-
-
-@pytest.mark.parametrize("size", [0, 7, 500, -1])
-def test_a_cut_off_file_is_noticed(tmp_path: Path, size: int) -> None:
-    path = checkpoint.save(tmp_path, a_checkpoint())
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=f"{path.name} cannot be read"):
-        checkpoint.load(path)
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
@@ -107,7 +91,9 @@ def test_a_folder_without_checkpoints_says_so(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     good = checkpoint.save(tmp_path, a_checkpoint(1))
     (tmp_path / "checkpoint-00000002.safetensors").mkdir()  # in the way, for root too
-    with pytest.raises(CheckpointError, match=r"checkpoint-00000002\.safetensors cannot be written"):
+    with pytest.raises(
+        SaveError, match=r"checkpoint-00000002\.safetensors cannot be written: .*; the last good .* is .*1"
+    ):
         checkpoint.save(tmp_path, a_checkpoint(2))
     assert checkpoint.load(good).state.step == 1
     assert not list(tmp_path.glob("*.partial"))

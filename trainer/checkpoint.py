@@ -3,33 +3,37 @@
 `RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
 error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them, and `mean_hwc`, the mean image
 that the weights were trained with; the metadata holds `State` as JSON. No pickle. A file appears whole or not at all
-(written beside, synced, renamed), and carries a digest of its contents, so a damaged one is noticed when it is read.
+(`trainer.disk`), and carries a digest of its contents, so that a damaged one is noticed when it is read; then it is
+renamed to `*.damaged`, never removed.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from common.errors import CheckpointError, UsageError
+from common.errors import CheckpointError, SaveError, UsageError
 from common.received import DigestUse
 from common.spec import OnBadRecord
+from trainer import tensor_file
+from trainer.disk import PARTIAL, put_in_place
 
 FORMAT = "alexnet-checkpoint-1"
 KEPT = 3
 BEST = "best.safetensors"
+DAMAGED = ".damaged"
 _MEAN = "mean_hwc"
-_PREFIX, _SUFFIX, _PARTIAL = "checkpoint-", ".safetensors", ".partial"
+_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class State:
     recipe          of the run, as an object; with it classes, width, batch size and schedule
     schedule        what the schedule carries from epoch to epoch
     tally           the running sums of the unfinished epoch
-    best_error      lowest top-1 validation error so far, a share; None before the first validation
+    best_error      lowest top-1 validation error so far, a share, and the step it was found at; None before the first
+    best_step       validation
     dataset, class_names    digest of the training set in hex, and its classes
     threads         of torch on the CPU: another number may round otherwise
     precision       fp32, tf32 or bf16
@@ -63,6 +68,7 @@ class State:
     stream: str = ""
     decoder: str = ""
     best_error: float | None = None
+    best_step: int | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, float] = field(default_factory=dict)
     on_bad_record: OnBadRecord = "replace"
@@ -83,49 +89,45 @@ class Checkpoint:
     mean_hwc: Tensor | None = None
 
 
-def save(run_folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write the checkpoint of `state.step`, then remove all but the newest three; gives its path.
+def save(run_folder: Path, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
+    """Write the checkpoint of `state.step`, then remove all but the newest `keep`; gives its path.
 
-    Raises CheckpointError if the disk will not take it; what was there before stays.
+    Raises SaveError if the disk will not take it, which names the last one that is there; those stay.
     """
-    path = run_folder / f"{_PREFIX}{checkpoint.state.step:08d}{_SUFFIX}"
+    path = run_folder / f"checkpoint-{checkpoint.state.step:08d}.safetensors"
     tensors = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
     if checkpoint.mean_hwc is not None:
         tensors[_MEAN] = checkpoint.mean_hwc.contiguous()
     state = json.dumps(dataclasses.asdict(checkpoint.state))
     metadata = {"format": FORMAT, "state": state, "digest": _digest(state, tensors)}
-    partial = path.with_name(path.name + _PARTIAL)
     try:
-        save_file(tensors, partial, metadata)
-        partial.chmod(0o666 & ~_umask())  # the library makes files that only their owner can read
-        _put_in_place(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written: {error}") from None
-    _prune(run_folder)
+        _remove(run_folder.glob(f"*.safetensors{PARTIAL}"))  # of a run that was killed while it wrote
+        tensor_file.write(path, tensors, metadata)
+    except SaveError as error:
+        raise SaveError(f"{error}; {_last_good(run_folder)}") from None
+    _remove(all_in(run_folder)[:-keep])
     return path
 
 
 def save_best(path: Path) -> None:
-    """Make `best.safetensors` the checkpoint at `path`: a second name where the file system has them, else a copy."""
-    best = path.with_name(BEST)
-    partial = best.with_name(BEST + _PARTIAL)
-    partial.unlink(missing_ok=True)
-    try:
+    """Make `best.safetensors` the checkpoint at `path`: a second name where the file system has them, else a copy.
+
+    Raises SaveError; the best of before stays then.
+    """
+    with put_in_place(path.with_name(BEST), path.stat().st_size) as partial:
+        partial.unlink(missing_ok=True)
         try:
             os.link(path, partial)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
                 raise
             partial.write_bytes(path.read_bytes())
-        _put_in_place(partial, best)
-    except OSError as error:
-        raise CheckpointError(f"{best} cannot be written: {error}") from None
 
 
 def all_in(run_folder: Path) -> list[Path]:
     """The checkpoints of a run folder, oldest first; `best` is not among them."""
-    return sorted(run_folder.glob(f"{_PREFIX}*{_SUFFIX}"))
+    found = ((_NAME.fullmatch(path.name), path) for path in run_folder.glob("checkpoint-*"))
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_file())]
 
 
 def newest(run_folder: Path) -> Path:
@@ -139,49 +141,45 @@ def newest(run_folder: Path) -> Path:
 def load(path: Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError, which names the file and what is wrong with it."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}{_go_back(path)}") from None
+        return _checked(*tensor_file.read(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged checkpoint a name under which it neither counts among the kept nor is written over."""
+    names = (path.with_name(path.name + DAMAGED + (f"-{number}" if number > 1 else "")) for number in count(1))
+    target = next(name for name in names if not name.exists())
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise SaveError(f"{path} is damaged and cannot be renamed to {target.name}: {error.strerror}") from None
+    return target
+
+
+def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this program: its format is {metadata.get('format')!r}")
+        raise CheckpointError(f"it is no checkpoint of this program: its format is {metadata.get('format')!r}")
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
-        raise CheckpointError(f"{path} is damaged: its contents do not match their digest{_go_back(path)}")
+        raise CheckpointError("it is damaged: its contents do not match their digest")
     try:
         state = State(**json.loads(metadata["state"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has no readable state: {error}{_go_back(path)}") from None
+        raise CheckpointError(f"it has no readable state: {error}") from None
     state = dataclasses.replace(state, class_names=tuple(state.class_names))
     weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
     return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
 
 
-def _put_in_place(partial: Path, path: Path) -> None:
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)  # the folder, so that the new name survives a power cut too
+def _last_good(run_folder: Path) -> str:
+    found = all_in(run_folder)
+    return f"the last good checkpoint is {found[-1]}" if found else "there is no earlier checkpoint"
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _prune(run_folder: Path) -> None:
-    for path in all_in(run_folder)[:-KEPT]:
-        path.unlink(missing_ok=True)
-    for path in run_folder.glob(f"*{_SUFFIX}{_PARTIAL}"):  # of a run that was killed while it wrote
-        path.unlink(missing_ok=True)
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # a file more harms nothing
+            path.unlink()
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -199,9 +197,5 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor_file.bytes_of(tensor))
     return digest.hexdigest()
-
-
-def _go_back(path: Path) -> str:
-    return f"; remove it, and --resume takes the one before it ({len(all_in(path.parent)) - 1} left)"

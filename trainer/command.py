@@ -74,8 +74,9 @@ from trainer.recipes import RECIPES
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), show_default="runs/RECIPE-TIME", help="Folder of the run."
 )
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --run.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --run that is whole.")
 @click.option("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
+@click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints kept: the newest so many, and the best.")
 @click.option("--log-steps", type=click.IntRange(1), default=10, help="Steps between two lines of metrics.jsonl.")
 @click.option(
     "--loader-timeout",

@@ -5,6 +5,7 @@ is printed is one step late, and a step that went wrong is noticed one later; be
 """
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from common import digest
-from common.errors import Diverged, LoaderError
+from common.errors import Diverged, LoaderError, SaveError
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
 from trainer.data import TrainingData
@@ -29,14 +30,19 @@ from trainer.signals import StopRequested, StopSignals
 from trainer.streams import Streams
 from trainer.upload import LateNumbers
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop and when to save: `last_step` None means the recipe's last epoch; minutes between checkpoints."""
+    """When to stop and when to save: `last_step` None means the recipe's last epoch; minutes between checkpoints, and
+    how many of them are kept.
+    """
 
     epochs: int
     last_step: int | None = None
     checkpoint_minutes: float = 10.0
+    keep: int = checkpoint.KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,8 @@ class Trainer:
     def train(self) -> Outcome:
         """To the end, a limit or a signal; a checkpoint is left behind in each case.
 
-        Raises LoaderError once the run is saved, and Diverged, where there is nothing worth saving.
+        Raises LoaderError once the run is saved, SaveError where that last checkpoint cannot be written, and Diverged,
+        where there is nothing worth saving.
         """
         try:
             while self.state.epoch < self._limits.epochs and not self._at_last_step():
@@ -90,7 +97,7 @@ class Trainer:
         except StopRequested as stop:
             return self._outcome(stop.signal_number)
         except LoaderError as error:
-            raise LoaderError(f"{error}; the run is saved in {self.save()}, and --resume goes on from there") from error
+            raise LoaderError(f"{error}; {self._last_words()}") from error
         return self._outcome(None)
 
     def train_epoch(self) -> None:
@@ -99,7 +106,7 @@ class Trainer:
         while not self._is_epoch_trained() and not self._at_last_step():
             self.train_step()
             if time.monotonic() - self._saved_at_s > 60 * self._limits.checkpoint_minutes:
-                self.save()
+                self._save_if_possible()
         self._read_late_loss()
 
     def train_step(self) -> None:
@@ -138,22 +145,24 @@ class Trainer:
 
     def finish_epoch(self, evaluation: Evaluation | None, seconds: float) -> None:
         """Tell how the epoch went, move on to the next, save."""
-        state, is_best = self.state, False
+        state = before = self.state
+        is_best = False
         self._report.epoch(state, self._data.spec, self._learning_rate(), self._tally, evaluation, seconds)
         if evaluation is not None:
             self._evaluation = evaluation
             self._schedule.observe(evaluation.top1_error)
             is_best = state.best_error is None or evaluation.top1_error < state.best_error
-            state = dataclasses.replace(state, best_error=evaluation.top1_error if is_best else state.best_error)
+            if is_best:
+                state = dataclasses.replace(state, best_error=evaluation.top1_error, best_step=state.step)
         self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0, epoch_digest=None)
         self._tally = Tally()
-        path = self.save()
-        if is_best:
-            checkpoint.save_best(path)
+        if not self._save_if_possible(is_best):
+            self.state = dataclasses.replace(self.state, best_error=before.best_error, best_step=before.best_step)
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment, unless it is there already; gives where it lies."""
+        """Write a checkpoint of this moment, unless it is there already; gives where it lies. Raises SaveError."""
         self._read_late_loss()
+        self._report.sync()  # a resume finds the history of its checkpoint whole
         self.state = dataclasses.replace(
             self.state,
             schedule=dict(self._schedule.state),
@@ -164,10 +173,33 @@ class Trainer:
         if self._saved is None or self._saved[0] != self.state:
             weights, velocities = self._net.gather(), self._net.gather(self._sgd.velocities)
             mean_hwc = torch.tensor(self._data.info.mean_hwc)
-            path = checkpoint.save(self._run_folder, Checkpoint(self.state, weights, velocities, mean_hwc))
+            whole = Checkpoint(self.state, weights, velocities, mean_hwc)
+            path = checkpoint.save(self._run_folder, whole, self._limits.keep)
             self._saved = self.state, path
         self._saved_at_s = time.monotonic()
         return self._saved[1]
+
+    def _save_if_possible(self, is_best: bool = False) -> bool:
+        """Save in the midst of a run, which is worth more than this one checkpoint: a full disk may be mended by the
+        time of the next. Gives whether it is saved, as the best too where it is that.
+        """
+        try:
+            path = self.save()
+            if is_best:
+                checkpoint.save_best(path)
+        except SaveError as error:
+            self._saved_at_s = time.monotonic()
+            minutes = self._limits.checkpoint_minutes
+            log.warning("%s; training goes on, and saves again in %g minutes or at the epoch's end", error, minutes)
+            return False
+        return True
+
+    def _last_words(self) -> str:
+        """Save at the end of a run that failed; what became of that."""
+        try:
+            return f"the run is saved in {self.save()}, and --resume goes on from there"
+        except SaveError as error:
+            return str(error)
 
     def _next_batch(self) -> FedBatch:
         if self._batches is None:

@@ -26,18 +26,23 @@ kind "epoch", at the end of each
                              --digest, or where a part of the epoch was trained without
     stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record
 
-A resumed run first drops what lies past its checkpoint, so the file is one history without repeats.
+A resumed run first drops what lies past its checkpoint, so the file is one history without repeats. What a full disk
+does not take waits in memory and is written when there is room; a checkpoint is saved only after its whole history.
 """
 
 import fcntl
 import json
+import logging
 import math
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.errors import AlexNetError, UsageError
+from common.errors import SaveError, UsageError
+from trainer.disk import reason
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "metrics.jsonl"
 
@@ -48,7 +53,7 @@ class Metrics:
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / FILE_NAME
         try:
-            self._file = self.path.open("a+b")
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise UsageError(f"{self.path} cannot be written: {error.strerror} (--run)") from None
         try:
@@ -56,6 +61,7 @@ class Metrics:
         except BlockingIOError:
             self._file.close()
             raise UsageError(f"another trainer is writing in {run_folder}; give this one its own --run") from None
+        self._pending = bytearray()
 
     def __enter__(self) -> "Metrics":
         return self
@@ -66,24 +72,43 @@ class Metrics:
         self._file.close()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one line. Numbers that JSON does not know (nan, inf) are written as null."""
+        """Append one line, at once or as soon as the disk takes it.
+
+        Numbers that JSON does not know (nan, inf) are written as null.
+        """
         line = json.dumps({"kind": kind} | {key: _json_number(value) for key, value in values.items()})
+        waited = bool(self._pending)
+        self._pending += line.encode() + b"\n"
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            self._write_pending()
         except OSError as error:
-            raise AlexNetError(f"{self.path} cannot be written: {error.strerror}") from None
+            if not waited:
+                log.warning("%s; its lines wait in memory", self._refusal(error))
+
+    def sync(self) -> None:
+        """All lines are on the disk once this has returned. Raises SaveError where it does not take them."""
+        try:
+            self._write_pending()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise SaveError(self._refusal(error)) from None
+
+    def _write_pending(self) -> None:
+        while self._pending:
+            del self._pending[: self._file.write(self._pending)]  # a disk that fills takes a part
+
+    def _refusal(self, error: OSError) -> str:
+        return f"{self.path} cannot be written: {reason(error, self.path.parent, len(self._pending))}"
 
     def rewind(self, step: int, epoch: int) -> None:
         """Drop the lines of what happened after a checkpoint at `step`, in `epoch`, and a torn last line."""
-        self._file.seek(0)
         keep_bytes = 0
-        for line in self._file:
-            if not _is_before(line, step, epoch):
-                break
-            keep_bytes += len(line)
-        self._file.truncate(keep_bytes)
-        self._file.seek(0, os.SEEK_END)
+        with self.path.open("rb") as lines:
+            for line in lines:
+                if not _is_before(line, step, epoch):
+                    break
+                keep_bytes += len(line)
+        self._file.truncate(keep_bytes)  # lines are appended wherever the end is
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ class Options:
     folder: Path | None = None
     resume: bool = False
     checkpoint_minutes: float = 10.0
+    keep: int = 3
     log_steps: int = 10
     loader_timeout_s: float = 60.0
     on_bad_record: OnBadRecord | None = None

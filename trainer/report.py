@@ -119,6 +119,10 @@ class Report:
         if self.progress.is_due():
             self.progress.show(self._now(step, epoch, tally).line())
 
+    def sync(self) -> None:
+        """All that the metrics were told is on the disk once this has returned. Raises SaveError."""
+        self._metrics.sync()
+
     def validating(self, epoch: int) -> None:
         self.progress.show(f"epoch {epoch + 1}/{self._plan.epochs}  validating")
 

@@ -1,6 +1,9 @@
-"""Going on with a run: its newest checkpoint, and the refusal to go on as something else than what it was."""
+"""Going on with a run: its newest whole checkpoint, and the refusal to go on as something else than what it was."""
 
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common.errors import CheckpointError, UsageError
@@ -13,17 +16,64 @@ from trainer.recipe import Recipe
 log = logging.getLogger(__name__)
 
 
-def load_resumed(options: Options) -> Checkpoint | None:
-    """The newest checkpoint of --run with --resume; without it, a folder that has one is not written over."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Resumed:
+    """The checkpoint to go on from, where it lies, and the newer ones that were passed over as they did not verify."""
+
+    checkpoint: Checkpoint
+    path: Path
+    passed_over: tuple[Path, ...] = ()
+
+    def take_over(self) -> None:
+        """Make the folder what it was when the checkpoint was saved. The folder must be locked: it is our run now.
+
+        Those passed over get another name: the run will come by their steps again, and must neither write over them
+        nor count them among the newest. A kill may have come between a best checkpoint and its second name.
+        """
+        for path in self.passed_over:
+            if path.name != checkpoint.BEST:  # which the next best replaces, and which nothing counts
+                log.warning("%s is kept as %s", path, checkpoint.set_aside(path).name)
+        if self.checkpoint.state.best_step == self.checkpoint.state.step and self.path.name != checkpoint.BEST:
+            checkpoint.save_best(self.path)
+
+
+def load_resumed(options: Options) -> Resumed | None:
+    """What --resume goes on from, in --run; without it, a folder that has checkpoints is not written over."""
     if options.resume:
         if options.folder is None:
             raise UsageError("--resume needs --run, the folder of the run to resume")
-        path = checkpoint.newest(options.folder)
-        log.info("going on from %s", path)
-        return checkpoint.load(path)
-    if options.folder is not None and checkpoint.all_in(options.folder):
+        return newest_whole(options.folder)
+    if options.folder is not None and any(_candidates(options.folder)):
         raise UsageError(f"{options.folder} already holds a run; --resume goes on with it, another --run starts anew")
     return None
+
+
+def newest_whole(run_folder: Path) -> Resumed:
+    """The newest checkpoint that verifies, after a warning about each newer one that does not.
+
+    The best one is the last to be tried: it is a whole checkpoint of the same run, only older than those kept, and to
+    do its steps again gives the same bits. Raises UsageError where there is none, CheckpointError where none verifies.
+    """
+    failed: dict[Path, CheckpointError] = {}
+    for path in _candidates(run_folder):
+        try:
+            found = checkpoint.load(path)
+        except CheckpointError as error:
+            failed[path] = error
+            continue
+        for reason in failed.values():
+            log.warning("%s; passed over", reason)
+        log.info("going on from %s", path)
+        return Resumed(found, path, tuple(failed))
+    if not failed:
+        raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
+    raise CheckpointError("no checkpoint is left to resume from: " + "; ".join(map(str, failed.values())))
+
+
+def _candidates(run_folder: Path) -> Iterator[Path]:
+    yield from reversed(checkpoint.all_in(run_folder))
+    if (best := run_folder / checkpoint.BEST).exists():
+        yield best
 
 
 def resumed_recipe(options: Options, state: State) -> Recipe:

@@ -45,7 +45,8 @@ def run(options: Options) -> Outcome:
 
 def _run(options: Options) -> Outcome:
     devices = devices_of_halves(options.gpus, options.cpu)
-    resumed = load_resumed(options)
+    found = load_resumed(options)
+    resumed = found.checkpoint if found else None
     seed = resumed.state.seed if resumed else options.seed or 0
     recipe = resumed_recipe(options, resumed.state) if resumed else recipe_of(options)
     threads = threads_of(options, resumed)
@@ -73,11 +74,14 @@ def _run(options: Options) -> Outcome:
         net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), streams, resumed)
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
+            if found:
+                found.take_over()
             metrics.rewind(state.step if resumed else -1, state.epoch)
             say_start(metrics, kind_of_net(options.net, recipe), devices, state, data)
+            metrics.sync()  # a disk that is full is better known now than at the first checkpoint
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps)
-            limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes)
+            limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
             profile = Profile(options.profile, watched, folder) if options.profile else None
             return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
 
