@@ -57,6 +57,17 @@ def test_a_stored_picture_is_cut_to_its_centre(crop: int, offset: int) -> None:
     assert torch.equal(transform(images), transform(cut))
 
 
+@pytest.mark.parametrize("as_float", [False, True])
+def test_shrunk_pictures_are_the_means_of_squares_less_the_mean_image_s(as_float: bool) -> None:
+    images = torch.from_numpy(pictures(2, STORED_SIZE))
+    shape = InputShape(224, side=28, fold=1, shrink=8)
+    x_nchw = PixelTransform(MEAN_HWC, shape, 0.5, CPU)(images.float() if as_float else images)
+    cut = images[:, 16:240, 16:240].double() - torch.from_numpy(MEAN_HWC[16:240, 16:240]).double()
+    expected = 0.5 * cut.view(2, 28, 8, 28, 8, 3).mean(dim=(2, 4)).permute(0, 3, 1, 2)
+    assert x_nchw.dtype == torch.float32
+    torch.testing.assert_close(x_nchw.double(), expected, rtol=1e-5, atol=1e-3)
+
+
 def test_exact_pixels_are_taken_as_well_as_bytes() -> None:
     images = torch.from_numpy(pictures(2, 227))
     transform = PixelTransform(MEAN_HWC, InputShape(227), 0.5, CPU)

@@ -27,6 +27,7 @@ from trainer.layers import InputShape
 from trainer.lent import Lent
 from trainer.net import Net, Pixels
 from trainer.pinned import Pinned, tensor_over
+from trainer.shrink import shrunk
 from trainer.streams import Streams
 from trainer.upload import Upload
 
@@ -87,8 +88,8 @@ class PixelTransform:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._crop, self._side, self._fold = shape
-        self._mean_rows = _centre_rows(torch.from_numpy(mean_hwc.copy())[None], self._crop)[0].contiguous().to(device)
+        self._crop, self._side, self._fold, self._shrink = shape
+        self._mean_rows = self._cut(torch.from_numpy(mean_hwc.copy())[None])[0].contiguous().to(device)
         self._scale, self._dtype = scale, dtype
 
     def __call__(self, images_nhwc: Tensor) -> Tensor:
@@ -99,13 +100,19 @@ class PixelTransform:
         n, device, folded = len(images_nhwc), images_nhwc.device, self._side // self._fold
         x_nhwc = torch.empty(n, folded, folded, 3 * self._fold**2, dtype=self._dtype, device=device)
         module = kernels(x_nhwc)
-        if module is not None:
+        if module is not None and self._shrink == 1:
             module.pixels(images_nhwc, self._mean_rows, x_nhwc, self._scale)
             return x_nhwc.permute(0, 3, 1, 2)
         plain_nhwc = torch.zeros(n, self._side, self._side, 3, device=device)
-        rows = plain_nhwc.flatten(2)[:, : self._crop, : 3 * self._crop]
-        rows.copy_(_centre_rows(images_nhwc, self._crop)).sub_(self._mean_rows).mul_(self._scale)
+        height, length = self._mean_rows.shape
+        rows = plain_nhwc.flatten(2)[:, :height, :length]
+        rows.copy_(self._cut(images_nhwc)).sub_(self._mean_rows).mul_(self._scale)
         return space_to_depth(plain_nhwc.to(self._dtype).permute(0, 3, 1, 2), self._fold)
+
+    def _cut(self, images_nhwc: Tensor) -> Tensor:
+        """What the network sees of the pictures, row by row: n x height x (3 width)."""
+        rows = _centre_rows(images_nhwc, self._crop)
+        return rows if self._shrink == 1 else shrunk(rows, self._shrink)
 
 
 def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:

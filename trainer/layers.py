@@ -74,14 +74,17 @@ Layer = Conv | Linear
 class InputShape(NamedTuple):
     """What the first layer reads, in pixels.
 
-    crop   height and width of what the network sees; the rest of `side` is zeros, at the right and bottom
-    side   height and width, with the rows and columns that the first layer does not read: a multiple of `fold`
-    fold   of the squares that become one pixel with all their channels: the first layer's stride
+    crop     height and width of what is cut from a picture
+    side     height and width, with the rows and columns that the first layer does not read: a multiple of `fold`. What
+             the crop, shrunk, does not fill is zeros, at the right and bottom
+    fold     of the squares that become one pixel with all their channels: the first layer's stride
+    shrink   side of the squares of the crop that become one pixel, their mean
     """
 
     crop: int
     side: int = 228
     fold: int = 4
+    shrink: int = 1
 
 
 def _check_first_weights(name: str, weight_std: float | Literal["he"]) -> None:

@@ -25,6 +25,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("spatial_beta", lambda x: 0 <= x < float("inf"), "0 or more"),
     ("dropout", lambda x: 0 <= x < 1, "0 or more, less than 1"),
     ("crop", lambda x: 1 <= x <= STORED_SIZE, f"1 to {STORED_SIZE} pixels"),
+    ("shrink", lambda x: 1 <= x <= STORED_SIZE // 2, f"1 to {STORED_SIZE // 2}"),
     ("train_scale", lambda x: 0 < x < float("inf"), "more than 0"),
     ("test_scale", lambda x: 0 < x < float("inf"), "more than 0"),
     ("batch_size", lambda x: x >= 1, "1 or more"),
@@ -39,8 +40,11 @@ def check_possible(recipe: "Recipe") -> None:
     for name, is_possible, values in _RANGES:
         if not is_possible(getattr(recipe, name)):
             raise UsageError(f"{name} is {getattr(recipe, name)}; it is {values}")
-    if recipe.crop > recipe.input_size:
-        raise UsageError(f"crop is {recipe.crop}; it is at most input_size, which is {recipe.input_size}")
+    if recipe.crop > recipe.input_size * recipe.shrink or recipe.crop % recipe.shrink:
+        raise UsageError(
+            f"crop is {recipe.crop}; it is a multiple of shrink, {recipe.shrink}, and then at most input_size,"
+            f" {recipe.input_size}"
+        )
     _check_layers(recipe)
     _check_phases(recipe)
     first = recipe.conv[0]

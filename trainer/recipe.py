@@ -83,6 +83,7 @@ class Recipe:
       exchange          what crosses between the halves: "same" as is computed with, or "float16"
     The pixels
       crop              height and width in pixels of a training crop, and of each test view
+      shrink            side of the squares of pixels of which the network reads the mean; 1: every pixel
       train_scale, test_scale   factors on (pixel - mean image + noise), which are in 0..255 units otherwise; where the
                         colour noise is off, training takes test_scale too
     Training
@@ -114,6 +115,7 @@ class Recipe:
     exchange: Literal["same", "float16"] = "same"
     # the pixels
     crop: int = 227
+    shrink: int = 1
     train_scale: float = 1.0
     test_scale: float = 1.0
     # training
@@ -142,7 +144,7 @@ class Recipe:
     def input_shape(self) -> InputShape:
         """What the pixels are made into."""
         fold = self.conv[0].stride
-        return InputShape(self.crop, -(-self.input_size // fold) * fold, fold)
+        return InputShape(self.crop, -(-self.input_size // fold) * fold, fold, self.shrink)
 
     def outputs(self, layer: Layer) -> int:
         """Channels or units of a layer in each column; of the last layer, classes."""

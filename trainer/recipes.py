@@ -3,8 +3,9 @@
 `paper` is what the NIPS 2012 paper prints (Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep
 Convolutional Neural Networks). `source` is what the program behind the paper's numbers did
 (computerhistory/AlexNet-Source-Code, layers/layers-145.cfg); where they differ, `source` is the one that is known to
-start learning. `demo` is a narrow net of the same form for a few thousand pictures on a CPU, `cifar10` one for small
-pictures enlarged: its first layer takes strides twice as long, so that all maps are a quarter as large.
+start learning. `demo` is a narrow net of the same form for a few thousand pictures on a CPU, `cifar10` one for
+pictures of 32 x 32 enlarged to the stored 256 x 256: it shrinks them to what they were, and its first layer is made for
+that.
 """
 
 from dataclasses import replace
@@ -68,11 +69,14 @@ DEMO = replace(
 )
 
 CIFAR10 = replace(
-    DEMO.with_layer("conv1", stride=8),
+    DEMO.with_layer("conv1", kernel=5, stride=1),
     name="cifar10",
+    input_size=28,
+    crop=224,
+    shrink=8,
     batch_size=64,
-    epochs=8,
-    phase=(Phase(0, 0.01), Phase(5, 0.003), Phase(7, 0.001)),
+    epochs=6,
+    phase=(Phase(0, 0.01), Phase(4, 0.003), Phase(5, 0.001)),
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SOURCE, PAPER, DEMO, CIFAR10)}
