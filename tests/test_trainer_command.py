@@ -23,14 +23,15 @@ def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield service
 
 
-def start(*options: str | Path, cwd: Path) -> subprocess.Popen[str]:
+def start(*options: str | Path, cwd: Path, stderr: Any = subprocess.PIPE, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "trainer.command", *map(str, options)],
         cwd=cwd,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env={"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"},
+        **more,
     )
 
 

@@ -9,7 +9,8 @@
 
 Calm and disturbed rounds alternate, and read the same epochs: 128 crops of 227 a batch, delivered to this process,
 each epoch's records and pixels hashed. `--data PHOTOS` takes what alexnet-pack takes; made pictures without it. Ends
-with exit code 1 where a digest differs. `trainer` trains a narrow net on drawn pictures, on the CPU.
+with exit code 1 where a digest differs. `trainer` trains a narrow net on drawn pictures, on the CPU, and saves after
+every step; it is killed at random moments, five of six of them moments of a save.
 """
 
 import argparse
@@ -35,7 +36,6 @@ from common.opened import Transport
 from common.spec import StreamSpec
 from tests.bench import photos
 from tests.chaos import Action, Disturber, Mortal, Reading, read_epochs
-from tests.processes import LoaderProcess, wait_for
 
 SPEC = StreamSpec(split="train", seed=7, crop=227)
 BATCH = 128
@@ -166,90 +166,10 @@ def link(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
     return figures.tell(f"the link to one of two hosts cut for {given.down:g} s")
 
 
-class Training:
-    """Runs of `alexnet-trainer` in one folder, each with loaders of its own."""
-
-    def __init__(self, data: Path, folder: Path, epochs: int) -> None:
-        self.folder, self._data, self._epochs = folder, data, epochs
-        folder.mkdir()
-
-    def start(self, stack: ExitStack, workers: int, hosts: int) -> "subprocess.Popen[str]":
-        services = [stack.enter_context(LoaderProcess(self._data, self.folder, workers)) for _ in range(hosts)]
-        options = [
-            "--cpu",
-            "--threads",
-            "1",
-            "--checkpoint-minutes",
-            "0.005",
-            "--digest",
-            "on",
-            "--run",
-            str(self.folder / "run"),
-        ]
-        for service in services:
-            options += ["--loader", service.endpoint]
-        new = ["--recipe", "demo", "--width", "0.03", "--batch-size", "32", "--epochs", str(self._epochs)]
-        options += ["--resume"] if self.checkpoints() else new
-        return subprocess.Popen(
-            [sys.executable, "-m", "trainer.command", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def checkpoints(self) -> list[Path]:
-        return sorted((self.folder / "run").glob("checkpoint-*.safetensors"))
-
-    def finish(self, workers: int, hosts: int) -> None:
-        with ExitStack() as stack:
-            process = self.start(stack, workers, hosts)
-            _, told = process.communicate()
-            if process.returncode != 0:
-                raise SystemExit(f"the trainer failed: {told[-2000:]}")
-
-    def kill_at_random(self, rng: random.Random, workers: int, hosts: int) -> None:
-        """Let it train until a checkpoint is there that was not, and a random while longer; then kill it."""
-        before = self.checkpoints()
-        with ExitStack() as stack:
-            process = self.start(stack, workers, hosts)
-            wait_for("a checkpoint", lambda: self.checkpoints() != before or process.poll() is not None)
-            time.sleep(rng.uniform(0, 1.5))
-            if process.poll() is not None:
-                raise SystemExit(
-                    f"the run ended before it was killed often enough: --epochs {process.communicate()[1]}"
-                )
-            process.kill()
-            process.communicate()
-
-
 def trainer(given: argparse.Namespace, _: ExitStack, folder: Path) -> bool:
-    from click.testing import CliRunner
+    from tests.bench.killed_trainer import kill_again_and_again
 
-    from loader.pack_command import main as pack
-    from trainer import checkpoint
-
-    data = folder / "data"
-    options = ["--demo", str(data), "--demo-train", "1000", "--demo-val", "100", "--jobs", "2"]
-    assert CliRunner().invoke(pack, options).exit_code == 0
-    runs = [Training(data, folder / name, given.epochs) for name in ("undisturbed", "killed")]
-    runs[0].finish(workers=2, hosts=1)
-    rng, steps = random.Random(given.seed), list[int]()
-    for number in range(given.times):
-        runs[1].kill_at_random(rng, workers=1 + number % 3, hosts=1 + number % 2)
-        steps.append(checkpoint.load(checkpoint.newest(runs[1].folder / "run")).state.step)
-        say(f"  killed; the last checkpoint is of step {steps[-1]}")
-    runs[1].finish(workers=3, hosts=2)
-    one, other = (checkpoint.load(checkpoint.newest(run.folder / "run")) for run in runs)
-    equal = one.state == other.state and all(
-        tensors[0][name].equal(tensors[1][name])
-        for tensors in ((one.weights, other.weights), (one.velocities, other.velocities))
-        for name in tensors[0]
-    )
-    say(
-        f"trainer killed {given.times} times, in steps {steps[0]} to {steps[-1]} of {one.state.step}, resumed with"
-        f" 1 to 3 workers on 1 or 2 hosts: weights, velocities and state {'equal' if equal else 'DIFFER'}, bit for bit"
-    )
-    return equal
+    return kill_again_and_again(folder, given.times, given.epochs, random.Random(given.seed), say)
 
 
 MODES = {"workers": workers, "hosts": hosts, "restarts": restarts, "link": link, "trainer": trainer}

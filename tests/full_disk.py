@@ -1,0 +1,36 @@
+"""A small file system of its own that can be filled and emptied, for tests of full disks. Needs the right to mount."""
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+
+class FullDisk:
+    """A tmpfs at `folder` for the length of a `with` block; skips the test where mounting is not allowed."""
+
+    def __init__(self, folder: Path, kib: int) -> None:
+        self.folder, self._kib = folder, kib
+        self._ballast = folder / "ballast"
+
+    def fill(self) -> None:
+        """Leave no byte free, as far as nobody removes a file at this moment."""
+        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def empty(self) -> None:
+        self._ballast.unlink()
+
+    def __enter__(self) -> "FullDisk":
+        self.folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={self._kib}k", "tmpfs", str(self.folder)]
+        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("mounting a file system is not allowed here")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
