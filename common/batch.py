@@ -9,6 +9,7 @@ from common import guard
 from common.digest import Digests
 from common.errors import LoaderError
 from common.slab import Replaced, Slab
+from common.waits import Life
 
 KEPT = 1  # so many batches of a stream may be kept while the next is asked for: its slab has slots for no more
 
@@ -25,6 +26,7 @@ class Batch:
     records  int64 n, the record of the data set each picture came from
     replaced places whose own record is bad; with `on_bad_record="stop"` there are none
     digests  uint64 n, see `common.digest`; None where the stream was not opened with them
+    life     when it was asked for and came, and what took how long; None where nobody knows
 
     slab     in one of whose slots the images lie; None where they lie in memory of their own, or were released
     kept     whether the slot is the caller's to give back
@@ -46,10 +48,11 @@ class Batch:
         *,
         replaced: Sequence[Replaced] = (),
         digests: Digests | None = None,
+        life: Life | None = None,
     ) -> None:
         self.epoch, self.first = epoch, first
         self.labels, self.records = labels, records
-        self.replaced, self.digests = tuple(replaced), digests
+        self.replaced, self.digests, self.life = tuple(replaced), digests, life
         self._lease = guard.Lease(images, self._misuse) if guard.is_wanted() else None
         self._images: Images | None = self._lease.images if self._lease is not None else images
         self.slab = slab if self._lease is None else None
@@ -86,8 +89,16 @@ class Batch:
 
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
-        images, replaced, digests = self.images.copy(), self.replaced, self.digests
-        return Batch(self.epoch, self.first, images, self.labels, self.records, replaced=replaced, digests=digests)
+        return Batch(
+            self.epoch,
+            self.first,
+            self.images.copy(),
+            self.labels,
+            self.records,
+            replaced=self.replaced,
+            digests=self.digests,
+            life=self.life,
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -10,6 +10,7 @@ from common.batch import Batch
 from common.errors import WireError
 from common.slab import Replaced, Slab
 from common.spec import StreamInfo, StreamSpec
+from common.waits import Life
 from common.window import Work
 
 DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
@@ -22,6 +23,7 @@ def batch_of(
     reply: wire.BatchReply,
     pixels: memoryview,
     digests: bool,
+    life: Life,
     slab: Slab | None,
     give_back: Callable[[], None] | None,
 ) -> Batch:
@@ -41,7 +43,9 @@ def batch_of(
     if records.max() >= info.records or labels.max() >= len(info.classes):
         raise WireError("BATCH: a record or a label is none of the data set's")
     told = np.frombuffer(reply.digests, "<u8").astype(np.uint64) if digests else None
-    return Batch(work.epoch, work.first, images, labels, records, slab, give_back, replaced=replaced, digests=told)
+    return Batch(
+        work.epoch, work.first, images, labels, records, slab, give_back, replaced=replaced, digests=told, life=life
+    )
 
 
 def is_intact(batch: Batch) -> bool:

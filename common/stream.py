@@ -16,6 +16,7 @@ from common.lateness import AnswerTimes
 from common.opened import Opened, Transport
 from common.received import DigestUse, batch_of, is_intact
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+from common.waits import Life, Took
 from common.window import Window, Work
 
 log = logging.getLogger(__name__)
@@ -284,12 +285,13 @@ class Stream:
         if self._window is None or work is None or opened is None:
             return  # a second answer, or one to a pass that was given up: the next ticket says that it is done with
         pixels = payload if payload is not None else opened.pixels(message, self.spec, work.count)
+        life = Life(self._window.asked_since(host, work.number), time.monotonic(), Took(*message.took))
         if (asked_at := self._window.asked_at(host, work.number)) is not None:
-            self._times.add(time.monotonic() - asked_at)
+            self._times.add(life.arrived_s - asked_at)
         slab, give_back = None, None
         if payload is None:
             slab, give_back = opened.slab, partial(opened.using.discard, work.number)
-        batch = batch_of(work, self.spec, self.info, message, pixels, self._digests != "off", slab, give_back)
+        batch = batch_of(work, self.spec, self.info, message, pixels, self._digests != "off", life, slab, give_back)
         if self._digests == "verify" and not is_intact(batch):
             self._damaged_on_the_way(host, work)
             return

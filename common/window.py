@@ -38,6 +38,7 @@ class _Books:
 
     credit: int
     asked: dict[int, float] = field(default_factory=dict)  # number -> when
+    since: dict[int, float] = field(default_factory=dict)  # when first, as long as it was neither gone nor silent
     held: set[int] = field(default_factory=set)
     silent: bool = False
 
@@ -149,11 +150,16 @@ class Window(Generic[Host, Answer]):
         """When this host was last asked for it, if its answer is waited for."""
         return self._hosts[host].asked.get(number) if host in self._hosts else None
 
+    def asked_since(self, host: Host, number: int) -> float | None:
+        """Since when this host has been asked for it, without a silence in between; None where it is not."""
+        return self._hosts[host].since.get(number) if host in self._hosts else None
+
     def answer(self, host: Host, number: int, answer: Answer) -> None:
         """Hold the first answer to a ticket. `expects` was asked before: a second answer is not brought here."""
         assert self.expects(number)
         for books in self._hosts.values():
             books.asked.pop(number, None)
+            books.since.pop(number, None)
         if number in self._again:
             self._again.remove(number)
         if host in self._hosts:
@@ -176,7 +182,7 @@ class Window(Generic[Host, Answer]):
         return [answer for _, answer in self._answers.values()]
 
     def _give_up(self, books: _Books) -> None:
-        numbers, books.asked = sorted(books.asked), {}
+        numbers, books.asked, books.since = sorted(books.asked), {}, {}
         for number in numbers:
             self._ask_again(number)
 
@@ -213,5 +219,6 @@ class Window(Generic[Host, Answer]):
 
     def _note(self, host: Host, work: Work, now: float) -> tuple[Host, Work]:
         self._hosts[host].asked[work.number] = now
+        self._hosts[host].since.setdefault(work.number, now)
         self._tried.setdefault(work.number, []).append(host)
         return host, work

@@ -7,7 +7,8 @@ before anything is built from it; nothing is ever unpickled.
     HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
     WELCOME  service -> client   the stream's id, its data set, the credit, its slab; payload: the mean image
     TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's; which are done with
-    BATCH    service -> client   the answer: records, labels, replaced places; the pixels: a slot, or a payload
+    BATCH    service -> client   the answer: records, labels, replaced places, how long what took; the pixels: a slot,
+                                 or a payload
     FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
     PING     client -> service   are you there, and still the one I know?
     PONG     service -> client   instance and load
@@ -23,8 +24,9 @@ from typing import Any, ClassVar
 import msgpack
 
 from common.errors import VersionMismatch, WireError
+from common.waits import MOST_US, Took
 
-VERSION = 2
+VERSION = 3
 MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does not
 
 
@@ -74,6 +76,17 @@ def _is_replaced(value: Any) -> bool:
     return in_range and type(reason) is str and len(reason) <= MAX_REASON
 
 
+def _durations() -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) == len(Took._fields) and all(_is_duration(us) for us in value)
+
+    return field(metadata={"check": check})
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_US
+
+
 class Message:
     """Common to all kinds. `kind` names the message on the wire, `payloads` is how many frames follow the header."""
 
@@ -89,6 +102,7 @@ MAX_RECORD = (1 << 32) - 1
 MAX_REASON = 80  # characters of why a record is bad
 NO_RECORD = -1
 MAX_SLOTS = 4096
+MAX_CORES = 1 << 16
 NO_SLOT = -1
 
 
@@ -118,6 +132,7 @@ class Welcome(Message):
     digest: bytes = _binary(16, 16)
     decoder: str = _text(256)
     workers: int = _integer(1, 4096)
+    cores: int = _integer(1, MAX_CORES)  # that the service may use
     credit: int = _integer(1, MAX_SLOTS)  # in batches of the HELLO's size
     slab_process: int = _integer(1, 2**31 - 1)
     slab_fd: int = _integer(0, 2**31 - 1)
@@ -155,6 +170,7 @@ class BatchReply(Message):
     slab: bytes = _binary(0, 16)  # nonce of the slab whose slot it is: an answer from before another WELCOME is stale
     digests: bytes = _binary(0, 8 * MAX_COUNT)  # little-endian uint64, see `digest`; empty where none were asked for
     replaced: Sequence[tuple[int, int, str]] = _replaced(MAX_COUNT)
+    took: Sequence[int] = _durations()  # in microseconds, see `waits.Took`
 
     @property
     def payloads(self) -> int:
@@ -190,6 +206,7 @@ class Pong(Message):
     kind: ClassVar[str] = "PONG"
     instance: bytes = _binary(8, 8)
     workers: int = _integer(0, 4096)
+    cores: int = _integer(1, MAX_CORES)
     waiting: int = _integer(0, 2**31 - 1)  # tickets not yet given to a worker, of all clients
 
 

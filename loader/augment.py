@@ -28,9 +28,9 @@ class Scratch:
         self.rows: Bytes = self.picture.reshape(STORED_SIZE, -1)
         self.mirrored_rows: Bytes = np.empty_like(self.rows)
 
-    def decode_mirrored(self, jpeg_bytes: bytes, first: int, last: int) -> None:
-        """Rows first..last - 1 of the mirror image: words from last to first, each in the other order of bytes."""
-        jpeg.decode(jpeg_bytes, self.picture, bgr=True)
+    def mirror(self, first: int, last: int) -> None:
+        """Rows first..last - 1 of a BGR picture's mirror image: words from last to first, each in the other order of
+        bytes."""
         words = self.rows[first:last].view("<u8")
         np.copyto(self.mirrored_rows[first:last].view(">u8"), words[:, ::-1])
 
@@ -105,15 +105,17 @@ class TrainingBatch:
             noise = SaturatingNoise if spec.pixels == "uint8" else ExactNoise
             self._colour = noise(draws.offset, spec.crop)
 
-    def put(self, index: int, jpeg_bytes: bytes) -> None:
-        """Decode, crop, flip and colour picture `index`. Raises BadImage."""
+    def decode(self, index: int, jpeg_bytes: bytes) -> None:
+        """Decode what is to be picture `index`, into the scratch. Raises BadImage."""
+        jpeg.decode(jpeg_bytes, self._scratch.picture, bgr=self._flip[index])
+
+    def finish(self, index: int) -> None:
+        """Crop, flip and colour what was decoded last, which is picture `index`."""
         scratch, crop, top, left = self._scratch, self._crop, self._top[index], self._left[index]
+        rows = scratch.rows
         if self._flip[index]:
-            scratch.decode_mirrored(jpeg_bytes, top, top + crop)
+            scratch.mirror(top, top + crop)
             rows, left = scratch.mirrored_rows, STORED_SIZE - crop - left
-        else:
-            jpeg.decode(jpeg_bytes, scratch.picture)
-            rows = scratch.rows
         self._colour(index, rows[top : top + crop, 3 * left : 3 * (left + crop)], self._targets[index])
 
 
@@ -123,9 +125,14 @@ class FullBatch:
     def __init__(self, images: Pixels, scratch: Scratch) -> None:
         self._images, self._scratch = images, scratch
 
-    def put(self, index: int, jpeg_bytes: bytes) -> None:
+    def decode(self, index: int, jpeg_bytes: bytes) -> None:
         """Decode picture `index`. Raises BadImage."""
         if self._images.dtype == np.uint8:
             jpeg.decode(jpeg_bytes, self._images[index])
         else:
-            self._images[index] = jpeg.decode(jpeg_bytes, self._scratch.picture)
+            jpeg.decode(jpeg_bytes, self._scratch.picture)
+
+    def finish(self, index: int) -> None:
+        """What was decoded last is picture `index`."""
+        if self._images.dtype != np.uint8:
+            self._images[index] = self._scratch.picture

@@ -12,6 +12,7 @@ from common.spec import StreamSpec
 from loader import sampler
 from loader.augment import FullBatch, Scratch, TrainingBatch
 from loader.dataset import Dataset
+from loader.laps import AUGMENT, DECODE, READ, Laps
 from loader.sampler import Records
 
 MOST_TRIED = 1000  # records for one place: so many bad ones in a row are no accident
@@ -27,24 +28,30 @@ class Filler:
         self.dataset, self._scratch = dataset, scratch
         self._reasons: dict[int, str] = {}  # by bad record
 
-    def fill(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *, digests: bool) -> None:
+    def fill(
+        self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *, digests: bool, laps: Laps | None = None
+    ) -> None:
         """Positions `first`... of the epoch, as many as `batch` has pictures; `digests` asks for those too.
+
+        laps   is told what the time goes to
 
         Raises BadRecord where the stream is to stop at bad records, or where there are too many in a row; DatasetError.
         """
+        laps = laps or Laps()
         order, count = sampler.order(self.dataset.records, spec.seed, epoch), len(batch.images)
-        pictures = self._pictures(spec, epoch, first, batch)
         records, labels = order[first : first + count].tolist(), []
+        laps.end(READ)
+        pictures = self._pictures(spec, epoch, first, batch)
         told: list[int] = []
         batch.begin()
         for index, record in enumerate(records):
             try:
                 batch.note_begun(index, record)
-                label = self._put(pictures, index, record)
+                label = self._put(pictures, index, record, laps)
             except BadImage as error:
                 if spec.on_bad_record == "stop":
                     raise BadRecord(record, f"{error}; --on-bad-record replace lets another take its place") from None
-                another = self._put_another(batch, pictures, index, order, first + index)
+                another = self._put_another(batch, pictures, index, order, first + index, laps)
                 if another is None:
                     raise BadRecord(record, f"{error}; and so are too many after it to take its place") from None
                 records[index], label = another
@@ -53,6 +60,7 @@ class Filler:
             if digests:  # now, while the pixels are in the cache
                 told.append(digest.of_picture(batch.images[index], records[index], label))
         batch.notes["record"], batch.notes["label"], batch.notes["digest"] = records, labels, told or 0
+        laps.end(AUGMENT)
 
     def _pictures(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch) -> Pictures:
         if spec.view == "full":
@@ -60,28 +68,33 @@ class Filler:
         draws = sampler.draws_at(spec, self.dataset.colour, epoch, first, len(batch.images))
         return TrainingBatch(spec, draws, batch.images, self._scratch)
 
-    def _put(self, pictures: Pictures, index: int, record: int) -> int:
+    def _put(self, pictures: Pictures, index: int, record: int, laps: Laps) -> int:
         """Put the record's picture at `index`; its label. Raises BadImage."""
         if record in self._reasons:
             raise BadImage(self._reasons[record])
         try:
+            laps.end(AUGMENT)
             label, jpeg = self.dataset.read(record)
-            pictures.put(index, jpeg)
+            laps.end(READ)
+            pictures.decode(index, jpeg)
+            laps.end(DECODE)
         except BadImage as error:
+            laps.end(DECODE)
             if len(self._reasons) < _REMEMBERED:
                 self._reasons[record] = str(error)
             raise
+        pictures.finish(index)
         return label
 
     def _put_another(
-        self, batch: SlotBatch, pictures: Pictures, index: int, order: Records, position: int
+        self, batch: SlotBatch, pictures: Pictures, index: int, order: Records, position: int, laps: Laps
     ) -> tuple[int, int] | None:
         """Put the picture of the next good record after `position`; its number and label, None where all are bad."""
         for ahead in range(1, min(MOST_TRIED, len(order))):
             record = int(order[(position + ahead) % len(order)])
             try:
                 batch.note_begun(index, record)
-                return record, self._put(pictures, index, record)
+                return record, self._put(pictures, index, record, laps)
             except BadImage:
                 continue
         return None

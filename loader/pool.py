@@ -49,10 +49,10 @@ class Worker:
 
 @dataclass(frozen=True)
 class Finished:
-    """A fill that a worker ended: complete if `failure` is None, else refused for that reason."""
+    """A fill that a worker ended: complete, or refused."""
 
     fill: link.Fill
-    failure: link.Failed | None
+    outcome: link.Filled | link.Failed
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class WorkerPool:
             assert isinstance(word, link.Failed)
             raise LoaderError(f"a worker cannot work: {word.reason}")
         assert isinstance(word, link.Filled | link.Failed)
-        finished = Finished(worker.fill, word if isinstance(word, link.Failed) else None)
+        finished = Finished(worker.fill, word)
         worker.fill = None
         if worker.retiring:
             self._retire(worker)

@@ -1,4 +1,4 @@
-"""What the machine lets the service have: memory, and open files."""
+"""What the machine lets the service have: memory, cores, and open files."""
 
 import os
 import resource
@@ -14,6 +14,11 @@ def half_of_memory() -> int:
     if _CGROUP.exists() and (text := _CGROUP.read_text().strip()).isdecimal():
         has = min(has, int(text))
     return has // 2
+
+
+def usable_cores() -> int:
+    """Of the machine, those that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def raise_file_limit() -> int:

@@ -22,7 +22,8 @@ from loader import link
 from loader.access import Access
 from loader.dataset import Dataset
 from loader.inbox import Inbox, Request
-from loader.pool import Finished, Lost, Worker, WorkerPool
+from loader.pool import Lost, Worker, WorkerPool
+from loader.resources import usable_cores
 from loader.session import Address, Sent, Session
 from loader.sessions import MemoryLimits, Sessions
 from loader.signals import STOP, Signals
@@ -154,13 +155,13 @@ class Service:
             ticket = session.filling.pop(outcome.fill.slot)
             if isinstance(outcome, Lost):
                 self._retry(session, ticket, outcome)
-            elif outcome.failure is not None:
+            elif isinstance(outcome.outcome, link.Failed):
                 session.slots.abandon(outcome.fill.slot)
-                self._fault(session, ticket, wire.BAD_RECORD, outcome.failure.reason, outcome.failure.record)
+                self._fault(session, ticket, wire.BAD_RECORD, outcome.outcome.reason, outcome.outcome.record)
             elif session.is_done(ticket.number):
                 session.slots.abandon(outcome.fill.slot)
             else:
-                self._answer(session, ticket, outcome)
+                self._answer(session, ticket, outcome.fill.slot, outcome.outcome)
 
     # What clients say
 
@@ -175,7 +176,7 @@ class Service:
         dataset = session.dataset
         welcome = wire.Welcome(
             message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
-            self._decoder, self._pool.count, session.credit,
+            self._decoder, self._pool.count, usable_cores(), session.credit,
             os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
         )  # fmt: skip
         self._send(identity, welcome, dataset.mean_hwc.data.cast("B"))
@@ -197,12 +198,13 @@ class Service:
             self._send(identity, reply)  # the first was lost on its way, or this comes late: the slot is the same
         elif not session.has(message.number) and not session.is_done(message.number):
             self._queue.add(session.address, message)
+            session.queued.come(message.number)
 
     def _unknown(self, identity: bytes, stream: bytes, number: int) -> None:
         self._send(identity, wire.Fault(number, stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD))
 
     def _ping(self, identity: bytes, _: wire.Message) -> None:
-        self._send(identity, wire.Pong(self._instance, self._pool.count, len(self._queue)))
+        self._send(identity, wire.Pong(self._instance, self._pool.count, usable_cores(), len(self._queue)))
 
     def _bye(self, identity: bytes, message: wire.Message) -> None:
         assert isinstance(message, wire.Bye)
@@ -251,8 +253,7 @@ class Service:
                 return
             address, ticket = taken
             session, spec = self._sessions[address], self._sessions[address].spec
-            slot = session.slots.take()
-            session.filling[slot] = ticket
+            slot = session.begin(ticket)
             session.slab.batch(slot, spec, ticket.count).begin()
             fill = link.Fill(
                 session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
@@ -260,8 +261,7 @@ class Service:
             )  # fmt: skip
             self._pool.give(worker, fill, session.slab)
 
-    def _answer(self, session: Session, ticket: wire.Ticket, outcome: Finished) -> None:
-        slot = outcome.fill.slot
+    def _answer(self, session: Session, ticket: wire.Ticket, slot: int, filled: link.Filled) -> None:
         batch = session.slab.batch(slot, session.spec, ticket.count)
         session.deaths.pop(ticket.number, None)
         session.slots.lend(slot)
@@ -269,6 +269,7 @@ class Service:
             ticket.number, ticket.stream, batch.notes["record"].tobytes(), batch.notes["label"].tobytes(),
             slot if ticket.by_slot else wire.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
             batch.notes["digest"].tobytes() if session.digests else b"", batch.replaced(ticket.first),
+            [*session.queued.answered(ticket.number), filled.read_us, filled.decode_us, filled.augment_us],
         )  # fmt: skip
         tracker = self._send(session.address[0], reply, batch.pixels)
         if ticket.by_slot:
@@ -295,6 +296,7 @@ class Service:
     def _fault(
         self, session: Session, ticket: wire.Ticket, code: str, reason: str, record: int = wire.NO_RECORD
     ) -> None:
+        session.queued.answered(ticket.number)
         if self._seldom.due(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
         self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record))

@@ -1,6 +1,5 @@
 """What the service knows of one stream of one client: little, and nothing that another service could not do without."""
 
-import os
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -13,6 +12,8 @@ from common.errors import LoaderError
 from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
 from loader.dataset import Dataset
+from loader.queued import QueueTimes
+from loader.resources import usable_cores
 from loader.slots import SlotTable
 
 # Beyond the credit: the client may keep some, and the one it has finished with last is given back with its next ticket;
@@ -44,6 +45,7 @@ class Session:
     slab_number: int
     slab: Slab = field(init=False)
     slots: SlotTable = field(init=False)
+    queued: QueueTimes = field(default_factory=QueueTimes)
     filling: dict[int, wire.Ticket] = field(default_factory=dict)  # by slot
     sent: deque[Sent] = field(default_factory=deque)
     lent: dict[int, wire.BatchReply] = field(default_factory=dict)  # the answer by slot that the client reads from
@@ -81,6 +83,7 @@ class Session:
         self.done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
         for number in [number for number in self.deaths if self.is_done(number)]:
             del self.deaths[number]
+        self.queued.forget(self.is_done)
         for slot, reply in list(self.lent.items()):
             if self.is_done(reply.number):
                 del self.lent[slot]
@@ -89,11 +92,20 @@ class Session:
     def is_done(self, number: int) -> bool:
         return number < self.oldest or number in self.done
 
+    def begin(self, ticket: wire.Ticket) -> int:
+        """A worker is about to fill a slot for this ticket: which."""
+        slot = self.slots.take()
+        self.filling[slot] = ticket
+        self.queued.given(ticket.number)
+        self.queued.note_slots(self.slots.free)
+        return slot
+
     def reclaim(self) -> None:
-        """Free the slots that the socket has finished with."""
+        """Free the slots that the socket has finished with; to be called before tickets are given out."""
         for sent in [sent for sent in self.sent if sent.tracker.done]:
             self.sent.remove(sent)
             self.slots.give_back(sent.slot)
+        self.queued.note_slots(self.slots.free)
 
 
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
@@ -104,8 +116,7 @@ def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: in
     Raises LoaderError where not even one batch fits.
     """
     size = slot_bytes(spec, batch_size)
-    cores = len(os.sched_getaffinity(0))
-    credit = min(min(workers, cores) + 2, stream_bytes // size - SPARE_SLOTS)
+    credit = min(min(workers, usable_cores()) + 2, stream_bytes // size - SPARE_SLOTS)
     if credit < 1:
         needed_mib = -(-size * (SPARE_SLOTS + 1) // 2**20)
         raise LoaderError(

@@ -18,6 +18,7 @@ from loader import link, sampler
 from loader.augment import Scratch
 from loader.dataset import Dataset
 from loader.filler import Filler
+from loader.laps import Laps
 
 _PR_SET_PDEATHSIG = 1
 _EPOCH_NEARLY_OVER = 0.95
@@ -48,15 +49,15 @@ class Worker:
                 self._look_ahead(word)
 
     def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
-        spec = word.spec
+        spec, laps = word.spec, Laps()
         batch = self._slabs[word.slab].batch(word.slot, spec, word.count)
         try:
-            self._filler(word.split).fill(spec, word.epoch, word.first, batch, digests=word.digests)
+            self._filler(word.split).fill(spec, word.epoch, word.first, batch, digests=word.digests, laps=laps)
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
             return link.Failed(-1, str(error))
-        return link.Filled()
+        return link.Filled(*laps.us)
 
     def _look_ahead(self, word: link.Fill) -> None:
         """Near an epoch's end work out the next one's order, while nobody waits for it."""

@@ -24,9 +24,14 @@ def draw(top: int, left: int, flip: bool, offset: "np.ndarray[tuple[int], np.dty
     return Draws(np.array([top]), np.array([left]), np.array([flip]), offset[np.newaxis])
 
 
+def put(batch: TrainingBatch | FullBatch, packed: bytes) -> None:
+    batch.decode(0, packed)
+    batch.finish(0)
+
+
 def training_picture(spec: StreamSpec, packed: bytes, draws: Draws) -> Pixels:
     images: Pixels = np.zeros((1, *spec.image_shape), spec.dtype)
-    TrainingBatch(spec, draws, images, Scratch()).put(0, packed)
+    put(TrainingBatch(spec, draws, images, Scratch()), packed)
     picture: Pixels = images[0]
     return picture
 
@@ -82,7 +87,7 @@ def test_without_noise_a_crop_is_the_stored_pixels() -> None:
 def test_the_full_view_is_the_stored_picture(pixels: str) -> None:
     packed = noise_jpeg(1)
     target = np.empty((1, STORED_SIZE, STORED_SIZE, 3), pixels)
-    FullBatch(target, Scratch()).put(0, packed)
+    put(FullBatch(target, Scratch()), packed)
     assert np.array_equal(target[0], jpeg.decode(packed))
 
 
@@ -94,7 +99,7 @@ def test_a_truncated_jpeg_is_refused_although_libjpeg_only_warns() -> None:
 def test_a_picture_of_another_size_is_refused() -> None:
     small = jpeg.encode(np.zeros((64, 80, 3), np.uint8), 90)
     with pytest.raises(BadImage, match="80x64"):
-        FullBatch(np.empty((1, STORED_SIZE, STORED_SIZE, 3), np.uint8), Scratch()).put(0, small)
+        put(FullBatch(np.empty((1, STORED_SIZE, STORED_SIZE, 3), np.uint8), Scratch()), small)
 
 
 def test_a_picture_without_its_tables_is_not_decoded_with_those_of_the_one_before() -> None:

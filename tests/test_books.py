@@ -71,7 +71,7 @@ class Host:
             return
         self.session.slots.lend(slot)
         labels = ticket.count * b"\0\0\0\0"
-        reply = wire.BatchReply(ticket.number, STREAM, labels, labels, slot, self.session.slab.nonce, b"", [])
+        reply = wire.BatchReply(ticket.number, STREAM, labels, labels, slot, self.session.slab.nonce, b"", [], [0] * 5)
         self.session.lent[slot] = reply
         self.to_client.append(reply)
 

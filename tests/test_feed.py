@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from common.batch import Batch
 from common.spec import STORED_SIZE
-from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
+from common.waits import WaitClock
+from trainer.feed import FedBatch, Feed, PixelTransform
 from trainer.layers import InputShape
 from trainer.pinned import Pinned
 from trainer.recipes import RECIPES

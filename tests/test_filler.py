@@ -1,7 +1,9 @@
 """What stands at a position when records are bad: a function of (data set, stream, epoch, position)."""
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from common import digest, wire
 from common.errors import BadRecord
 from common.slab import Replaced, Slab, SlotBatch, slot_bytes
 from common.spec import StreamSpec
+from common.waits import MOST_US
 from loader import jpeg, sampler
-from loader.augment import Scratch
+from loader.augment import Scratch, TrainingBatch
 from loader.dataset import Dataset
 from loader.filler import Filler
+from loader.laps import DECODE, Laps
 from loader.sampler import Floats
 from tests.bad_records import flip_a_bit, with_records
 
@@ -131,7 +135,8 @@ def test_an_answer_whose_every_place_was_replaced_fits_into_a_header() -> None:
     for index in range(count):
         batch.note_replaced(index, wire.MAX_RECORD, "Corrupt JPEG data: 60 extraneous bytes before marker 0xd9" * 2)
     replaced = batch.replaced(first=wire.MAX_RECORD - count)
-    reply = wire.BatchReply(1, bytes(16), bytes(4 * count), bytes(4 * count), -1, b"", bytes(8 * count), replaced)
+    words, took = bytes(4 * count), [MOST_US] * 5
+    reply = wire.BatchReply(1, bytes(16), words, words, -1, b"", bytes(8 * count), replaced, took)
     told = wire.decode(wire.encode(reply), 1)
     assert isinstance(told, wire.BatchReply)
     assert Replaced(*told.replaced[-1]) == replaced[-1] == (2**32 - 2, 2**32 - 1, "Corrupt JPEG data: 60 extraneous")
@@ -149,3 +154,36 @@ def test_a_record_of_another_size_and_one_that_rotted_on_the_disk_are_bad(packed
         Replaced(2, order[2], "damaged: checksum"),
     ]
     assert batch.notes["record"].tolist() == [order[1], order[1], order[3], order[3]]
+
+
+@pytest.mark.parametrize("slow", ["read", "decode", "augment"])
+def test_the_time_of_a_fill_is_told_by_stage(sound: Stored, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            time.sleep(0.005)
+            return function(*args, **more)
+
+        return call
+
+    place = {"read": (Stored, "read"), "decode": (jpeg, "decode"), "augment": (TrainingBatch, "finish")}
+    monkeypatch.setattr(*place[slow], slowly(getattr(*place[slow])))
+    slab, began_ns, laps = Slab.create(slot_bytes(SPEC, 20), 1), time.perf_counter_ns(), Laps()
+    Filler(sound, Scratch()).fill(SPEC, EPOCH, 0, slab.batch(0, SPEC, 20), digests=True, laps=laps)  # type: ignore[arg-type]
+    told = dict(zip(("read", "decode", "augment"), laps.us, strict=True))
+    assert told[slow] == max(told.values())
+    assert told[slow] >= 20 * 5000
+    assert sum(told.values()) <= (time.perf_counter_ns() - began_ns) / 1000
+
+
+def test_the_time_that_a_bad_record_takes_is_the_decoders(sound: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = jpeg.decode
+
+    def slow_where_bad(data: bytes, *args: Any, **more: Any) -> Any:
+        time.sleep(0.05 if data == CUT else 0)
+        return decode(data, *args, **more)
+
+    monkeypatch.setattr(jpeg, "decode", slow_where_bad)
+    spoilt, laps = sound.spoilt([sampler.order(RECORDS, SPEC.seed, EPOCH)[0]]), Laps()
+    slab = Slab.create(slot_bytes(SPEC, 1), 1)
+    Filler(spoilt, Scratch()).fill(SPEC, EPOCH, 0, slab.batch(0, SPEC, 1), digests=False, laps=laps)  # type: ignore[arg-type]
+    assert laps.us[DECODE] >= 50_000

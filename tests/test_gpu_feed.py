@@ -14,8 +14,9 @@ from common.batch import KEPT, Batch
 from common.client import LoaderClient
 from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
+from common.waits import WaitClock
 from tests.processes import LoaderProcess
-from trainer.feed import FedBatch, Feed, WaitClock
+from trainer.feed import FedBatch, Feed
 from trainer.layers import InputShape
 from trainer.pinned import HostMemory, Pinned, tensor_over
 from trainer.streams import Event, Stream, Streams

@@ -91,7 +91,7 @@ def test_messages_of_no_sense_are_answered_with_nothing(service: LoaderProcess, 
         [wire.encode(wire.Ping()), b"more"],
         [wire.encode(wire.Ping())] + [b""] * 1000,
         [wire.encode(wire.Bye(b"x" * 16))],
-        [wire.encode(wire.Pong(b"12345678", 1, 1))],
+        [wire.encode(wire.Pong(b"12345678", 1, 1, 1))],
         [wire.encode(hello())[:-1]],
         [msgpack.packb([wire.VERSION, "TICKET", *[[]] * 9])],
         [b"\x91" * 30_000],  # lists within lists

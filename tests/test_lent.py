@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from common.batch import KEPT, Batch
 from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
+from common.waits import WaitClock
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector
-from trainer.feed import FedBatch, Feed, PixelTransform, WaitClock
+from trainer.feed import FedBatch, Feed, PixelTransform
 from trainer.layers import InputShape
 from trainer.pinned import Pinned, tensor_over
 from trainer.streams import Event

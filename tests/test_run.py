@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    times = {"images_per_s", "wait_share", "train_seconds", "val_seconds"}
+    times = {"images_per_s", "wait_share", "waits", "train_seconds", "val_seconds"}
     return [{key: value for key, value in entry.items() if key not in times} for entry in entries]
 
 
@@ -372,3 +373,16 @@ def test_a_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--run"):
         run.run_folder(tmp_path / "file" / "run", "demo")
+
+
+def test_an_interrupted_epoch_keeps_what_it_waited_for_before(
+    train: Train, loader: MemoryLoader, tmp_path: Path
+) -> None:
+    loader.on_ask = lambda *_: time.sleep(0.1)
+    train(steps=2)
+    loader.on_ask = lambda *_: None
+    train(resume=True, steps=STEPS_PER_EPOCH)
+    (epoch,) = lines(tmp_path / "run", "epoch")
+    assert epoch["waits"]["no_loader"] * epoch["train_seconds"] >= 0.2  # batches made in memory know of no loader
+    for line in [epoch, *lines(tmp_path / "run", "step")]:
+        assert sum(line["waits"].values()) == line["wait_share"]

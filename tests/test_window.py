@@ -239,3 +239,33 @@ def test_a_silent_host_is_asked_nothing_and_its_tickets_go_to_another() -> None:
     speaks = window.ask(2.0)
     assert speaks is not None
     assert speaks[0] == "slow"
+
+
+def test_a_ticket_asked_again_is_asked_since_the_first_time_unless_its_host_was_away() -> None:
+    window: Window[str, int] = Window(iter(plan(1)))
+    window.add_host("a", 1)
+    window.ask(now=1)
+    window.overdue(before=5)
+    window.ask(now=5)
+    assert (window.asked_since("a", 0), window.asked_at("a", 0)) == (1, 5)
+    window.set_silent("a", True)
+    assert window.asked_since("a", 0) is None
+    window.set_silent("a", False)
+    window.ask(now=9)
+    assert window.asked_since("a", 0) == 9
+    window.drop_host("a")
+    assert window.asked_since("a", 0) is None
+
+
+def test_a_late_answer_of_a_host_that_another_was_asked_after_tells_since_when_it_was_asked() -> None:
+    window: Window[str, int] = Window(iter(plan(1)))
+    window.add_host("a", 1)
+    window.ask(now=1)
+    window.overdue(before=5)
+    window.add_host("b", 1)
+    asked = window.ask(now=5)
+    assert asked is not None
+    assert asked[0] == "b"
+    assert (window.asked_since("a", 0), window.asked_since("b", 0)) == (1, 5)
+    window.answer("a", 0, 0)
+    assert window.asked_since("a", 0) is window.asked_since("b", 0) is None

@@ -1,6 +1,7 @@
 """Messages survive the wire, and nothing else does."""
 
 import contextlib
+from typing import Any
 
 import msgpack
 import pytest
@@ -11,15 +12,16 @@ from common import wire
 from common.errors import VersionMismatch, WireError
 
 STREAM = bytes(range(16))
+REPLACED: Any = [[1281, 9, "checksum"]]  # lists, as they come back
 MESSAGES = [
     wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", True, 128),
-    wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 4, 77, 5, STREAM, 6, 4096),
+    wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
     wire.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", []),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), [[1281, 9, "checksum"]]),  # type: ignore[list-item]
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", [], [0] * 5),
+    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), REPLACED, [0, 12, 340, 25_000, 3_000]),
     wire.Fault(-1, b"", wire.REFUSED, "no such split", wire.NO_RECORD),
     wire.Ping(),
-    wire.Pong(b"12345678", 2, 0),
+    wire.Pong(b"12345678", 2, 8, 0),
     wire.Bye(STREAM),
 ]
 
@@ -63,6 +65,13 @@ def test_missing_fields_and_frames_are_refused(message: wire.Message) -> None:
 def test_values_out_of_range_are_refused(ticket: wire.Ticket) -> None:
     with pytest.raises(WireError, match="TICKET: field"):
         wire.decode(wire.encode(ticket))
+
+
+@pytest.mark.parametrize("took", [[0] * 4, [0] * 6, [0, 0, -1, 0, 0], [0.5] * 5, [0, 0, 0, 0, 1 << 51], [True] * 5])
+def test_durations_out_of_range_are_refused(took: list[int]) -> None:
+    reply = wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", [], took)
+    with pytest.raises(WireError, match="BATCH: field took"):
+        wire.decode(wire.encode(reply), 1)
 
 
 def test_another_version_is_refused_naming_both() -> None:

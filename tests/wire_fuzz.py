@@ -33,12 +33,14 @@ def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
         wire.Ticket(1, stream, 0, 0, 16, False, 0, b""),
         wire.Ticket(9, stream, 2, 64, 8, True, 5, struct.pack("<2I", 0, 2)),
         wire.Ping(),
-        wire.Welcome(request, stream, b"instance", 150, ["a", "b"], STREAM, "libjpeg", 2, 4, 77, 5, STREAM, 6, 4096),
-        wire.BatchReply(1, stream, b"\0" * 64, b"\0" * 64, wire.NO_SLOT, b"", b"", []),
-        wire.BatchReply(9, stream, b"\0" * 8, b"\0" * 8, 3, STREAM, b"\0" * 16, [(64, 3, "cut short")]),
+        wire.Welcome(request, stream, b"instance", 150, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
+        wire.BatchReply(1, stream, b"\0" * 64, b"\0" * 64, wire.NO_SLOT, b"", b"", [], [0] * 5),
+        wire.BatchReply(
+            9, stream, b"\0" * 8, b"\0" * 8, 3, STREAM, b"\0" * 16, [(64, 3, "cut short")], [0, 12, 340, 25_000, 3_000]
+        ),
         wire.Fault(1, stream, wire.BAD_RECORD, "cut short", 7),
         wire.Fault(request, b"", wire.REFUSED, "no", wire.NO_RECORD),
-        wire.Pong(b"instance", 2, 0),
+        wire.Pong(b"instance", 2, 8, 0),
         wire.Bye(stream),
     ]
     return [[wire.encode(message), *[b"\0" * 64] * message.payloads] for message in messages]

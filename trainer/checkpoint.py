@@ -70,7 +70,7 @@ class State:
     best_error: float | None = None
     best_step: int | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
-    tally: dict[str, float] = field(default_factory=dict)
+    tally: dict[str, Any] = field(default_factory=dict)
     on_bad_record: OnBadRecord = "replace"
     digests: DigestUse = "off"
     epoch_digest: str | None = None

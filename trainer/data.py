@@ -10,7 +10,8 @@ from common.errors import NoSuchSplit
 from common.received import DigestUse
 from common.spec import OnBadRecord, StreamInfo, StreamSpec
 from common.stream import Stream
-from trainer.feed import FedBatch, Feed, WaitClock
+from common.waits import WaitClock
+from trainer.feed import FedBatch, Feed
 from trainer.net import Net
 from trainer.pinned import Pinned
 from trainer.recipe import Recipe

@@ -8,8 +8,7 @@ Training never waits for a GPU inside a step, so the host is here, fetching batc
 GPU computes step k.
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from common.batch import KEPT, Batch
 from common.digest import Digests
 from common.slab import Replaced
+from common.waits import WaitClock
 from trainer.convolution import space_to_depth
 from trainer.fused import kernels
 from trainer.layers import InputShape
@@ -48,26 +48,6 @@ class FedBatch:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-class WaitClock:
-    """Seconds spent waiting for data; each wait is counted from before the asking to after the answer."""
-
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._now_s = now_s
-        self.waited_s = 0.0
-
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        iterator = iter(batches)
-        while True:
-            started_s = self._now_s()
-            try:
-                batch = next(iterator, None)
-            finally:
-                self.waited_s += self._now_s() - started_s
-            if batch is None:
-                return
-            yield batch
 
 
 class PixelTransform:

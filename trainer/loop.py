@@ -75,7 +75,7 @@ class Trainer:
         self._run_folder, self._limits, self._report, self._signals = run_folder, limits, report, signals
         self._profile = profile
         self.state = state
-        self._tally = Tally(**state.tally)  # type: ignore[arg-type]
+        self._tally = Tally.of(state.tally)
         self._streams = Streams()
         self._late: tuple[LateNumbers, int] | None = None  # loss and error of the last step, and its pictures
         self._batches: Iterator[FedBatch] | None = None
@@ -111,7 +111,7 @@ class Trainer:
 
     def train_step(self) -> None:
         """One batch: forward, backward, update; then the loss of the step before."""
-        started_s, waited_s = time.monotonic(), self._data.clock.waited_s
+        started_s, waits = time.monotonic(), self._data.clock.waits
         batch = self._next_batch()
         told = self._net.train_step(batch.x_nchw, batch.labels, step=self.state.step)
         late = LateNumbers(told, self._streams)
@@ -119,11 +119,11 @@ class Trainer:
         self._read_late_loss()
         self._late = late, len(batch)
         self._note(batch)
-        step_s, waited_s = time.monotonic() - started_s, self._data.clock.waited_s - waited_s
+        step_s, waits = time.monotonic() - started_s, self._data.clock.waits - waits
         self._tally.seconds += step_s
-        self._tally.waited_s += waited_s
+        self._tally.waits += waits
         if self._profile is not None:
-            self._profile.after_step(step_s, waited_s)
+            self._profile.after_step(step_s, waits.total / 1e6)
 
     def _note(self, batch: FedBatch) -> None:
         """The step is done, as far as the host is concerned: it is part of the state."""

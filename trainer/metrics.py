@@ -15,16 +15,24 @@ kind "step", every so many steps
     learning_rate            of the weights
     images_per_s             since the last such line
     wait_share               share of that time spent waiting for data, 0 to 1
+    waits                    the same by reason, as an object; see below
 kind "epoch", at the end of each
     step, epoch
     train_loss, train_error  means over the epoch's pictures as they were trained on (dropout, crops, noise)
     val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1
     learning_rate
-    train_seconds, val_seconds, images_per_s, wait_share    of training; images_per_s leaves validation out
+    train_seconds, val_seconds, images_per_s, wait_share, waits    of training; images_per_s leaves validation out
     replaced                 places of the epoch where another record stood in for a bad one
     digest                   of its records and pixels, in hex, as `alexnet-loader audit` finds it; null without
                              --digest, or where a part of the epoch was trained without
     stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record
+
+waits, whose shares add up to wait_share (how a wait is divided: `common/waits.py`)
+    no_loader                no loader had the ticket: all were gone or silent, or it was asked again
+    workers_busy             all of the loader's workers were at other tickets
+    free_slot                this trainer held all its slots in the loader's memory
+    read, decode, augment    a worker was at it
+    wire                     on the way: sockets, copies, the turns of loader and trainer
 
 A resumed run first drops what lies past its checkpoint, so the file is one history without repeats. What a full disk
 does not take waits in memory and is written when there is room; a checkpoint is saved only after its whole history.

@@ -1,9 +1,12 @@
 """What a run tells while it goes on: lines of the metrics file, the progress line, one line at an epoch's end."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from common.progress import ProgressLine, duration
 from common.spec import StreamSpec
+from common.waits import Waits
 from trainer.checkpoint import State
 from trainer.evaluate import Evaluation
 from trainer.metrics import Metrics
@@ -14,7 +17,8 @@ class Tally:
     """Sums over the steps of the unfinished epoch. They go into checkpoints, so an interrupted epoch keeps them.
 
     loss_sum, error_sum   of each batch's mean loss, and share of wrong top-1 answers, times its pictures
-    seconds    of training; `waited_s` of them for data
+    seconds    of training
+    waits      of them for data, by reason
     replaced   places at which another record stood in for a bad one
     """
 
@@ -22,11 +26,16 @@ class Tally:
     loss_sum: float = 0.0
     error_sum: float = 0.0
     seconds: float = 0.0
-    waited_s: float = 0.0
+    waits: Waits = field(default_factory=Waits)
     replaced: int = 0
 
     def since(self, earlier: "Tally") -> "Tally":
-        return Tally(*(now - before for now, before in zip(self._values(), earlier._values(), strict=True)))  # type: ignore[arg-type]
+        return Tally(**{of.name: getattr(self, of.name) - getattr(earlier, of.name) for of in fields(self)})
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Tally":
+        """The tally that `asdict` made this of."""
+        return cls(**{**stored, "waits": Waits(**stored["waits"])}) if stored else cls()
 
     @property
     def loss(self) -> float:
@@ -42,10 +51,13 @@ class Tally:
 
     @property
     def wait_share(self) -> float:
-        return self.waited_s / self.seconds if self.seconds > 0 else 0.0
+        return sum(self.wait_shares.values())
 
-    def _values(self) -> tuple[float, ...]:
-        return tuple(asdict(self).values())
+    @property
+    def wait_shares(self) -> dict[str, float]:
+        """Of the time, what was waited for each reason, 0 to 1."""
+        per_us = 1e-6 / self.seconds if self.seconds > 0 else 0.0
+        return {reason: us * per_us for reason, us in asdict(self.waits).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,7 @@ class Report:
                 learning_rate=learning_rate,
                 images_per_s=lately.images_per_s,
                 wait_share=lately.wait_share,
+                waits=lately.wait_shares,
             )
         if self.progress.is_due():
             self.progress.show(self._now(step, epoch, tally).line())
@@ -151,6 +164,7 @@ class Report:
             val_seconds=seconds,
             images_per_s=tally.images_per_s,
             wait_share=tally.wait_share,
+            waits=tally.wait_shares,
             replaced=tally.replaced,
             digest=state.epoch_digest,
             stream=asdict(spec),

@@ -22,7 +22,8 @@ import torch
 from common.batch import Batch
 from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
-from trainer.feed import Feed, WaitClock
+from common.waits import WaitClock
+from trainer.feed import Feed
 from trainer.layers import InputShape
 from trainer.pinned import HostMemory, Pinned
 from trainer.streams import Streams

@@ -1,0 +1,151 @@
+"""The reason that a reader is told for its waits is what was done to it: with real loaders, workers and sockets."""
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import zmq
+
+from common import wire
+from common.client import LoaderClient
+from common.spec import StreamSpec
+from common.waits import Life, Took, WaitClock, Waits, waits_over
+from tests.processes import LoaderProcess
+from tests.proxy import Faults, Proxy
+
+LARGE = StreamSpec(split="train", seed=3, crop=227)
+SMALL = StreamSpec(split="train", seed=4, crop=8)
+
+
+def most(waits: Waits) -> str:
+    """The reason with the largest share, which is more than half."""
+    by_reason = asdict(waits)
+    reason = max(by_reason, key=by_reason.__getitem__)
+    assert by_reason[reason] > waits.total / 2, by_reason
+    return reason
+
+
+def test_a_reader_that_computes_nothing_waits_for_the_decoder(packed: Path, tmp_path: Path) -> None:
+    clock = WaitClock()
+    with LoaderProcess(packed, tmp_path, workers=1) as service, LoaderClient(service.endpoint) as loader:
+        for _ in clock.timed(loader.stream(LARGE, 50).batches(range(10))):
+            pass
+    assert most(clock.waits) == "decode"
+    assert clock.waits.augment > 0
+    assert clock.waits.read > 0
+
+
+def test_a_reader_of_few_pictures_waits_while_the_worker_is_at_another_ones_many(packed: Path, tmp_path: Path) -> None:
+    clock = WaitClock()
+    with LoaderProcess(packed, tmp_path, workers=1) as service, LoaderClient(service.endpoint) as loader:
+        greedy = loader.stream(LARGE, 150).batches(range(20))
+        modest = loader.stream(SMALL, 1)
+        for _ in range(10):
+            next(greedy)  # and two more are asked for
+            next(clock.timed(modest.batches([0])))
+    assert most(clock.waits) == "workers_busy"
+
+
+def test_a_reader_whose_messages_are_late_waits_for_the_wire(packed: Path, tmp_path: Path) -> None:
+    clock, slow = WaitClock(), Faults(lost=0, repeated=0, delayed=1, delay_s=0.2)
+    with LoaderProcess(packed, tmp_path) as service, Proxy(service.endpoint, 0, slow) as proxy:
+        with LoaderClient(proxy.endpoint) as loader:
+            for _ in clock.timed(loader.stream(SMALL, 16).batches(range(2))):
+                pass
+    assert most(clock.waits) == "wire"
+
+
+def test_a_reader_whose_only_service_is_killed_has_no_loader_until_there_is_another(
+    packed: Path, tmp_path: Path
+) -> None:
+    clock = WaitClock()
+    with ExitStack() as stack:
+        service = stack.enter_context(LoaderProcess(packed, tmp_path))
+        loader = stack.enter_context(LoaderClient(service.endpoint))
+        batches = clock.timed(loader.stream(SMALL, 8).batches(range(2)))
+        next(batches)
+        service.signal(signal.SIGKILL)
+        service.process.wait()
+        again = partial(LoaderProcess, packed, tmp_path, 2, service.endpoint)
+        starting = stack.enter_context(ThreadPoolExecutor()).submit(again)
+        assert len(list(batches)) == 2 * 19 - 1
+        stack.enter_context(starting.result())
+    assert most(clock.waits) == "no_loader"
+
+
+def test_a_reader_whose_only_service_is_stopped_has_no_loader_until_it_goes_on(packed: Path, tmp_path: Path) -> None:
+    clock = WaitClock()
+    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        batches = clock.timed(loader.stream(SMALL, 8).batches(range(2)))
+        next(batches)
+        service.signal(signal.SIGSTOP)
+        going_on = threading.Timer(4.0, service.signal, [signal.SIGCONT])
+        going_on.start()
+        assert len(list(batches)) == 2 * 19 - 1
+        going_on.join()
+    assert most(clock.waits) == "no_loader"
+
+
+def test_a_reader_that_gives_nothing_back_waits_for_a_slot(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service, Hoarder(service.endpoint) as hoarder:
+        slots = hoarder.slots
+        for number in range(slots):
+            hoarder.ask(number)
+        for _ in range(slots):
+            hoarder.answer()
+        asked_s = time.monotonic()
+        hoarder.ask(slots)
+        while time.monotonic() < asked_s + 0.1:
+            hoarder.ping()
+        hoarder.ask(slots + 1, oldest=1)
+        answer, arrived_s = hoarder.answer(), time.monotonic()
+    assert answer.number == slots
+    took = Took(*answer.took)
+    assert took.for_slot > 90_000
+    assert most(waits_over(asked_s, arrived_s, Life(asked_s, arrived_s, took))) == "free_slot"
+
+
+class Hoarder:
+    """A client that keeps the slots it is given, unlike ours. Use in a `with` block."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.connect(endpoint)
+        self._send(wire.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", False, 8))
+        welcome = self._receive()
+        assert isinstance(welcome, wire.Welcome)
+        self._stream, self.slots = welcome.stream, welcome.slots
+
+    def ask(self, number: int, oldest: int = 0) -> None:
+        self._send(wire.Ticket(number, self._stream, 0, number * 8, 8, True, oldest, b""))
+
+    def answer(self) -> wire.BatchReply:
+        answer = self._receive()
+        assert isinstance(answer, wire.BatchReply)
+        return answer
+
+    def ping(self) -> None:
+        """There and back; nothing else comes meanwhile."""
+        self._send(wire.Ping())
+        assert isinstance(self._receive(), wire.Pong)
+
+    def _send(self, message: wire.Message) -> None:
+        self._socket.send(wire.encode(message))
+
+    def _receive(self) -> wire.Message:
+        assert self._socket.poll(60_000), "the service says nothing"
+        header, *payloads = self._socket.recv_multipart()
+        return wire.decode(header, len(payloads))
+
+    def __enter__(self) -> "Hoarder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.destroy()

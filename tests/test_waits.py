@@ -1,0 +1,116 @@
+"""Every wait is divided among its reasons, whole; and only what happened during it counts."""
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.batch import Batch
+from common.waits import Life, Took, WaitClock, Waits, divided, waits_over
+
+TOOK = Took(for_worker=50, for_slot=150, read=100, decode=800, augment=100)  # 1200 in all
+
+microseconds = st.integers(0, 10**9)
+tooks = st.builds(Took, *[microseconds] * len(Took._fields))
+
+
+@given(microseconds, microseconds, tooks)
+def test_the_parts_are_never_negative_and_add_up_to_the_wait(waited: int, lived: int, took: Took) -> None:
+    waits = divided(waited, lived, took)
+    assert min(astuple(waits)) >= 0
+    assert waits.total == waited
+
+
+@given(microseconds, microseconds, microseconds, tooks)
+def test_a_longer_wait_takes_nothing_away_from_what_came_last(a: int, b: int, lived: int, took: Took) -> None:
+    short, long = (divided(waited, lived, took) for waited in sorted((a, b)))
+    for part in (working, queued):
+        assert part(short) <= part(long)
+    assert short.wire <= long.wire
+    assert short.no_loader <= long.no_loader
+
+
+@given(microseconds, microseconds, tooks)
+def test_no_part_is_longer_than_it_lasted(waited: int, lived: int, took: Took) -> None:
+    waits = divided(waited, lived, took)
+    told = Took(waits.workers_busy, waits.free_slot, waits.read, waits.decode, waits.augment)
+    assert all(part <= whole + 1 for part, whole in zip(told, took, strict=True))  # whole microseconds
+    assert waits.wire <= max(0, lived - sum(took))
+
+
+def working(waits: Waits) -> int:
+    return waits.read + waits.decode + waits.augment
+
+
+def queued(waits: Waits) -> int:
+    return waits.workers_busy + waits.free_slot
+
+
+@pytest.mark.parametrize(
+    ("waited", "lived", "expected"),
+    [
+        (0, 1500, Waits()),
+        (200, 1500, Waits(wire=200)),  # it had come to us nearly
+        (300, 1500, Waits(wire=300)),
+        (800, 1500, Waits(wire=300, read=50, decode=400, augment=50)),  # half of its pictures were ready
+        (1300, 1500, Waits(wire=300, read=100, decode=800, augment=100)),
+        (1400, 1500, Waits(wire=300, read=100, decode=800, augment=100, workers_busy=25, free_slot=75)),
+        (
+            9500,
+            1500,
+            Waits(wire=300, read=100, decode=800, augment=100, workers_busy=50, free_slot=150, no_loader=8000),
+        ),
+        (1200, 100, Waits(read=100, decode=800, augment=100, workers_busy=50, free_slot=150)),  # it was asked again
+    ],
+)
+def test_a_wait_covers_the_end_of_a_life(waited: int, lived: int, expected: Waits) -> None:
+    assert divided(waited, lived, TOOK) == expected
+
+
+def test_a_batch_that_had_come_before_the_wait_was_only_taken_over() -> None:
+    assert waits_over(10.0, 10.001, Life(1.0, 10.0, TOOK)) == Waits(wire=1000)
+    assert waits_over(10.0, 10.001, Life(1.0, 10.0005, TOOK)) == Waits(wire=1000)  # it lay there: 9 s of the life
+
+
+def test_what_nobody_knows_of_had_no_loader() -> None:
+    assert waits_over(10.0, 11.0, None) == Waits(no_loader=1_000_000)
+    assert waits_over(10.0, 11.0, Life(None, 11.0, Took(decode=400_000))) == Waits(no_loader=600_000, decode=400_000)
+
+
+def test_a_copy_of_a_batch_has_its_life() -> None:
+    life, none = Life(1.0, 2.0, TOOK), np.zeros(0, np.int64)
+    assert Batch(0, 0, np.zeros((0, 8, 8, 3), np.uint8), none, none, life=life).copy().life is life
+
+
+@dataclass
+class Answer:
+    life: Life | None
+
+
+def test_the_clock_adds_up_what_a_slow_sender_took_and_nothing_of_the_readers_own_time() -> None:
+    now_s = 100.0
+
+    def slow_sender() -> Iterator[Answer]:
+        nonlocal now_s
+        for _ in range(3):
+            asked_s = now_s - 70.0  # one was asked for ahead
+            now_s += 5.0
+            yield Answer(Life(asked_s, now_s, Took(for_worker=72_000_000, decode=2_000_000, augment=1_000_000)))
+
+    clock = WaitClock(lambda: now_s)
+    for _ in clock.timed(slow_sender()):
+        now_s += 70.0
+    assert clock.waits == Waits(workers_busy=6_000_000, decode=6_000_000, augment=3_000_000)
+    assert clock.waited_s == 15.0
+
+
+@given(st.lists(st.builds(Waits, *[microseconds] * 7), max_size=5))
+def test_waits_are_added_and_taken_apart_by_reason(several: list[Waits]) -> None:
+    whole = sum(several, Waits())
+    assert whole.total == sum(waits.total for waits in several)
+    for waits in several:
+        whole -= waits
+    assert whole == Waits()
