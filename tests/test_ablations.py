@@ -30,7 +30,7 @@ def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(12) % SMALL.classes
     means = torch.randn(SMALL.classes, 3, 1, 1, dtype=dtype, generator=draws)
-    return means[labels] + torch.randn(12, 3, 227, 227, dtype=dtype, generator=draws), labels
+    return means[labels] + torch.randn(12, 3, SMALL.input_size, SMALL.input_size, dtype=dtype, generator=draws), labels
 
 
 def losses(net: Net, recipe: Recipe, steps: int, dtype: torch.dtype) -> list[float]:
