@@ -4,12 +4,14 @@ No torch is imported here, so that `--help` is fast.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from common.errors import UsageError
+from trainer.ranges import Range, check_ranges
 
 Op = Literal["activation", "lrn", "spatial", "pool"]
 Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it
+FirstWeights = Annotated[float | Literal["he"], Range(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +28,18 @@ class Conv:
     """
 
     name: str
-    channels: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
+    channels: Annotated[int, Range(ge=1)]
+    kernel: Annotated[int, Range(ge=1)]
+    stride: Annotated[int, Range(ge=1)] = 1
+    padding: Annotated[int, Range(ge=0)] = 0
     reads: Reads = "own"
     then: tuple[Op, ...] = ("activation",)
-    weight_std: float | Literal["he"] = 0.01
-    bias: float = 0.0
+    weight_std: FirstWeights = 0.01
+    bias: Annotated[float, Range()] = 0.0
 
     def __post_init__(self) -> None:
-        _check_first_weights(self.name, self.weight_std)
-        for field in ("channels", "kernel", "stride"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{self.name}: {field} is {getattr(self, field)}; it is 1 or more")
-        if not 0 <= self.padding < self.kernel:
+        check_ranges(self, f"{self.name}: ")
+        if self.padding >= self.kernel:
             raise UsageError(f"{self.name}: padding is {self.padding}; it is less than the kernel")
         if self.reads == "image" and self.padding:
             raise UsageError(f"{self.name}: padding is {self.padding}; what reads the image has none")
@@ -55,15 +54,13 @@ class Linear:
     """
 
     name: str
-    units: int = 0
+    units: Annotated[int, Range(ge=0)] = 0
     reads: Reads = "both"
-    weight_std: float | Literal["he"] = 0.01
-    bias: float = 0.0
+    weight_std: FirstWeights = 0.01
+    bias: Annotated[float, Range()] = 0.0
 
     def __post_init__(self) -> None:
-        _check_first_weights(self.name, self.weight_std)
-        if self.units < 0:
-            raise UsageError(f"{self.name}: units is {self.units}; it is 1 or more, and 0 in the last layer")
+        check_ranges(self, f"{self.name}: ")
         if self.reads == "image":
             raise UsageError(f"{self.name}: only the first convolution reads the image")
 
@@ -85,8 +82,3 @@ class InputShape(NamedTuple):
     side: int = 228
     fold: int = 4
     shrink: int = 1
-
-
-def _check_first_weights(name: str, weight_std: float | Literal["he"]) -> None:
-    if weight_std != "he" and weight_std < 0:
-        raise UsageError(f'{name}: weight_std is {weight_std}; it is 0 or more, or "he"')

@@ -2,8 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
+from common.errors import UsageError
 from common.received import DigestUse
 from common.spec import OnBadRecord
 from trainer.ablations import ablated
@@ -55,8 +57,7 @@ class Options:
 
 def recipe_of(options: Options) -> Recipe:
     """The recipe of a new run: the named one, or the file's, with what the options change. Raises UsageError."""
-    asked = options.recipe or DEFAULT_RECIPE
-    recipe = ablated(RECIPES[asked] if asked in RECIPES else read(Path(asked)), options.ablate)
+    recipe = ablated(_asked_recipe(options.recipe or DEFAULT_RECIPE), options.ablate)
     if options.width is not None:
         recipe = dataclasses.replace(recipe, width=options.width)
     if options.batch_size is not None:
@@ -64,3 +65,15 @@ def recipe_of(options: Options) -> Recipe:
     if options.rate is not None:
         recipe = recipe.with_rate(options.rate)
     return recipe if options.epochs is None else recipe.stretched(options.epochs)
+
+
+def _asked_recipe(asked: str) -> Recipe:
+    """The recipe of that name or, where it names none, of that file."""
+    if asked in RECIPES:
+        return RECIPES[asked]
+    path = Path(asked)
+    if path.suffix or len(path.parts) > 1 or path.exists():
+        return read(path)
+    alike = get_close_matches(asked, RECIPES, n=1)
+    meant = f"; {alike[0]} is meant?" if alike else ""
+    raise UsageError(f"--recipe {asked}: there are {', '.join(RECIPES)}, and files, FILE.toml{meant}")

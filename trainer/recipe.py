@@ -6,13 +6,18 @@ The recipes that come with the program are in `trainer/recipes.py`; one is writt
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from common.errors import UsageError
+from common.spec import STORED_SIZE
 from trainer.layers import Conv, InputShape, Layer, Linear
 from trainer.possible import check_possible
+from trainer.ranges import Range, check, check_ranges
 
 AnyLayer = TypeVar("AnyLayer", Conv, Linear)
+
+_RATE = Range(ge=0)
+Rate = Annotated[float, _RATE]
 
 _STEP = 4  # widths are rounded to so many channels or units of a half
 
@@ -27,17 +32,17 @@ class Phase:
     sigma        standard deviation of the colour noise, in units of each component's own; 0 turns it off
     """
 
-    first_epoch: int
-    rate: float
-    bias_rate: float | None = None
-    layer_rates: Mapping[str, float] = field(default_factory=dict)
-    sigma: float = 0.1
+    first_epoch: Annotated[int, Range(ge=0)]
+    rate: Rate
+    bias_rate: Annotated[float | None, _RATE] = None
+    layer_rates: Mapping[str, Rate] = field(default_factory=dict)
+    sigma: Annotated[float, Range(ge=0, le=10)] = 0.1
 
     def __post_init__(self) -> None:
-        rates = {"rate": self.rate, "bias_rate": self.bias_rate or 0.0, "sigma": self.sigma}
-        for name, value in (rates | {f"layer_rates.{layer}": rate for layer, rate in self.layer_rates.items()}).items():
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"phase of epoch {self.first_epoch}: {name} is {value}; it is 0 or more")
+        where = f"phase of epoch {self.first_epoch}: "
+        check_ranges(self, where)
+        for layer, rate in self.layer_rates.items():
+            check(f"{where}layer_rates.{layer}", rate, _RATE)
 
     def times(self, factor: float) -> "Phase":
         """The same with every learning rate multiplied."""
@@ -53,16 +58,13 @@ class Plateau:
     An error has fallen if it is lower than the lowest so far by more than `threshold`, a share.
     """
 
-    factor: float = 10.0
-    drops: int = 3
-    patience: int = 5
-    threshold: float = 0.0
+    factor: Annotated[float, Range(gt=1)] = 10.0
+    drops: Annotated[int, Range(ge=0)] = 3
+    patience: Annotated[int, Range(ge=1)] = 5
+    threshold: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.factor > 1 and self.drops >= 0 and self.patience >= 1 and 0 <= self.threshold < 1):
-            raise UsageError(
-                f"plateau is {self}: factor is more than 1, drops 0 or more, patience 1 or more, threshold 0 to 1"
-            )
+        check_ranges(self, "plateau.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,31 +100,31 @@ class Recipe:
     name: str
     # the network
     columns: Literal[1, 2] = 2
-    classes: int = 1000
-    width: float = 1.0
+    classes: Annotated[int, Range(ge=1)] = 1000
+    width: Annotated[float, Range(gt=0, le=16)] = 1.0
     activation: Literal["relu", "tanh"] = "relu"
-    input_size: int = 227
-    pool_size: int = 3
-    pool_stride: int = 2
-    lrn_size: int = 5
-    lrn_k: float = 2.0
-    lrn_alpha: float = 1e-4
-    lrn_beta: float = 0.75
-    spatial_size: int = 5
-    spatial_alpha: float = 1e-3 / 25
-    spatial_beta: float = 0.75
-    dropout: float = 0.5
+    input_size: Annotated[int, Range(ge=1)] = 227
+    pool_size: Annotated[int, Range(ge=1)] = 3
+    pool_stride: Annotated[int, Range(ge=1)] = 2
+    lrn_size: Annotated[int, Range(ge=1, odd=True)] = 5
+    lrn_k: Annotated[float, Range(gt=0)] = 2.0
+    lrn_alpha: Annotated[float, Range(ge=0)] = 1e-4
+    lrn_beta: Annotated[float, Range(ge=0)] = 0.75
+    spatial_size: Annotated[int, Range(ge=1, odd=True)] = 5
+    spatial_alpha: Annotated[float, Range(ge=0)] = 1e-3 / 25
+    spatial_beta: Annotated[float, Range(ge=0)] = 0.75
+    dropout: Annotated[float, Range(ge=0, lt=1)] = 0.5
     exchange: Literal["same", "float16"] = "same"
     # the pixels
-    crop: int = 227
-    shrink: int = 1
-    train_scale: float = 1.0
-    test_scale: float = 1.0
+    crop: Annotated[int, Range(ge=1, le=STORED_SIZE)] = 227
+    shrink: Annotated[int, Range(ge=1, le=STORED_SIZE // 2)] = 1
+    train_scale: Annotated[float, Range(gt=0)] = 1.0
+    test_scale: Annotated[float, Range(gt=0)] = 1.0
     # training
-    batch_size: int = 128
-    epochs: int = 90
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
+    batch_size: Annotated[int, Range(ge=1)] = 128
+    epochs: Annotated[int, Range(ge=1)] = 90
+    momentum: Annotated[float, Range(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Range(ge=0, lt=1)] = 0.0005
     decay_biases: bool = True
     plateau: Plateau | None = None
     phase: tuple[Phase, ...] = (Phase(0, 0.01),)

@@ -4,6 +4,7 @@ What a recipe's field is called and what it may be is said once, by its dataclas
 read off them.
 """
 
+import json
 import tomllib
 import types
 from collections.abc import Mapping
@@ -24,10 +25,25 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def to_toml(recipe: Recipe) -> str:
     """The whole recipe, as `read` takes it."""
-    import tomli_w  # not for `--help`
+    values = {name: value for name, value in asdict(recipe).items() if value is not None}
+    tables = {name: value for name, value in values.items() if _is_of_tables(value)}
+    lines = [f"{name} = {_inline(value)}" for name, value in values.items() if name not in tables]
+    for name, value in tables.items():
+        for table in [value] if isinstance(value, dict) else value:
+            head = f"[{name}]" if table is value else f"[[{name}]]"
+            lines += ["", head, *(f"{key} = {_inline(each)}" for key, each in table.items() if each is not None)]
+    return _HEAD + "\n".join(lines) + "\n"
 
-    text: str = tomli_w.dumps(_without_none(asdict(recipe)))
-    return _HEAD + text
+
+def _is_of_tables(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, tuple) and all(isinstance(each, dict) for each in value))
+
+
+def _inline(value: Any) -> str:
+    """A value on a line. Numbers, truth and plain texts, the only ones in a recipe, are in TOML as in JSON."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + " }" if value else "{}"
+    return json.dumps(value)
 
 
 def read(path: Path) -> Recipe:
@@ -37,8 +53,10 @@ def read(path: Path) -> Recipe:
             return from_dict(tomllib.load(file))
     except OSError as error:
         raise UsageError(f"--recipe {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
         raise UsageError(f"--recipe {path} is no TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"--recipe {path} is no TOML: brackets in brackets, without end") from None
     except UsageError as error:
         raise UsageError(f"--recipe {path}: {error}") from None
 
@@ -58,14 +76,20 @@ def _object(kind: Any, values: Any, where: str) -> Any:
     known = {field.name: field for field in fields(kind)}
     for name in values:
         if name not in known:
-            alike = get_close_matches(name, known, n=1)
-            meant = f"; {alike[0]} is meant?" if alike else f"; there are {', '.join(known)}"
-            raise UsageError(f"{_path(where, name)}: there is no such field{meant}")
+            raise UsageError(f"{_path(where, name)}: there is no such field; {_instead(name, where, list(known))}")
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise UsageError(f"{_path(where, name)} is missing")
     types_of = get_type_hints(kind)
     return kind(**{name: _value(types_of[name], value, _path(where, name)) for name, value in values.items()})
+
+
+def _instead(name: str, where: str, known: list[str]) -> str:
+    """What may have been meant by a field that is not there."""
+    if where and name in {field.name for field in fields(Recipe)}:
+        return f"{name} is the recipe's own: it stands above the first [table]"
+    alike = get_close_matches(name, known, n=1)
+    return f"{alike[0]} is meant?" if alike else f"there are {', '.join(known)}"
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
@@ -74,7 +98,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _one_of(arguments, value, where)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
+        if not any(type(value) is type(each) and value == each for each in arguments):
             raise UsageError(f"{where} is {value!r}; it is {' or '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
@@ -106,8 +130,11 @@ def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{where} is a whole number beyond all floats") from None
     if type(value) is not kind:
         raise UsageError(f"{where} is {value!r}; it is {_KINDS[kind]}")
     return value
@@ -115,9 +142,3 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
 
 def _path(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_none(each) for name, each in value.items() if each is not None}
-    return [_without_none(each) for each in value] if isinstance(value, list | tuple) else value
