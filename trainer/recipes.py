@@ -75,8 +75,8 @@ CIFAR10 = replace(
     crop=224,
     shrink=8,
     batch_size=64,
-    epochs=6,
-    phase=(Phase(0, 0.01), Phase(4, 0.003), Phase(5, 0.001)),
+    epochs=5,
+    phase=(Phase(0, 0.02), Phase(3, 0.005), Phase(4, 0.001)),
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SOURCE, PAPER, DEMO, CIFAR10)}

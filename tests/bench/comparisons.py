@@ -1,0 +1,84 @@
+"""The paper's comparisons on a data set that a CPU can learn in minutes: trains them all, each in a run of its own.
+
+python tests/bench/comparisons.py DATA OUT                     # all, seed 0; what is there already is not trained again
+python tests/bench/comparisons.py DATA OUT --seeds 0 1 2 --only whole tanh
+
+Every run is `alexnet-trainer --cpu --recipe OUT/NAME.toml`, with one thread; as many are trained side by side as there
+are cores. The recipe is cifar10 with one thing changed, by `--ablate`'s names. `relu` and `tanh-alone` are for the
+paper's figure 1: no dropout, no noise, no weight decay and one learning rate, of four.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from tests.processes import LoaderProcess
+from trainer.ablations import ABLATIONS, ablated
+from trainer.recipe import Phase, Recipe
+from trainer.recipe_file import to_toml
+from trainer.recipes import CIFAR10
+
+FIGURE_1_RATES = (0.003, 0.005, 0.01, 0.02)
+LAST = "trained"  # a file beside a run's checkpoints that says it is done
+
+
+def bare(activation: str, rate: float) -> Recipe:
+    """For figure 1: nothing that regularises, one rate."""
+    recipe = ablated(CIFAR10, [*(["tanh"] if activation == "tanh" else []), "no-dropout", "no-noise"])
+    return replace(recipe, name=f"bare-{activation}-{rate}", weight_decay=0.0, phase=(Phase(0, rate, sigma=0.0),))
+
+
+def comparisons() -> dict[str, Recipe]:
+    """By name; "whole" is the net that the others are compared with."""
+    recipes = {"whole": CIFAR10} | {name: ablated(CIFAR10, [name]) for name in ABLATIONS}
+    bares = [bare(activation, rate) for activation in ("relu", "tanh") for rate in FIGURE_1_RATES]
+    return recipes | {recipe.name: recipe for recipe in bares}
+
+
+def command(recipe: Path, seed: int, run: Path, endpoint: str) -> list[str]:
+    begin = ["--resume"] if any(run.glob("checkpoint-*")) else ["--recipe", str(recipe), "--seed", str(seed)]
+    trainer = [sys.executable, "-m", "trainer.command", "--cpu", "--threads", "1", "--log-steps", "50"]
+    return [*trainer, "--loader", endpoint, "--run", str(run), *begin]
+
+
+def train(out: Path, name: str, recipe: Recipe, seed: int, endpoint: str) -> None:
+    run, toml = out / f"{name}-{seed}", out / f"{name}.toml"
+    toml.write_text(to_toml(recipe))
+    run.mkdir(exist_ok=True)
+    with (run / "trainer.log").open("ab") as log:
+        subprocess.run(command(toml, seed, run, endpoint), check=True, stdout=log, stderr=log)
+    (run / LAST).touch()
+    sys.stdout.write(f"{run.name}: {(run / 'trainer.log').read_text().splitlines()[-1]}\n")
+    sys.stdout.flush()
+
+
+def wanted(names: list[str], seeds: list[int], out: Path) -> Iterator[tuple[str, int]]:
+    for seed in seeds:
+        for name in names:
+            if not (out / f"{name}-{seed}" / LAST).exists():
+                yield name, seed
+
+
+def main() -> None:
+    recipes = comparisons()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="packed data set")
+    parser.add_argument("out", type=Path, help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=list(recipes), default=["whole", *ABLATIONS])
+    parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="runs side by side")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    with LoaderProcess(given.data, given.out, workers=2) as loader, ThreadPoolExecutor(given.at_once) as pool:
+        todo = wanted(given.only, given.seeds, given.out)
+        for done in [pool.submit(train, given.out, name, recipes[name], seed, loader.endpoint) for name, seed in todo]:
+            done.result()
+
+
+if __name__ == "__main__":
+    main()
