@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from common.errors import UsageError
-from loader import archive, ilsvrc
+from loader import archive, cifar, ilsvrc
 from loader.sources import FolderSource, Source
 
-EXPECTED = "train/<class>/* and perhaps val/<class>/*, as folders or in one plain .tar, or the ILSVRC2012 archives"
+EXPECTED = (
+    "train/<class>/* and perhaps val/<class>/*, as folders or in one plain .tar, or the ILSVRC2012 archives, or"
+    " CIFAR-10's .bin files"
+)
 
 
 def sources(path: Path) -> dict[str, Source]:
@@ -17,6 +20,8 @@ def sources(path: Path) -> dict[str, Source]:
         return dict(archive.tree(path))
     if ilsvrc.is_ilsvrc(path):
         return dict(ilsvrc.archives(path))
+    if cifar.is_cifar(path):
+        return cifar.batches(path)
     if not (path / "train").is_dir():
         raise UsageError(f"{path} holds no train/; SOURCE holds {EXPECTED}")
     train = FolderSource(path / "train")

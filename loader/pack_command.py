@@ -56,7 +56,7 @@ def main(
     and colour components.
 
     SOURCE is a folder, or one uncompressed .tar, of train/<class>/* and perhaps val/<class>/*; or the folder of the
-    ILSVRC2012 archives as downloaded.
+    ILSVRC2012 archives as downloaded; or the unpacked cifar-10-binary.tar.gz.
 
     Killed at any moment, the same command goes on where it was and ends in the same data set.
     """
