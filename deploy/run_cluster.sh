@@ -16,7 +16,8 @@ Usage: $PROGRAM [OPTIONS] [-- TRAINER OPTIONS]
 
 Options:
   --data DIR        packed data set  [default: data; the demo data if missing]
-  --recipe NAME     source, paper or demo  [default: demo on the demo data, else source; on --resume the run's]
+  --recipe NAME     source, paper, cifar10, demo or a FILE.toml
+                    [default: demo on the demo data, else source; on --resume the run's]
   --epochs N        passes over the training set  [default: the recipe's]
   --workers N       decoding processes of the loader  [default: one a core, at most 16]
   --gpus LIST       the halves' GPUs: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
