@@ -33,11 +33,12 @@ def bare(activation: str, rate: float) -> Recipe:
     return replace(recipe, name=f"bare-{activation}-{rate}", weight_decay=0.0, phase=(Phase(0, rate, sigma=0.0),))
 
 
-def comparisons() -> dict[str, Recipe]:
+def comparisons(epochs: int) -> dict[str, Recipe]:
     """By name; "whole" is the net that the others are compared with."""
     recipes = {"whole": CIFAR10} | {name: ablated(CIFAR10, [name]) for name in ABLATIONS}
     bares = [bare(activation, rate) for activation in ("relu", "tanh") for rate in FIGURE_1_RATES]
-    return recipes | {recipe.name: recipe for recipe in bares}
+    recipes |= {recipe.name: recipe for recipe in bares}
+    return {name: recipe.stretched(epochs) for name, recipe in recipes.items()}
 
 
 def command(recipe: Path, seed: int, run: Path, endpoint: str) -> list[str]:
@@ -65,14 +66,15 @@ def wanted(names: list[str], seeds: list[int], out: Path) -> Iterator[tuple[str,
 
 
 def main() -> None:
-    recipes = comparisons()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="packed data set")
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(recipes), default=["whole", *ABLATIONS])
+    parser.add_argument("--only", nargs="+", choices=list(comparisons(1)), default=["whole", *ABLATIONS])
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="runs side by side")
+    parser.add_argument("--epochs", type=int, default=CIFAR10.epochs, help="of every run")
     given = parser.parse_args()
+    recipes = comparisons(given.epochs)
     given.out.mkdir(parents=True, exist_ok=True)
     with LoaderProcess(given.data, given.out, workers=2) as loader, ThreadPoolExecutor(given.at_once) as pool:
         todo = wanted(given.only, given.seeds, given.out)
