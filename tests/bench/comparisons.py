@@ -17,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ["PYTHONPATH"] = sys.path[0]
+
 from tests.processes import LoaderProcess
 from trainer.ablations import ABLATIONS, ablated
 from trainer.recipe import Phase, Recipe
