@@ -1,15 +1,17 @@
-"""The paper's comparisons on a data set that a CPU can learn in minutes: trains them all, each in a run of its own.
+"""The paper's comparisons on a data set that a CPU can learn in minutes: trains them all, each in a run of its own, and
+ends with a table of them.
 
 python tests/bench/comparisons.py DATA OUT                     # all, seed 0; what is there already is not trained again
 python tests/bench/comparisons.py DATA OUT --seeds 0 1 2 --only whole tanh
 
 Every run is `alexnet-trainer --cpu --recipe OUT/NAME.toml`, with one thread; as many are trained side by side as there
-are cores. The recipe is cifar10 with one thing changed, by `--ablate`'s names. `relu` and `tanh-alone` are for the
-paper's figure 1: no dropout, no noise, no weight decay and one learning rate, of four.
+are cores. The recipe is cifar10 with one thing changed, by `--ablate`'s names. bare-relu and bare-tanh are for the
+paper's figure 1: no dropout, no noise, no weight decay and one learning rate throughout.
 """
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
 from tests.processes import LoaderProcess
+from trainer import metrics
 from trainer.ablations import ABLATIONS, ablated
 from trainer.recipe import Phase, Recipe
 from trainer.recipe_file import to_toml
@@ -28,6 +31,14 @@ from trainer.recipes import CIFAR10
 
 FIGURE_1_RATES = (0.003, 0.005, 0.01, 0.02)
 LAST = "trained"  # a file beside a run's checkpoints that says it is done
+IN_THE_PAPER = {  # points of top-1 error on ImageNet against the whole net, in the paper or its program's logs
+    "no-norm": "+1.4",
+    "pool-2x2": "+0.4",
+    "one-column": "+1.7",
+    "separate-halves": "+1.2",
+    "no-conv4": "about +2",
+    "half-exchange": "none",
+}
 
 
 def bare(activation: str, rate: float) -> Recipe:
@@ -68,6 +79,29 @@ def wanted(names: list[str], seeds: list[int], out: Path) -> Iterator[tuple[str,
                 yield name, seed
 
 
+def errors_of(out: Path, name: str) -> list[float]:
+    """Validation top-1 error in percent at the end of each seed's run, centre view."""
+    found = []
+    for run in sorted(out.glob(f"{name}-[0-9]")):
+        epochs = [line for line in metrics.read(run / metrics.FILE_NAME) if line["kind"] == "epoch"]
+        if (run / LAST).exists():
+            found.append(100 * epochs[-1]["val_top1_error"])
+    return found
+
+
+def table(out: Path) -> Iterator[str]:
+    """Lines of Markdown."""
+    whole = errors_of(out, "whole")
+    yield "| | top-1 error, % | seeds | against the whole net | in the paper, on ImageNet |"
+    yield "|---|---|---|---|---|"
+    for name in ("whole", *ABLATIONS):
+        if errors := errors_of(out, name):
+            spread = f" ({min(errors):.1f} to {max(errors):.1f})" if len(errors) > 1 else ""
+            against = f"{statistics.mean(errors) - statistics.mean(whole):+.1f}" if whole and name != "whole" else ""
+            mean = f"{statistics.mean(errors):.1f}{spread}"
+            yield f"| {name} | {mean} | {len(errors)} | {against} | {IN_THE_PAPER.get(name, '')} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="packed data set")
@@ -83,6 +117,7 @@ def main() -> None:
         todo = wanted(given.only, given.seeds, given.out)
         for done in [pool.submit(train, given.out, name, recipes[name], seed, loader.endpoint) for name, seed in todo]:
             done.result()
+    sys.stdout.write("\n".join(table(given.out)) + "\n")
 
 
 if __name__ == "__main__":
