@@ -1,11 +1,14 @@
-"""Data that many tests read: small packed data sets of drawn pictures, made once."""
+"""Data that many tests read: small packed data sets of drawn pictures, made once; and a tiny training."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
+
+from tests.memory_loader import MemoryLoader
 
 # No test fails because a machine is slow. In CI the examples are the same each time; elsewhere new ones are looked for.
 settings.register_profile(
@@ -26,3 +29,16 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "150", "--demo-val", "40", "--jobs", "2"])
     assert result.exit_code == 0, result.output
     return data
+
+
+@pytest.fixture
+def loader() -> MemoryLoader:
+    return MemoryLoader(train_records=18, val_records=6)
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Any:
+    """A `tests.tiny_run.Train`: trains a tiny net on `loader`'s pictures."""
+    from tests.tiny_run import train_with  # torch is slow to import, and most tests need none
+
+    return train_with(monkeypatch, loader, tmp_path)

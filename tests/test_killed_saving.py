@@ -10,8 +10,8 @@ import pytest
 
 from tests.dying import DEATHS
 from tests.processes import LoaderProcess
-from tests.test_run import lines, without_times
 from tests.test_trainer_command import finish, same_tensors, start
+from tests.tiny_run import lines, without_times
 from trainer import checkpoint
 from trainer.disk import PARTIAL
 

@@ -3,76 +3,19 @@
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from common.errors import CheckpointError, Diverged, LoaderError, LoaderTimeout, UsageError
+from common.errors import Diverged, LoaderError, LoaderTimeout, UsageError
 from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
+from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
 from trainer import checkpoint, loop, run
 from trainer.evaluate import Evaluation
-from trainer.loop import Outcome
-from trainer.metrics import FILE_NAME, read
 from trainer.one_device import OneDevice
-from trainer.options import Options
-from trainer.recipe import Phase, Plateau
-from trainer.recipes import DEMO, RECIPES
-from trainer.resume import check_same_stream
-
-TINY = replace(
-    DEMO,
-    name="tiny",
-    width=0.02,
-    epochs=3,
-    batch_size=4,
-    phase=(Phase(0, 0.01), Phase(2, 0.003, sigma=0.0)),
-    plateau=Plateau(patience=1),
-)
-STEPS_PER_EPOCH = 5  # of 18 records in batches of 4: the last is smaller
-STEPS = 3 * STEPS_PER_EPOCH
-
-Train = Callable[..., Outcome]
-
-
-@pytest.fixture
-def loader() -> MemoryLoader:
-    return MemoryLoader(train_records=18, val_records=6)
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
-    """Train the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
-    monkeypatch.setitem(RECIPES, "tiny", TINY)
-    monkeypatch.setattr(run, "open_client", lambda *_: loader)
-
-    def train(folder: str = "run", **options: Any) -> Outcome:
-        given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
-        return run.run(Options(**(given | options), folder=tmp_path / folder))
-
-    return train
-
-
-def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
-    loaded = checkpoint.load(outcome.checkpoint)
-    return loaded.weights | {f"velocity of {name}": v for name, v in loaded.velocities.items()}
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
-    return [line for line in read(folder / FILE_NAME) if line["kind"] == kind]
-
-
-def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    times = {"images_per_s", "wait_share", "waits", "train_seconds", "val_seconds"}
-    return [{key: value for key, value in entry.items() if key not in times} for entry in entries]
 
 
 def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
@@ -298,68 +241,6 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(
 def test_checkpoints_are_written_as_often_as_asked(train: Train, tmp_path: Path) -> None:
     train(steps=4, checkpoint_minutes=0)
     assert [checkpoint.load(path).state.step for path in checkpoint.all_in(tmp_path / "run")] == [2, 3, 4]
-
-
-def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:
-    train(steps=1)
-    with pytest.raises(UsageError, match="already holds a run; --resume"):
-        train(steps=1)
-
-
-def test_a_run_that_is_done_stays_as_it_is(train: Train) -> None:
-    done = train()
-    again = train(resume=True)
-    assert equal(weights(again), weights(done))
-    assert "done already" in run.last_line(again)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"recipe": "source"}, "--recipe source: the run to resume has tiny"),
-        ({"width": 0.5}, r"--width 0.5: the run to resume has 0\.02"),
-        ({"batch_size": 8}, "--batch-size 8: the run to resume has 4"),
-        ({"rate": 0.5}, r"--lr 0.5: the run to resume has 0\.01"),
-        ({"seed": 3}, "--seed 3: the run to resume has 0"),
-    ],
-)
-def test_a_run_is_not_resumed_as_another(train: Train, options: dict[str, Any], message: str) -> None:
-    train(steps=1)
-    with pytest.raises(UsageError, match=message):
-        train(resume=True, **options)
-    train(resume=True, recipe="tiny", width=0.02, batch_size=4, rate=0.01, seed=0, steps=2)
-
-
-def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:
-    train(steps=1)
-    loader.digest = b"e" * 16
-    with pytest.raises(CheckpointError, match=r"was trained on data set 6464.*the loader serves 6565"):
-        train(resume=True)
-
-
-def test_a_run_is_not_resumed_with_another_decoder(train: Train, loader: MemoryLoader) -> None:
-    train(steps=1)
-    loader.decoder = "another"
-    with pytest.raises(CheckpointError, match="as drawn decodes them, the loader has another"):
-        train(resume=True)
-
-
-def test_a_checkpoint_names_the_stream_it_goes_on_with(train: Train) -> None:
-    before = checkpoint.load(train(steps=1).checkpoint).state
-    last = checkpoint.load(train(resume=True).checkpoint).state
-    assert before.stream == StreamSpec(crop=TINY.crop).name(b"d" * 16, "drawn")
-    assert last.stream == StreamSpec(crop=TINY.crop, sigma=0.0).name(b"d" * 16, "drawn")
-    check_same_stream(before, before.stream)
-    with pytest.raises(CheckpointError, match=f"was reading stream {before.stream}"):
-        check_same_stream(before, last.stream)
-
-
-def test_a_resumed_run_may_have_more_epochs(train: Train, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    train()
-    outcome = train(resume=True, epochs=4)
-    assert outcome.state.epoch == 4
-    assert "4 epochs instead of 3" in caplog.text
 
 
 def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from loader.pack_command import main as pack
 from tests.dying import DEATHS, MOMENTS
 from tests.processes import LoaderProcess, wait_for
-from tests.test_run import lines, without_times
+from tests.tiny_run import lines, without_times
 from trainer import checkpoint
 
 
