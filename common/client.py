@@ -188,8 +188,10 @@ class LoaderClient:
             wire.refuse_long_header(len(frames[0]))
             message = wire.decode(frames[0].bytes, len(frames) - 1)
             if isinstance(message, wire.Pong):
+                host.workers, host.cores = message.workers, message.cores
                 self._recognise(host, message.instance)
             elif isinstance(message, wire.Welcome):
+                host.workers, host.cores = message.workers, message.cores
                 if message.request < len(self._streams):
                     self._recognise(host, message.instance)
                     self._streams[message.request].welcome(host, message, frames[1].buffer)

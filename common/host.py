@@ -1,6 +1,7 @@
 """One loader service as a client sees it."""
 
 import time
+from dataclasses import dataclass
 
 import zmq
 
@@ -15,12 +16,26 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before one that refused us is as
 SILENT_S = 1.0  # after a PING without a word, others are asked for what the host owes
 
 
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """The services that a stream is open on, all together: their workers, and the cores that they may use.
+
+    by_socket   of the hosts, those whose pixels come over a socket and not through shared memory
+    """
+
+    hosts: int
+    workers: int
+    cores: int
+    by_socket: int
+
+
 class Host:
     """One service as the client sees it: a socket, which run of it answers, when it last did.
 
     silent    it was pinged and has said nothing since: stopped, cut off or overloaded, though the connection stands
     refusal   why it does not let us in, or ""
     from_start   whether it was named when the client began, so that it must serve what the others do
+    workers, cores   that it has, as it said last
     """
 
     def __init__(
@@ -28,6 +43,7 @@ class Host:
     ) -> None:
         self._context, self.endpoint, self._keys, self.from_start = context, endpoint, keys, from_start
         self.instance = b""
+        self.workers = self.cores = 0
         self.transport = ""  # how its pixels come, as it was last said
         self.heard = time.monotonic()
         self.pinged = 0.0

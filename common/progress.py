@@ -84,6 +84,11 @@ def showing_progress() -> Iterator[ProgressLine]:
                 handler.removeFilter(make_way)
 
 
+def percent(share: float) -> str:
+    """`12.3 %`, of a share of 0 to 1."""
+    return f"{100 * share:.1f} %"
+
+
 def duration(seconds: float) -> str:
     """`45s`, `3m20s`, `2h05m`, `3d04h`."""
     whole = max(0, round(seconds))

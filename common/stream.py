@@ -11,7 +11,7 @@ import numpy as np
 from common import wire
 from common.batch import KEPT, Batch
 from common.errors import LoaderError, LoaderFault, LoaderRefused, NoSuchSplit, WireError
-from common.host import Host
+from common.host import Host, Loaders
 from common.lateness import AnswerTimes
 from common.opened import Opened, Transport
 from common.received import DigestUse, batch_of, is_intact
@@ -69,6 +69,13 @@ class Stream:
         self._kept: list[Batch] = []  # in slots that are the caller's to give back
         self._tickets = 0
         self._damaged: Counter[int] = Counter()  # arrivals by ticket number
+
+    @property
+    def loaders(self) -> Loaders:
+        """Who serves it, at the moment."""
+        workers, cores = (sum(getattr(host, what) for host in self._open) for what in ("workers", "cores"))
+        by_socket = sum(opened.slab is None for opened in self._open.values())
+        return Loaders(len(self._open), workers, cores, by_socket)
 
     def open(self) -> None:
         """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""

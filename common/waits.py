@@ -72,7 +72,7 @@ class Waits:
 class Life:
     """When a ticket was asked of the service that answered it, and when the answer came: `time.monotonic` seconds.
 
-    asked_s   None where that was forgotten: the service had fallen silent meanwhile
+    asked_s   None where the service has fallen silent since: only its work counts
     """
 
     asked_s: float | None
@@ -83,13 +83,15 @@ class Life:
 def divided(waited_us: int, lived_us: int, took: Took) -> Waits:
     """A wait of `waited_us` that ended with a life of `lived_us`; the parts are never negative, their sum is the wait.
 
-    A service may have had a ticket for longer than `lived_us`, where it was asked for it again: then it is believed.
+    A service may say that it had the ticket for longer than `lived_us`, where it was silent since it was first asked:
+    what that is too much lies before the life.
     """
     before, work = took[:2], took[2:]
-    wire = min(waited_us, max(0, lived_us - sum(took)))
-    working = min(waited_us - wire, sum(work))
-    queued = min(waited_us - wire - working, sum(before))
-    no_loader = waited_us - wire - working - queued
+    within = min(waited_us, lived_us)
+    wire = min(within, max(0, lived_us - sum(took)))
+    working = min(within - wire, sum(work))
+    queued = within - wire - working
+    no_loader = waited_us - within
     workers_busy, free_slot = _in_proportion(queued, before)
     read, decode, augment = _in_proportion(working, work)
     return Waits(no_loader, workers_busy, free_slot, read, decode, augment, wire)
@@ -155,5 +157,5 @@ def waits_over(began_s: float, ended_s: float, life: Life | None) -> Waits:
         return Waits(no_loader=waited_us)
     if life.arrived_s <= began_s:
         return Waits(wire=waited_us)
-    lived_us = round((ended_s - life.asked_s) * 1e6) if life.asked_s is not None else 0
+    lived_us = round((ended_s - life.asked_s) * 1e6) if life.asked_s is not None else sum(life.took[2:])
     return divided(waited_us, lived_us, life.took)

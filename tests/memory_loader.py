@@ -8,6 +8,7 @@ import numpy.typing as npt
 from common import digest
 from common.batch import Batch
 from common.errors import NoSuchSplit
+from common.host import Loaders
 from common.received import DigestUse
 from common.slab import Replaced
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
@@ -68,6 +69,10 @@ class MemoryStream:
                 yield Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)
                 self._buffer[:] = 255
             first = 0
+
+    @property
+    def loaders(self) -> Loaders:
+        return Loaders(hosts=1, workers=1, cores=1, by_socket=0)
 
     def close(self) -> None:
         pass

@@ -1,12 +1,22 @@
 """What a person reads of a run while it goes on."""
 
+import io
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.host import Loaders
+from common.progress import ProgressLine
+from common.spec import StreamSpec
 from common.waits import Waits
-from trainer.report import Now, Tally
+from trainer.checkpoint import State
+from trainer.evaluate import Evaluation
+from trainer.metrics import Metrics
+from trainer.report import Now, Plan, Report, Tally
+from trainer.schedule import Outlook
 
 NOW = Now(
     epoch=2,
@@ -42,3 +52,41 @@ def test_the_shares_of_the_reasons_add_up_to_the_share_of_the_waits() -> None:
     )
     assert lately.wait_share == sum(lately.wait_shares.values())
     assert Tally().wait_share == 0
+
+
+def told_after_epoch_2(tmp_path: Path, plan: Plan, **state: Any) -> list[str]:
+    """What a person reads whose second epoch ended at 10 images/s, with a second of validation."""
+    state = {"step": 10, "best_error": 0.25, "best_step": 5} | state
+    now = State(epoch=1, first=20, seed=0, recipe={}, dataset="", class_names=(), threads=1, **state)
+    tally, outlook = Tally(images=20, seconds=2.0, waits=Waits(decode=1_000_000)), Outlook(0.01, None, None)
+    screen = io.StringIO()
+    with Metrics(tmp_path) as metrics, ProgressLine(screen) as progress:
+        report = Report(metrics, progress, plan, every_steps=1)
+        report.epoch(now, StreamSpec(), 0.01, tally, Evaluation(0.5, 0.1, 1.0, 8), 1.0)
+        report.course(now, tally, 0.01, outlook, Loaders(hosts=1, workers=1, cores=4, by_socket=0))
+    return screen.getvalue().splitlines()[1:]
+
+
+def test_an_epoch_ends_with_how_training_goes_and_what_would_help(tmp_path: Path) -> None:
+    course, waits = told_after_epoch_2(tmp_path, Plan(epochs=4, records=20, batch_size=4))
+    assert course == (
+        "  no lower validation error for 1 epoch (lowest 25.0 %, epoch 1); learning rate 0.01; about 6s left"
+    )
+    assert waits.startswith("  waited 50.0 % of the time for data: decoding 50.0 %; more workers would help")
+
+
+def test_what_a_last_step_cuts_off_is_not_left(tmp_path: Path) -> None:
+    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4, last_step=15), best_step=10)
+    assert course == "  the lowest validation error so far; learning rate 0.01; about 2s left"
+    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4, last_step=10), best_step=10)
+    assert course == "  the lowest validation error so far"
+
+
+def test_the_last_epoch_has_nothing_left(tmp_path: Path) -> None:
+    course, _ = told_after_epoch_2(tmp_path, Plan(2, 20, 4), best_step=10)
+    assert course == "  the lowest validation error so far"
+
+
+def test_without_validation_there_is_no_lowest_error(tmp_path: Path) -> None:
+    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4), best_error=None, best_step=None)
+    assert course == "  learning rate 0.01; about 6s left"

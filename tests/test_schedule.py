@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trainer.recipe import Plateau, Recipe
 from trainer.recipes import DEMO, PAPER, RECIPES, SOURCE
-from trainer.schedule import Schedule
+from trainer.schedule import Outlook, Schedule
 
 LAYERS = SOURCE.layer_names
 
@@ -98,3 +98,26 @@ def test_the_recipes_hold_the_published_numbers() -> None:
         assert [recipe.outputs(layer) for layer in recipe.layers] == [48, 128, 192, 192, 128, 2048, 2048, 1000]
     assert (PAPER.decay_biases, SOURCE.decay_biases) == (True, False)
     assert DEMO.width < 1
+
+
+def test_the_outlook_names_the_epoch_of_another_rate_and_passes_over_phases_that_keep_it() -> None:
+    schedule = Schedule(SOURCE)
+    assert schedule.outlook(0) == Outlook(0.01, from_epoch=25, patience=None)
+    assert schedule.outlook(24) == Outlook(0.01, 25, None)
+    assert schedule.outlook(25) == Outlook(0.001, 51, None)
+    assert schedule.outlook(60) == Outlook(0.0001, 79, None)
+    assert schedule.outlook(90) == Outlook(1e-5, None, None)
+
+
+def test_the_outlook_counts_the_epochs_to_a_drop_until_there_is_none_left() -> None:
+    schedule = Schedule(PAPER)
+    schedule.observe(0.5)
+    assert schedule.outlook(1) == Outlook(0.01, None, patience=5)
+    for left in (4, 3, 2, 1):
+        schedule.observe(0.5)
+        assert schedule.outlook(1) == Outlook(0.01, None, patience=left)
+    schedule.observe(0.5)
+    assert schedule.outlook(1) == Outlook(0.001, None, patience=5)
+    for _ in range(10):
+        schedule.observe(0.5)
+    assert schedule.outlook(1).patience is None

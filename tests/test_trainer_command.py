@@ -69,6 +69,8 @@ def test_a_run_ends_with_its_errors_and_its_folder(loader: LoaderProcess, tmp_pa
     assert last_line is not None, out[0]
     assert (tmp_path / last_line[1] / checkpoint.BEST).exists()
     assert any(line.startswith("epoch 1/1: loss") for line in err), "plain lines, as this is no terminal"
+    assert "  the lowest validation error so far" in err
+    assert any(re.match(r"  waited [\d.]+ % of the time for data: \w", line) for line in err), err
 
 
 @pytest.fixture(scope="module")

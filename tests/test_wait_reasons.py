@@ -1,33 +1,34 @@
 """The reason that a reader is told for its waits is what was done to it: with real loaders, workers and sockets."""
 
+import logging
+import os
 import signal
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
+import pytest
 import zmq
 
-from common import wire
+from common import stream, wire
 from common.client import LoaderClient
+from common.host import Loaders
 from common.spec import StreamSpec
 from common.waits import Life, Took, WaitClock, Waits, waits_over
-from tests.processes import LoaderProcess
+from tests.processes import LoaderProcess, wait_for
 from tests.proxy import Faults, Proxy
 
 LARGE = StreamSpec(split="train", seed=3, crop=227)
 SMALL = StreamSpec(split="train", seed=4, crop=8)
+OUTAGE_S = 3.0
 
 
 def most(waits: Waits) -> str:
-    """The reason with the largest share, which is more than half."""
+    """The reason with the largest share."""
     by_reason = asdict(waits)
-    reason = max(by_reason, key=by_reason.__getitem__)
-    assert by_reason[reason] > waits.total / 2, by_reason
-    return reason
+    return max(by_reason, key=by_reason.__getitem__)
 
 
 def test_a_reader_that_computes_nothing_waits_for_the_decoder(packed: Path, tmp_path: Path) -> None:
@@ -60,8 +61,30 @@ def test_a_reader_whose_messages_are_late_waits_for_the_wire(packed: Path, tmp_p
     assert most(clock.waits) == "wire"
 
 
+class WhenWaiting(logging.Handler):
+    """Calls `action` once, when the client says that it is still waiting, OUTAGE_S after it began to. Use in a `with`
+    block."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+        super().__init__()
+        self._actions = [action]
+        monkeypatch.setattr(stream, "REPORT_S", OUTAGE_S)
+        monkeypatch.setattr(stream.log, "level", logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._actions and record.getMessage().startswith("waiting for the loader"):
+            self._actions.pop()()
+
+    def __enter__(self) -> "WhenWaiting":
+        stream.log.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stream.log.removeHandler(self)
+
+
 def test_a_reader_whose_only_service_is_killed_has_no_loader_until_there_is_another(
-    packed: Path, tmp_path: Path
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = WaitClock()
     with ExitStack() as stack:
@@ -71,24 +94,24 @@ def test_a_reader_whose_only_service_is_killed_has_no_loader_until_there_is_anot
         next(batches)
         service.signal(signal.SIGKILL)
         service.process.wait()
-        again = partial(LoaderProcess, packed, tmp_path, 2, service.endpoint)
-        starting = stack.enter_context(ThreadPoolExecutor()).submit(again)
-        assert len(list(batches)) == 2 * 19 - 1
-        stack.enter_context(starting.result())
-    assert most(clock.waits) == "no_loader"
+        with WhenWaiting(
+            monkeypatch, lambda: stack.enter_context(LoaderProcess(packed, tmp_path, 2, service.endpoint))
+        ):
+            assert len(list(batches)) == 2 * 19 - 1
+    assert clock.waits.no_loader > OUTAGE_S * 1e6
 
 
-def test_a_reader_whose_only_service_is_stopped_has_no_loader_until_it_goes_on(packed: Path, tmp_path: Path) -> None:
+def test_a_reader_whose_only_service_is_stopped_has_no_loader_until_it_goes_on(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = WaitClock()
     with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint) as loader:
         batches = clock.timed(loader.stream(SMALL, 8).batches(range(2)))
         next(batches)
         service.signal(signal.SIGSTOP)
-        going_on = threading.Timer(4.0, service.signal, [signal.SIGCONT])
-        going_on.start()
-        assert len(list(batches)) == 2 * 19 - 1
-        going_on.join()
-    assert most(clock.waits) == "no_loader"
+        with WhenWaiting(monkeypatch, lambda: service.signal(signal.SIGCONT)):
+            assert len(list(batches)) == 2 * 19 - 1
+    assert clock.waits.no_loader > OUTAGE_S * 1e6
 
 
 def test_a_reader_that_gives_nothing_back_waits_for_a_slot(packed: Path, tmp_path: Path) -> None:
@@ -108,6 +131,18 @@ def test_a_reader_that_gives_nothing_back_waits_for_a_slot(packed: Path, tmp_pat
     took = Took(*answer.took)
     assert took.for_slot > 90_000
     assert most(waits_over(asked_s, arrived_s, Life(asked_s, arrived_s, took))) == "free_slot"
+
+
+def test_a_reader_knows_how_many_workers_and_cores_serve_it_and_how_pixels_come(packed: Path, tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    with LoaderProcess(packed, tmp_path, workers=1) as one, LoaderProcess(packed, tmp_path, workers=3) as three:
+        with LoaderClient(one.endpoint) as loader:
+            assert loader.stream(SMALL, 8).loaders == Loaders(hosts=1, workers=1, cores=cores, by_socket=0)
+        with LoaderClient([one.endpoint, three.endpoint], transport="frames") as loader:
+            read = loader.stream(SMALL, 1)
+            batches = read.batches(range(100))
+            wait_for("both hosts", lambda: next(batches) and read.loaders.hosts == 2)
+            assert read.loaders == Loaders(hosts=2, workers=4, cores=2 * cores, by_socket=2)
 
 
 class Hoarder:

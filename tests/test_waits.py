@@ -63,7 +63,8 @@ def queued(waits: Waits) -> int:
             1500,
             Waits(wire=300, read=100, decode=800, augment=100, workers_busy=50, free_slot=150, no_loader=8000),
         ),
-        (1200, 100, Waits(read=100, decode=800, augment=100, workers_busy=50, free_slot=150)),  # it was asked again
+        (1200, 500, Waits(no_loader=700, read=50, decode=400, augment=50)),  # asked again after a silence
+        (1200, 1100, Waits(no_loader=100, read=100, decode=800, augment=100, workers_busy=25, free_slot=75)),
     ],
 )
 def test_a_wait_covers_the_end_of_a_life(waited: int, lived: int, expected: Waits) -> None:
@@ -77,7 +78,8 @@ def test_a_batch_that_had_come_before_the_wait_was_only_taken_over() -> None:
 
 def test_what_nobody_knows_of_had_no_loader() -> None:
     assert waits_over(10.0, 11.0, None) == Waits(no_loader=1_000_000)
-    assert waits_over(10.0, 11.0, Life(None, 11.0, Took(decode=400_000))) == Waits(no_loader=600_000, decode=400_000)
+    silent = Life(None, 11.0, Took(for_worker=600_000, decode=400_000))
+    assert waits_over(10.0, 11.0, silent) == Waits(no_loader=600_000, decode=400_000)
 
 
 def test_a_copy_of_a_batch_has_its_life() -> None:

@@ -7,6 +7,7 @@ from itertools import groupby
 from common.batch import Batch
 from common.client import LoaderClient
 from common.errors import NoSuchSplit
+from common.host import Loaders
 from common.received import DigestUse
 from common.spec import OnBadRecord, StreamInfo, StreamSpec
 from common.stream import Stream
@@ -54,6 +55,11 @@ class TrainingData:
     def spec(self) -> StreamSpec:
         """What the training stream is, at the moment."""
         return self._training_stream.spec
+
+    @property
+    def loaders(self) -> Loaders:
+        """Who serves it."""
+        return self._training_stream.loaders
 
     @property
     def validates(self) -> bool:

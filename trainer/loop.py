@@ -146,14 +146,15 @@ class Trainer:
     def finish_epoch(self, evaluation: Evaluation | None, seconds: float) -> None:
         """Tell how the epoch went, move on to the next, save."""
         state = before = self.state
-        is_best = False
-        self._report.epoch(state, self._data.spec, self._learning_rate(), self._tally, evaluation, seconds)
+        is_best, rate = False, self._learning_rate()
+        self._report.epoch(state, self._data.spec, rate, self._tally, evaluation, seconds)
         if evaluation is not None:
             self._evaluation = evaluation
             self._schedule.observe(evaluation.top1_error)
             is_best = state.best_error is None or evaluation.top1_error < state.best_error
             if is_best:
                 state = dataclasses.replace(state, best_error=evaluation.top1_error, best_step=state.step)
+        self._report.course(state, self._tally, rate, self._schedule.outlook(state.epoch + 1), self._data.loaders)
         self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0, epoch_digest=None)
         self._tally = Tally()
         if not self._save_if_possible(is_best):

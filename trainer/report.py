@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from common.progress import ProgressLine, duration
+from common.host import Loaders
+from common.progress import ProgressLine, duration, percent
 from common.spec import StreamSpec
 from common.waits import Waits
 from trainer.checkpoint import State
 from trainer.evaluate import Evaluation
 from trainer.metrics import Metrics
+from trainer.schedule import Outlook
+from trainer.summary import course_in_words, waits_in_words
 
 
 @dataclass(slots=True)
@@ -174,9 +177,22 @@ class Report:
         self.progress.line(
             f"epoch {state.epoch + 1}/{self._plan.epochs}:"
             f" loss {tally.loss:.3f}, error {percent(tally.error)}, {errors},"
-            f" {tally.images_per_s:,.0f} images/s, waiting for data {percent(tally.wait_share)},"
-            f" {duration(tally.seconds + seconds)}{replaced}"
+            f" {tally.images_per_s:,.0f} images/s, {duration(tally.seconds + seconds)}{replaced}"
         )
+
+    def course(self, state: State, tally: Tally, rate: float, outlook: Outlook, loaders: Loaders) -> None:
+        """How training goes after `state`'s epoch, and what would make it faster, for a person.
+
+        rate   of the epoch; `outlook` is the next one's
+        """
+        lowest = None
+        if state.best_error is not None and state.best_step is not None:
+            lowest = state.best_error, state.best_step // self._plan.steps_per_epoch - 1
+        left_s = self._left_s(state.step, state.epoch + 1, 0, tally.images_per_s)
+        course = course_in_words(state.epoch, lowest, rate, outlook, left_s)
+        for words in (course, waits_in_words(tally.wait_shares, loaders)):
+            if words:
+                self.progress.line(f"  {words}")
 
     def _now(self, step: int, epoch: int, tally: Tally) -> Now:
         plan = self._plan
@@ -190,23 +206,20 @@ class Report:
             loss=tally.loss,
             error=tally.error,
             wait_share=tally.wait_share,
-            eta_s=self._eta_s(step, epoch, tally),
+            eta_s=self._left_s(step, epoch, tally.images, tally.images_per_s),
         )
 
-    def _eta_s(self, step: int, epoch: int, tally: Tally) -> float | None:
-        if tally.images_per_s == 0:
-            return None
+    def _left_s(self, step: int, epoch: int, images: int, images_per_s: float) -> float | None:
+        """Seconds to the end, where `images` of `epoch` are done; None where nothing is left, or nobody knows."""
         plan, epochs_left = self._plan, self._plan.epochs - epoch
-        images = epochs_left * plan.records - tally.images
-        if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images:
-            return (plan.last_step - step) * plan.batch_size / tally.images_per_s
-        return images / tally.images_per_s + epochs_left * self._validation_s
+        images_left, validations_s = epochs_left * plan.records - images, epochs_left * self._validation_s
+        if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images_left:
+            images_left, validations_s = (plan.last_step - step) * plan.batch_size, 0.0
+        if images_per_s == 0 or images_left <= 0:
+            return None
+        return images_left / images_per_s + validations_s
 
 
 def errors_of(evaluation: Evaluation) -> str:
     """`top-1 error 40.7 %, top-5 error 18.2 %`."""
     return f"top-1 error {percent(evaluation.top1_error)}, top-5 error {percent(evaluation.top5_error)}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

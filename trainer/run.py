@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from common.errors import UsageError
-from common.progress import showing_progress
+from common.progress import percent, showing_progress
 from common.spec import StreamInfo
 from trainer.checkpoint import Checkpoint, State
 from trainer.connecting import open_client
@@ -27,7 +27,7 @@ from trainer.placing import full_memory_as_error, kind_of_net, placed_net
 from trainer.precision import default_precision, make_repeatable, set_up
 from trainer.profile import Profile, WatchedStreams
 from trainer.recipe import Recipe
-from trainer.report import Plan, Report, errors_of, percent
+from trainer.report import Plan, Report, errors_of
 from trainer.resume import check_same_data, check_same_stream, load_resumed, resumed_recipe
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd

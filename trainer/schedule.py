@@ -1,6 +1,21 @@
 """The rates of an epoch: what the recipe fixes, and what the validation error has brought about."""
 
+from dataclasses import dataclass
+
 from trainer.recipe import Phase, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The learning rate of weights in an epoch, and when it is another.
+
+    from_epoch   from which on, as the recipe fixes it; None: for good
+    patience     epochs in a row without a lower validation error, after which it drops; None: that changes nothing
+    """
+
+    rate: float
+    from_epoch: int | None
+    patience: int | None
 
 
 class Schedule:
@@ -41,6 +56,16 @@ class Schedule:
         self._epochs_without_gain += 1
         if self._epochs_without_gain >= plateau.patience and self._drops < plateau.drops:
             self._drops, self._epochs_without_gain = self._drops + 1, 0
+
+    def outlook(self, epoch: int) -> Outlook:
+        """What `epoch` is trained with, if no error is observed before, and how long that stays so."""
+        recipe, plateau = self._recipe, self._recipe.plateau
+        rate = recipe.current_phase(epoch).rate
+        later = (phase.first_epoch for phase in recipe.phase if phase.first_epoch > epoch and phase.rate != rate)
+        patience = None
+        if plateau is not None and self._drops < plateau.drops:
+            patience = plateau.patience - self._epochs_without_gain
+        return Outlook(self.rates(epoch)[f"{recipe.fc[-1].name}.weight"], next(later, None), patience)
 
     @property
     def state(self) -> dict[str, float]:
