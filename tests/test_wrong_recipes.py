@@ -157,6 +157,10 @@ WRONG = {
         ("", "name", '"../up"'),
         ": name is '../up'; a folder is called so: it is of letters, digits and . _ + -",
     ),
+    "a name with a blank": (
+        ("", "name", '"my own"'),
+        ": name is 'my own'; a folder is called so: it is of letters, digits and . _ + -",
+    ),
     "a phase that names no layer": (
         ("[[phase]]", "layer_rates", "{ conv9 = 0.1 }"),
         ": the phase of epoch 0 has a rate for conv9, which is no layer",
