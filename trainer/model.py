@@ -47,8 +47,8 @@ def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, group
     """
     pending: Tensor | None = bias
     rectified = False
-    for op, following in zip(conv.then, (*conv.then[1:], None), strict=True):
-        if op == "activation" and following == "lrn" and recipe.activation == "relu":
+    for number, op in enumerate(conv.then, 1):
+        if op == "activation" and conv.then[number : number + 1] == ("lrn",) and recipe.activation == "relu":
             rectified = True
             continue
         if op == "activation":
