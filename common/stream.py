@@ -89,15 +89,16 @@ class Stream:
                 raise
             self._wait(f"a {self.spec.split} stream to open", started)
 
-    def batches(self, epochs: Iterable[int], *, first: int = 0) -> Iterator[Batch]:
-        """The batches of whole epochs, in order; `first` is the position at which the first of them begins.
+    def batches(self, epochs: Iterable[int], *, first: int = 0, end: int | None = None) -> Iterator[Batch]:
+        """The batches of whole epochs, in order; `first` is the position at which the first of them begins, `end` one
+        before which each of them ends, for a trial.
 
         Every epoch ends with a smaller batch where the number of records is no multiple of the batch size. A batch
         may be used until the next one is asked for, or until its `release` if it was kept. Raises LoaderFault where a
         record cannot be delivered, in its turn, LoaderTimeout, and LoaderError where more than KEPT batches are kept.
         """
         self._give_up_pass()
-        window: Window[Host, Answer] = Window(self._plan(epochs, first), displaced)
+        window: Window[Host, Answer] = Window(self._plan(epochs, first, end), displaced)
         for host, opened in self._open.items():
             window.add_host(host, opened.credit, opened.using)
         self._window = window
@@ -137,10 +138,11 @@ class Stream:
         told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
         raise NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
 
-    def _plan(self, epochs: Iterable[int], first: int) -> Iterator[Work]:
+    def _plan(self, epochs: Iterable[int], first: int, end: int | None) -> Iterator[Work]:
+        end = self.info.records if end is None else min(end, self.info.records)
         for epoch in epochs:
-            for position in range(first, self.info.records, self.batch_size):
-                count = min(self.batch_size, self.info.records - position)
+            for position in range(first, end, self.batch_size):
+                count = min(self.batch_size, end - position)
                 yield Work(self._tickets, epoch, position, count)
                 self._tickets += 1
             first = 0

@@ -51,12 +51,13 @@ class MemoryStream:
         self.info = StreamInfo(loader.records[spec.split], CLASSES, mean_hwc, loader.digest, loader.decoder)
         self._buffer = np.zeros((batch_size, *spec.image_shape), np.uint8)
 
-    def batches(self, epochs: Iterable[int], *, first: int = 0) -> Iterator[Batch]:
+    def batches(self, epochs: Iterable[int], *, first: int = 0, end: int | None = None) -> Iterator[Batch]:
         """As the real one: a batch's pictures are gone once the next is asked for, here by being painted over."""
+        end = self.info.records if end is None else min(end, self.info.records)
         for epoch in epochs:
-            for position in range(first, self.info.records, self.batch_size):
+            for position in range(first, end, self.batch_size):
                 self._loader.on_ask(self.spec, epoch, position)
-                count = min(self.batch_size, self.info.records - position)
+                count = min(self.batch_size, end - position)
                 labels = np.array([(position + k) % len(CLASSES) for k in range(count)], np.int64)
                 for k in range(count):
                     self._buffer[k] = draw(self.spec, epoch, position + k, int(labels[k]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer")
+COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate")
 SLOW_IMPORTS = {"torch", "cv2", "lmdb", "scipy", "PIL", "turbojpeg", "matplotlib"}
 
 
@@ -61,6 +61,13 @@ def test_an_import_of_torch_would_be_seen() -> None:
         ("alexnet-trainer --cpu --gpus 0,1", "cpu"),
         ("alexnet-trainer --cpu --loader nowhere", "nowhere"),
         ("alexnet-trainer --cpu --resume", "resume"),
+        ("alexnet-evaluate", "CHECKPOINT"),
+        ("alexnet-evaluate --nonsense", "--nonsense"),
+        ("alexnet-evaluate --cpu no-such-run", "no-such-run"),
+        ("alexnet-evaluate --cpu run --views 5", "views"),
+        ("alexnet-evaluate --cpu run --split test", "split"),
+        ("alexnet-evaluate --cpu run --weights 1,2", "weights"),
+        ("alexnet-evaluate --cpu run --json no-such-folder/x.json", "no-such-folder"),
     ],
 )
 def test_a_wrong_option_or_value_gets_one_clear_line_and_exit_code_2(tmp_path: Path, command: str, wrong: str) -> None:

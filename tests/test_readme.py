@@ -28,8 +28,14 @@ def test_every_command_has_the_options_that_are_shown() -> None:
     from loader.command import main as loader
     from loader.pack_command import main as pack
     from trainer.command import main as trainer
+    from trainer.evaluate_command import main as evaluate
 
-    commands = {"alexnet-pack": pack, "alexnet-loader": loader, "alexnet-trainer": trainer}
+    commands = {
+        "alexnet-pack": pack,
+        "alexnet-loader": loader,
+        "alexnet-trainer": trainer,
+        "alexnet-evaluate": evaluate,
+    }
     helps = {name: CliRunner().invoke(command, ["--help"]).output for name, command in commands.items()}
     for sub in loader.commands:
         helps[f"alexnet-loader {sub}"] = CliRunner().invoke(loader, [sub, "--help"]).output

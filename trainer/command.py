@@ -8,20 +8,14 @@ import click
 
 from common import log as logs
 from trainer.ablations import ABLATIONS
-from trainer.options import DEFAULT_LOADER, Options, recipe_of
+from trainer.command_options import device_options, loader_options
+from trainer.options import Options, recipe_of
 from trainer.recipe_file import to_toml
 from trainer.recipes import RECIPES
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--gpus", help="GPU of each half: 0,1, or 0 for both on one.", show_default="the first two, or the one")
-@click.option("--cpu", is_flag=True, help="Train on the CPU.")
-@click.option(
-    "--net",
-    type=click.Choice(["halves", "one-device"]),
-    show_default="halves; one-device where the recipe has one column",
-    help="Two halves, or the undivided reference.",
-)
+@device_options
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16"]),
@@ -36,20 +30,7 @@ from trainer.recipes import RECIPES
     default="auto",
     help="How activations cross: from GPU to GPU, by way of the host's memory, or the faster, tried at the start.",
 )
-@click.option(
-    "--loader",
-    "loaders",
-    multiple=True,
-    show_default=DEFAULT_LOADER,
-    help="Endpoint of an alexnet-loader; may be repeated.",
-)
-@click.option(
-    "--loaders",
-    "loaders_file",
-    type=click.Path(path_type=Path),
-    help="File of such endpoints, one a line; read again when it changes, so that loaders join and leave.",
-)
-@click.option("--keys", type=click.Path(path_type=Path), help="Folder of keys for a loader that wants them.")
+@loader_options
 @click.option(
     "--recipe",
     metavar=f"[{'|'.join(RECIPES)}|FILE.toml]",
@@ -79,13 +60,6 @@ from trainer.recipes import RECIPES
 @click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints kept: the newest so many, and the best.")
 @click.option("--log-steps", type=click.IntRange(1), default=10, help="Steps between two lines of metrics.jsonl.")
 @click.option(
-    "--loader-timeout",
-    "loader_timeout_s",
-    type=click.FloatRange(0, min_open=True),
-    default=60.0,
-    help="Seconds without a word from the loader before giving up.",
-)
-@click.option(
     "--on-bad-record",
     type=click.Choice(["replace", "stop"]),
     show_default="replace",
@@ -98,7 +72,6 @@ from trainer.recipes import RECIPES
     show_default="off",
     help="Digest of each epoch's pixels in metrics.jsonl, for alexnet-loader audit; verify: also check what arrives.",
 )
-@click.option("--threads", type=click.IntRange(1), show_default="all cores", help="Threads that compute on the CPU.")
 @click.option("--verbose", is_flag=True, help="Log more.")
 def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
     """Train AlexNet, a half on each GPU, with batches from alexnet-loader.

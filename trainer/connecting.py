@@ -5,12 +5,15 @@ from pathlib import Path
 
 from common.client import LoaderClient
 from common.errors import LoaderRefused, UsageError
+from trainer.options import DEFAULT_LOADER
 
 
-def open_client(
-    endpoints: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None
-) -> LoaderClient:
-    """A client of them, as LoaderClient takes these; UsageError where an endpoint, the file or the keys are wrong."""
+def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None) -> LoaderClient:
+    """A client of `loaders`, of those in the file, or where neither is named of the default one.
+
+    UsageError where an endpoint, the file or the keys are wrong.
+    """
+    endpoints = loaders or (() if loaders_file else (DEFAULT_LOADER,))
     try:
         return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
     except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong

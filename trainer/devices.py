@@ -22,7 +22,7 @@ def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
     asked = None if gpus is None else parse_indices(gpus)
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if present == 0:
-        raise UsageError("no GPU was found; --cpu trains on the CPU")
+        raise UsageError("no GPU was found; --cpu computes on the CPU")
     first, second = asked or (0, min(1, present - 1))
     for index in (first, second):
         if index >= present:

@@ -3,9 +3,6 @@
 On the device: uint8 to float, minus the mean image's centre, times the recipe's scale, zeros at the right and bottom
 up to what conv1 reads. A stored picture (view "full") is cut to its centre there too. Pixels stay in the order they
 came in (height, width, channel), which torch calls channels_last.
-
-Training never waits for a GPU inside a step, so the host is here, fetching batch k + 1 and queueing its copy, while the
-GPU computes step k.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,19 +14,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.batch import KEPT, Batch
+from common.batch import Batch
 from common.digest import Digests
 from common.slab import Replaced
 from common.waits import WaitClock
-from trainer.convolution import space_to_depth
+from trainer.carrier import Carrier
 from trainer.fused import kernels
 from trainer.layers import InputShape
-from trainer.lent import Lent
 from trainer.net import Net, Pixels
-from trainer.pinned import Pinned, tensor_over
+from trainer.pinned import Pinned
 from trainer.shrink import shrunk
 from trainer.streams import Streams
-from trainer.upload import Upload
+
+AT_ONCE = 8  # pictures that are made from bytes to what is read while they are in a processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,13 +78,20 @@ class PixelTransform:
         x_nhwc = torch.empty(n, folded, folded, 3 * self._fold**2, dtype=self._dtype, device=device)
         module = kernels(x_nhwc)
         if module is not None and self._shrink == 1:
-            module.pixels(images_nhwc, self._mean_rows, x_nhwc, self._scale)
+            module.pixels(images_nhwc.contiguous(), self._mean_rows, x_nhwc, self._scale)
             return x_nhwc.permute(0, 3, 1, 2)
-        plain_nhwc = torch.zeros(n, self._side, self._side, 3, device=device)
+        for first in range(0, n, AT_ONCE):
+            self._fill(x_nhwc[first : first + AT_ONCE], images_nhwc[first : first + AT_ONCE])
+        return x_nhwc.permute(0, 3, 1, 2)
+
+    def _fill(self, x_nhwc: Tensor, images_nhwc: Tensor) -> None:
+        n, folded, fold = len(x_nhwc), x_nhwc.shape[1], self._fold
+        plain_nhwc = torch.zeros(n, self._side, self._side, 3, device=x_nhwc.device)
         height, length = self._mean_rows.shape
         rows = plain_nhwc.flatten(2)[:, :height, :length]
         rows.copy_(self._cut(images_nhwc)).sub_(self._mean_rows).mul_(self._scale)
-        return space_to_depth(plain_nhwc.to(self._dtype).permute(0, 3, 1, 2), self._fold)
+        squares = plain_nhwc.view(n, folded, fold, folded, 3 * fold).permute(0, 1, 3, 2, 4)  # as space_to_depth does
+        x_nhwc.view(n, folded, folded, fold, 3 * fold).copy_(squares)
 
     def _cut(self, images_nhwc: Tensor) -> Tensor:
         """What the network sees of the pictures, row by row: n x height x (3 width)."""
@@ -119,33 +123,13 @@ class Feed:
         streams: Streams,
         pinned: Pinned,
     ) -> None:
-        self._input_devices, self._loss_device = net.input_devices, net.loss_device
-        devices = dict.fromkeys(net.input_devices)
+        self._carrier = Carrier(net, streams=streams, pinned=pinned)
+        self._input_devices, self._clock = net.input_devices, clock
         self._transform_to = partial(PixelTransform, mean_hwc, shape, dtype=net.input_dtype)
-        self._uploads = {device: Upload(device, streams) for device in devices}
-        self._clock, self._streams, self._pinned = clock, streams, pinned
 
     def batches(self, source: Iterable[Batch], scale: float) -> Iterator[FedBatch]:
         """Each batch of `source`, its pixels times `scale`; it has its memory back once the devices have copied it."""
-        transforms = {device: self._transform_to(scale, device) for device in self._uploads}
-        lent = Lent(self._streams)
-        try:
-            for batch in self._clock.timed(source):
-                yield self._fed(batch, transforms, lent)
-                lent.give_back(but=KEPT)
-        finally:
-            lent.give_back()
-
-    def _fed(self, batch: Batch, transforms: dict[torch.device, PixelTransform], lent: Lent) -> FedBatch:
-        images_nhwc, labels = self._on_host(batch)
-        uploaded = {device: upload(images_nhwc, transforms[device]) for device, upload in self._uploads.items()}
-        lent.keep(batch, [copied for _, copied in uploaded.values()])
-        x_nchw = tuple(uploaded[device][0] for device in self._input_devices)
-        labels = labels.to(self._loss_device, copy=True, non_blocking=True)
-        return FedBatch(batch.epoch, batch.first, x_nchw, labels, batch.replaced, batch.digests)
-
-    def _on_host(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images and labels where the devices can read them."""
-        if not self._streams.queues(self._loss_device):
-            return tensor_over(batch.images), tensor_over(batch.labels)
-        return self._pinned.images(batch, self._loss_device), self._pinned.labels(batch)
+        transforms = {device: self._transform_to(scale, device) for device in self._carrier.devices}
+        for carried in self._carrier.carried(self._clock.timed(source), transforms):
+            batch, x_nchw = carried.batch, tuple(carried.read[device] for device in self._input_devices)
+            yield FedBatch(batch.epoch, batch.first, x_nchw, carried.labels, batch.replaced, batch.digests)

@@ -212,7 +212,7 @@ class Trainer:
         if self._late is None:
             return
         (late, images), self._late = self._late, None
-        loss, error = late.read()
+        loss, error = late.read().tolist()
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} at step {self.state.step} (epoch {self.state.epoch + 1}): the weights are spoilt;"

@@ -49,11 +49,6 @@ class Options:
     digests: DigestUse | None = None
     threads: int | None = None
 
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        """The loaders named one by one; the default where none is named, in a file neither."""
-        return self.loaders or (() if self.loaders_file else (DEFAULT_LOADER,))
-
 
 def recipe_of(options: Options) -> Recipe:
     """The recipe of a new run: the named one, or the file's, with what the options change. Raises UsageError."""

@@ -53,7 +53,7 @@ def _run(options: Options) -> Outcome:
     precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
     on_bad_record = options.on_bad_record or (resumed.state.on_bad_record if resumed else "replace")
     digests = options.digests or (resumed.state.digests if resumed else "off")
-    with open_client(options.endpoints, options.loaders_file, options.loader_timeout_s, options.keys) as client:
+    with open_client(options.loaders, options.loaders_file, options.loader_timeout_s, options.keys) as client:
         epoch = resumed.state.epoch if resumed else 0
         data = TrainingData(client, recipe, seed, epoch, on_bad_record=on_bad_record, digests=digests)
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))

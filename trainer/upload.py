@@ -74,7 +74,10 @@ class Upload:
 
 
 class LateNumbers:
-    """A small tensor coming to the host behind the work that makes it; reading it waits for that and nothing later."""
+    """A small tensor coming to the host behind the work that makes it; reading it waits for that and nothing later.
+
+    On a CPU it is the tensor itself, which must not be overwritten before it is read.
+    """
 
     def __init__(self, numbers: Tensor, streams: Streams) -> None:
         device = numbers.device
@@ -86,6 +89,7 @@ class LateNumbers:
             self._host.copy_(numbers, non_blocking=True)
             streams.record(self._arrived, streams.current(device))
 
-    def read(self) -> list[float]:
+    def read(self) -> Tensor:
+        """The tensor, on the CPU."""
         self._streams.synchronize(self._arrived)
-        return [float(number) for number in self._host]
+        return self._host

@@ -1,0 +1,76 @@
+"""Checkpoints of small nets with random weights, and what such a net answers, worked out plainly in float64."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint, State
+from trainer.dropout import Scaling
+from trainer.model import logits
+from trainer.one_device import OneDevice
+from trainer.recipe import Recipe
+from trainer.recipes import RECIPES
+
+SMALL = replace(RECIPES["source"], width=0.02, test_scale=1 / 40)
+CPU = torch.device("cpu")
+
+Array = npt.NDArray[np.float64]
+
+
+def save_net(
+    folder: Path,
+    classes: tuple[str, ...],
+    mean_hwc: npt.NDArray[np.float32] | None,
+    recipe: Recipe = SMALL,
+    seed: int = 0,
+    step: int = 1,
+) -> Path:
+    """A checkpoint in `folder`, whose net is far from giving all classes the same probability."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = replace(recipe, classes=len(classes))
+    weights = OneDevice(recipe, seed=seed, device=CPU).gather()
+    weights = {name: weight * (20 if name == "fc8.weight" else 3) for name, weight in weights.items()}
+    state = State(
+        epoch=1, first=0, step=step, seed=seed, recipe=asdict(recipe), dataset="ab" * 16, class_names=classes, threads=1
+    )
+    mean = None if mean_hwc is None else torch.tensor(mean_hwc)
+    return checkpoint.save(folder, Checkpoint(state, weights, {}, mean))
+
+
+def crops(picture: npt.NDArray[np.uint8], size: int) -> list[npt.NDArray[np.uint8]]:
+    """The paper's ten, the centre first."""
+    far, middle = 256 - size, (256 - size) // 2
+    offsets = [(middle, middle), (0, 0), (0, far), (far, 0), (far, far)]
+    cut = [picture[top : top + size, left : left + size] for top, left in offsets]
+    return cut + [view[:, ::-1] for view in cut]
+
+
+def plain_pixels(views: list[npt.NDArray[np.uint8]], mean_hwc: npt.NDArray[np.float32], recipe: Recipe) -> torch.Tensor:
+    """float64 n x 3 x 227 x 227: less the centre of the mean image, scaled, zeros at the right and bottom."""
+    size, low = recipe.crop, (256 - recipe.crop) // 2
+    less = np.array(views).astype(np.float64) - mean_hwc[low : low + size, low : low + size]
+    padded = np.zeros((len(views), 227, 227, 3))
+    padded[:, :size, :size] = less * recipe.test_scale
+    return torch.from_numpy(padded.transpose(0, 3, 1, 2).copy())
+
+
+def plain_probabilities(
+    path: Path, pictures: list[npt.NDArray[np.uint8]], mean_hwc: npt.NDArray[np.float32]
+) -> dict[int, Array]:
+    """float64 n x classes by number of views: softmax of each view, then their mean."""
+    weights, recipe = _weights_and_recipe(path)
+    by_view = [
+        logits(plain_pixels(list(views), mean_hwc, recipe), weights, recipe, Scaling(recipe.dropout)).softmax(1)
+        for views in zip(*(crops(picture, recipe.crop) for picture in pictures), strict=True)
+    ]
+    return {1: by_view[0].numpy(), 10: torch.stack(by_view).mean(0).numpy()}
+
+
+def _weights_and_recipe(path: Path) -> tuple[dict[str, torch.Tensor], Recipe]:
+    loaded = checkpoint.load(path)
+    recipe = replace(SMALL, classes=len(loaded.state.class_names), crop=loaded.state.recipe["crop"])
+    return {name: weight.double() for name, weight in loaded.weights.items()}, recipe

@@ -1,0 +1,58 @@
+"""`alexnet-evaluate`: errors, predictions and features of trained networks, on what alexnet-loader serves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common import log as logs
+from trainer.command_options import device_options, loader_options
+from trainer.evaluate_options import STDOUT, VIEW_COUNTS, EvaluateOptions
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_FILE)
+@click.option("--split", type=click.Choice(["train", "val"]), default="val", help="Which pictures.")
+@click.option(
+    "--views",
+    type=click.Choice(list(VIEW_COUNTS)),
+    default="both",
+    help="The centre; or corners, centre and their mirror images, probabilities averaged; or both side by side.",
+)
+@click.option("--weights", help="Of each checkpoint in the average, such as 1,1,2.", show_default="all the same")
+@click.option(
+    "--limit", type=click.IntRange(1), help="So many pictures, any, for a trial: the first of epoch 0's order."
+)
+@click.option("--confused", type=click.IntRange(0), default=5, help="How many pairs of confused classes are shown.")
+@click.option("--json", type=_FILE, help="Write the figures there as a JSON object; - prints it instead of the table.")
+@click.option("--predictions", type=_FILE, help="Write there, a JSON object a line, the five likeliest of each record.")
+@device_options
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    show_default="tf32 on GPUs, fp32 on a CPU",
+    help="What layers compute with.",
+)
+@loader_options
+@click.option("--batch-size", type=click.IntRange(1), default=128, help="Pictures at a time.")
+@click.option("--verbose", is_flag=True, help="Log more.")
+def main(verbose: bool, **options: Any) -> None:
+    """Evaluate checkpoints of alexnet-trainer on the pictures of alexnet-loader.
+
+    CHECKPOINT is a file, or a run's folder: its best checkpoint, else its newest. Several are evaluated each by itself
+    and all together, their probabilities averaged.
+    """
+    logs.setup("alexnet-evaluate", verbose)
+    with logs.errors_as_exit_codes("alexnet-evaluate"):
+        asked = EvaluateOptions(**options)
+        from trainer.evaluation import evaluate_checkpoints
+
+        report = evaluate_checkpoints(asked)
+        click.echo(json.dumps(report.to_dict()) if asked.json == STDOUT else report.text())
+
+
+if __name__ == "__main__":
+    main()
