@@ -27,6 +27,7 @@ class MemoryLoader:
     def __init__(self, train_records: int = 20, val_records: int = 7, digest: bytes = b"d" * 16) -> None:
         self.records = {"train": train_records, "val": val_records}
         self.digest, self.decoder = digest, "drawn"
+        self.classes: tuple[str, ...] = CLASSES
         self.specs: list[StreamSpec] = []
         self.on_ask: Callable[[StreamSpec, int, int], None] = lambda *_: None
         self.bad: set[tuple[str, int]] = set()
@@ -48,7 +49,7 @@ class MemoryStream:
     def __init__(self, loader: MemoryLoader, spec: StreamSpec, batch_size: int, digests: DigestUse) -> None:
         self._loader, self.spec, self.batch_size, self._digests = loader, spec, batch_size, digests
         mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
-        self.info = StreamInfo(loader.records[spec.split], CLASSES, mean_hwc, loader.digest, loader.decoder)
+        self.info = StreamInfo(loader.records[spec.split], loader.classes, mean_hwc, loader.digest, loader.decoder)
         self._buffer = np.zeros((batch_size, *spec.image_shape), np.uint8)
 
     def batches(self, epochs: Iterable[int], *, first: int = 0, end: int | None = None) -> Iterator[Batch]:

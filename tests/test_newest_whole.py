@@ -83,7 +83,7 @@ def test_where_none_verifies_all_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as refused:
         newest_whole(tmp_path)
     told = str(refused.value)
-    assert told.startswith("no checkpoint is left to resume from: ")
+    assert told.startswith("no checkpoint is left to go on from: ")
     assert told.index(second.name) < told.index(first.name) < told.index(checkpoint.BEST)
     assert "\n" not in told
     assert names(tmp_path) == sorted([first.name, second.name, checkpoint.BEST])

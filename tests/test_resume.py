@@ -1,5 +1,7 @@
 """Which runs are gone on with, and as what."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
-from tests.tiny_run import TINY, Train, equal, weights
+from tests.tiny_run import TINY, Train, equal, lines, weights
 from trainer import checkpoint, run
+from trainer.recipe_file import to_toml
 from trainer.resume import check_same_stream
 
 
@@ -28,18 +31,95 @@ def test_a_run_that_is_done_stays_as_it_is(train: Train) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recipe": "source"}, "--recipe source: the run to resume has tiny"),
-        ({"width": 0.5}, r"--width 0.5: the run to resume has 0\.02"),
-        ({"batch_size": 8}, "--batch-size 8: the run to resume has 4"),
-        ({"rate": 0.5}, r"--lr 0.5: the run to resume has 0\.01"),
-        ({"seed": 3}, "--seed 3: the run to resume has 0"),
+        (
+            {"recipe": "source"},
+            r"does not fit recipe source as asked: its conv1.weight is 8x3x11x11, .* 96x3x11x11; leave",
+        ),
+        ({"width": 0.5}, r"its conv1.weight is 8x3x11x11, the recipe's 48x3x11x11; .*--init"),
+        ({"ablate": ("conv6",)}, r"fit recipe tiny\+conv6 .* its conv6.weight is missing, the recipe's 8x4x3x3"),
+        ({"ablate": ("no-conv4",)}, r"its conv4.weight is 8x4x3x3, the recipe's missing"),
+        ({"seed": 3}, "--seed 3: the run to resume has 0; leave --seed out"),
     ],
 )
 def test_a_run_is_not_resumed_as_another(train: Train, options: dict[str, Any], message: str) -> None:
     train(steps=1)
     with pytest.raises(UsageError, match=message):
         train(resume=True, **options)
-    train(resume=True, recipe="tiny", width=0.02, batch_size=4, rate=0.01, seed=0, steps=2)
+
+
+def changed(folder: Path) -> list[dict[str, Any]]:
+    return [line["changed"] for line in lines(folder, "run")]
+
+
+def test_a_run_that_is_asked_for_as_it_is_changes_in_nothing(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    given: dict[str, Any] = {"recipe": "tiny", "ablate": ("tanh",), "batch_size": 5, "rate": 0.02, "epochs": 2}
+    undisturbed = train("undisturbed", **given)
+    train(steps=1, **given)
+    train(resume=True, steps=2, **given)
+    resumed = train(resume=True, ablate=("tanh",), seed=0)
+    assert changed(tmp_path / "run") == [{}, {}, {}]
+    assert "changed" not in caplog.text
+    assert resumed.state.recipe["name"] == "tiny+tanh"
+    assert equal(weights(resumed), weights(undisturbed))
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_run_goes_on_with_another_recipe_and_says_what_changed(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture, from_file: bool
+) -> None:
+    caplog.set_level("INFO")
+    train(steps=3)
+    caplog.clear()
+    asked: dict[str, Any] = {"rate": 0.005, "batch_size": 6}
+    if from_file:
+        path = tmp_path / "edited.toml"
+        path.write_text(to_toml(replace(TINY.with_rate(0.005), batch_size=6)))
+        asked = {"recipe": str(path)}
+    outcome = train(resume=True, **asked)
+    assert changed(tmp_path / "run")[1] == {
+        "recipe.batch_size": [4, 6],
+        "recipe.phase[0].rate": [0.01, 0.005],
+        "recipe.phase[1].rate": [0.003, 0.0015],
+    }
+    assert [message for message in caplog.messages if message.startswith("changed")] == [
+        "changed: recipe.batch_size 4 -> 6",
+        "changed: recipe.phase[0].rate 0.01 -> 0.005",
+        "changed: recipe.phase[1].rate 0.003 -> 0.0015",
+    ]
+    assert "another stream" not in caplog.text
+    rates = [line["learning_rate"] for line in lines(tmp_path / "run", "step")]
+    assert rates[:4] == [0.01, 0.01, 0.01, 0.005]
+    assert outcome.state.step == 3 + 1 + 2 * 3, "of the 18 records 12 were done, 6 are left; then two epochs of 3 steps"
+
+
+def test_every_record_of_the_epoch_still_comes_once_with_another_batch_size(train: Train, loader: MemoryLoader) -> None:
+    asked: list[int] = []
+    train(steps=2)
+    loader.on_ask = lambda spec, epoch, position: (
+        asked.append(position) if (spec.split, epoch) == ("train", 0) else None
+    )
+    train(resume=True, batch_size=7)
+    assert asked == [8, 15]
+
+
+def test_another_stream_in_the_midst_of_an_epoch_is_said_and_its_digest_is_not_told(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    train(steps=3, digests="on")
+    train(resume=True, ablate=("no-noise",))
+    assert "changed: recipe.phase[0].sigma 0.1 -> 0.0" in caplog.messages
+    assert "the training pictures are of another stream from here on; their order is the same" in caplog.messages
+    assert [line["digest"] is None for line in lines(tmp_path / "run", "epoch")] == [True, False, False]
+
+
+def test_what_else_changed_is_said_too(train: Train, tmp_path: Path) -> None:
+    train(steps=1)
+    train(resume=True, steps=2, precision="bf16", on_bad_record="stop")
+    assert changed(tmp_path / "run")[1] == {"precision": ["fp32", "bf16"], "on_bad_record": ["replace", "stop"]}
 
 
 def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:
@@ -69,6 +149,23 @@ def test_a_checkpoint_names_the_stream_it_goes_on_with(train: Train) -> None:
 def test_a_resumed_run_may_have_more_epochs(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     train()
-    outcome = train(resume=True, epochs=4)
-    assert outcome.state.epoch == 4
-    assert "4 epochs instead of 3" in caplog.text
+    outcome = train(resume=True, epochs=6)
+    assert outcome.state.epoch == 6
+    assert "changed: recipe.epochs 3 -> 6" in caplog.messages
+    assert "changed: recipe.phase[1].first_epoch 2 -> 4" in caplog.messages
+
+
+def test_a_recipe_with_a_phase_more_or_less_is_told_whole(train: Train, tmp_path: Path) -> None:
+    train(steps=1)
+    path = tmp_path / "edited.toml"
+    path.write_text(to_toml(replace(TINY, phase=TINY.phase[:1], plateau=None)))
+    train(resume=True, steps=2, recipe=str(path))
+    before: dict[str, Any] = {"first_epoch": 2, "rate": 0.003, "bias_rate": None, "layer_rates": {}, "sigma": 0.0}
+    told = changed(tmp_path / "run")[1]
+    assert told.keys() == {"recipe.plateau", "recipe.phase[1]"}
+    assert told["recipe.phase[1]"] == [before, None]
+
+
+def test_a_run_is_not_both_gone_on_with_and_begun(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--resume goes on with a run, --init begins a new one"):
+        train(resume=True, init=tmp_path)

@@ -10,6 +10,7 @@ from common import log as logs
 from trainer.ablations import ABLATIONS
 from trainer.command_options import device_options, loader_options
 from trainer.options import Options, recipe_of
+from trainer.recipe import Recipe
 from trainer.recipe_file import to_toml
 from trainer.recipes import RECIPES
 
@@ -56,6 +57,11 @@ from trainer.recipes import RECIPES
     "--run", "folder", type=click.Path(path_type=Path), show_default="runs/RECIPE-TIME", help="Folder of the run."
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --run that is whole.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Begin with the weights of a checkpoint, or of a run's best, that fit; its recipe, if --recipe names none.",
+)
 @click.option("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
 @click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints kept: the newest so many, and the best.")
 @click.option("--log-steps", type=click.IntRange(1), default=10, help="Steps between two lines of metrics.jsonl.")
@@ -82,7 +88,7 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
     logs.setup("alexnet-trainer", verbose)
     with logs.errors_as_exit_codes("alexnet-trainer"):
         if show_recipe:
-            click.echo(to_toml(recipe_of(Options(**options))), nl=False)
+            click.echo(to_toml(_recipe(Options(**options))), nl=False)
             return
         from trainer.run import last_line, run
 
@@ -90,6 +96,14 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
         click.echo(last_line(outcome))
         if outcome.stopped_by is not None:
             sys.exit(128 + outcome.stopped_by)
+
+
+def _recipe(options: Options) -> Recipe:
+    if not options.resume and options.init is None:
+        return recipe_of(options)
+    from trainer.run import recipe_to_train  # reads a checkpoint
+
+    return recipe_to_train(options)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class TrainingData:
 
     def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None) -> str:
         """The name of the stream that this epoch's batches are of; or would be, if bad records were met otherwise."""
-        spec = self._training_spec(self._sigma(epoch), on_bad_record or self._on_bad_record)
+        spec = training_spec(self._recipe, self._seed, self._sigma(epoch), on_bad_record or self._on_bad_record)
         return spec.name(self.info.digest, self.info.decoder)
 
     def training(self, net: Net, epoch: int, first: int, breakable: Breakable) -> Iterator[FedBatch]:
@@ -110,11 +110,8 @@ class TrainingData:
         return self._recipe.current_phase(epoch).sigma
 
     def _open_training(self, sigma: float) -> Stream:
-        spec = self._training_spec(sigma, self._on_bad_record)
+        spec = training_spec(self._recipe, self._seed, sigma, self._on_bad_record)
         return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
-
-    def _training_spec(self, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:
-        return StreamSpec("train", self._seed, crop=self._recipe.crop, sigma=sigma, on_bad_record=on_bad_record)
 
     def _open_validation(self) -> Stream | None:
         try:
@@ -123,3 +120,8 @@ class TrainingData:
         except NoSuchSplit as refusal:
             log.info("training without validation: %s", refusal)
             return None
+
+
+def training_spec(recipe: Recipe, seed: int, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:
+    """The stream that a recipe trains on while its colour noise is `sigma`."""
+    return StreamSpec("train", seed, crop=recipe.crop, sigma=sigma, on_bad_record=on_bad_record)

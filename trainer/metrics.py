@@ -8,6 +8,9 @@ kind "run", once at each start or resume
     precision                fp32, tf32 or bf16
     versions                 of python, torch, the package and the loader's decoder
     dataset                  train_records, val_records (null without validation), classes, digest
+    changed                  of a resume: what is otherwise than before, as {"recipe.phase[1].rate": [before, after]}
+    init                     of a run with --init: checkpoint, its step and its data set's digest, and weights, by name
+                             "taken" or why they were initialised; else null
 kind "step", every so many steps
     step, epoch              steps done so far in the whole run; epoch from 0
     loss                     mean over this step's batch

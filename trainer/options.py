@@ -41,6 +41,7 @@ class Options:
     rate: float | None = None
     folder: Path | None = None
     resume: bool = False
+    init: Path | None = None
     checkpoint_minutes: float = 10.0
     keep: int = 3
     log_steps: int = 10
@@ -50,9 +51,16 @@ class Options:
     threads: int | None = None
 
 
-def recipe_of(options: Options) -> Recipe:
-    """The recipe of a new run: the named one, or the file's, with what the options change. Raises UsageError."""
-    recipe = ablated(_asked_recipe(options.recipe or DEFAULT_RECIPE), options.ablate)
+def recipe_of(options: Options, begun: Recipe | None = None) -> Recipe:
+    """The recipe of a run: the named one, or the file's, with what the options change. Raises UsageError.
+
+    begun   a checkpoint's, which takes the place of the default; what it was ablated of once, it is not again
+    """
+    if options.recipe is None and begun is not None:
+        done = begun.name.split("+")[1:]
+        recipe = ablated(begun, [name for name in options.ablate if name not in done])
+    else:
+        recipe = ablated(_asked_recipe(options.recipe or DEFAULT_RECIPE), options.ablate)
     if options.width is not None:
         recipe = dataclasses.replace(recipe, width=options.width)
     if options.batch_size is not None:

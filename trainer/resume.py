@@ -1,17 +1,15 @@
 """Going on with a run: its newest whole checkpoint, and the refusal to go on as something else than what it was."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamInfo
-from trainer import checkpoint, recipe_file
+from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
 from trainer.options import Options
-from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +52,17 @@ def newest_whole(run_folder: Path) -> Resumed:
     The best one is the last to be tried: it is a whole checkpoint of the same run, only older than those kept, and to
     do its steps again gives the same bits. Raises UsageError where there is none, CheckpointError where none verifies.
     """
+    found = first_whole(_candidates(run_folder))
+    if found is None:
+        raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
+    log.info("going on from %s", found.path)
+    return found
+
+
+def first_whole(paths: Iterable[Path]) -> Resumed | None:
+    """The first that verifies, after a warning about each before it; None without any, CheckpointError without one."""
     failed: dict[Path, CheckpointError] = {}
-    for path in _candidates(run_folder):
+    for path in paths:
         try:
             found = checkpoint.load(path)
         except CheckpointError as error:
@@ -63,39 +70,16 @@ def newest_whole(run_folder: Path) -> Resumed:
             continue
         for reason in failed.values():
             log.warning("%s; passed over", reason)
-        log.info("going on from %s", path)
         return Resumed(found, path, tuple(failed))
-    if not failed:
-        raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
-    raise CheckpointError("no checkpoint is left to resume from: " + "; ".join(map(str, failed.values())))
+    if failed:
+        raise CheckpointError("no checkpoint is left to go on from: " + "; ".join(map(str, failed.values())))
+    return None
 
 
 def _candidates(run_folder: Path) -> Iterator[Path]:
     yield from reversed(checkpoint.all_in(run_folder))
     if (best := run_folder / checkpoint.BEST).exists():
         yield best
-
-
-def resumed_recipe(options: Options, state: State) -> Recipe:
-    """The recipe to go on with: the stored one, over another number of epochs where that is asked.
-
-    Raises UsageError where an option asks for anything else than the run is.
-    """
-    stored = stored_recipe(state)
-    asked_and_stored: dict[str, tuple[Any, Any]] = {
-        "--recipe": (options.recipe, stored.name),
-        "--width": (options.width, stored.width),
-        "--batch-size": (options.batch_size, stored.batch_size),
-        "--lr": (options.rate, stored.phase[0].rate),
-        "--seed": (options.seed, state.seed),
-    }
-    for option, (asked, is_so) in asked_and_stored.items():
-        if asked is not None and asked != is_so:
-            raise UsageError(f"{option} {asked}: the run to resume has {is_so}; leave {option} out to go on with that")
-    if options.epochs is None or options.epochs == stored.epochs:
-        return stored
-    log.info("%d epochs instead of %d; the schedule is stretched to them", options.epochs, stored.epochs)
-    return stored.stretched(options.epochs)
 
 
 def check_same_data(state: State, info: StreamInfo) -> None:
@@ -125,16 +109,8 @@ def check_same_stream(state: State, name: str) -> None:
     if state.stream not in ("", name):
         raise CheckpointError(
             f"the run to resume was reading stream {state.stream}, and would go on with {name}: they differ in what"
-            " decides pixels; go on with the options and the program that it began with, or start a new run"
+            " decides pixels; go on with the program that it began with, or start a new run"
         )
-
-
-def stored_recipe(state: State) -> Recipe:
-    """The recipe that a checkpoint holds. Raises CheckpointError."""
-    try:
-        return recipe_file.from_dict(state.recipe)
-    except UsageError as error:
-        raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -9,15 +9,17 @@ import signal
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.errors import UsageError
 from common.progress import percent, showing_progress
 from common.spec import StreamInfo
+from trainer.changes import Changes, changes_of, resumed_recipe, stored_recipe, tell
 from trainer.checkpoint import Checkpoint, State
 from trainer.connecting import open_client
-from trainer.data import TrainingData
+from trainer.data import TrainingData, training_spec
 from trainer.devices import Devices, describe, devices_of_halves
 from trainer.loop import Limits, Outcome, Trainer
 from trainer.metrics import Metrics
@@ -28,11 +30,12 @@ from trainer.precision import default_precision, make_repeatable, set_up
 from trainer.profile import Profile, WatchedStreams
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of
-from trainer.resume import check_same_data, check_same_stream, load_resumed, resumed_recipe
+from trainer.resume import Resumed, check_same_data, check_same_stream, load_resumed
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.signals import StopSignals
 from trainer.streams import Streams
+from trainer.transfer import Origin, load_origin, take_weights
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +48,9 @@ def run(options: Options) -> Outcome:
 
 def _run(options: Options) -> Outcome:
     devices = devices_of_halves(options.gpus, options.cpu)
-    found = load_resumed(options)
+    found, origin, recipe = _sources(options)
     resumed = found.checkpoint if found else None
     seed = resumed.state.seed if resumed else options.seed or 0
-    recipe = resumed_recipe(options, resumed.state) if resumed else recipe_of(options)
     threads = threads_of(options, resumed)
     precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
     on_bad_record = options.on_bad_record or (resumed.state.on_bad_record if resumed else "replace")
@@ -57,10 +59,7 @@ def _run(options: Options) -> Outcome:
         epoch = resumed.state.epoch if resumed else 0
         data = TrainingData(client, recipe, seed, epoch, on_bad_record=on_bad_record, digests=digests)
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
-        state = resumed.state if resumed else new_state(seed, data.info)
-        check_same_data(state, data.info)
-        if resumed and state.recipe["epochs"] == recipe.epochs:  # else its noise may go off at another epoch
-            check_same_stream(state, data.stream_name(state.epoch, state.on_bad_record))
+        state = gone_on(resumed.state, data) if resumed else new_state(seed, data.info)
         state = dataclasses.replace(
             state,
             recipe=dataclasses.asdict(recipe),
@@ -72,18 +71,52 @@ def _run(options: Options) -> Outcome:
         watched = WatchedStreams()
         streams = watched if options.profile else Streams()
         net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), streams, resumed)
+        origins = take_weights(origin, net, data.info.classes) if origin else None
         folder = run_folder(options.folder, recipe.name)
         with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
             if found:
                 found.take_over()
             metrics.rewind(state.step if resumed else -1, state.epoch)
-            say_start(metrics, kind_of_net(options.net, recipe), devices, state, data)
+            changes = changes_of(resumed.state, state) if resumed else {}
+            tell(changes)
+            say_start(metrics, kind_of_net(options.net, recipe), devices, state, data, changes, origins)
             metrics.sync()  # a disk that is full is better known now than at the first checkpoint
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
             profile = Profile(options.profile, watched, folder) if options.profile else None
             return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
+
+
+def recipe_to_train(options: Options) -> Recipe:
+    """The recipe of the run that the options ask for, begun already or not."""
+    return _sources(options)[2]
+
+
+def _sources(options: Options) -> tuple[Resumed | None, Origin | None, Recipe]:
+    """What the run goes on from, or which weights it begins with, if either; and its recipe."""
+    if options.resume and options.init is not None:
+        raise UsageError("--resume goes on with a run, --init begins a new one: leave one of them out")
+    found = load_resumed(options)
+    if found is not None:
+        return found, None, resumed_recipe(options, found.checkpoint.state)
+    if options.init is not None:
+        origin = load_origin(options.init)
+        return None, origin, recipe_of(options, stored_recipe(origin.checkpoint.state))
+    return None, None, recipe_of(options)
+
+
+def gone_on(state: State, data: TrainingData) -> State:
+    """The state to go on from with `data`, whose recipe may be another by now. Raises CheckpointError."""
+    check_same_data(state, data.info)
+    stored = stored_recipe(state)
+    sigma = stored.current_phase(state.epoch).sigma
+    then = training_spec(stored, state.seed, sigma, state.on_bad_record).name(data.info.digest, data.info.decoder)
+    check_same_stream(state, then)
+    if data.stream_name(state.epoch, state.on_bad_record) == then:
+        return state
+    log.info("the training pictures are of another stream from here on; their order is the same")
+    return dataclasses.replace(state, epoch_digest=None)
 
 
 def threads_of(options: Options, resumed: Checkpoint | None) -> int:
@@ -166,8 +199,19 @@ def _new_folder(stem: str) -> Path:
     raise AssertionError("counting does not end")
 
 
-def say_start(metrics: Metrics, kind: str, devices: Devices, state: State, data: TrainingData) -> None:
-    """The "run" line of the metrics, and one line for a person."""
+def say_start(
+    metrics: Metrics,
+    kind: str,
+    devices: Devices,
+    state: State,
+    data: TrainingData,
+    changes: Changes,
+    origins: dict[str, Any] | None,
+) -> None:
+    """The "run" line of the metrics, and one line for a person.
+
+    changes, origins   what `trainer.changes` and `trainer.transfer` tell
+    """
     names = [describe(device) for device in devices]
     val_records = data.validation_info.records if data.validation_info else None
     metrics.write(
@@ -192,6 +236,8 @@ def say_start(metrics: Metrics, kind: str, devices: Devices, state: State, data:
             "classes": len(data.info.classes),
             "digest": state.dataset,
         },
+        changed=changes,
+        init=origins,
     )
     log.info(
         "recipe %s, width %g, %s on %s; %d records of %d classes; in %s",

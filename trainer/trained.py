@@ -12,13 +12,13 @@ from torch import Tensor
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamInfo
 from trainer import checkpoint
+from trainer.changes import stored_recipe
 from trainer.checkpoint import Checkpoint, State
 from trainer.devices import Devices
 from trainer.ensemble import Member
 from trainer.feed import PixelTransform
 from trainer.placing import placed_net
 from trainer.recipe import Recipe
-from trainer.resume import stored_recipe
 from trainer.streams import Streams
 
 log = logging.getLogger(__name__)

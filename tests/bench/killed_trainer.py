@@ -68,12 +68,16 @@ class Training:
         Gives the moment at which it died, as far as that is known.
         """
         before = self.checkpoints()
-        program = ["tests.dying", moment, str(rng.randint(1, 4))] if moment else ["trainer.command"]
+        program = (
+            ["tests.dying", moment, str(1 if moment in ("link", "best") else rng.randint(1, 4))]
+            if moment
+            else ["trainer.command"]
+        )
         with ExitStack() as stack:
             process = self.start(stack, workers, hosts, program)
             wait_for("a checkpoint", lambda: self.checkpoints() != before or process.poll() is not None)
             with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=rng.uniform(0, 1.5) if moment is None else 5.0)
+                process.communicate(timeout=rng.uniform(0, 1.5) if moment is None else 30.0)
             died = moment if process.poll() in DEATHS else None
             if process.poll() is not None and died is None:
                 raise SystemExit(f"the run ended before it was killed often enough: {process.communicate()[1]}")
@@ -95,7 +99,7 @@ def kill_again_and_again(folder: Path, times: int, epochs: int, rng: random.Rand
     runs[0].finish(workers=2, hosts=1)
     steps, moments = list[int](), Counter[str]()
     for number in range(times):
-        moment = rng.choice([None, *MOMENTS])
+        moment = [None, *MOMENTS][number % (1 + len(MOMENTS))]
         moments[died := runs[1].kill(rng, 1 + number % 3, 1 + number % 2, moment)] += 1
         steps.append(checkpoint.load(checkpoint.newest(runs[1].folder / "run")).state.step)
         say(f"  killed ({died}); the last checkpoint is of step {steps[-1]}")

@@ -1,0 +1,78 @@
+"""A new run that begins with the weights of another, as far as names and shapes agree; the rest as its recipe says."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import CheckpointError, UsageError
+from trainer import checkpoint
+from trainer.changes import by
+from trainer.checkpoint import Checkpoint
+from trainer.net import Net
+from trainer.resume import first_whole
+
+log = logging.getLogger(__name__)
+
+TAKEN = "taken"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """The checkpoint whose weights a new run begins with."""
+
+    path: Path
+    checkpoint: Checkpoint
+
+
+def load_origin(path: Path) -> Origin:
+    """A checkpoint file; or, of a run's folder, the best one, else the newest, that verifies.
+
+    Raises UsageError where there is none, CheckpointError where none verifies.
+    """
+    if path.is_dir():
+        found = first_whole([*path.glob(checkpoint.BEST), *reversed(checkpoint.all_in(path))])
+        if found is None:
+            raise UsageError(f"--init {path}: the folder holds no checkpoint")
+        return Origin(found.path, found.checkpoint)
+    if not path.exists():
+        raise UsageError(f"--init {path}: there is no such file or folder")
+    return Origin(path, checkpoint.load(path))
+
+
+def take_weights(origin: Origin, net: Net, classes: Sequence[str]) -> dict[str, Any]:
+    """Write the weights that fit into `net`, whose others keep what they were initialised with. Each is logged.
+
+    classes   the new data set's, by name
+    Gives what the metrics tell of it. Raises CheckpointError where nothing fits.
+    """
+    initial, stored = net.gather(), origin.checkpoint.weights
+    fates = {name: _fate(tensor, stored.get(name)) for name, tensor in initial.items()}
+    taken = {name: stored[name] for name, fate in fates.items() if fate == TAKEN}
+    if not taken:
+        raise CheckpointError(f"{origin.path}: none of its weights has the name and the shape of one of this network's")
+    net.scatter(initial | taken)
+    log.info("weights of %s, step %d:", origin.path, origin.checkpoint.state.step)
+    for name, fate in fates.items():
+        log.info("  %s %s: %s", name, by(tuple(initial[name].shape)), fate)
+    for name in stored.keys() - initial.keys():
+        log.info("  %s %s: left, this network has none", name, by(tuple(stored[name].shape)))
+    last = list(initial)[-1]
+    if last in taken and tuple(classes) != origin.checkpoint.state.class_names:
+        log.warning("%s is taken too, though the classes have other names", last.partition(".")[0])
+    state = origin.checkpoint.state
+    return {"checkpoint": str(origin.path), "step": state.step, "dataset": state.dataset, "weights": fates}
+
+
+def _fate(initial: Tensor, stored: Tensor | None) -> str:
+    if stored is None:
+        return "initialised: the checkpoint has none"
+    now, then = tuple(initial.shape), tuple(stored.shape)
+    if now == then:
+        return TAKEN
+    if now[1:] == then[1:]:
+        return f"initialised: {now[0]} outputs instead of {then[0]}"
+    return f"initialised: {by(now)} instead of {by(then)}"
