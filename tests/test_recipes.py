@@ -29,6 +29,8 @@ rates                     test_the_source_s_rates_and_noise, test_the_source_sto
 batch                     test_a_batch_is_128_pictures_each_with_a_crop_and_a_flip_of_its_own
 order                     test_an_epoch_holds_every_record_exactly_once,
                           test_seeds_and_epochs_give_different_orders_and_draws
+test views                test_views_are_the_paper_s_ten_crops, test_offsets_are_those_that_are_printed,
+                          test_errors_are_those_of_ten_crops_cut_by_hand_and_probabilities_averaged
 """
 
 import math
