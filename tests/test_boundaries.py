@@ -36,6 +36,7 @@ ONLY_IN = {
     "torch.cuda.stream": {"trainer/streams.py"},
     "torch.Stream": {"trainer/streams.py"},
     "torch.Event": {"trainer/streams.py"},
+    "torch.utils.tensorboard": {"trainer/board.py"},
     "pickle": set[str](),
     "importlib.import_module": set[str](),  # would get past this file
     "__import__": set[str](),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from common.batch import Batch
 from common.spec import STORED_SIZE
 from common.waits import WaitClock
+from trainer.convolution import depth_to_space, space_to_depth
 from trainer.feed import FedBatch, Feed, PixelTransform
 from trainer.layers import InputShape
 from trainer.pinned import Pinned
@@ -147,3 +148,22 @@ def test_a_wait_that_ends_in_an_error_counts_too() -> None:
     with pytest.raises(TimeoutError):
         list(feed(clock)(dying_sender()))
     assert clock.waited_s == 60.0
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_the_network_sees_can_be_looked_at(name: str, dtype: torch.dtype) -> None:
+    recipe = RECIPES[name]
+    images = pictures(3, recipe.crop)
+    transform = PixelTransform(MEAN_HWC, recipe.input_shape, recipe.train_scale, CPU, dtype)
+    seen = transform.pictures(transform(torch.from_numpy(images)))
+    shrink = recipe.input_shape.shrink
+    side = recipe.crop // shrink
+    means = images[:, : side * shrink, : side * shrink].reshape(3, side, shrink, side, shrink, 3).mean((2, 4))
+    assert seen.dtype == np.uint8
+    np.testing.assert_allclose(seen, means, atol=0.51 if dtype == torch.float32 else 1.5)
+
+
+def test_depth_to_space_undoes_space_to_depth() -> None:
+    x_nchw = torch.arange(2 * 3 * 12 * 8).reshape(2, 3, 12, 8)
+    assert torch.equal(depth_to_space(space_to_depth(x_nchw, 4), 4), x_nchw)

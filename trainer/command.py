@@ -65,6 +65,7 @@ from trainer.recipes import RECIPES
 @click.option("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
 @click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints kept: the newest so many, and the best.")
 @click.option("--log-steps", type=click.IntRange(1), default=10, help="Steps between two lines of metrics.jsonl.")
+@click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard too: its --logdir is the run's folder.")
 @click.option(
     "--on-bad-record",
     type=click.Choice(["replace", "stop"]),

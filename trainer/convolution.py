@@ -38,3 +38,10 @@ def space_to_depth(x: Tensor, side: int) -> Tensor:
     n, c, h, w = x.shape
     parts = x.permute(0, 2, 3, 1).reshape(n, h // side, side, w // side, side, c).permute(0, 1, 3, 2, 4, 5)
     return parts.reshape(n, h // side, w // side, side * side * c).permute(0, 3, 1, 2)
+
+
+def depth_to_space(x: Tensor, side: int) -> Tensor:
+    """The inverse: n x (side side c) x h x w to n x c x side h x side w."""
+    n, channels, h, w = x.shape
+    parts = x.permute(0, 2, 3, 1).reshape(n, h, w, side, side, channels // side**2).permute(0, 1, 3, 2, 4, 5)
+    return parts.reshape(n, h * side, w * side, -1).permute(0, 3, 1, 2)

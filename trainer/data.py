@@ -4,6 +4,11 @@ import logging
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
 from common.batch import Batch
 from common.client import LoaderClient
 from common.errors import NoSuchSplit
@@ -12,7 +17,7 @@ from common.received import DigestUse
 from common.spec import OnBadRecord, StreamInfo, StreamSpec
 from common.stream import Stream
 from common.waits import WaitClock
-from trainer.feed import FedBatch, Feed
+from trainer.feed import FedBatch, Feed, PixelTransform
 from trainer.net import Net
 from trainer.pinned import Pinned
 from trainer.recipe import Recipe
@@ -79,10 +84,14 @@ class TrainingData:
             if sigma != self._training_stream.spec.sigma:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
-            scale = self._recipe.train_scale if sigma > 0 else self._recipe.test_scale
             batches = self._telling("train", self._training_stream.batches(list(group), first=first))
-            yield from self._feed_of(net).batches(breakable(batches), scale)
+            yield from self._feed_of(net).batches(breakable(batches), self._training_scale(sigma))
             first = 0
+
+    def seen(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
+        """Pictures as the network sees them, n x height x width x 3, of its input in a training step of `epoch`."""
+        scale, device = self._training_scale(self._sigma(epoch)), torch.device("cpu")
+        return PixelTransform(self.info.mean_hwc, self._recipe.input_shape, scale, device).pictures(x_nchw.cpu())
 
     def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
         """The centres of the validation set's pictures, once."""
@@ -105,6 +114,9 @@ class TrainingData:
             mean_hwc, shape = self.info.mean_hwc, self._recipe.input_shape
             self._feed = Feed(net, mean_hwc, shape=shape, clock=self.clock, streams=Streams(), pinned=Pinned())
         return self._feed
+
+    def _training_scale(self, sigma: float) -> float:
+        return self._recipe.train_scale if sigma > 0 else self._recipe.test_scale
 
     def _sigma(self, epoch: int) -> float:
         return self._recipe.current_phase(epoch).sigma

@@ -19,6 +19,7 @@ from common.digest import Digests
 from common.slab import Replaced
 from common.waits import WaitClock
 from trainer.carrier import Carrier
+from trainer.convolution import depth_to_space
 from trainer.fused import kernels
 from trainer.layers import InputShape
 from trainer.net import Net, Pixels
@@ -92,6 +93,13 @@ class PixelTransform:
         rows.copy_(self._cut(images_nhwc)).sub_(self._mean_rows).mul_(self._scale)
         squares = plain_nhwc.view(n, folded, fold, folded, 3 * fold).permute(0, 1, 3, 2, 4)  # as space_to_depth does
         x_nhwc.view(n, folded, folded, fold, 3 * fold).copy_(squares)
+
+    def pictures(self, x_nchw: Tensor) -> npt.NDArray[np.uint8]:
+        """The inverse, as far as the network sees the pictures: n x height x width x 3 pixels, the mean added back."""
+        height, length = self._mean_rows.shape
+        rows = depth_to_space(x_nchw.float(), self._fold).permute(0, 2, 3, 1).flatten(2)[:, :height, :length]
+        pixels = (rows / self._scale + self._mean_rows).round().clamp(0, 255).to(torch.uint8)
+        return pixels.reshape(len(pixels), height, -1, 3).cpu().numpy()
 
     def _cut(self, images_nhwc: Tensor) -> Tensor:
         """What the network sees of the pictures, row by row: n x height x (3 width)."""

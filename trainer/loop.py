@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common import digest
 from common.errors import Diverged, LoaderError, SaveError
@@ -31,6 +32,8 @@ from trainer.streams import Streams
 from trainer.upload import LateNumbers
 
 log = logging.getLogger(__name__)
+
+PICTURES = 16  # of an epoch's first batch, to be looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class Trainer:
         self.state = state
         self._tally = Tally.of(state.tally)
         self._streams = Streams()
-        self._late: tuple[LateNumbers, int] | None = None  # loss and error of the last step, and its pictures
+        self._late: tuple[LateNumbers, int, Tensor | None] | None = None  # of the last step, see train_step
+        self._shown: int | None = None  # the epoch whose first pictures were shown
         self._batches: Iterator[FedBatch] | None = None
         self._evaluation: Evaluation | None = None
         self._saved: tuple[State, Path] | None = None
@@ -89,6 +93,8 @@ class Trainer:
         Raises LoaderError once the run is saved, SaveError where that last checkpoint cannot be written, and Diverged,
         where there is nothing worth saving.
         """
+        if self.state.step == 0:
+            self._show_filters(0)
         try:
             while self.state.epoch < self._limits.epochs and not self._at_last_step():
                 self.train_epoch()
@@ -117,7 +123,7 @@ class Trainer:
         late = LateNumbers(told, self._streams)
         self._sgd.step(self._schedule.rates(batch.epoch))
         self._read_late_loss()
-        self._late = late, len(batch)
+        self._late = late, len(batch), self._to_show(batch)  # loss and error, number of pictures, some of them
         self._note(batch)
         step_s, waits = time.monotonic() - started_s, self._data.clock.waits - waits
         self._tally.seconds += step_s
@@ -154,6 +160,7 @@ class Trainer:
             is_best = state.best_error is None or evaluation.top1_error < state.best_error
             if is_best:
                 state = dataclasses.replace(state, best_error=evaluation.top1_error, best_step=state.step)
+        self._show_filters(state.epoch + 1)
         self._report.course(state, self._tally, rate, self._schedule.outlook(state.epoch + 1), self._data.loaders)
         self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0, epoch_digest=None)
         self._tally = Tally()
@@ -211,7 +218,7 @@ class Trainer:
         """Take in loss and error of the last step queued, which waits for the device to have done it."""
         if self._late is None:
             return
-        (late, images), self._late = self._late, None
+        (late, images, seen), self._late = self._late, None
         loss, error = late.read().tolist()
         if not math.isfinite(loss):
             raise Diverged(
@@ -222,9 +229,24 @@ class Trainer:
         self._tally.loss_sum += loss * images
         self._tally.error_sum += error * images
         self._report.step(self.state.step, self.state.epoch, loss, self._learning_rate(), self._tally)
+        if seen is not None:
+            self._report.inputs(self.state.epoch, self._data.seen(seen, self.state.epoch))
+
+    def _to_show(self, batch: FedBatch) -> Tensor | None:
+        """Some pictures of an epoch's first batch, if anybody looks at them."""
+        if not self._report.shows_pictures or self._shown == batch.epoch:
+            return None
+        self._shown = batch.epoch
+        return batch.x_nchw[0][:PICTURES]
+
+    def _show_filters(self, epochs_done: int) -> None:
+        if self._report.shows_pictures:
+            recipe = self.state.recipe
+            weights = self._net.gather()[f"{recipe['conv'][0]['name']}.weight"]
+            self._report.filters(epochs_done, weights.numpy(), recipe["columns"])
 
     def _learning_rate(self) -> float:
-        return self._schedule.rates(self.state.epoch)["fc8.weight"]
+        return self._schedule.outlook(self.state.epoch).rate
 
     def _is_epoch_trained(self) -> bool:
         return self.state.first >= self._data.info.records

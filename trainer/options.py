@@ -45,6 +45,7 @@ class Options:
     checkpoint_minutes: float = 10.0
     keep: int = 3
     log_steps: int = 10
+    tensorboard: bool = False
     loader_timeout_s: float = 60.0
     on_bad_record: OnBadRecord | None = None
     digests: DigestUse | None = None

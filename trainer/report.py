@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from common.host import Loaders
 from common.progress import ProgressLine, duration, percent
 from common.spec import StreamSpec
 from common.waits import Waits
+from trainer.board import Board
 from trainer.checkpoint import State
 from trainer.evaluate import Evaluation
+from trainer.filters import filters_picture, tiled
 from trainer.metrics import Metrics
 from trainer.schedule import Outlook
 from trainer.summary import course_in_words, waits_in_words
@@ -105,10 +110,12 @@ class Now:
 
 
 class Report:
-    """Tells `metrics`, every `every_steps` steps, and the person in front of `progress`, when it is time to."""
+    """Tells `metrics` and `board`, every `every_steps` steps, and the person in front of `progress` when it is time."""
 
-    def __init__(self, metrics: Metrics, progress: ProgressLine, plan: Plan, *, every_steps: int) -> None:
-        self.progress = progress
+    def __init__(
+        self, metrics: Metrics, progress: ProgressLine, plan: Plan, *, every_steps: int, board: Board | None = None
+    ) -> None:
+        self.progress, self._board = progress, board
         self._metrics, self._plan, self._every_steps = metrics, plan, every_steps
         self._at_last_line = Tally()
         self._validation_s = 0.0
@@ -121,7 +128,7 @@ class Report:
         if step % self._every_steps == 0:
             lately = tally.since(self._at_last_line)
             self._at_last_line = replace(tally)
-            self._metrics.write(
+            self._write(
                 "step",
                 step=step,
                 epoch=epoch,
@@ -139,6 +146,26 @@ class Report:
         """All that the metrics were told is on the disk once this has returned. Raises SaveError."""
         self._metrics.sync()
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether `filters` and `inputs` are of any use."""
+        return self._board is not None
+
+    def filters(self, epochs_done: int, weights: npt.NDArray[np.float32], columns: int) -> None:
+        """The first layer's weights after so many epochs, n x 3 x height x width, of both columns or of one."""
+        if self._board is not None:
+            self._board.picture("filters", filters_picture(weights, columns), epochs_done)
+
+    def inputs(self, epoch: int, pictures: npt.NDArray[np.uint8]) -> None:
+        """Pictures that `epoch` begins with, n x height x width x 3, as the network sees them."""
+        if self._board is not None:
+            self._board.picture("inputs", tiled(pictures, 4), epoch + 1)
+
+    def _write(self, kind: str, **line: Any) -> None:
+        self._metrics.write(kind, **line)
+        if self._board is not None:
+            self._board.line(kind, line)
+
     def validating(self, epoch: int) -> None:
         self.progress.show(f"epoch {epoch + 1}/{self._plan.epochs}  validating")
 
@@ -153,7 +180,7 @@ class Report:
     ) -> None:
         """The end of `state`'s epoch, whose stream was `spec`; `seconds` are those of the validation."""
         self._validation_s = seconds
-        self._metrics.write(
+        self._write(
             "epoch",
             step=state.step,
             epoch=state.epoch,

@@ -16,6 +16,7 @@ import torch
 from common.errors import UsageError
 from common.progress import percent, showing_progress
 from common.spec import StreamInfo
+from trainer.board import Board, writer_type
 from trainer.changes import Changes, changes_of, resumed_recipe, stored_recipe, tell
 from trainer.checkpoint import Checkpoint, State
 from trainer.connecting import open_client
@@ -47,6 +48,8 @@ def run(options: Options) -> Outcome:
 
 
 def _run(options: Options) -> Outcome:
+    if options.tensorboard:
+        writer_type()  # one that is missing is better known now
     devices = devices_of_halves(options.gpus, options.cpu)
     found, origin, recipe = _sources(options)
     resumed = found.checkpoint if found else None
@@ -73,7 +76,12 @@ def _run(options: Options) -> Outcome:
         net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), streams, resumed)
         origins = take_weights(origin, net, data.info.classes) if origin else None
         folder = run_folder(options.folder, recipe.name)
-        with Metrics(folder) as metrics, showing_progress() as progress, StopSignals() as signals:
+        with (
+            Metrics(folder) as metrics,
+            showing_progress() as progress,
+            StopSignals() as signals,
+            Board(folder, state.step, state.epoch) if options.tensorboard else contextlib.nullcontext() as board,
+        ):
             if found:
                 found.take_over()
             metrics.rewind(state.step if resumed else -1, state.epoch)
@@ -82,7 +90,7 @@ def _run(options: Options) -> Outcome:
             say_start(metrics, kind_of_net(options.net, recipe), devices, state, data, changes, origins)
             metrics.sync()  # a disk that is full is better known now than at the first checkpoint
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
-            report = Report(metrics, progress, plan, every_steps=options.log_steps)
+            report = Report(metrics, progress, plan, every_steps=options.log_steps, board=board)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
             profile = Profile(options.profile, watched, folder) if options.profile else None
             return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
