@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import SaveError
+from common.spec import StreamSpec
 from tests.full_disk import FullDisk
+from tests.memory_loader import MemoryLoader
 from tests.processes import LoaderProcess, wait_for
 from tests.test_checkpoint import a_checkpoint
 from tests.test_trainer_command import OPTIONS, finish, same_tensors, start, steps_told
+from tests.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, train_with, weights, without_times
 from trainer import checkpoint
 from trainer.metrics import FILE_NAME, Metrics, read
 
@@ -29,6 +32,16 @@ def disk(tmp_path: Path) -> Iterator[FullDisk]:
 def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
     with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
         yield service
+
+
+@pytest.fixture
+def drawn() -> MemoryLoader:
+    return MemoryLoader(train_records=18, val_records=6)
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, drawn: MemoryLoader, tmp_path: Path) -> Train:
+    return train_with(monkeypatch, drawn, tmp_path)
 
 
 def test_a_save_on_a_full_disk_leaves_what_was_there_and_says_how_much_is_missing(disk: FullDisk) -> None:
@@ -96,6 +109,29 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
     assert f"going on from {last_good}" in err[0]
     assert same_tensors(checkpoint.newest(run), checkpoint.newest(undisturbed))
     assert steps_told(run) == list(range(1, 26))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_that_while(
+    train: Train, drawn: MemoryLoader, disk: FullDisk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Full from the middle of the first epoch to the middle of the last, over two epochs' ends."""
+    undisturbed = train("undisturbed")
+
+    def fill_and_empty(spec: StreamSpec, epoch: int, position: int) -> None:
+        if (spec.split, epoch, position) == ("train", 0, 8):
+            disk.fill()
+        if (spec.split, epoch, position) == ("train", 2, 8):
+            disk.empty()
+
+    drawn.on_ask = fill_and_empty
+    outcome = train("disk/run")
+    assert sum("training goes on" in message for message in caplog.messages) == 2
+    assert equal(weights(outcome), weights(undisturbed))
+    for kind in ("step", "epoch"):
+        histories = [without_times(lines(folder, kind)) for folder in (tmp_path / "undisturbed", disk.folder / "run")]
+        assert histories[0] == histories[1]
+    best = checkpoint.load(disk.folder / "run" / checkpoint.BEST).state
+    assert (best.step, best.best_error) == (3 * STEPS_PER_EPOCH, outcome.state.best_error), "the best of those saved"
 
 
 def test_a_file_that_may_not_be_so_large_ends_the_run_with_its_cause(loader: LoaderProcess, tmp_path: Path) -> None:
