@@ -21,7 +21,7 @@ from trainer.ablations import ablated
 from trainer.checkpoint import Checkpoint
 from trainer.initial import initial_tensors
 from trainer.model import reference_shapes
-from trainer.transfer import load_origin
+from trainer.resume import load_named
 
 UNMOVED = ["--lr", "1e-60", "--steps", "1"]  # a step of zero in float32
 
@@ -93,12 +93,12 @@ def test_what_is_not_taken_is_as_the_recipe_says_and_nothing_moves_yet(train: Tr
 def test_of_a_folder_the_best_is_taken_and_else_the_newest(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     folder = train().checkpoint.parent
     best = folder / checkpoint.BEST
-    assert load_origin(folder).path == best
+    assert load_named(folder).path == best
     flip_a_bit(best)
-    assert load_origin(folder).path != best
+    assert load_named(folder).path != best
     assert f"{best}: it is damaged: its contents do not match their digest; passed over" in caplog.messages
     best.unlink()
-    assert load_origin(folder).path == checkpoint.newest(folder)
+    assert load_named(folder).path == checkpoint.newest(folder)
 
 
 def test_other_classes_of_the_same_number_are_taken_with_a_warning(
@@ -129,7 +129,7 @@ def test_what_cannot_be_taken_is_refused_by_name(train: Train, tmp_path: Path) -
     refused(train, CheckpointError, f"{foreign}: none of its weights has the name and the shape", init=foreign)
     flip_a_bit(foreign)
     refused(train, CheckpointError, "it is damaged: its contents do not match", init=foreign)
-    refused(train, UsageError, "--init .*nowhere: there is no such file or folder", init=tmp_path / "nowhere")
+    refused(train, UsageError, "there is no checkpoint .*nowhere", init=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    refused(train, UsageError, "--init .*empty: the folder holds no checkpoint", init=tmp_path / "empty")
+    refused(train, UsageError, "empty holds no checkpoint", init=tmp_path / "empty")
     assert not list((tmp_path / "second").glob("*")), "nothing was begun"

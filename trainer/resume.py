@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Resumed:
-    """The checkpoint to go on from, where it lies, and the newer ones that were passed over as they did not verify."""
+class Found:
+    """A checkpoint that verifies, where it lies, and those that were passed over as they did not."""
 
     checkpoint: Checkpoint
     path: Path
@@ -35,7 +35,7 @@ class Resumed:
             checkpoint.save_best(self.path)
 
 
-def load_resumed(options: Options) -> Resumed | None:
+def load_resumed(options: Options) -> Found | None:
     """What --resume goes on from, in --run; without it, a folder that has checkpoints is not written over."""
     if options.resume:
         if options.folder is None:
@@ -46,7 +46,7 @@ def load_resumed(options: Options) -> Resumed | None:
     return None
 
 
-def newest_whole(run_folder: Path) -> Resumed:
+def newest_whole(run_folder: Path) -> Found:
     """The newest checkpoint that verifies, after a warning about each newer one that does not.
 
     The best one is the last to be tried: it is a whole checkpoint of the same run, only older than those kept, and to
@@ -59,7 +59,21 @@ def newest_whole(run_folder: Path) -> Resumed:
     return found
 
 
-def first_whole(paths: Iterable[Path]) -> Resumed | None:
+def load_named(path: Path) -> Found:
+    """A checkpoint file; or, of a run's folder, the best one, else the newest, that verifies.
+
+    Raises UsageError where there is none, CheckpointError where none verifies.
+    """
+    if not path.exists():
+        raise UsageError(f"there is no checkpoint {path}")
+    in_order = [*path.glob(checkpoint.BEST), *reversed(checkpoint.all_in(path))] if path.is_dir() else [path]
+    found = first_whole(in_order)
+    if found is None:
+        raise UsageError(f"{path} holds no checkpoint")
+    return found
+
+
+def first_whole(paths: Iterable[Path]) -> Found | None:
     """The first that verifies, after a warning about each before it; None without any, CheckpointError without one."""
     failed: dict[Path, CheckpointError] = {}
     for path in paths:
@@ -70,7 +84,9 @@ def first_whole(paths: Iterable[Path]) -> Resumed | None:
             continue
         for reason in failed.values():
             log.warning("%s; passed over", reason)
-        return Resumed(found, path, tuple(failed))
+        return Found(found, path, tuple(failed))
+    if len(failed) == 1:
+        raise next(iter(failed.values()))
     if failed:
         raise CheckpointError("no checkpoint is left to go on from: " + "; ".join(map(str, failed.values())))
     return None

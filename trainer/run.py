@@ -31,12 +31,12 @@ from trainer.precision import default_precision, make_repeatable, set_up
 from trainer.profile import Profile, WatchedStreams
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of
-from trainer.resume import Resumed, check_same_data, check_same_stream, load_resumed
+from trainer.resume import Found, check_same_data, check_same_stream, load_named, load_resumed
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.signals import StopSignals
 from trainer.streams import Streams
-from trainer.transfer import Origin, load_origin, take_weights
+from trainer.transfer import take_weights
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def recipe_to_train(options: Options) -> Recipe:
     return _sources(options)[2]
 
 
-def _sources(options: Options) -> tuple[Resumed | None, Origin | None, Recipe]:
+def _sources(options: Options) -> tuple[Found | None, Found | None, Recipe]:
     """What the run goes on from, or which weights it begins with, if either; and its recipe."""
     if options.resume and options.init is not None:
         raise UsageError("--resume goes on with a run, --init begins a new one: leave one of them out")
@@ -109,7 +109,7 @@ def _sources(options: Options) -> tuple[Resumed | None, Origin | None, Recipe]:
     if found is not None:
         return found, None, resumed_recipe(options, found.checkpoint.state)
     if options.init is not None:
-        origin = load_origin(options.init)
+        origin = load_named(options.init)
         return None, origin, recipe_of(options, stored_recipe(origin.checkpoint.state))
     return None, None, recipe_of(options)
 

@@ -9,16 +9,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.errors import CheckpointError, UsageError
+from common.errors import CheckpointError
 from common.spec import StreamInfo
-from trainer import checkpoint
 from trainer.changes import stored_recipe
-from trainer.checkpoint import Checkpoint, State
+from trainer.checkpoint import State
 from trainer.devices import Devices
 from trainer.ensemble import Member
 from trainer.feed import PixelTransform
 from trainer.placing import placed_net
 from trainer.recipe import Recipe
+from trainer.resume import load_named
 from trainer.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -50,28 +50,9 @@ def load_trained(path: Path) -> Trained:
 
     Raises UsageError where there is none, CheckpointError where none can be read.
     """
-    path, loaded = _loaded_from_run(path) if path.is_dir() else (path, _load(path))
-    state = loaded.state
-    return Trained(path, state, stored_recipe(state), loaded.weights, loaded.mean_hwc)
-
-
-def _load(path: Path) -> Checkpoint:
-    if not path.exists():
-        raise UsageError(f"there is no checkpoint {path}")
-    return checkpoint.load(path)
-
-
-def _loaded_from_run(folder: Path) -> tuple[Path, Checkpoint]:
-    best = folder / checkpoint.BEST
-    candidates = [path for path in (best, *reversed(checkpoint.all_in(folder))) if path.exists()]
-    if not candidates:
-        raise UsageError(f"{folder} holds no checkpoint")
-    for path in candidates[:-1]:
-        try:
-            return path, checkpoint.load(path)
-        except CheckpointError as error:
-            log.warning("%s", error)
-    return candidates[-1], checkpoint.load(candidates[-1])
+    found = load_named(path)
+    loaded, state = found.checkpoint, found.checkpoint.state
+    return Trained(found.path, state, stored_recipe(state), loaded.weights, loaded.mean_hwc)
 
 
 def check_same_classes(trained: list[Trained]) -> None:

@@ -2,48 +2,21 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from common.errors import CheckpointError, UsageError
-from trainer import checkpoint
+from common.errors import CheckpointError
 from trainer.changes import by
-from trainer.checkpoint import Checkpoint
 from trainer.net import Net
-from trainer.resume import first_whole
+from trainer.resume import Found
 
 log = logging.getLogger(__name__)
 
 TAKEN = "taken"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Origin:
-    """The checkpoint whose weights a new run begins with."""
-
-    path: Path
-    checkpoint: Checkpoint
-
-
-def load_origin(path: Path) -> Origin:
-    """A checkpoint file; or, of a run's folder, the best one, else the newest, that verifies.
-
-    Raises UsageError where there is none, CheckpointError where none verifies.
-    """
-    if path.is_dir():
-        found = first_whole([*path.glob(checkpoint.BEST), *reversed(checkpoint.all_in(path))])
-        if found is None:
-            raise UsageError(f"--init {path}: the folder holds no checkpoint")
-        return Origin(found.path, found.checkpoint)
-    if not path.exists():
-        raise UsageError(f"--init {path}: there is no such file or folder")
-    return Origin(path, checkpoint.load(path))
-
-
-def take_weights(origin: Origin, net: Net, classes: Sequence[str]) -> dict[str, Any]:
+def take_weights(origin: Found, net: Net, classes: Sequence[str]) -> dict[str, Any]:
     """Write the weights that fit into `net`, whose others keep what they were initialised with. Each is logged.
 
     classes   the new data set's, by name
