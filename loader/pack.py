@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import DatasetError, PackError, UsageError
+from common.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
 from loader import pack_worker
 from loader.dataset import FORMAT, Writer, digest_of, extend_chain
@@ -32,7 +33,6 @@ from loader.sources import Source
 from loader.stats import Stats, Sums
 
 SPLITS = ("train", "val")
-ORDER_SEED = 2012
 _CHUNK = 32  # items: about a tenth of a second of work, and under two megabytes of answer
 _COMMIT_S = 10.0  # a slow source commits by time
 
@@ -234,12 +234,6 @@ class _Packing:
             packed,
             seconds,
         )
-
-
-def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
-    """A permutation of 0..count - 1: the ranks of Philox's raw draws, whose bits are the same in every version."""
-    draws = np.random.Philox(key=seed).random_raw(count)
-    return np.argsort(draws, kind="stable").astype(np.int64)
 
 
 def _fingerprint(source: Source, train_digest: bytes) -> bytes:

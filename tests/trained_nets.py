@@ -10,7 +10,7 @@ import torch
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
 from trainer.dropout import Scaling
-from trainer.model import logits
+from trainer.model import hidden, logits
 from trainer.one_device import OneDevice
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES
@@ -29,11 +29,12 @@ def save_net(
     seed: int = 0,
     step: int = 1,
 ) -> Path:
-    """A checkpoint in `folder`, whose net is far from giving all classes the same probability."""
+    """A checkpoint in `folder`, whose net is far from giving all pictures the same answer."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, classes=len(classes))
     weights = OneDevice(recipe, seed=seed, device=CPU).gather()
-    weights = {name: weight * (20 if name == "fc8.weight" else 3) for name, weight in weights.items()}
+    scale = {"fc8.weight": 20.0} | {name: 0.1 for name in weights if name.endswith(".bias")}
+    weights = {name: weight * scale.get(name, 10.0) for name, weight in weights.items()}
     state = State(
         epoch=1, first=0, step=step, seed=seed, recipe=asdict(recipe), dataset="ab" * 16, class_names=classes, threads=1
     )
@@ -68,6 +69,15 @@ def plain_probabilities(
         for views in zip(*(crops(picture, recipe.crop) for picture in pictures), strict=True)
     ]
     return {1: by_view[0].numpy(), 10: torch.stack(by_view).mean(0).numpy()}
+
+
+def plain_features(
+    path: Path, pictures: list[npt.NDArray[np.uint8]], mean_hwc: npt.NDArray[np.float32], layer: str
+) -> Array:
+    """float64 n x units of the centre views."""
+    weights, recipe = _weights_and_recipe(path)
+    pixels = plain_pixels([crops(picture, recipe.crop)[0] for picture in pictures], mean_hwc, recipe)
+    return hidden(pixels, weights, recipe, Scaling(recipe.dropout), layer).numpy()
 
 
 def _weights_and_recipe(path: Path) -> tuple[dict[str, torch.Tensor], Recipe]:

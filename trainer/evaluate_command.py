@@ -29,6 +29,12 @@ _FILE = click.Path(path_type=Path)
 @click.option("--confused", type=click.IntRange(0), default=5, help="How many pairs of confused classes are shown.")
 @click.option("--json", type=_FILE, help="Write the figures there as a JSON object; - prints it instead of the table.")
 @click.option("--predictions", type=_FILE, help="Write there, a JSON object a line, the five likeliest of each record.")
+@click.option(
+    "--features", metavar="LAYER", help="Write what fc6 or fc7 makes of each centre view instead, of any data set."
+)
+@click.option(
+    "--out", type=_FILE, help="FILE.npy for --features: n x units; FILE.labels.npy, FILE.records.npy beside it."
+)
 @device_options
 @click.option(
     "--precision",
@@ -48,8 +54,11 @@ def main(verbose: bool, **options: Any) -> None:
     logs.setup("alexnet-evaluate", verbose)
     with logs.errors_as_exit_codes("alexnet-evaluate"):
         asked = EvaluateOptions(**options)
-        from trainer.evaluation import evaluate_checkpoints
+        from trainer.evaluation import evaluate_checkpoints, features_of
 
+        if asked.features is not None or asked.out is not None:
+            click.echo(features_of(asked).text())
+            return
         report = evaluate_checkpoints(asked)
         click.echo(json.dumps(report.to_dict()) if asked.json == STDOUT else report.text())
 

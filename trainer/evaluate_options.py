@@ -48,6 +48,24 @@ class EvaluateOptions:
             if path is not None and path != STDOUT:
                 refuse_unwritable(path, option)
 
+    def refuse_what_features_lack(self) -> tuple[Path, str]:
+        """Where to write which layer's features. Raises UsageError for options that do not go together."""
+        if self.features is None or self.out is None:
+            raise UsageError("--features and --out go together: --features fc7 --out FILE.npy")
+        if self.out.suffix != ".npy":
+            raise UsageError(f"--out {self.out}: it is a FILE.npy")
+        if len(self.checkpoints) > 1:
+            raise UsageError(f"--features are of one checkpoint, not of {len(self.checkpoints)}")
+        others = {
+            "--json": self.json,
+            "--predictions": self.predictions,
+            "--ilsvrc": self.ilsvrc,
+            "--weights": self.weights,
+        }
+        if surplus := [option for option, given in others.items() if given is not None]:
+            raise UsageError(f"{surplus[0]} does not go with --features, which writes features alone")
+        return self.out, self.features
+
     @property
     def weight_of_each(self) -> list[float]:
         """Of each checkpoint, not yet adding up to 1. Raises UsageError where they are no such weights."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from common.batch import Batch
 from common.client import LoaderClient
+from common.errors import UsageError
 from common.progress import duration, percent, showing_progress
 from common.spec import StreamInfo, StreamSpec
 from common.waits import WaitClock
@@ -17,11 +18,13 @@ from trainer.devices import devices_of_halves
 from trainer.ensemble import Member
 from trainer.evaluate_options import STDOUT, EvaluateOptions
 from trainer.evaluation_report import EvaluationReport
+from trainer.features import Written, write_features
+from trainer.model import check_hidden
 from trainer.outputs import whole_file
 from trainer.pinned import Pinned
 from trainer.placing import full_memory_as_error
 from trainer.precision import default_precision, make_repeatable, set_up
-from trainer.predictions import write_jsonl
+from trainer.predictions import write_ilsvrc, write_jsonl
 from trainer.streams import Streams
 from trainer.trained import Placing, check_classes_served, check_same_classes, load_trained, member_of
 
@@ -36,6 +39,8 @@ def evaluate_checkpoints(options: EvaluateOptions) -> EvaluationReport:
 
 def _evaluate(options: EvaluateOptions) -> EvaluationReport:
     weights = options.weight_of_each
+    if options.ilsvrc is not None and options.limit is not None:
+        raise UsageError("--ilsvrc needs a line for every picture; leave --limit out")
     options.refuse_unwritable_files()
     placing = placing_of(options)
     trained = [load_trained(path) for path in options.checkpoints]
@@ -51,6 +56,23 @@ def _evaluate(options: EvaluateOptions) -> EvaluationReport:
         report = _report(options, stream.info, answering, weights, time.monotonic() - started_s, clock.waited_s)
     _write_files(options, report, answering)
     return report
+
+
+def features_of(options: EvaluateOptions) -> Written:
+    """Write features as `options` say, of a data set with any classes. Raises any AlexNetError."""
+    with full_memory_as_error():
+        out, layer = options.refuse_what_features_lack()
+        options.refuse_unwritable_files()
+        placing = placing_of(options)
+        trained = load_trained(options.checkpoints[0])
+        check_hidden(layer, trained.recipe)
+        with client_of(options) as client:
+            stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
+            member = member_of(trained, stream.info, placing)
+            records = stream.info.records
+            rows = min(options.limit or records, records)
+            batches = stream.batches([0], end=options.limit)
+            return write_features(out, layer, member, batches, rows=rows, records=records, streams=placing.streams)
 
 
 def placing_of(options: EvaluateOptions) -> Placing:
@@ -118,6 +140,8 @@ def _report(
 def _write_files(options: EvaluateOptions, report: EvaluationReport, answering: Answering) -> None:
     if options.predictions is not None:
         write_jsonl(options.predictions, answering.together, report.classes)
+    if options.ilsvrc is not None:
+        write_ilsvrc(options.ilsvrc, answering.together[max(options.view_counts)])
     if options.json is not None and options.json != STDOUT:
         with whole_file(options.json) as partial:
             partial.write_text(json.dumps(report.to_dict()) + "\n")

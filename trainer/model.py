@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.errors import UsageError
 from trainer.activation import activate, with_bias
 from trainer.convolution import convolve
 from trainer.dropout import Dropout
@@ -96,6 +97,13 @@ def hidden(
         if layer.name == upto:
             break
     return x
+
+
+def check_hidden(layer: str, recipe: Recipe) -> None:
+    """Raises UsageError where the recipe has no hidden fc layer of this name."""
+    names = [each.name for each in recipe.fc[:-1]]
+    if layer not in names:
+        raise UsageError(f"there is no layer {layer} with features; recipe {recipe.name} has {' and '.join(names)}")
 
 
 def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:

@@ -44,6 +44,13 @@ class Net(Protocol):
     def predict(self, x_nchw: Pixels) -> Tensor:
         """Softmax probabilities, n x classes, on `loss_device`; no gradient, dropout as in test."""
 
+    def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
+        """What a hidden fc layer gives to the next: n x units, after its activation, times 1 - dropout as in test.
+
+        In parts, whose columns joined in this order are the reference's, each on the device that computes it. Raises
+        UsageError where there is no such layer.
+        """
+
     @property
     def parameters(self) -> Sequence[Parameter]:
         """Every block of weights; blocks of one reference tensor share its name."""

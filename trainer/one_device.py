@@ -10,7 +10,7 @@ from trainer.blocks import Block, Parameter, Placement
 from trainer.dropout import Masking, Scaling
 from trainer.graphs import Pieces
 from trainer.initial import initial_tensors
-from trainer.model import logits, loss_and_error, loss_of, reference_shapes
+from trainer.model import check_hidden, hidden, logits, loss_and_error, loss_of, reference_shapes
 from trainer.net import Pixels
 from trainer.recipe import Recipe
 from trainer.streams import Side, Streams
@@ -39,6 +39,7 @@ class OneDevice(Placement):
         streams = streams or Streams()
         self._streams, self._side = streams, Side(streams, device, "0")
         self._pieces, self._prediction_pieces = (Pieces(streams, [self._side], recorded=graphs) for _ in range(2))
+        self._feature_pieces = Pieces(streams, [self._side], recorded=False)
         self.input_devices: tuple[torch.device, ...] = (device,)
         self.input_dtype, self.loss_device = dtype, device
 
@@ -61,6 +62,14 @@ class OneDevice(Placement):
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:
         return self._prediction_pieces.play(self._predict, x_nchw)
+
+    @torch.no_grad()
+    def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
+        check_hidden(layer, self._recipe)
+        work = partial(hidden, x_nchw[0], self._operands, self._recipe, Scaling(self._recipe.dropout), layer)
+        return (
+            self._feature_pieces.play(lambda _: self._feature_pieces.piece(self._side.stream, layer, work)).float(),
+        )
 
     def _predict(self, x_nchw: Sequence[Tensor]) -> Tensor:
         return self._prediction_pieces.piece(self._side.stream, "predict", partial(self._probabilities, *x_nchw))

@@ -20,6 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from common.errors import UsageError
 from trainer.blocks import Parameter, Placement
 from trainer.crossing import Crossing
 from trainer.dropout import Dropout, Masking, Scaling
@@ -27,7 +28,7 @@ from trainer.exchange import Exchange, Link, Route, Ways
 from trainer.graphs import Pieces
 from trainer.halves import HALVES, Half, Segment, segments
 from trainer.initial import initial_tensors
-from trainer.model import loss_and_error, loss_of, reference_shapes
+from trainer.model import check_hidden, loss_and_error, loss_of, reference_shapes
 from trainer.net import Pixels
 from trainer.recipe import Recipe
 from trainer.streams import Side, Streams
@@ -90,6 +91,7 @@ class TwoHalves(Placement):
         self._compute = [side.stream for side in self._sides]
         self._pieces = Pieces(self._streams, self._sides, recorded=graphs)
         self._prediction_pieces = Pieces(self._streams, self._sides, recorded=graphs)
+        self._feature_pieces = Pieces(self._streams, self._sides, recorded=False)
         first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
         self._masking = Masking(recipe.dropout, seed, (first, second))
         self._segments = segments(recipe)
@@ -121,12 +123,26 @@ class TwoHalves(Placement):
         return self._prediction_pieces.play(self._predict, x_nchw, addresses)
 
     def _predict(self, x_nchw: Sequence[Tensor]) -> Tensor:
-        passages = self._forward(self._prediction_pieces, x_nchw, Scaling(self._recipe.dropout))
+        passages = self._forward_alone(self._prediction_pieces, x_nchw)
+        scores = passages[-1][0].output
+        return self._prediction_pieces.piece(self._compute[0], "softmax", lambda: scores.float().softmax(dim=1))
+
+    @torch.no_grad()
+    def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
+        check_hidden(layer, self._recipe)
+        ends = [segment.layers[-1].name for segment in self._segments]
+        if layer not in ends:
+            raise UsageError(f"the halves do not exchange after {layer}: its features are had with --net one-device")
+        passages = self._feature_pieces.play(partial(self._forward_alone, self._feature_pieces), x_nchw)
+        return tuple(passage.output.float() for _, passage in sorted(passages[ends.index(layer)].items()))
+
+    def _forward_alone(self, pieces: Pieces, x_nchw: Sequence[Tensor]) -> list[dict[int, _Passage]]:
+        """A forward as in test, after which nothing comes back."""
+        passages = self._forward(pieces, x_nchw, Scaling(self._recipe.dropout))
         for segment in self._segments:
             self._release_activations(segment)
-        scores = passages[-1][0].output
         self._settle()
-        return self._prediction_pieces.piece(self._compute[0], "softmax", lambda: scores.float().softmax(dim=1))
+        return passages
 
     # Forward
 
