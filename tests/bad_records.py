@@ -6,12 +6,13 @@ from pathlib import Path
 from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
 
 
-def with_records(packed: Path, folder: Path, changed: dict[int, bytes]) -> Path:
-    """A copy in `folder` of the data set, where these records of the training split hold other JPEGs: as if
-    alexnet-pack had packed them, so checksums and digest are right."""
+def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: str = "train") -> Path:
+    """A copy in `folder` of the data set, where these records of `split` hold other JPEGs: as if alexnet-pack had
+    packed them, so checksums and digest are right."""
     folder.mkdir(parents=True)
-    shutil.copyfile(packed / "val.lmdb", folder / "val.lmdb")
-    with Dataset(packed / "train.lmdb") as dataset, Writer(folder / "train.lmdb") as writer:
+    other = {"train": "val.lmdb", "val": "train.lmdb"}[split]
+    shutil.copyfile(packed / other, folder / other)
+    with Dataset(packed / f"{split}.lmdb") as dataset, Writer(folder / f"{split}.lmdb") as writer:
         labels_and_jpegs = [dataset.read(record) for record in range(dataset.records)]
         values = [
             record_bytes(label, changed.get(record, jpeg)) for record, (label, jpeg) in enumerate(labels_and_jpegs)
@@ -20,7 +21,7 @@ def with_records(packed: Path, folder: Path, changed: dict[int, bytes]) -> Path:
         for value in values:
             chain = extend_chain(chain, value)
         writer.commit(0, values, [], {"format": dataset.meta["format"]})
-        writer.finish({**dataset.meta, "digest": digest_of(chain, "train", dataset.classes, dataset.stats)})
+        writer.finish({**dataset.meta, "digest": digest_of(chain, split, dataset.classes, dataset.stats)})
     return folder
 
 

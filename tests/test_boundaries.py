@@ -30,6 +30,7 @@ ONLY_IN = {
         "loader/session.py",
     },
     "xxhash": {"common/digest.py"},
+    "scipy": {"common/devkit.py"},
     "safetensors": {"trainer/tensor_file.py"},
     "torch.cuda.Stream": {"trainer/streams.py"},
     "torch.cuda.Event": {"trainer/streams.py"},

@@ -67,6 +67,9 @@ def test_an_import_of_torch_would_be_seen() -> None:
         ("alexnet-evaluate --cpu run --views 5", "views"),
         ("alexnet-evaluate --cpu run --split test", "split"),
         ("alexnet-evaluate --cpu run --weights 1,2", "weights"),
+        ("alexnet-evaluate --cpu run --ilsvrc s.txt", "--devkit"),
+        ("alexnet-evaluate --cpu run --ilsvrc s.txt --devkit d --limit 9", "--limit"),
+        ("alexnet-evaluate --cpu run --skipped skipped.jsonl", "--ilsvrc"),
         ("alexnet-evaluate --cpu run --json no-such-folder/x.json", "no-such-folder"),
     ],
 )

@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from common.errors import CheckpointError, LoaderTimeout, NoSuchSplit, UsageError
-from common.packing_order import ORDER_SEED, shuffled
 from loader import jpeg
 from loader.dataset import Dataset
-from loader.demo import DemoSource
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.trained_nets import SMALL, plain_probabilities, save_net
@@ -138,26 +136,6 @@ def test_the_predictions_name_every_record_once_in_order_and_agree_with_the_erro
     assert sorted(tmp_path.iterdir()) == [tmp_path / "m.json", tmp_path / "p.jsonl"]
 
 
-def test_the_submission_has_a_line_for_each_picture_in_the_order_of_the_source(
-    evaluated: Evaluate, checkpoints: list[Path], expected: Any, tmp_path: Path
-) -> None:
-    evaluated(checkpoints[0], ilsvrc=tmp_path / "s.txt")
-    lines = [[int(word) for word in line.split(" ")] for line in (tmp_path / "s.txt").read_text().splitlines()]
-    source = DemoSource("val", 40)
-    labels, probabilities = expected[0, 10]
-    of_record = {
-        tuple(k + 1 for k in row.argsort()[::-1][:5]): int(label)
-        for row, label in zip(probabilities, labels, strict=True)
-    }
-    assert len(of_record) > 10, "answers tell records apart"
-    packed_order = shuffled(40, ORDER_SEED)
-    assert [int(source.labels[item]) for item in packed_order] == labels.tolist()
-    for record, item in enumerate(packed_order):
-        assert lines[item] == [k + 1 for k in probabilities[record].argsort()[::-1][:5]]
-    with pytest.raises(UsageError, match="a line for every picture"):
-        evaluated(checkpoints[0], ilsvrc=tmp_path / "s.txt", limit=3)
-
-
 def test_a_share_of_the_pictures_is_taken_for_a_trial(
     evaluated: Evaluate, checkpoints: list[Path], tmp_path: Path
 ) -> None:
@@ -234,6 +212,10 @@ def test_networks_of_other_classes_are_refused(evaluated: Evaluate, checkpoints:
         ({"weights": "1,nan"}, "they are 0 or more"),
         ({"predictions": Path("/nowhere/p.jsonl")}, r"/nowhere/p.jsonl cannot be written: .* \(--predictions\)"),
         ({"json": Path("/")}, r"/ cannot be written: it is a folder \(--json\)"),
+        ({"ilsvrc": Path("s.txt")}, "--ilsvrc needs --devkit"),
+        ({"devkit": Path("d.tar.gz")}, "go with --ilsvrc"),
+        ({"ilsvrc": Path("s.txt"), "devkit": Path("d.tar.gz"), "limit": 3}, "of all validation pictures"),
+        ({"ilsvrc": Path("s.txt"), "devkit": Path("d.tar.gz"), "split": "train"}, "of all validation pictures"),
         ({"loaders": ("nowhere",)}, "nowhere"),
     ],
 )

@@ -107,6 +107,7 @@ def test_a_bad_record_s_row_is_no_number(features: Features, tmp_path: Path) -> 
         ({"out": Path("f.txt")}, "it is a FILE.npy"),
         ({"out": Path("/nowhere/f.npy")}, r"/nowhere/f.npy cannot be written.*--out"),
         ({"predictions": Path("p")}, "--predictions does not go with --features"),
+        ({"devkit": Path("d")}, "--devkit does not go with --features"),
         ({"checkpoints": (Path("a"), Path("b"))}, "are of one checkpoint, not of 2"),
     ],
 )

@@ -1,60 +1,26 @@
-"""The archives of ILSVRC2012 in small: same names, same nesting, same devkit."""
+"""The archives of ILSVRC2012 are read in place, and packed."""
 
-import io
 import shutil
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.io import savemat
 
 from common.errors import UsageError
 from loader import discover
 from loader.dataset import Dataset
 from loader.pack import Options, pack
+from tests.ilsvrc_archives import make_archives, tar_of
 from tests.photo_tree import photo
 
 WNIDS = ("n01440764", "n01443537", "n02084071")  # the last with id 2: ids are not in the order of the names
-IDS = {1: WNIDS[1], 2: WNIDS[2], 3: WNIDS[0], 1001: "n00001740"}
+IDS = {1: WNIDS[1], 2: WNIDS[2], 3: WNIDS[0]}
 TRUTH = [3, 1, 2, 2]
-
-
-def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode, format=tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
-
-
-def devkit() -> dict[str, bytes]:
-    meta = io.BytesIO()
-    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
-    rows = [(np.uint16(number), wnid, "a thing", np.uint16(number > 1000)) for number, wnid in IDS.items()]
-    savemat(meta, {"synsets": np.array(rows, dtype=kind)[:, None]})
-    return {
-        "ILSVRC2012_devkit_t12/readme.txt": b"read me",
-        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in TRUTH).encode(),
-        "ILSVRC2012_devkit_t12/data/meta.mat": meta.getvalue(),
-    }
 
 
 @pytest.fixture
 def archives(tmp_path: Path) -> Path:
-    folder = tmp_path / "imagenet"
-    folder.mkdir()
-    classes = {
-        f"{wnid}.tar": tar_of({f"{wnid}_{n}.JPEG": photo(10 * label + n) for n in range(3 + label)})
-        for label, wnid in enumerate(WNIDS)
-    }
-    (folder / "ILSVRC2012_img_train.tar").write_bytes(tar_of(classes))
-    val = {f"ILSVRC2012_val_{n + 1:08}.JPEG": photo(100 + n) for n in reversed(range(len(TRUTH)))}
-    (folder / "ILSVRC2012_img_val.tar").write_bytes(tar_of(val))
-    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(tar_of(devkit(), "w:gz"))
-    return folder
+    return make_archives(tmp_path / "imagenet", IDS, TRUTH)
 
 
 def test_training_pictures_are_read_in_place_from_the_tar_of_tars(archives: Path) -> None:
@@ -96,7 +62,7 @@ def test_training_archive_alone_is_enough(archives: Path) -> None:
 
 def test_what_is_missing_is_named(archives: Path) -> None:
     (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
-    with pytest.raises(UsageError, match=r"needs ILSVRC2012_devkit_t12\.tar\.gz beside it"):
+    with pytest.raises(UsageError, match=r"ILSVRC2012_devkit_t12\.tar\.gz is missing: the devkit"):
         discover.sources(archives)
     (archives / "ILSVRC2012_img_train.tar").unlink()
     with pytest.raises(UsageError, match=r"but no ILSVRC2012_img_train\.tar"):
@@ -108,6 +74,12 @@ def test_a_damaged_devkit_is_named(archives: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:200])
     with pytest.raises(UsageError, match="the devkit in .* cannot be read"):
         discover.sources(archives)
+
+
+def test_an_id_that_is_no_class_is_an_error(tmp_path: Path) -> None:
+    folder = make_archives(tmp_path / "imagenet", IDS, [*TRUTH, 1001])
+    with pytest.raises(UsageError, match="line 5 is 1001, which data/meta.mat does not know as a class"):
+        discover.sources(folder)
 
 
 def test_a_validation_picture_beyond_the_ground_truth_is_an_error(archives: Path) -> None:

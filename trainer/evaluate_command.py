@@ -30,6 +30,16 @@ _FILE = click.Path(path_type=Path)
 @click.option("--json", type=_FILE, help="Write the figures there as a JSON object; - prints it instead of the table.")
 @click.option("--predictions", type=_FILE, help="Write there, a JSON object a line, the five likeliest of each record.")
 @click.option(
+    "--ilsvrc",
+    type=_FILE,
+    help="Write there what ILSVRC2012 takes: the ids of the five likeliest classes of each validation picture, a line"
+    " each, in their order. Needs --devkit, and a data set packed from the ILSVRC2012 archives.",
+)
+@click.option("--devkit", type=_FILE, help="ILSVRC2012_devkit_t12.tar.gz, for --ilsvrc; or the folder that holds it.")
+@click.option(
+    "--skipped", type=_FILE, help="DATA/skipped.jsonl, for --ilsvrc, if alexnet-pack left validation pictures out."
+)
+@click.option(
     "--features", metavar="LAYER", help="Write what fc6 or fc7 makes of each centre view instead, of any data set."
 )
 @click.option(

@@ -25,6 +25,8 @@ class EvaluateOptions:
     json: Path | None = None
     predictions: Path | None = None
     ilsvrc: Path | None = None
+    devkit: Path | None = None
+    skipped: Path | None = None
     features: str | None = None
     out: Path | None = None
     gpus: str | None = None
@@ -60,11 +62,23 @@ class EvaluateOptions:
             "--json": self.json,
             "--predictions": self.predictions,
             "--ilsvrc": self.ilsvrc,
+            "--devkit": self.devkit,
+            "--skipped": self.skipped,
             "--weights": self.weights,
         }
         if surplus := [option for option, given in others.items() if given is not None]:
             raise UsageError(f"{surplus[0]} does not go with --features, which writes features alone")
         return self.out, self.features
+
+    def refuse_what_a_submission_lacks(self) -> None:
+        """Raises UsageError for options that do not go together."""
+        if self.ilsvrc is None:
+            if self.devkit is not None or self.skipped is not None:
+                raise UsageError("--devkit and --skipped go with --ilsvrc FILE, which needs them")
+        elif self.devkit is None:
+            raise UsageError("--ilsvrc needs --devkit ILSVRC2012_devkit_t12.tar.gz, which numbers the classes")
+        elif self.limit is not None or self.split != "val":
+            raise UsageError("--ilsvrc is of all validation pictures; leave --limit out, and --split at val")
 
     @property
     def weight_of_each(self) -> list[float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from common.batch import Batch
 from common.client import LoaderClient
-from common.errors import UsageError
+from common.devkit import read_devkit
 from common.progress import duration, percent, showing_progress
 from common.spec import StreamInfo, StreamSpec
 from common.waits import WaitClock
@@ -24,8 +24,9 @@ from trainer.outputs import whole_file
 from trainer.pinned import Pinned
 from trainer.placing import full_memory_as_error
 from trainer.precision import default_precision, make_repeatable, set_up
-from trainer.predictions import write_ilsvrc, write_jsonl
+from trainer.predictions import write_jsonl
 from trainer.streams import Streams
+from trainer.submission import Submission
 from trainer.trained import Placing, check_classes_served, check_same_classes, load_trained, member_of
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,7 @@ def evaluate_checkpoints(options: EvaluateOptions) -> EvaluationReport:
 
 def _evaluate(options: EvaluateOptions) -> EvaluationReport:
     weights = options.weight_of_each
-    if options.ilsvrc is not None and options.limit is not None:
-        raise UsageError("--ilsvrc needs a line for every picture; leave --limit out")
+    options.refuse_what_a_submission_lacks()
     options.refuse_unwritable_files()
     placing = placing_of(options)
     trained = [load_trained(path) for path in options.checkpoints]
@@ -48,14 +48,22 @@ def _evaluate(options: EvaluateOptions) -> EvaluationReport:
     with client_of(options) as client:
         stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
         check_classes_served(trained[0], stream.info)
+        submission = _submission(options, stream.info)
         members = [member_of(each, stream.info, placing) for each in trained]
         del trained
         answering = Answering(members, weights, options.view_counts, stream.info.records, placing.streams)
         clock, started_s = WaitClock(), time.monotonic()
-        ask_all(answering, clock.timed(stream.batches([0], end=options.limit)), members, options, stream.info)
+        batches = clock.timed(stream.batches([0], end=options.limit))
+        if submission is not None:
+            batches = submission.checked(batches)
+        ask_all(answering, batches, members, options, stream.info)
         report = _report(options, stream.info, answering, weights, time.monotonic() - started_s, clock.waited_s)
-    _write_files(options, report, answering)
+    _write_files(options, report, answering, submission)
     return report
+
+
+def _submission(options: EvaluateOptions, info: StreamInfo) -> Submission | None:
+    return None if options.devkit is None else Submission.of(info, read_devkit(options.devkit), options.skipped)
 
 
 def features_of(options: EvaluateOptions) -> Written:
@@ -137,11 +145,13 @@ def _report(
     )
 
 
-def _write_files(options: EvaluateOptions, report: EvaluationReport, answering: Answering) -> None:
+def _write_files(
+    options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
+) -> None:
     if options.predictions is not None:
         write_jsonl(options.predictions, answering.together, report.classes)
-    if options.ilsvrc is not None:
-        write_ilsvrc(options.ilsvrc, answering.together[max(options.view_counts)])
+    if options.ilsvrc is not None and submission is not None:
+        submission.write(options.ilsvrc, answering.together[max(options.view_counts)])
     if options.json is not None and options.json != STDOUT:
         with whole_file(options.json) as partial:
             partial.write_text(json.dumps(report.to_dict()) + "\n")

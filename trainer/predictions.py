@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from common.packing_order import ORDER_SEED, shuffled
-from trainer.answers import NO_RANK, Answers
+from trainer.answers import Answers
 from trainer.outputs import whole_file
 
 
@@ -27,20 +24,6 @@ def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str,
             views = {str(count): _answer(answers, record, classes) for count, answers in by_views.items()}
             line = {"record": record, "label": label, "class": classes[label], "views": views}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def write_ilsvrc(path: Path, answers: Answers) -> None:
-    """A line for each picture in the order in which alexnet-pack found them, which for the archives of ILSVRC2012 is
-    that of the validation set: its five likeliest classes, numbered from 1 as the data set has them, blanks between.
-
-    Five zeros stand for a bad record.
-    """
-    numbers = answers.classes + 1
-    numbers[answers.rank == NO_RANK] = 0
-    in_order = np.empty_like(numbers)
-    in_order[shuffled(len(numbers), ORDER_SEED)] = numbers
-    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(" ".join(map(str, line)) + "\n" for line in in_order.tolist())
 
 
 def _answer(answers: Answers, record: int, classes: tuple[str, ...]) -> dict[str, Any]:
