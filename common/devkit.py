@@ -77,7 +77,11 @@ def _extract(archive: tarfile.TarFile, name: str) -> bytes:
 
 def _names(meta: bytes) -> dict[int, str]:
     from scipy.io import loadmat  # slow to import, and needed here only
+    from scipy.io.matlab import MatReadError
 
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+    except MatReadError as error:
+        raise ValueError(f"{_META}: {error}") from None
     names = {int(number): str(wnid) for number, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
     return {number: wnid for number, wnid in names.items() if 1 <= number <= _LEAF_CLASSES}

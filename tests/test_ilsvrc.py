@@ -101,3 +101,14 @@ def test_an_archive_cut_off_while_it_was_fetched_is_an_error(archives: Path) -> 
     with pytest.raises(UsageError, match="is cut off in .* fetch it again"):
         discover.sources(archives)
     shutil.rmtree(archives)
+
+
+@pytest.mark.parametrize(
+    "meta", [b"", b"no matrices at all", b"MATLAB 5.0 MAT-file".ljust(128) + b"\x0f\x00\x00\x00" * 9]
+)
+def test_a_devkit_whose_names_cannot_be_read_is_one_error(archives: Path, meta: bytes) -> None:
+    with tarfile.open(archives / "ILSVRC2012_devkit_t12.tar.gz") as archive:
+        archive.extractall(archives, filter="data")
+    (archives / "ILSVRC2012_devkit_t12" / "data" / "meta.mat").write_bytes(meta)
+    with pytest.raises(UsageError, match="the devkit in .* cannot be read"):
+        discover.sources(archives)
