@@ -98,7 +98,8 @@ def table(out: Path) -> Iterator[str]:
     for name in ("whole", *ABLATIONS):
         if errors := errors_of(out, name):
             spread = f" ({min(errors):.1f} to {max(errors):.1f})" if len(errors) > 1 else ""
-            against = f"{statistics.mean(errors) - statistics.mean(whole):+.1f}" if whole and name != "whole" else ""
+            more = statistics.mean(errors) - statistics.mean(whole or errors)
+            against = f"{more:+z.1f}" if whole and name != "whole" else ""
             mean = f"{statistics.mean(errors):.1f}{spread}"
             yield f"| {name} | {mean} | {len(errors)} | {against} | {IN_THE_PAPER.get(name, '')} |"
 
