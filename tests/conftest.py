@@ -1,6 +1,7 @@
 """Data that many tests read: small packed data sets of drawn pictures, made once; and a tiny training."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 
 from tests.memory_loader import MemoryLoader
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test fails because a machine is slow. In CI the examples are the same each time; elsewhere new ones are looked for.
 settings.register_profile(

@@ -101,15 +101,16 @@ def test_of_a_folder_the_best_is_taken_and_else_the_newest(train: Train, caplog:
     assert load_named(folder).path == checkpoint.newest(folder)
 
 
-def test_other_classes_of_the_same_number_are_taken_with_a_warning(
-    train: Train, loader: MemoryLoader, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = train(steps=1).checkpoint.parent
-    train("same", init=folder, steps=0)
-    assert "fc8 is taken too" not in caplog.text
+def test_the_last_layer_is_taken_only_for_the_same_classes(train: Train, loader: MemoryLoader, tmp_path: Path) -> None:
+    origin = checkpoint.load(train(steps=1).checkpoint)
+    last = {"fc8.weight", "fc8.bias"}
+    same = checkpoint.load(train("same", init=tmp_path / "run", steps=0, seed=5).checkpoint)
+    assert same_bits(origin, same) == origin.weights.keys()
     loader.classes = tuple(reversed(CLASSES))
-    train("others", init=folder, steps=0)
-    assert "fc8 is taken too, though the classes have other names" in caplog.messages
+    others = checkpoint.load(train("others", init=tmp_path / "run", steps=0, seed=5).checkpoint)
+    assert same_bits(origin, others) == origin.weights.keys() - last
+    (start,) = lines(tmp_path / "others", "run")
+    assert start["init"]["weights"]["fc8.bias"] == "initialised: the classes have other names"
 
 
 def test_a_layer_that_the_new_network_has_not_is_named(train: Train, caplog: pytest.LogCaptureFixture) -> None:

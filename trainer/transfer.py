@@ -14,16 +14,20 @@ from trainer.resume import Found
 log = logging.getLogger(__name__)
 
 TAKEN = "taken"
+OTHERS = "initialised: the classes have other names"
 
 
 def take_weights(origin: Found, net: Net, classes: Sequence[str]) -> dict[str, Any]:
     """Write the weights that fit into `net`, whose others keep what they were initialised with. Each is logged.
 
-    classes   the new data set's, by name
+    classes   the new data set's, by name; where the checkpoint's are others, its last layer is not taken
     Gives what the metrics tell of it. Raises CheckpointError where nothing fits.
     """
     initial, stored = net.gather(), origin.checkpoint.weights
     fates = {name: _fate(tensor, stored.get(name)) for name, tensor in initial.items()}
+    if tuple(classes) != origin.checkpoint.state.class_names:
+        last = list(initial)[-1].partition(".")[0]
+        fates |= {name: OTHERS for name in fates if name.partition(".")[0] == last and fates[name] == TAKEN}
     taken = {name: stored[name] for name, fate in fates.items() if fate == TAKEN}
     if not taken:
         raise CheckpointError(f"{origin.path}: none of its weights has the name and the shape of one of this network's")
@@ -33,9 +37,6 @@ def take_weights(origin: Found, net: Net, classes: Sequence[str]) -> dict[str, A
         log.info("  %s %s: %s", name, by(tuple(initial[name].shape)), fate)
     for name in stored.keys() - initial.keys():
         log.info("  %s %s: left, this network has none", name, by(tuple(stored[name].shape)))
-    last = list(initial)[-1]
-    if last in taken and tuple(classes) != origin.checkpoint.state.class_names:
-        log.warning("%s is taken too, though the classes have other names", last.partition(".")[0])
     state = origin.checkpoint.state
     return {"checkpoint": str(origin.path), "step": state.step, "dataset": state.dataset, "weights": fates}
 

@@ -9,8 +9,11 @@ python tests/bench/figure4.py DATA val.jsonl val.npy train.npy [--picture figure
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before this folder, which has a loader.py of its own
 
 import matplotlib
 
