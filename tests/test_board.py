@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from common.errors import UsageError
 from tests.memory_loader import MemoryLoader, draw
 from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, lines, train_with
 from trainer import checkpoint
-from trainer.board import EPOCH_SCALARS, STEP_SCALARS, Board
+from trainer.board import EPOCH_SCALARS, STEP_SCALARS, Board, wait_for_a_later_name
 from trainer.filters import filters_picture, tiled
 
 
@@ -107,6 +108,17 @@ def test_nothing_that_a_resumed_run_does_again_appears_twice(train: Train, tmp_p
     assert scalars(events(folder, "steps"), "loss")[-1][0] == STEPS
     assert sorted(pictures(events(folder, "epochs"), "filters")) == [0, 1, 2, 3]
     assert sorted(pictures(events(folder, "epochs"), "inputs")) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ahead_s", [0, 3600])
+def test_a_run_that_is_resumed_within_a_second_has_a_later_name_unless_the_clock_was_set_back(
+    tmp_path: Path, ahead_s: int
+) -> None:
+    (tmp_path / "steps").mkdir()
+    second = int(time.time())
+    (tmp_path / "steps" / f"events.out.tfevents.{second + ahead_s}.host.9.9").touch()
+    wait_for_a_later_name(tmp_path)
+    assert ahead_s > 0 or int(time.time()) > second
 
 
 def test_without_the_option_nothing_is_written(train: Train, tmp_path: Path) -> None:

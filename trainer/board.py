@@ -7,9 +7,12 @@
 
 A resumed run takes back what lies past its checkpoint, as metrics.jsonl does. That is the record of a run: where the
 disk does not take the events, it is said once, and training goes on without them.
+
+TensorBoard reads the files of a folder in the order of their names, which begin with the second they were begun in.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ class Board:
     def __init__(self, run_folder: Path, step: int, epoch: int) -> None:
         self._folder, self._works = run_folder / FOLDER, True
         writer = writer_type()
+        wait_for_a_later_name(self._folder)
         try:
             self._steps = writer(self._folder / "steps", purge_step=step + 1, flush_secs=_FLUSH_S)
             first_epoch = epoch + 1 if step > 0 else 0
@@ -71,6 +75,17 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self._write(self._steps.close)
         self._write(self._epochs.close)
+
+
+def wait_for_a_later_name(folder: Path) -> None:
+    """Return when a file that is begun now comes after those that are there; a second at most.
+
+    Where a clock was set back by more, the new file comes first, and what was done twice is shown twice.
+    """
+    begun = [int(path.name.split(".")[3]) for path in folder.glob("*/events.out.tfevents.*")]
+    remaining_s = max(begun, default=0) + 1 - time.time()
+    if 0 < remaining_s <= 1:
+        time.sleep(remaining_s)
 
 
 def writer_type() -> Any:
