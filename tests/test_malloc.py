@@ -30,3 +30,28 @@ def test_epochs_of_imagenet_leave_their_orders_in_memory_and_no_more() -> None:
     if "no glibc" in found.stderr:
         pytest.skip("this C library has no such setting")
     assert float(found.stdout) < 4 * 1_281_167 * 4 / 1e6 + 3  # four orders are kept, see sampler.order
+
+
+BLOCKS = """
+import resource, sys
+import numpy as np
+from common.malloc import keep_all_blocks, keep_large_blocks
+
+def pages_to_fill(mib):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(mib << 20, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if not keep_all_blocks():
+    sys.exit("no glibc")
+keep_large_blocks()  # as a client does, later
+pages_to_fill(600)
+print(pages_to_fill(600))
+"""
+
+
+def test_a_block_of_hundreds_of_megabytes_is_used_again_and_not_had_from_the_system_anew() -> None:
+    found = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=False)
+    if "no glibc" in found.stderr:
+        pytest.skip("this C library has no such setting")
+    assert int(found.stdout) < 100

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from common.errors import AlexNetError, UsageError
+from common.malloc import keep_all_blocks
 from trainer.devices import Devices
 from trainer.net import Net
 from trainer.one_device import OneDevice
@@ -35,13 +36,15 @@ def placed_net(
     exchange: str = "auto",
     graphs: bool = True,
 ) -> Net:
-    """A net with its initial weights.
+    """A net with its initial weights; on a CPU this process keeps the memory that it once had.
 
     asked      as `kind_of_net` takes it; "one-device" takes the first of `devices`
     dtype      of activations
     exchange   how activations cross between two halves, see `trainer.peers`; UsageError where nothing crosses
     graphs     whether CUDA graphs are recorded
     """
+    if devices[0].type == "cpu":
+        keep_all_blocks()
     if kind_of_net(asked, recipe) == "halves":
         ways = ways_between(devices, exchange)
         return TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, streams=streams, ways=ways, graphs=graphs)

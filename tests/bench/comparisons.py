@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -115,7 +116,11 @@ def main() -> None:
     given = parser.parse_args()
     recipes = comparisons(given.epochs)
     given.out.mkdir(parents=True, exist_ok=True)
-    with LoaderProcess(given.data, given.out, workers=2) as loader, ThreadPoolExecutor(given.at_once) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LoaderProcess(given.data, Path(folder), workers=2) as loader,
+        ThreadPoolExecutor(given.at_once) as pool,
+    ):
         todo = wanted(given.only, given.seeds, given.out)
         for done in [pool.submit(train, given.out, name, recipes[name], seed, loader.endpoint) for name, seed in todo]:
             done.result()

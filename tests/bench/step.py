@@ -6,7 +6,9 @@ Forward, backward and update of the `paper` network; synthetic pixels that lie o
 noisy machine hits all alike; median and range of the rounds. Plain PyTorch is the same network of stock modules:
 grouped nn.Conv2d, nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW; in bf16 under autocast, and all in bfloat16.
 The floor is the arithmetic at the speed of a large matrix product plus the weights' bytes at that of a copy, both
-measured here. With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does shows then.
+measured here. With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does shows then. On a
+CPU all compute in one process, whose freed memory is kept, as alexnet-trainer does; `--malloc system` leaves it to the
+C library, as plain PyTorch does.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.malloc import keep_all_blocks
 from trainer import precision
 from trainer.convolution import space_to_depth
 from trainer.devices import describe, devices_of_halves
@@ -268,11 +271,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[64])
     parser.add_argument("--threads", type=int, default=2, help="that compute on the CPU")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--malloc", choices=["kept", "system"], default="kept", help="of all contenders")
     parser.add_argument("--busy", type=int, default=0, help="other processes that keep a core busy each")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     devices = devices_of_halves(given.gpus, given.gpus is None)
-    sys.stdout.write(f"{describe(devices[0])}, {given.threads} threads, {given.busy} other processes busy\n")
+    if given.malloc == "kept":
+        keep_all_blocks()
+    setting = f"{given.threads} threads, {given.busy} other processes busy, malloc: {given.malloc}"
+    sys.stdout.write(f"{describe(devices[0])}, {setting}\n")
     with busy(given.busy):
         for kind in given.precision:
             for batch in given.batch:
