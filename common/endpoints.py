@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.errors import UsageError
 
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"  # of a loader, and where a client looks for one
 LOOK_S = 1.0  # how often the file is looked at
 _ENDPOINT = re.compile(r"(ipc://\S+|tcp://\S+:\d{1,5})", re.ASCII)
 

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from common import log as logs
+from common.endpoints import DEFAULT_ENDPOINT
 from common.errors import UsageError
 from loader.audit_command import audit
 from loader.crew import Crew
@@ -33,7 +34,7 @@ FILES_BESIDE_CONNECTIONS = 700  # open ones: slabs, workers, data sets, logs
     help="File with the number of workers, in place of --workers; read again on SIGHUP.",
 )
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
-@click.option("--bind", default="tcp://127.0.0.1:5555", help="Endpoint to listen on; port * takes any that is free.")
+@click.option("--bind", default=DEFAULT_ENDPOINT, help="Endpoint to listen on; port * takes any that is free.")
 @click.option(
     "--stream-mib", type=click.IntRange(1), default=512, help="Memory that one stream of one client may take, in MiB."
 )

@@ -10,7 +10,6 @@ from common.errors import CheckpointError, UsageError
 from trainer import recipe_file
 from trainer.checkpoint import State
 from trainer.model import reference_shapes
-from trainer.options import Options, recipe_of
 from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -28,16 +27,8 @@ def stored_recipe(state: State) -> Recipe:
         raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
 
 
-def resumed_recipe(options: Options, state: State) -> Recipe:
-    """The recipe to go on with: the stored one with what the options change, or the one they name.
-
-    Raises UsageError where the weights do not fit it, or where the options want another seed: a run of another seed is
-    another run.
-    """
-    if options.seed not in (None, state.seed):
-        raise UsageError(f"--seed {options.seed}: the run to resume has {state.seed}; leave --seed out")
-    stored = stored_recipe(state)
-    recipe = dataclasses.replace(recipe_of(options, stored), classes=stored.classes)
+def check_fits(recipe: Recipe, stored: Recipe) -> None:
+    """Raises UsageError where the weights of a run with recipe `stored` are not those of `recipe`."""
     now, then = reference_shapes(recipe), reference_shapes(stored)
     for name in now | then:
         if now.get(name) != then.get(name):
@@ -45,7 +36,6 @@ def resumed_recipe(options: Options, state: State) -> Recipe:
                 f"the run to resume does not fit recipe {recipe.name} as asked: its {name} is {by(then.get(name))}, the"
                 f" recipe's {by(now.get(name))}; leave out what changes the network, or begin a new run with --init"
             )
-    return recipe
 
 
 def changes_of(before: State, after: State) -> Changes:

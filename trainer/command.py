@@ -102,7 +102,7 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
 def _recipe(options: Options) -> Recipe:
     if not options.resume and options.init is None:
         return recipe_of(options)
-    from trainer.run import recipe_to_train  # reads a checkpoint
+    from trainer.beginning import recipe_to_train  # reads a checkpoint
 
     return recipe_to_train(options)
 

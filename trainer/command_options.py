@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from trainer.options import DEFAULT_LOADER
+from common.endpoints import DEFAULT_ENDPOINT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,7 +38,7 @@ def loader_options(command: Command) -> Command:
             "--loader",
             "loaders",
             multiple=True,
-            show_default=DEFAULT_LOADER,
+            show_default=DEFAULT_ENDPOINT,
             help="Endpoint of an alexnet-loader; may be repeated.",
         ),
         click.option(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.client import LoaderClient
+from common.endpoints import DEFAULT_ENDPOINT
 from common.errors import LoaderRefused, UsageError
-from trainer.options import DEFAULT_LOADER
 
 
 def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None) -> LoaderClient:
@@ -13,7 +13,7 @@ def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: fl
 
     UsageError where an endpoint, the file or the keys are wrong.
     """
-    endpoints = loaders or (() if loaders_file else (DEFAULT_LOADER,))
+    endpoints = loaders or (() if loaders_file else (DEFAULT_ENDPOINT,))
     try:
         return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
     except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong

@@ -14,7 +14,6 @@ from trainer.recipe_file import read
 from trainer.recipes import RECIPES
 
 DEFAULT_RECIPE = "source"
-DEFAULT_LOADER = "tcp://127.0.0.1:5555"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

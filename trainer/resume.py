@@ -9,7 +9,6 @@ from common.errors import CheckpointError, UsageError
 from common.spec import StreamInfo
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, State
-from trainer.options import Options
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +34,10 @@ class Found:
             checkpoint.save_best(self.path)
 
 
-def load_resumed(options: Options) -> Found | None:
-    """What --resume goes on from, in --run; without it, a folder that has checkpoints is not written over."""
-    if options.resume:
-        if options.folder is None:
-            raise UsageError("--resume needs --run, the folder of the run to resume")
-        return newest_whole(options.folder)
-    if options.folder is not None and any(_candidates(options.folder)):
-        raise UsageError(f"{options.folder} already holds a run; --resume goes on with it, another --run starts anew")
-    return None
+def check_not_begun(run_folder: Path) -> None:
+    """Raises UsageError where the folder has checkpoints: they are not written over."""
+    if any(_candidates(run_folder)):
+        raise UsageError(f"{run_folder} already holds a run; --resume goes on with it, another --run starts anew")
 
 
 def newest_whole(run_folder: Path) -> Found:

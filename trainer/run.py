@@ -15,23 +15,22 @@ import torch
 
 from common.errors import UsageError
 from common.progress import percent, showing_progress
-from common.spec import StreamInfo
+from trainer.beginning import gone_on, new_state, sources_of, threads_of
 from trainer.board import Board, writer_type
-from trainer.changes import Changes, changes_of, resumed_recipe, stored_recipe, tell
+from trainer.changes import Changes, changes_of, tell
 from trainer.checkpoint import Checkpoint, State
 from trainer.connecting import open_client
-from trainer.data import TrainingData, training_spec
+from trainer.data import TrainingData
 from trainer.devices import Devices, describe, devices_of_halves
 from trainer.loop import Limits, Outcome, Trainer
 from trainer.metrics import Metrics
 from trainer.net import Net
-from trainer.options import Options, recipe_of
+from trainer.options import Options
 from trainer.placing import full_memory_as_error, kind_of_net, placed_net
-from trainer.precision import default_precision, make_repeatable, set_up
+from trainer.precision import default_precision, set_up
 from trainer.profile import Profile, WatchedStreams
 from trainer.recipe import Recipe
 from trainer.report import Plan, Report, errors_of
-from trainer.resume import Found, check_same_data, check_same_stream, load_named, load_resumed
 from trainer.schedule import Schedule
 from trainer.sgd import Sgd
 from trainer.signals import StopSignals
@@ -51,7 +50,7 @@ def _run(options: Options) -> Outcome:
     if options.tensorboard:
         writer_type()  # one that is missing is better known now
     devices = devices_of_halves(options.gpus, options.cpu)
-    found, origin, recipe = _sources(options)
+    found, origin, recipe = sources_of(options)
     resumed = found.checkpoint if found else None
     seed = resumed.state.seed if resumed else options.seed or 0
     threads = threads_of(options, resumed)
@@ -94,60 +93,6 @@ def _run(options: Options) -> Outcome:
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
             profile = Profile(options.profile, watched, folder) if options.profile else None
             return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
-
-
-def recipe_to_train(options: Options) -> Recipe:
-    """The recipe of the run that the options ask for, begun already or not."""
-    return _sources(options)[2]
-
-
-def _sources(options: Options) -> tuple[Found | None, Found | None, Recipe]:
-    """What the run goes on from, or which weights it begins with, if either; and its recipe."""
-    if options.resume and options.init is not None:
-        raise UsageError("--resume goes on with a run, --init begins a new one: leave one of them out")
-    found = load_resumed(options)
-    if found is not None:
-        return found, None, resumed_recipe(options, found.checkpoint.state)
-    if options.init is not None:
-        origin = load_named(options.init)
-        return None, origin, recipe_of(options, stored_recipe(origin.checkpoint.state))
-    return None, None, recipe_of(options)
-
-
-def gone_on(state: State, data: TrainingData) -> State:
-    """The state to go on from with `data`, whose recipe may be another by now. Raises CheckpointError."""
-    check_same_data(state, data.info)
-    stored = stored_recipe(state)
-    sigma = stored.current_phase(state.epoch).sigma
-    then = training_spec(stored, state.seed, sigma, state.on_bad_record).name(data.info.digest, data.info.decoder)
-    check_same_stream(state, then)
-    if data.stream_name(state.epoch, state.on_bad_record) == then:
-        return state
-    log.info("the training pictures are of another stream from here on; their order is the same")
-    return dataclasses.replace(state, epoch_digest=None)
-
-
-def threads_of(options: Options, resumed: Checkpoint | None) -> int:
-    """The threads to compute with on the CPU: on a resume the run's own, since sums depend on them."""
-    stored = resumed.state.threads if resumed else None
-    threads = make_repeatable(options.threads or stored)
-    if stored not in (None, threads):
-        log.info("%d threads instead of %s: sums may round differently", threads, stored)
-    return threads
-
-
-def new_state(seed: int, info: StreamInfo) -> State:
-    """The state before the first step; what the options decide is filled in by `run`."""
-    return State(
-        epoch=0,
-        first=0,
-        step=0,
-        seed=seed,
-        recipe={},
-        dataset=info.digest.hex(),
-        class_names=info.classes,
-        threads=0,
-    )
 
 
 def build(
