@@ -82,7 +82,7 @@ make_demo_data() {
 }
 
 default_recipe() {
-    "$VENV/bin/python" -c 'import sys; from pathlib import Path; from loader.dataset import Dataset; from loader.demo import DemoSource; sys.exit(Dataset(Path(sys.argv[1])).classes != DemoSource.classes)' \
+    "$VENV/bin/python" -c 'import sys; from pathlib import Path; from loader.dataset import Dataset; from loader.packing.demo import DemoSource; sys.exit(Dataset(Path(sys.argv[1])).classes != DemoSource.classes)' \
         "$data/train.lmdb" 2>/dev/null && echo demo || echo source
 }
 

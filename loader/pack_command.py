@@ -12,8 +12,8 @@ from common.log import INTERRUPTED, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
-    from loader.pack import Summary
-    from loader.sources import Source
+    from loader.packing.pack import Summary
+    from loader.packing.sources import Source
 
 _PROGRAM = "alexnet-pack"
 
@@ -66,7 +66,7 @@ def main(
         if info:
             _show(_only_data(paths, demo, "--info"), verify)
             return
-        from loader.pack import Options, pack
+        from loader.packing.pack import Options, pack
 
         data = _only_data(paths, False, "--demo") if demo else _source_and_data(paths)[1]
         sources = _demo(demo_train, demo_val) if demo else _discover(_source_and_data(paths)[0])
@@ -99,13 +99,13 @@ def _only_data(paths: tuple[Path, ...], other: bool, option: str) -> Path:
 
 
 def _demo(train: int, val: int) -> "dict[str, Source]":
-    from loader.demo import DemoSource
+    from loader.packing.demo import DemoSource
 
     return {"train": DemoSource("train", train), "val": DemoSource("val", val)}
 
 
 def _discover(source: Path) -> "dict[str, Source]":
-    from loader import discover
+    from loader.packing import discover
 
     return discover.sources(source)
 

@@ -28,7 +28,9 @@ class PartialSums:
     products: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 3), np.int64))
 
     def add(self, rgb_hwc: npt.NDArray[np.uint8]) -> None:
-        from loader.resize import channel_products  # OpenCV is for packing: a worker that serves starts without it
+        from loader.packing.resize import (
+            channel_products,  # OpenCV is for packing: a worker that serves starts without it
+        )
 
         assert self.records < MOST_PICTURES
         self.records += 1

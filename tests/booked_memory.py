@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.pinned import HostMemory
+from trainer.feeding.pinned import HostMemory
 
 
 class BookedMemory(HostMemory):

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from trainer.checkpoint import BEST
-from trainer.disk import PARTIAL
+from trainer.checkpoints.checkpoint import BEST
+from trainer.checkpoints.disk import PARTIAL
 
 DEATHS = (-signal.SIGKILL, -signal.SIGXFSZ)
 

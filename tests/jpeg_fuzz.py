@@ -28,8 +28,9 @@ from PIL import Image
 
 from common.errors import BadImage
 from common.spec import STORED_SIZE
-from loader import jpeg, picture
+from loader import jpeg
 from loader.dataset import Dataset
+from loader.packing import picture
 
 ROOT = Path(__file__).resolve().parents[1]
 HANG_S = 60.0  # of the clock, for all that a case does

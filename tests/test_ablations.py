@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.ablations import ABLATIONS, ablated
-from trainer.crossing import Crossing
-from trainer.layers import Conv
-from trainer.model import reference_shapes
-from trainer.net import Net
-from trainer.one_device import OneDevice
-from trainer.recipe import Recipe
-from trainer.recipes import RECIPES, SOURCE
-from trainer.schedule import Schedule
-from trainer.sgd import Sgd
-from trainer.two_halves import TwoHalves
+from trainer.network.crossing import Crossing
+from trainer.network.model import reference_shapes
+from trainer.network.net import Net
+from trainer.network.one_device import OneDevice
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.ablations import ABLATIONS, ablated
+from trainer.recipes.layers import Conv
+from trainer.recipes.named import RECIPES, SOURCE
+from trainer.recipes.recipe import Recipe
+from trainer.training.schedule import Schedule
+from trainer.training.sgd import Sgd
 
 CPU = torch.device("cpu")
 SMALL = replace(RECIPES["cifar10"], width=1 / 16, classes=4, dropout=0.5)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_evaluate import Oracle, batches
-from trainer.answers import Answers, Confusion, told
-from trainer.evaluate import evaluate
+from trainer.evaluation.answers import Answers, Confusion, told
+from trainer.evaluation.evaluate import evaluate
 
 
 def answered(probabilities: torch.Tensor, labels: torch.Tensor, order: list[int], size: int) -> Answers:

@@ -7,12 +7,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UsageError
-from trainer.layers import Conv, Linear, Op
-from trainer.net import Net
-from trainer.one_device import OneDevice
-from trainer.recipe import Recipe
-from trainer.recipes import PAPER
-from trainer.two_halves import TwoHalves
+from trainer.network.net import Net
+from trainer.network.one_device import OneDevice
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.layers import Conv, Linear, Op
+from trainer.recipes.named import PAPER
+from trainer.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
 OPS: tuple[Op, ...] = ("activation", "lrn", "spatial", "pool")

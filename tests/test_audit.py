@@ -19,7 +19,7 @@ from loader.audit import audit as audit_parts
 from loader.audit_command import audit, parts_of
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, children
-from trainer.metrics import FILE_NAME, read
+from trainer.training.metrics import FILE_NAME, read
 
 BIN = Path(sys.executable).parent
 SPEC = StreamSpec(seed=3, crop=64)

@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.errors import UsageError
 from tests.memory_loader import MemoryLoader, draw
 from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, lines, train_with
-from trainer import checkpoint
-from trainer.board import EPOCH_SCALARS, STEP_SCALARS, Board, wait_for_a_later_name
-from trainer.filters import filters_picture, tiled
+from trainer.checkpoints import checkpoint
+from trainer.training.board import EPOCH_SCALARS, STEP_SCALARS, Board, wait_for_a_later_name
+from trainer.training.filters import filters_picture, tiled
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ NEVER = {
     "loader": ("trainer", "torch"),
     "trainer": ("loader", "lmdb", "turbojpeg", "cv2"),
 }
+LAYERS = ("recipes", "network", "feeding", "checkpoints", "evaluation", "training")  # each imports those before it
 ONLY_IN = {
     "lmdb": {"loader/dataset.py"},
     "turbojpeg": {"loader/jpeg.py"},
-    "cv2": {"loader/resize.py"},
+    "cv2": {"loader/packing/resize.py"},
     "zmq": {
         "common/client.py",
         "common/host.py",
@@ -31,13 +32,13 @@ ONLY_IN = {
     },
     "xxhash": {"common/digest.py"},
     "scipy": {"common/devkit.py"},
-    "safetensors": {"trainer/tensor_file.py"},
-    "torch.cuda.Stream": {"trainer/streams.py"},
-    "torch.cuda.Event": {"trainer/streams.py"},
-    "torch.cuda.stream": {"trainer/streams.py"},
-    "torch.Stream": {"trainer/streams.py"},
-    "torch.Event": {"trainer/streams.py"},
-    "torch.utils.tensorboard": {"trainer/board.py"},
+    "safetensors": {"trainer/checkpoints/tensor_file.py"},
+    "torch.cuda.Stream": {"trainer/network/streams.py"},
+    "torch.cuda.Event": {"trainer/network/streams.py"},
+    "torch.cuda.stream": {"trainer/network/streams.py"},
+    "torch.Stream": {"trainer/network/streams.py"},
+    "torch.Event": {"trainer/network/streams.py"},
+    "torch.utils.tensorboard": {"trainer/training/board.py"},
     "pickle": set[str](),
     "importlib.import_module": set[str](),  # would get past this file
     "__import__": set[str](),
@@ -56,7 +57,7 @@ def names_used(source: str) -> Iterator[tuple[str, int]]:
                 )
                 yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "packages are flat: imports are absolute"
+            assert node.level == 0, "imports are absolute"
             for alias in node.names:
                 aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield f"{node.module}.{alias.name}", node.lineno
@@ -66,12 +67,25 @@ def names_used(source: str) -> Iterator[tuple[str, int]]:
             yield aliases.get(first, first) + dot + rest, node.lineno
 
 
+def never(path: str) -> list[str]:
+    """What the file may not import, wherever it comes from."""
+    package, *parts = path.split("/")
+    if package != "trainer" or len(parts) < 2:
+        return [*NEVER[package]]
+    above = LAYERS[LAYERS.index(parts[0]) + 1 :]
+    return [*NEVER[package], *(f"trainer.{layer}" for layer in above), *(f"trainer.{name}" for name in commands())]
+
+
+def commands() -> list[str]:
+    """The modules of trainer/ itself."""
+    return [path.stem for path in (ROOT / "trainer").glob("*.py") if path.stem != "__init__"]
+
+
 def breaches(path: str, source: str) -> list[str]:
     """What the file `path` (relative to the root) uses and may not."""
-    package = path.partition("/")[0]
     found = set()
     for name, line in names_used(source):
-        forbidden = [*NEVER[package], *(only for only, files in ONLY_IN.items() if path not in files)]
+        forbidden = [*never(path), *(only for only, files in ONLY_IN.items() if path not in files)]
         found |= {f"{path}:{line} {what}" for what in forbidden if name == what or name.startswith(what + ".")}
     return sorted(found)
 
@@ -85,8 +99,9 @@ def test_a_file_stays_on_its_side(path: str) -> None:
     assert breaches(path, (ROOT / path).read_text()) == []
 
 
-def test_packages_are_flat() -> None:
-    assert [path for path in sources() if len(path.relative_to(ROOT).parts) != 2] == []
+def test_every_folder_of_the_trainer_has_its_place_among_the_layers() -> None:
+    assert {path.parent.name for path in (ROOT / "trainer").glob("*/__init__.py")} == set(LAYERS)
+    assert [path for path in sources() if len(path.relative_to(ROOT).parts) > 3] == []
 
 
 def test_the_files_that_rules_name_are_there() -> None:
@@ -132,8 +147,19 @@ def test_streams_and_dynamic_imports_are_found_behind_any_alias(source: str) -> 
     assert breaches("trainer/some.py", source) != []
 
 
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(low, f"trainer.{high}") for place, low in enumerate(LAYERS) for high in LAYERS[place + 1 :]]
+    + [(layer, "trainer.command_options") for layer in LAYERS],
+)
+def test_an_import_from_a_layer_above_is_found(layer: str, name: str) -> None:
+    assert breaches(f"trainer/{layer}/some.py", f"from {name} import some") != []
+
+
 def test_what_is_allowed_is_not_found() -> None:
-    assert breaches("trainer/streams.py", "import torch\ns = torch.cuda.Stream()") == []
+    assert breaches("trainer/training/some.py", "from trainer.network.net import Net") == []
+    assert breaches("trainer/command.py", "from trainer.training.options import Options") == []
+    assert breaches("trainer/network/streams.py", "import torch\ns = torch.cuda.Stream()") == []
     assert breaches("loader/dataset.py", "import lmdb") == []
     assert (
         breaches("trainer/some.py", "import torch\nfrom common.client import LoaderClient\ntorch.cuda.device_count()")

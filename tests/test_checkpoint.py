@@ -12,9 +12,9 @@ import torch
 
 from common.errors import CheckpointError, SaveError, UsageError
 from tests.processes import wait_for
-from trainer import checkpoint
-from trainer.checkpoint import Checkpoint, State
-from trainer.recipes import DEMO
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.recipes.named import DEMO
 
 STATE = State(
     epoch=2,
@@ -142,7 +142,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from tests.test_checkpoint import a_checkpoint
-from trainer import checkpoint
+from trainer.checkpoints import checkpoint
 big = a_checkpoint(1)
 big.weights["fc6.weight"] = torch.randn(1000, 1000)
 for step in range(1, 100_000):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
-from loader import discover, picture
 from loader.dataset import Dataset
-from loader.pack import Options, pack
+from loader.packing import discover, picture
+from loader.packing.pack import Options, pack
 
 CLASSES = ("airplane", "automobile", "bird")
 COUNTS = {**{f"data_batch_{number}.bin": 2 + number for number in range(1, 6)}, "test_batch.bin": 4}

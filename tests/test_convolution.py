@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.convolution import convolve, space_to_depth
-from trainer.recipes import PAPER
+from trainer.network.convolution import convolve, space_to_depth
+from trainer.recipes.named import PAPER
 
 CONVS = {conv.name: conv for conv in PAPER.conv}
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from common.errors import CheckpointError
 from tests.test_checkpoint import STATE
-from trainer import checkpoint
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import torch
 
 from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader, draw
-from trainer.data import TrainingData
-from trainer.feed import FedBatch, PixelTransform
-from trainer.recipe import Phase, Recipe
-from trainer.recipes import RECIPES
+from trainer.feeding.data import TrainingData
+from trainer.feeding.feed import FedBatch, PixelTransform
+from trainer.recipes.named import RECIPES
+from trainer.recipes.recipe import Phase, Recipe
 
 CPU = torch.device("cpu")
 RECIPE = replace(RECIPES["source"], batch_size=4, epochs=3, phase=(Phase(0, 0.01), Phase(2, 0.01, sigma=0.0)))

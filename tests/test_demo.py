@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from loader.demo import DemoSource
-from loader.shapes import SHAPES
+from loader.packing.demo import DemoSource
+from loader.packing.shapes import SHAPES
 
 
 def pixels(jpeg: bytes) -> npt.NDArray[np.uint8]:

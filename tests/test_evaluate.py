@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.evaluate import evaluate
-from trainer.feed import FedBatch
+from trainer.evaluation.evaluate import evaluate
+from trainer.feeding.feed import FedBatch
 
 
 class Oracle:

@@ -19,9 +19,9 @@ from loader.dataset import Dataset
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.trained_nets import SMALL, plain_probabilities, save_net
-from trainer.evaluate_options import EvaluateOptions
-from trainer.evaluation import evaluate_checkpoints
-from trainer.evaluation_report import EvaluationReport
+from trainer.evaluation.options import EvaluateOptions
+from trainer.evaluation.report import EvaluationReport
+from trainer.evaluation.run import evaluate_checkpoints
 
 Evaluate = Callable[..., EvaluationReport]
 OTHER_CROP = replace(SMALL, crop=227)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.race_detector import RaceDetector
-from trainer.exchange import Link, Route, Way, Ways
-from trainer.recipes import SOURCE
-from trainer.streams import Event, Stream, Streams
-from trainer.two_halves import TwoHalves
+from trainer.network.exchange import Link, Route, Way, Ways
+from trainer.network.streams import Event, Stream, Streams
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import SOURCE
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # the same memory, but not equal to CPU: a second device as far as the schedule knows

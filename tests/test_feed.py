@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from common.batch import Batch
 from common.spec import STORED_SIZE
 from common.waits import WaitClock
-from trainer.convolution import depth_to_space, space_to_depth
-from trainer.feed import FedBatch, Feed, PixelTransform
-from trainer.layers import InputShape
-from trainer.pinned import Pinned
-from trainer.recipes import RECIPES
-from trainer.streams import Streams
+from trainer.feeding.feed import FedBatch, Feed, PixelTransform
+from trainer.feeding.pinned import Pinned
+from trainer.network.convolution import depth_to_space, space_to_depth
+from trainer.network.streams import Streams
+from trainer.recipes.layers import InputShape
+from trainer.recipes.named import RECIPES
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)

@@ -18,8 +18,8 @@ from tests.processes import LoaderProcess, wait_for
 from tests.test_checkpoint import a_checkpoint
 from tests.test_trainer_command import OPTIONS, finish, same_tensors, start, steps_told
 from tests.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, train_with, weights, without_times
-from trainer import checkpoint
-from trainer.metrics import FILE_NAME, Metrics, read
+from trainer.checkpoints import checkpoint
+from trainer.training.metrics import FILE_NAME, Metrics, read
 
 
 @pytest.fixture

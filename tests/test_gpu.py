@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer import precision
-from trainer.one_device import OneDevice
-from trainer.recipes import SOURCE
-from trainer.schedule import Schedule
-from trainer.sgd import Sgd
-from trainer.streams import Event, Stream, Streams
-from trainer.two_halves import TwoHalves
+from trainer.network import precision
+from trainer.network.one_device import OneDevice
+from trainer.network.streams import Event, Stream, Streams
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import SOURCE
+from trainer.training.schedule import Schedule
+from trainer.training.sgd import Sgd
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.exchange import Way, Ways
-from trainer.peers import Copier, tried, ways_between
-from trainer.recipes import SOURCE
-from trainer.streams import Event, Stream, Streams
-from trainer.two_halves import TwoHalves
+from trainer.network.exchange import Way, Ways
+from trainer.network.peers import Copier, tried, ways_between
+from trainer.network.streams import Event, Stream, Streams
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import SOURCE
 
 GPUS = torch.cuda.device_count()
 pytestmark = pytest.mark.skipif(GPUS == 0, reason="there is no GPU")
@@ -50,7 +50,7 @@ class LateStreams(Streams):
 
 @pytest.fixture(autouse=True)
 def same_bits_each_time() -> Iterator[None]:
-    """As `trainer.run` has it."""
+    """As `trainer.training.run` has it."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -16,10 +16,10 @@ from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from common.waits import WaitClock
 from tests.processes import LoaderProcess
-from trainer.feed import FedBatch, Feed
-from trainer.layers import InputShape
-from trainer.pinned import HostMemory, Pinned, tensor_over
-from trainer.streams import Event, Stream, Streams
+from trainer.feeding.feed import FedBatch, Feed
+from trainer.feeding.pinned import HostMemory, Pinned, tensor_over
+from trainer.network.streams import Event, Stream, Streams
+from trainer.recipes.layers import InputShape
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import CheckpointError
-from trainer.halves import blocks_of, segments
-from trainer.model import reference_shapes
-from trainer.net import Net
-from trainer.one_device import OneDevice
-from trainer.recipe import Recipe
-from trainer.recipes import PAPER, SOURCE
-from trainer.two_halves import TwoHalves
+from trainer.network.halves import blocks_of, segments
+from trainer.network.model import reference_shapes
+from trainer.network.net import Net
+from trainer.network.one_device import OneDevice
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import PAPER, SOURCE
+from trainer.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
 # The recipes' own spread of first weights makes a net this narrow answer the same to everything; He's does not.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
-from loader import discover
 from loader.dataset import Dataset
-from loader.pack import Options, pack
+from loader.packing import discover
+from loader.packing.pack import Options, pack
 from tests.ilsvrc_archives import make_archives, tar_of
 from tests.photo_tree import photo
 

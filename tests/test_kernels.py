@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.dropout import philox_words
-from trainer.feed import PixelTransform
-from trainer.layers import InputShape
-from trainer.lrn import Norm, normalise
-from trainer.recipes import PAPER, SOURCE
+from trainer.feeding.feed import PixelTransform
+from trainer.network.dropout import philox_words
+from trainer.network.lrn import Norm, normalise
+from trainer.recipes.layers import InputShape
+from trainer.recipes.named import PAPER, SOURCE
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
@@ -32,7 +32,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
-    from trainer import kernels
+    from trainer.network import kernels
 
     return kernels
 
@@ -73,7 +73,7 @@ def test_a_normalisation_and_its_gradients_are_torch_s_in_float64(
 @given(h=st.integers(3, 15), w=st.integers(3, 15), channels=st.sampled_from((1, 8, 24)), seed=st.integers(0, 99))
 @settings(max_examples=10)
 def test_pooling_and_its_gradient_are_torch_s(h: int, w: int, channels: int, seed: int) -> None:
-    from trainer import kernels
+    from trainer.network import kernels
 
     # Few distinct values: which of several equal ones is the largest decides where the gradient goes.
     draws = torch.Generator().manual_seed(seed)

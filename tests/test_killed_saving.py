@@ -12,8 +12,8 @@ from tests.dying import DEATHS
 from tests.processes import LoaderProcess
 from tests.test_trainer_command import finish, same_tensors, start
 from tests.tiny_run import lines, without_times
-from trainer import checkpoint
-from trainer.disk import PARTIAL
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.disk import PARTIAL
 
 NEW = ["--recipe", "demo", "--width", "0.02", "--batch-size", "50"]  # 3 steps an epoch
 LIMITS = ["--steps", "12", "--checkpoint-minutes", "0", "--log-steps", "1"]

@@ -15,10 +15,10 @@ from common.spec import STORED_SIZE, StreamSpec
 from common.waits import WaitClock
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector
-from trainer.feed import FedBatch, Feed, PixelTransform
-from trainer.layers import InputShape
-from trainer.pinned import Pinned, tensor_over
-from trainer.streams import Event
+from trainer.feeding.feed import FedBatch, Feed, PixelTransform
+from trainer.feeding.pinned import Pinned, tensor_over
+from trainer.network.streams import Event
+from trainer.recipes.layers import InputShape
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # the same memory, but not equal to CPU: a second device as far as the feed knows

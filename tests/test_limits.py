@@ -9,7 +9,8 @@ from PIL import Image, ImageFile
 
 from common.errors import BadImage
 from common.spec import STORED_SIZE
-from loader import jpeg, limits, picture
+from loader import jpeg, limits
+from loader.packing import picture
 from tests.bombs import BOMBS
 
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer import lrn
-from trainer.lrn import Norm, normalise
-from trainer.recipe import Recipe
-from trainer.recipes import PAPER, SOURCE
+from trainer.network import lrn
+from trainer.network.lrn import Norm, normalise
+from trainer.recipes.named import PAPER, SOURCE
+from trainer.recipes.recipe import Recipe
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
-from trainer.metrics import FILE_NAME, Metrics, read
+from trainer.training.metrics import FILE_NAME, Metrics, read
 
 
 def history(folder: Path) -> list[tuple[str, int]]:

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.dropout import Masking, Scaling
-from trainer.initial import initial_tensors
-from trainer.layers import Conv
-from trainer.model import after_convolution, reference_shapes
-from trainer.one_device import OneDevice
-from trainer.recipe import Recipe
-from trainer.recipes import CIFAR10, DEMO, PAPER, RECIPES, SOURCE
-from trainer.schedule import Schedule
-from trainer.sgd import Sgd
+from trainer.network.dropout import Masking, Scaling
+from trainer.network.initial import initial_tensors
+from trainer.network.model import after_convolution, reference_shapes
+from trainer.network.one_device import OneDevice
+from trainer.recipes.layers import Conv
+from trainer.recipes.named import CIFAR10, DEMO, PAPER, RECIPES, SOURCE
+from trainer.recipes.recipe import Recipe
+from trainer.training.schedule import Schedule
+from trainer.training.sgd import Sgd
 
 CPU = torch.device("cpu")
 LAYERS = SOURCE.layer_names

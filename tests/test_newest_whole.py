@@ -8,8 +8,8 @@ import pytest
 
 from common.errors import CheckpointError, UsageError
 from tests.test_checkpoint import a_checkpoint
-from trainer import checkpoint
-from trainer.resume import newest_whole
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.resume import newest_whole
 
 
 def save(folder: Path, *steps: int) -> list[Path]:

@@ -16,9 +16,9 @@ import pytest
 
 from common.errors import DatasetError, PackError, UsageError
 from common.packing_order import shuffled
-from loader import discover
 from loader.dataset import Dataset
-from loader.pack import Options, Summary, pack
+from loader.packing import discover
+from loader.packing.pack import Options, Summary, pack
 from tests.photo_tree import CLASSES, contents, make_tree, photo
 from tests.processes import alive, children, wait_for
 

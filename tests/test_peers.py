@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from common.errors import ExchangeError
-from trainer import peers
-from trainer.exchange import Way
-from trainer.peers import Copier, choose_way, tried, ways_between
+from trainer.network import peers
+from trainer.network.exchange import Way
+from trainer.network.peers import Copier, choose_way, tried, ways_between
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # the same memory, but not equal to CPU: a second device as far as links know

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import BadImage
-from loader import jpeg, picture
+from loader import jpeg
+from loader.packing import picture
 from tests.photo_tree import photo
 
 Rgb = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ from common.batch import Batch
 from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
 from tests.booked_memory import BookedMemory
-from trainer.pinned import Pinned
+from trainer.feeding.pinned import Pinned
 
 CPU = torch.device("cpu")
 SPEC = StreamSpec(crop=16)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.profile import TRACE, WARM_UP, Profile, WatchedStreams, table
-from trainer.recipes import SOURCE
-from trainer.two_halves import TwoHalves
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import SOURCE
+from trainer.training.profile import TRACE, WARM_UP, Profile, WatchedStreams, table
 
 CPU = torch.device("cpu")
 NARROW = replace(SOURCE, width=1 / 16, classes=5)

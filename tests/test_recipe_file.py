@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.ablations import ABLATIONS, ablated
 from trainer.command import main
-from trainer.layers import Conv, Linear, Op
-from trainer.recipe import Phase, Plateau, Recipe
-from trainer.recipe_file import from_dict, read, to_toml
-from trainer.recipes import CIFAR10, DEMO, PAPER, RECIPES, SOURCE
+from trainer.recipes.ablations import ABLATIONS, ablated
+from trainer.recipes.layers import Conv, Linear, Op
+from trainer.recipes.named import CIFAR10, DEMO, PAPER, RECIPES, SOURCE
+from trainer.recipes.recipe import Phase, Plateau, Recipe
+from trainer.recipes.recipe_file import from_dict, read, to_toml
 
 
 def reread(recipe: Recipe, folder: Path) -> Recipe:

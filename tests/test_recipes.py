@@ -50,16 +50,16 @@ from loader import sampler
 from loader.dataset import Dataset
 from loader.jpeg import decode
 from tests.memory_loader import MemoryLoader, draw
-from trainer.convolution import convolve
-from trainer.data import TrainingData
-from trainer.feed import FedBatch, PixelTransform
-from trainer.initial import initial_tensors
-from trainer.layers import Op
-from trainer.model import after_convolution, groups_of, reference_shapes
-from trainer.one_device import OneDevice
-from trainer.recipe import Recipe
-from trainer.recipes import PAPER, SOURCE
-from trainer.schedule import Schedule
+from trainer.feeding.data import TrainingData
+from trainer.feeding.feed import FedBatch, PixelTransform
+from trainer.network.convolution import convolve
+from trainer.network.initial import initial_tensors
+from trainer.network.model import after_convolution, groups_of, reference_shapes
+from trainer.network.one_device import OneDevice
+from trainer.recipes.layers import Op
+from trainer.recipes.named import PAPER, SOURCE
+from trainer.recipes.recipe import Recipe
+from trainer.training.schedule import Schedule
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("recipe", [PAPER, SOURCE], ids=["paper", "source"])

@@ -12,11 +12,11 @@ from common.host import Loaders
 from common.progress import ProgressLine
 from common.spec import StreamSpec
 from common.waits import Waits
-from trainer.checkpoint import State
-from trainer.evaluate import Evaluation
-from trainer.metrics import Metrics
-from trainer.report import Now, Plan, Report, Tally
-from trainer.schedule import Outlook
+from trainer.checkpoints.checkpoint import State
+from trainer.evaluation.evaluate import Evaluation
+from trainer.training.metrics import Metrics
+from trainer.training.report import Now, Plan, Report, Tally
+from trainer.training.schedule import Outlook
 
 NOW = Now(
     epoch=2,

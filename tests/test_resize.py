@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader import resize
+from loader.packing import resize
 
 
 def noise(seed: int, height: int, width: int) -> resize.Rgb:

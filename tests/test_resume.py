@@ -10,9 +10,10 @@ from common.errors import CheckpointError, UsageError
 from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
 from tests.tiny_run import TINY, Train, equal, lines, weights
-from trainer import checkpoint, run
-from trainer.recipe_file import to_toml
-from trainer.resume import check_same_stream
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.resume import check_same_stream
+from trainer.recipes.recipe_file import to_toml
+from trainer.training import run
 
 
 def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:

@@ -13,9 +13,10 @@ from common.errors import Diverged, LoaderError, LoaderTimeout, UsageError
 from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
 from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
-from trainer import checkpoint, loop, run
-from trainer.evaluate import Evaluation
-from trainer.one_device import OneDevice
+from trainer.checkpoints import checkpoint
+from trainer.evaluation.evaluate import Evaluation
+from trainer.network.one_device import OneDevice
+from trainer.training import loop, run
 
 
 def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:

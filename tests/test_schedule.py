@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.recipe import Plateau, Recipe
-from trainer.recipes import DEMO, PAPER, RECIPES, SOURCE
-from trainer.schedule import Outlook, Schedule
+from trainer.recipes.named import DEMO, PAPER, RECIPES, SOURCE
+from trainer.recipes.recipe import Plateau, Recipe
+from trainer.training.schedule import Outlook, Schedule
 
 LAYERS = SOURCE.layer_names
 

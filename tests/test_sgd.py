@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.blocks import Block, Parameter
-from trainer.sgd import Sgd
+from trainer.network.blocks import Block, Parameter
+from trainer.training.sgd import Sgd
 
 MOMENTUM, DECAY = 0.9, 0.0005
 # Steps with a drop, a freeze and a thaw: (rate of conv1.weight, of fc6.weight, of fc6.bias).

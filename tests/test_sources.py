@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadImage, UsageError
-from loader import archive, discover
-from loader.sources import FolderSource, Names
+from loader.packing import archive, discover
+from loader.packing.sources import FolderSource, Names
 from tests.photo_tree import make_tree
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]

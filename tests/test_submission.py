@@ -12,18 +12,19 @@ import pytest
 from common.devkit import Devkit
 from common.errors import UsageError
 from common.spec import StreamInfo
-from loader import discover, jpeg
+from loader import jpeg
 from loader.dataset import Dataset
-from loader.pack import Options, pack
-from loader.pack_worker import stored_jpeg
+from loader.packing import discover
+from loader.packing.pack import Options, pack
+from loader.packing.pack_worker import stored_jpeg
 from tests.bad_records import with_records
 from tests.ilsvrc_archives import make_archives
 from tests.photo_tree import photo
 from tests.processes import LoaderProcess
 from tests.trained_nets import plain_probabilities, save_net
-from trainer.evaluate_options import EvaluateOptions
-from trainer.evaluation import evaluate_checkpoints
-from trainer.submission import Submission
+from trainer.evaluation.options import EvaluateOptions
+from trainer.evaluation.run import evaluate_checkpoints
+from trainer.evaluation.submission import Submission
 
 NAMES = tuple(f"n0{n}" for n in range(7))
 ID_OF = dict(zip(NAMES, (40, 3, 900, 17, 5, 2, 31), strict=True))  # not in the order of the names

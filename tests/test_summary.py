@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from common.host import Loaders
 from common.waits import Waits
-from trainer.schedule import Outlook
-from trainer.summary import course_in_words, waits_in_words
+from trainer.training.schedule import Outlook
+from trainer.training.summary import course_in_words, waits_in_words
 
 LOCAL = Loaders(hosts=1, workers=2, cores=8, by_socket=0)
 NONE = dict.fromkeys(asdict(Waits()), 0.0)

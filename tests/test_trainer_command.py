@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.processes import LoaderProcess, wait_for
-from trainer import checkpoint
-from trainer.metrics import FILE_NAME, read
+from trainer.checkpoints import checkpoint
+from trainer.training.metrics import FILE_NAME, read
 
 OPTIONS = ["--cpu", "--recipe", "demo", "--width", "0.02", "--batch-size", "8", "--threads", "1", "--log-steps", "1"]
 

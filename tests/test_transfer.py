@@ -16,12 +16,12 @@ from tests.test_checkpoint import a_checkpoint
 from tests.test_newest_whole import flip_a_bit
 from tests.test_trainer_command import OPTIONS, finish, start
 from tests.tiny_run import TINY, Train, lines
-from trainer import checkpoint
-from trainer.ablations import ablated
-from trainer.checkpoint import Checkpoint
-from trainer.initial import initial_tensors
-from trainer.model import reference_shapes
-from trainer.resume import load_named
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.resume import load_named
+from trainer.network.initial import initial_tensors
+from trainer.network.model import reference_shapes
+from trainer.recipes.ablations import ablated
 
 UNMOVED = ["--lr", "1e-60", "--steps", "1"]  # a step of zero in float32
 

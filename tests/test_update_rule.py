@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.blocks import Block, Parameter
-from trainer.recipe import Phase, Plateau, Recipe
-from trainer.recipes import PAPER, SOURCE
-from trainer.schedule import Schedule
-from trainer.sgd import Sgd
-from trainer.two_halves import TwoHalves
+from trainer.network.blocks import Block, Parameter
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import PAPER, SOURCE
+from trainer.recipes.recipe import Phase, Plateau, Recipe
+from trainer.training.schedule import Schedule
+from trainer.training.sgd import Sgd
 
 CPU = torch.device("cpu")
 LAYERS = SOURCE.layer_names

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.command import main
-from trainer.layers import Conv, Linear
-from trainer.ranges import Range
-from trainer.recipe import Phase, Plateau, Recipe
-from trainer.recipe_file import to_toml
-from trainer.recipes import SOURCE
+from trainer.recipes.layers import Conv, Linear
+from trainer.recipes.named import SOURCE
+from trainer.recipes.ranges import Range
+from trainer.recipes.recipe import Phase, Plateau, Recipe
+from trainer.recipes.recipe_file import to_toml
 
 WHOLE = to_toml(replace(SOURCE, plateau=Plateau()))  # every field is there
 SECTIONS = {Recipe: "", Conv: "[[conv]]", Linear: "[[fc]]", Phase: "[[phase]]", Plateau: "[plateau]"}

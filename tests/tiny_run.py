@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.memory_loader import MemoryLoader
-from trainer import checkpoint, run
-from trainer.loop import Outcome
-from trainer.metrics import FILE_NAME, read
-from trainer.options import Options
-from trainer.recipe import Phase, Plateau
-from trainer.recipes import DEMO, RECIPES
+from trainer.checkpoints import checkpoint
+from trainer.recipes.named import DEMO, RECIPES
+from trainer.recipes.recipe import Phase, Plateau
+from trainer.training import run
+from trainer.training.loop import Outcome
+from trainer.training.metrics import FILE_NAME, read
+from trainer.training.options import Options
 
 TINY = replace(
     DEMO,

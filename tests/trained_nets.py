@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trainer import checkpoint
-from trainer.checkpoint import Checkpoint, State
-from trainer.dropout import Scaling
-from trainer.model import hidden, logits
-from trainer.one_device import OneDevice
-from trainer.recipe import Recipe
-from trainer.recipes import RECIPES
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.network.dropout import Scaling
+from trainer.network.model import hidden, logits
+from trainer.network.one_device import OneDevice
+from trainer.recipes.named import RECIPES
+from trainer.recipes.recipe import Recipe
 
 SMALL = replace(RECIPES["source"], width=0.02, test_scale=1 / 40)
 CPU = torch.device("cpu")

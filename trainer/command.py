@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from common import log as logs
-from trainer.ablations import ABLATIONS
 from trainer.command_options import device_options, loader_options
-from trainer.options import Options, recipe_of
-from trainer.recipe import Recipe
-from trainer.recipe_file import to_toml
-from trainer.recipes import RECIPES
+from trainer.recipes.ablations import ABLATIONS
+from trainer.recipes.named import RECIPES
+from trainer.recipes.recipe import Recipe
+from trainer.recipes.recipe_file import to_toml
+from trainer.training.options import Options, recipe_of
 
 
 @click.command(context_settings={"show_default": True})
@@ -91,7 +91,7 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
         if show_recipe:
             click.echo(to_toml(_recipe(Options(**options))), nl=False)
             return
-        from trainer.run import last_line, run
+        from trainer.training.run import last_line, run
 
         outcome = run(Options(**options))
         click.echo(last_line(outcome))
@@ -102,7 +102,7 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
 def _recipe(options: Options) -> Recipe:
     if not options.resume and options.init is None:
         return recipe_of(options)
-    from trainer.beginning import recipe_to_train  # reads a checkpoint
+    from trainer.training.beginning import recipe_to_train  # reads a checkpoint
 
     return recipe_to_train(options)
 

@@ -8,7 +8,7 @@ import click
 
 from common import log as logs
 from trainer.command_options import device_options, loader_options
-from trainer.evaluate_options import STDOUT, VIEW_COUNTS, EvaluateOptions
+from trainer.evaluation.options import STDOUT, VIEW_COUNTS, EvaluateOptions
 
 _FILE = click.Path(path_type=Path)
 
@@ -64,7 +64,7 @@ def main(verbose: bool, **options: Any) -> None:
     logs.setup("alexnet-evaluate", verbose)
     with logs.errors_as_exit_codes("alexnet-evaluate"):
         asked = EvaluateOptions(**options)
-        from trainer.evaluation import evaluate_checkpoints, features_of
+        from trainer.evaluation.run import evaluate_checkpoints, features_of
 
         if asked.features is not None or asked.out is not None:
             click.echo(features_of(asked).text())

@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
 from tests.processes import LoaderProcess
-from trainer import metrics
-from trainer.ablations import ABLATIONS, ablated
-from trainer.recipe import Phase, Recipe
-from trainer.recipe_file import to_toml
-from trainer.recipes import CIFAR10
+from trainer.recipes.ablations import ABLATIONS, ablated
+from trainer.recipes.named import CIFAR10
+from trainer.recipes.recipe import Phase, Recipe
+from trainer.recipes.recipe_file import to_toml
+from trainer.training import metrics
 
 FIGURE_1_RATES = (0.003, 0.005, 0.01, 0.02)
 LAST = "trained"  # a file beside a run's checkpoints that says it is done

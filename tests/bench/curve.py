@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from trainer import metrics
+from trainer.training import metrics
 
 
 def draw(run: Path, out: Path) -> None:

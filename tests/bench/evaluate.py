@@ -30,14 +30,14 @@ from common.spec import StreamSpec
 from loader.dataset import Dataset
 from tests.bench import photos
 from tests.processes import LoaderProcess
-from trainer import checkpoint
-from trainer.checkpoint import Checkpoint, State
-from trainer.evaluate_options import EvaluateOptions
-from trainer.evaluation import evaluate_checkpoints
-from trainer.feed import PixelTransform
-from trainer.net import Net
-from trainer.recipes import RECIPES
-from trainer.two_halves import TwoHalves
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.evaluation.options import EvaluateOptions
+from trainer.evaluation.run import evaluate_checkpoints
+from trainer.feeding.feed import PixelTransform
+from trainer.network.net import Net
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import RECIPES
 
 CPU = torch.device("cpu")
 BATCH = 128

@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from trainer import metrics
+from trainer.training import metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 
-from trainer.filters import filters_picture
-from trainer.trained import load_trained
+from trainer.evaluation.trained import load_trained
+from trainer.training.filters import filters_picture
 
 ZOOM = 6  # pixels of the picture for each of a filter's
 

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import BadImage
-from loader import picture
+from loader.packing import picture
 from tests import jpeg_fuzz
 from tests.bench import photos
 from tests.bombs import BOMBS

@@ -15,7 +15,7 @@ from loader.pack_command import main as pack
 from tests.dying import DEATHS, MOMENTS
 from tests.processes import LoaderProcess, wait_for
 from tests.tiny_run import lines, without_times
-from trainer import checkpoint
+from trainer.checkpoints import checkpoint
 
 
 class Training:

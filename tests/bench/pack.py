@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from loader import jpeg, pack_worker, resize  # noqa: E402
-from loader.sources import Labels  # noqa: E402
+from loader import jpeg  # noqa: E402
+from loader.packing import pack_worker, resize  # noqa: E402
+from loader.packing.sources import Labels  # noqa: E402
 
 MADE, MADE_HEIGHT, MADE_WIDTH = 60, 375, 500  # the usual size in ILSVRC2012
 CHUNK = 32

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from loader import discover, jpeg
+from loader import jpeg
 from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
-from loader.pack import Options, pack
+from loader.packing import discover
+from loader.packing.pack import Options, pack
 
 MADE = 100
 _COMMIT = 1000

@@ -27,18 +27,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.malloc import keep_all_blocks
-from trainer import precision
-from trainer.convolution import space_to_depth
-from trainer.devices import describe, devices_of_halves
-from trainer.model import reference_shapes
-from trainer.net import Net
-from trainer.one_device import OneDevice
-from trainer.profile import WatchedStreams
-from trainer.recipe import Recipe
-from trainer.recipes import PAPER
-from trainer.schedule import Schedule
-from trainer.sgd import Sgd
-from trainer.two_halves import TwoHalves
+from trainer.network import precision
+from trainer.network.convolution import space_to_depth
+from trainer.network.devices import describe, devices_of_halves
+from trainer.network.model import reference_shapes
+from trainer.network.net import Net
+from trainer.network.one_device import OneDevice
+from trainer.network.two_halves import TwoHalves
+from trainer.recipes.named import PAPER
+from trainer.recipes.recipe import Recipe
+from trainer.training.profile import WatchedStreams
+from trainer.training.schedule import Schedule
+from trainer.training.sgd import Sgd
 
 Step = Callable[[], None]
 Devices = tuple[torch.device, torch.device]

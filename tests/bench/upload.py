@@ -23,10 +23,10 @@ from common.batch import Batch
 from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from common.waits import WaitClock
-from trainer.feed import Feed
-from trainer.layers import InputShape
-from trainer.pinned import HostMemory, Pinned
-from trainer.streams import Streams
+from trainer.feeding.feed import Feed
+from trainer.feeding.pinned import HostMemory, Pinned
+from trainer.network.streams import Streams
+from trainer.recipes.layers import InputShape
 
 SLOTS = 6
 

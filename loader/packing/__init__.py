@@ -1,0 +1,1 @@
+"""From pictures, however they lie, to LMDB."""

@@ -1,0 +1,135 @@
+"""Pictures inside an uncompressed tar: its headers are read once, then members are read at random, in place.
+
+A tar within a tar lies there uncompressed and in one piece, so its members too have an offset in the outer file.
+"""
+
+import contextlib
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from common.errors import BadImage, UsageError
+from loader.packing.sources import MAX_FILE_BYTES, Labels, Names, check_classes, readable
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A regular file of a tar: its data are `size` bytes from `offset` of the outer file."""
+
+    name: bytes
+    offset: int
+    size: int
+
+
+class ArchiveSource:
+    """Members of one tar file, `labels[i]` the class of `members[i]`."""
+
+    def __init__(self, path: Path, members: Iterable[Member], labels: Labels, classes: tuple[str, ...]) -> None:
+        members = list(members)
+        self._path = path
+        self._names = Names(member.name for member in members)
+        self._offsets = np.array([member.offset for member in members], np.int64)
+        self._sizes = np.array([member.size for member in members], np.int64)
+        self.labels, self.classes = labels, classes
+        self._descriptor: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, item: int) -> str:
+        return readable(self._names[item])
+
+    def read(self, item: int) -> bytes:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        size = int(self._sizes[item])
+        if size > MAX_FILE_BYTES:
+            raise BadImage(f"{size:,} bytes are more than {MAX_FILE_BYTES:,}")
+        data = os.pread(self._descriptor, size, int(self._offsets[item]))
+        if len(data) != size:
+            raise OSError(f"{self._path} has become shorter")
+        return data
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_descriptor": None}  # a process opens the file for itself
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]
+
+
+def tree(path: Path) -> dict[str, ArchiveSource]:
+    """The sources of a tar of `train/<class>/*` and perhaps `val/<class>/*`."""
+    found: dict[str, list[tuple[bytes, Member]]] = {"train": [], "val": []}
+    for member in members(path):
+        parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
+        split = readable(parts[0]) if parts else ""
+        if split in found and not parts[-1].startswith(b"."):
+            if len(parts) != 3:
+                raise UsageError(f"{path}: {readable(member.name)} is not {split}/<class>/<picture>")
+            found[split].append((parts[1], Member(b"/".join(parts), member.offset, member.size)))
+    if not found["train"]:
+        raise UsageError(f"{path} holds no train/<class>/<picture>")
+    classes = tuple(readable(name) for name in sorted({folder for folder, _ in found["train"]}))
+    return {split: _labelled(path, pairs, classes) for split, pairs in found.items() if pairs}
+
+
+def _labelled(path: Path, pairs: list[tuple[bytes, Member]], classes: tuple[str, ...]) -> ArchiveSource:
+    pairs = sorted(pairs, key=lambda pair: (pair[0], pair[1].name))  # as folders are listed
+    label_of = {name: label for label, name in enumerate(classes)}
+    check_classes((readable(folder) for folder, _ in pairs), classes, f"{path}, val")
+    labels = np.array([label_of[readable(folder)] for folder, _ in pairs], np.int32)
+    return ArchiveSource(path, (member for _, member in pairs), labels, classes)
+
+
+def members(path: Path, within: Member | None = None) -> Iterator[Member]:
+    """The regular files of the tar at `path`, or of the tar that is its member `within`.
+
+    Raises UsageError where it is compressed, no tar, cut off, or holds links or sparse files.
+    """
+    where = f"{path}, {readable(within.name)}" if within else str(path)
+    with _opened(path) as file:
+        file.seek(within.offset if within else 0)
+        end = within.offset + within.size if within else os.fstat(file.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                yield from _regular(archive, end, where)
+                # tarfile takes a header it cannot read for the end; the real one is a block of zeros.
+                if os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
+                    raise UsageError(f"{where} is cut off or damaged at byte {archive.offset:,}; fetch it again")
+        except tarfile.TarError as error:
+            raise UsageError(f"{where} is no tar archive, or cut off: {error}") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """UsageError where it cannot be read or is compressed."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    with file:
+        head = os.pread(file.fileno(), 8, 0)
+        for magic, name in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise UsageError(f"{path} is compressed ({name}); unpack it, or decompress it to a plain .tar")
+        yield file
+
+
+def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
+    """Offsets are of the file beneath `archive`, which begins wherever that file stood."""
+    while (info := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, a kilobyte each
+        if info.offset_data + info.size > end:
+            raise UsageError(f"{where} is cut off in {info.name}; fetch it again")
+        if info.issym() or info.islnk() or info.issparse():
+            raise UsageError(f"{where}: {info.name} is a link or sparse; unpack the archive")
+        if info.isreg():
+            yield Member(os.fsencode(info.name), info.offset_data, info.size)

@@ -1,0 +1,30 @@
+"""From the path a user names to the sources of its splits."""
+
+from pathlib import Path
+
+from common.errors import UsageError
+from loader.packing import archive, cifar, ilsvrc
+from loader.packing.sources import FolderSource, Source
+
+EXPECTED = (
+    "train/<class>/* and perhaps val/<class>/*, as folders or in one plain .tar, or the ILSVRC2012 archives, or"
+    " CIFAR-10's .bin files"
+)
+
+
+def sources(path: Path) -> dict[str, Source]:
+    """Sources of "train" and, where there is one, "val". Raises UsageError that says what was expected."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; SOURCE holds {EXPECTED}")
+    if path.is_file():
+        return dict(archive.tree(path))
+    if ilsvrc.is_ilsvrc(path):
+        return dict(ilsvrc.archives(path))
+    if cifar.is_cifar(path):
+        return cifar.batches(path)
+    if not (path / "train").is_dir():
+        raise UsageError(f"{path} holds no train/; SOURCE holds {EXPECTED}")
+    train = FolderSource(path / "train")
+    if not (path / "val").is_dir():
+        return {"train": train}
+    return {"train": train, "val": FolderSource(path / "val", train.classes)}

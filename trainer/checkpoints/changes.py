@@ -1,0 +1,71 @@
+"""A run that goes on with another recipe than it began with: what fits its weights is allowed, and all is said."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from common.errors import CheckpointError, UsageError
+from trainer.checkpoints.checkpoint import State
+from trainer.network.model import reference_shapes
+from trainer.recipes import recipe_file
+from trainer.recipes.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Changes = dict[str, tuple[Any, Any]]  # (before, after) by the field's path, as recipe.phase[1].rate; None: not there
+
+_OF_A_RUN = ("precision", "threads", "on_bad_record", "digests")
+
+
+def stored_recipe(state: State) -> Recipe:
+    """The recipe that a checkpoint holds. Raises CheckpointError."""
+    try:
+        return recipe_file.from_dict(state.recipe)
+    except UsageError as error:
+        raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
+
+
+def check_fits(recipe: Recipe, stored: Recipe) -> None:
+    """Raises UsageError where the weights of a run with recipe `stored` are not those of `recipe`."""
+    now, then = reference_shapes(recipe), reference_shapes(stored)
+    for name in now | then:
+        if now.get(name) != then.get(name):
+            raise UsageError(
+                f"the run to resume does not fit recipe {recipe.name} as asked: its {name} is {by(then.get(name))}, the"
+                f" recipe's {by(now.get(name))}; leave out what changes the network, or begin a new run with --init"
+            )
+
+
+def changes_of(before: State, after: State) -> Changes:
+    """What a run does otherwise from now on."""
+    then, now = (
+        {"recipe": dataclasses.asdict(stored_recipe(state))} | {name: getattr(state, name) for name in _OF_A_RUN}
+        for state in (before, after)
+    )
+    return {path: change for path, *change in _differences(then, now, "")}  # type: ignore[misc]
+
+
+def tell(changes: Changes) -> None:
+    """A line of the log for each."""
+    for path, (before, after) in changes.items():
+        log.info("changed: %s %s -> %s", path, json.dumps(before), json.dumps(after))
+
+
+def by(shape: tuple[int, ...] | None) -> str:
+    """`96x3x11x11`, or `missing`."""
+    return "missing" if shape is None else "x".join(map(str, shape))
+
+
+def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """Each leaf in which two trees of mappings and lists differ; where one side has no such branch, the whole of it."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in {**before, **after}:
+            yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(before, list | tuple) and isinstance(after, list | tuple):
+        for index in range(max(len(before), len(after))):
+            then, now = (side[index] if index < len(side) else None for side in (before, after))
+            yield from _differences(then, now, f"{path}[{index}]")
+    elif before != after:
+        yield path, before, after

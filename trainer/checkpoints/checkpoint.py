@@ -1,0 +1,201 @@
+"""Checkpoints: a run's whole state in one file, named and shaped as the one-device network's.
+
+`RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
+error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them, and `mean_hwc`, the mean image
+that the weights were trained with; the metadata holds `State` as JSON. No pickle. A file appears whole or not at all
+(`trainer/checkpoints/disk.py`), and carries a digest of its contents, so that a damaged one is noticed when it is read;
+then it is renamed to `*.damaged`, never removed.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import CheckpointError, SaveError, UsageError
+from common.received import DigestUse
+from common.spec import OnBadRecord
+from trainer.checkpoints import tensor_file
+from trainer.checkpoints.disk import PARTIAL, put_in_place
+
+FORMAT = "alexnet-checkpoint-1"
+KEPT = 3
+BEST = "best.safetensors"
+DAMAGED = ".damaged"
+_MEAN = "mean_hwc"
+_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All of a run that is not a tensor.
+
+    epoch, first    where the next batch begins; `first` equal to the records means that validation is what is next
+    step            steps done
+    recipe          of the run, as an object; with it classes, width, batch size and schedule
+    schedule        what the schedule carries from epoch to epoch
+    tally           the running sums of the unfinished epoch
+    best_error      lowest top-1 validation error so far, a share, and the step it was found at; None before the first
+    best_step       validation
+    dataset, class_names    digest of the training set in hex, and its classes
+    threads         of torch on the CPU: another number may round otherwise
+    precision       fp32, tf32 or bf16
+    stream, decoder the name of the stream that the next batch is of (`StreamSpec.name`), and the JPEG decoder's
+    on_bad_record, digests   as the run was asked to, see TrainingData
+    epoch_digest    rolling digest of the unfinished epoch in hex, see `common.digest`; None before its first picture,
+                    or where not every picture of it had one
+    """
+
+    epoch: int
+    first: int
+    step: int
+    seed: int
+    recipe: dict[str, Any]
+    dataset: str
+    class_names: tuple[str, ...]
+    threads: int
+    precision: str = "fp32"
+    stream: str = ""
+    decoder: str = ""
+    best_error: float | None = None
+    best_step: int | None = None
+    schedule: dict[str, Any] = field(default_factory=dict)
+    tally: dict[str, Any] = field(default_factory=dict)
+    on_bad_record: OnBadRecord = "replace"
+    digests: DigestUse = "off"
+    epoch_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A state with its tensors, on the CPU, by reference name.
+
+    mean_hwc   float32 256 x 256 x 3, the mean image of the training set; None in checkpoints of before it was kept
+    """
+
+    state: State
+    weights: dict[str, Tensor]
+    velocities: dict[str, Tensor]
+    mean_hwc: Tensor | None = None
+
+
+def save(run_folder: Path, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
+    """Write the checkpoint of `state.step`, then remove all but the newest `keep`; gives its path.
+
+    Raises SaveError if the disk will not take it, which names the last one that is there; those stay.
+    """
+    path = run_folder / f"checkpoint-{checkpoint.state.step:08d}.safetensors"
+    tensors = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
+    if checkpoint.mean_hwc is not None:
+        tensors[_MEAN] = checkpoint.mean_hwc.contiguous()
+    state = json.dumps(dataclasses.asdict(checkpoint.state))
+    metadata = {"format": FORMAT, "state": state, "digest": _digest(state, tensors)}
+    try:
+        _remove(run_folder.glob(f"*.safetensors{PARTIAL}"))  # of a run that was killed while it wrote
+        tensor_file.write(path, tensors, metadata)
+    except SaveError as error:
+        raise SaveError(f"{error}; {_last_good(run_folder)}") from None
+    _remove(all_in(run_folder)[:-keep])
+    return path
+
+
+def save_best(path: Path) -> None:
+    """Make `best.safetensors` the checkpoint at `path`: a second name where the file system has them, else a copy.
+
+    Raises SaveError; the best of before stays then.
+    """
+    with put_in_place(path.with_name(BEST), path.stat().st_size) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(path, partial)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+                raise
+            partial.write_bytes(path.read_bytes())
+
+
+def all_in(run_folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first; `best` is not among them."""
+    found = ((_NAME.fullmatch(path.name), path) for path in run_folder.glob("checkpoint-*"))
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_file())]
+
+
+def newest(run_folder: Path) -> Path:
+    """The checkpoint with the most steps. Raises UsageError if there is none."""
+    found = all_in(run_folder)
+    if not found:
+        raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
+    return found[-1]
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. Raises CheckpointError, which names the file and what is wrong with it."""
+    try:
+        return _checked(*tensor_file.read(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged checkpoint a name under which it neither counts among the kept nor is written over."""
+    names = (path.with_name(path.name + DAMAGED + (f"-{number}" if number > 1 else "")) for number in count(1))
+    target = next(name for name in names if not name.exists())
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise SaveError(f"{path} is damaged and cannot be renamed to {target.name}: {error.strerror}") from None
+    return target
+
+
+def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"it is no checkpoint of this program: its format is {metadata.get('format')!r}")
+    if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
+        raise CheckpointError("it is damaged: its contents do not match their digest")
+    try:
+        state = State(**json.loads(metadata["state"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"it has no readable state: {error}") from None
+    state = dataclasses.replace(state, class_names=tuple(state.class_names))
+    weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
+    return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
+
+
+def _last_good(run_folder: Path) -> str:
+    found = all_in(run_folder)
+    return f"the last good checkpoint is {found[-1]}" if found else "there is no earlier checkpoint"
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # a file more harms nothing
+            path.unlink()
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
+    """Over the state's text and the tensors' names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.blake2b(state.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor_file.bytes_of(tensor))
+    return digest.hexdigest()

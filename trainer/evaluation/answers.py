@@ -1,0 +1,91 @@
+"""What was answered for each record: kept on the host, as little of it as errors, predictions and confusions need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.evaluation.evaluate import TOP, Evaluation, is_wrong, losses, ranks
+
+NO_RANK = -1  # of a record that was not answered
+
+
+def told(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """float64 n x (2 + 2 k): rank and probability of the label, then the k likeliest classes and their probabilities;
+    k is TOP, or the number of classes where that is less.
+    """
+    likeliest = probabilities.topk(min(TOP, probabilities.shape[1]), dim=1)
+    columns = [
+        ranks(probabilities, labels)[:, None],
+        probabilities.gather(1, labels[:, None]),
+        likeliest.indices,
+        likeliest.values,
+    ]
+    return torch.cat([column.double() for column in columns], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`count` pictures of class `label`, of `of_label` that there are, were taken for class `taken_for`."""
+
+    label: int
+    taken_for: int
+    count: int
+    of_label: int
+
+
+class Answers:
+    """Of n records.
+
+    labels       int64 n
+    rank         int64 n, of the label, see `ranks`; NO_RANK where the record was not answered
+    probability  float32 n, of the label
+    classes, probabilities   int32 and float32 n x k: the likeliest, falling
+    """
+
+    def __init__(self, records: int, classes: int) -> None:
+        self.class_count = classes
+        self.labels = np.full(records, -1, np.int64)
+        self.rank = np.full(records, NO_RANK, np.int64)
+        self.probability = np.zeros(records, np.float32)
+        self.classes = np.full((records, min(TOP, classes)), -1, np.int32)
+        self.probabilities = np.zeros((records, min(TOP, classes)), np.float32)
+
+    def take_in(self, records: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], told: Tensor) -> None:
+        """What `told` says of these records."""
+        rows = told.numpy()
+        middle = 2 + self.classes.shape[1]
+        self.labels[records] = labels
+        self.rank[records], self.probability[records] = rows[:, 0], rows[:, 1]
+        self.classes[records], self.probabilities[records] = rows[:, 2:middle], rows[:, middle:]
+
+    @property
+    def answered(self) -> npt.NDArray[np.int64]:
+        """The records that were answered, in their order."""
+        return np.flatnonzero(self.rank != NO_RANK)
+
+    def evaluation(self) -> Evaluation:
+        """Raises ValueError where nothing was answered."""
+        seen = self.answered
+        if not len(seen):
+            raise ValueError("there was no picture to evaluate on")
+        rank, loss = torch.from_numpy(self.rank[seen]), losses(torch.from_numpy(self.probability[seen]))
+        top1, top5 = (float(is_wrong(rank, top).double().mean()) for top in (1, TOP))
+        return Evaluation(top1, top5, float(loss.mean()), len(seen))
+
+    def confusions(self, most: int) -> list[Confusion]:
+        """The pairs of classes that were confused most often, in number of pictures; `most` of them at most."""
+        seen = self.answered
+        labels, taken_for = self.labels[seen], self.classes[seen, 0]
+        of_label = np.bincount(labels, minlength=self.class_count)
+        pairs, counts = np.unique((labels * self.class_count + taken_for)[labels != taken_for], return_counts=True)
+        order = np.lexsort((pairs, -counts))[:most]
+        return [_confusion(int(pairs[k]), int(counts[k]), self.class_count, of_label) for k in order]
+
+
+def _confusion(pair: int, count: int, classes: int, of_label: Sequence[int] | npt.NDArray[np.int64]) -> Confusion:
+    label, taken_for = divmod(pair, classes)
+    return Confusion(label, taken_for, count, int(of_label[label]))

@@ -1,0 +1,54 @@
+"""Several networks that answer together: softmax probabilities averaged over views, then over networks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.evaluation.views import View, views
+from trainer.feeding.feed import PixelTransform
+from trainer.network.net import Net, Pixels
+from trainer.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A network and how it wants its pixels.
+
+    name         what a person calls it: its checkpoint's path
+    transforms   to its pixels, on each of its devices
+    """
+
+    name: str
+    net: Net
+    recipe: Recipe
+    transforms: Mapping[torch.device, PixelTransform]
+
+    def pixels(self, pictures: Mapping[torch.device, Tensor], view: View) -> Pixels:
+        """A view of the n x 256 x 256 x 3 pictures, which lie on each device, as the network reads it."""
+        read = {device: of(view.of(pictures[device], self.recipe.crop)) for device, of in self.transforms.items()}
+        return tuple(read[device] for device in self.net.input_devices)
+
+    def probabilities(self, pictures: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
+        """n x classes by number of views: the mean over the first so many of `views`, in memory of its own.
+
+        There is a forward for each view: one of all views together would take as many times the memory.
+        """
+        averages: dict[int, Tensor] = {}
+        total: Tensor | None = None
+        for seen, view in enumerate(views(self.recipe.crop)[: max(view_counts)], 1):
+            probabilities = self.net.predict(self.pixels(pictures, view))  # which the next forward may overwrite
+            total = probabilities.clone() if total is None else total.add_(probabilities)
+            if seen in view_counts:
+                averages[seen] = total / seen
+        return averages
+
+
+def mixed(of_members: Sequence[Mapping[int, Tensor]], weights: Sequence[float]) -> dict[int, Tensor]:
+    """The members' probabilities, averaged with their weights, by number of views."""
+    shares = [weight / sum(weights) for weight in weights]
+    return {
+        count: torch.stack([of[count] * share for of, share in zip(of_members, shares, strict=True)]).sum(dim=0)
+        for count in of_members[0]
+    }

@@ -1,0 +1,115 @@
+"""What a hidden layer makes of each picture, in files that numpy reads.
+
+    OUT.npy           float32 n x units: the columns are the layer's units, half 0's first
+    OUT.labels.npy    int64 n, of the served data set; -1 where a record is no picture, whose row is NaN
+    OUT.records.npy   int64 n, the record of each row, rising
+
+The numbers are what the layer gives to the next one: after its activation and, as in every test, times 1 - dropout.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.batch import Batch
+from common.progress import duration, showing_progress
+from trainer.evaluation.ensemble import Member
+from trainer.evaluation.outputs import whole_file
+from trainer.evaluation.views import views
+from trainer.feeding.carrier import Carried, Carrier
+from trainer.feeding.pinned import Pinned
+from trainer.feeding.upload import LateNumbers
+from trainer.network.streams import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Rows and units of `path`, and how long it took."""
+
+    path: Path
+    layer: str
+    rows: int
+    units: int
+    seconds: float
+
+    def text(self) -> str:
+        rate = self.rows / self.seconds
+        return f"{self.path}: {self.layer} of {self.rows:,} pictures, {self.units:,} units each; {rate:,.0f} images/s"
+
+
+def write_features(
+    path: Path, layer: str, member: Member, batches: Iterator[Batch], *, rows: int, records: int, streams: Streams
+) -> Written:
+    """The layer's features of the centre view of `rows` pictures, of a split of so many `records`.
+
+    The file is written as the pictures come, and may be larger than the memory. Raises UsageError where there is no
+    such layer, AlexNetError where the disk is full.
+    """
+    started_s = time.monotonic()
+    carrier = Carrier(member.net, streams=streams, pinned=Pinned())
+    with whole_file(path) as partial, showing_progress() as progress:
+        table = _Table(partial, rows, records)
+        late: tuple[Batch, list[LateNumbers]] | None = None
+        for carried in carrier.pictures(batches):
+            parts = [LateNumbers(part, streams) for part in _parts(member, carried, layer)]
+            if late is not None:
+                table.take_in(*late)
+            late = carried.batch, parts
+            if progress.is_due() and table.filled:
+                rate = table.filled / (time.monotonic() - started_s)
+                left = duration((rows - table.filled) / rate)
+                progress.show(f"{layer}  {table.filled:,}/{rows:,} pictures  {rate:,.0f} images/s  ETA {left}")
+        assert late is not None, "a split has a record"
+        table.take_in(*late)
+        table.finish()
+    _save(path.with_suffix(".labels.npy"), table.labels)
+    _save(path.with_suffix(".records.npy"), table.records)
+    return Written(path, layer, rows, table.units, time.monotonic() - started_s)
+
+
+def _parts(member: Member, carried: Carried, layer: str) -> tuple[Tensor, ...]:
+    (centre, *_) = views(member.recipe.crop)
+    return member.net.features(member.pixels(carried.read, centre), layer)
+
+
+class _Table:
+    """The rows on the disk: where all records come, each in its place at once; else in their order at the end."""
+
+    def __init__(self, path: Path, rows: int, records: int) -> None:
+        self._path, self._all = path, rows == records
+        self.labels = np.full(rows, -1, np.int64)
+        self.records = np.arange(rows)
+        self.filled = self.units = 0
+        self._features: np.ndarray | None = None
+
+    def take_in(self, batch: Batch, parts: list[LateNumbers]) -> None:
+        features = torch.cat([part.read() for part in parts], dim=1).numpy()
+        records, labels = batch.records.copy(), batch.labels.copy()
+        for place in batch.replaced:
+            at = place.position - batch.first
+            records[at], labels[at], features[at] = place.record, -1, np.nan
+        if self._features is None:
+            self.units = features.shape[1]
+            shape = len(self.labels), self.units
+            self._features = np.lib.format.open_memmap(self._path, "w+", np.float32, shape)
+        rows = records if self._all else np.arange(self.filled, self.filled + len(records))
+        self._features[rows], self.labels[rows], self.records[rows] = features, labels, records
+        self.filled += len(records)
+
+    def finish(self) -> None:
+        assert self._features is not None
+        if not self._all:
+            order = self.records.argsort()
+            self._features[:] = self._features[order]
+            self.labels, self.records = self.labels[order], self.records[order]
+        self._features.flush()  # type: ignore[attr-defined]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, array)

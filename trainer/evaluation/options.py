@@ -1,0 +1,98 @@
+"""What `alexnet-evaluate` was asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UsageError
+from common.spec import Split
+from trainer.evaluation.outputs import refuse_unwritable
+
+STDOUT = Path("-")
+VIEW_COUNTS = {"1": (1,), "10": (10,), "both": (1, 10)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `alexnet-evaluate`; None is "not given"."""
+
+    checkpoints: tuple[Path, ...]
+    split: Split = "val"
+    views: str = "both"
+    weights: str | None = None
+    batch_size: int = 128
+    limit: int | None = None
+    confused: int = 5
+    json: Path | None = None
+    predictions: Path | None = None
+    ilsvrc: Path | None = None
+    devkit: Path | None = None
+    skipped: Path | None = None
+    features: str | None = None
+    out: Path | None = None
+    gpus: str | None = None
+    cpu: bool = False
+    net: str | None = None
+    precision: str | None = None
+    loaders: tuple[str, ...] = ()
+    loaders_file: Path | None = None
+    keys: Path | None = None
+    loader_timeout_s: float = 60.0
+    threads: int | None = None
+
+    @property
+    def view_counts(self) -> tuple[int, ...]:
+        return VIEW_COUNTS[self.views]
+
+    def refuse_unwritable_files(self) -> None:
+        """Raises UsageError where a file that is to be written cannot be."""
+        files = {"--json": self.json, "--predictions": self.predictions, "--ilsvrc": self.ilsvrc, "--out": self.out}
+        for option, path in files.items():
+            if path is not None and path != STDOUT:
+                refuse_unwritable(path, option)
+
+    def refuse_what_features_lack(self) -> tuple[Path, str]:
+        """Where to write which layer's features. Raises UsageError for options that do not go together."""
+        if self.features is None or self.out is None:
+            raise UsageError("--features and --out go together: --features fc7 --out FILE.npy")
+        if self.out.suffix != ".npy":
+            raise UsageError(f"--out {self.out}: it is a FILE.npy")
+        if len(self.checkpoints) > 1:
+            raise UsageError(f"--features are of one checkpoint, not of {len(self.checkpoints)}")
+        others = {
+            "--json": self.json,
+            "--predictions": self.predictions,
+            "--ilsvrc": self.ilsvrc,
+            "--devkit": self.devkit,
+            "--skipped": self.skipped,
+            "--weights": self.weights,
+        }
+        if surplus := [option for option, given in others.items() if given is not None]:
+            raise UsageError(f"{surplus[0]} does not go with --features, which writes features alone")
+        return self.out, self.features
+
+    def refuse_what_a_submission_lacks(self) -> None:
+        """Raises UsageError for options that do not go together."""
+        if self.ilsvrc is None:
+            if self.devkit is not None or self.skipped is not None:
+                raise UsageError("--devkit and --skipped go with --ilsvrc FILE, which needs them")
+        elif self.devkit is None:
+            raise UsageError("--ilsvrc needs --devkit ILSVRC2012_devkit_t12.tar.gz, which numbers the classes")
+        elif self.limit is not None or self.split != "val":
+            raise UsageError("--ilsvrc is of all validation pictures; leave --limit out, and --split at val")
+
+    @property
+    def weight_of_each(self) -> list[float]:
+        """Of each checkpoint, not yet adding up to 1. Raises UsageError where they are no such weights."""
+        if self.weights is None:
+            return [1.0] * len(self.checkpoints)
+        try:
+            weights = [float(text) for text in self.weights.split(",")]
+        except ValueError:
+            raise UsageError(f"--weights {self.weights}: they are numbers with commas between, such as 1,1,2") from None
+        if len(weights) != len(self.checkpoints):
+            raise UsageError(
+                f"--weights {self.weights}: there are {len(weights)} for {len(self.checkpoints)} checkpoints"
+            )
+        if not all(0 <= weight < float("inf") for weight in weights) or sum(weights) == 0:
+            raise UsageError(f"--weights {self.weights}: they are 0 or more, and not all 0")
+        return weights

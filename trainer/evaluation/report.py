@@ -1,0 +1,114 @@
+"""What an evaluation tells: a table for a person, an object for a program."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from common.progress import percent
+from trainer.evaluation.answers import Confusion
+from trainer.evaluation.evaluate import Evaluation
+
+ByViews = Mapping[int, Evaluation]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """The outcome of one `alexnet-evaluate`.
+
+    rows         name and errors by number of views: of each checkpoint, then of all together
+    weights      of the checkpoints, adding up to 1
+    confusions   of the last row with the most views
+    bad          records that are no picture, and were left out
+    seconds      of the pass; `waited_s` of them for data
+    """
+
+    split: str
+    dataset: str
+    records: int
+    classes: tuple[str, ...]
+    rows: Sequence[tuple[str, ByViews]]
+    weights: Sequence[float]
+    confusions: Sequence[Confusion]
+    bad: Sequence[int]
+    seconds: float
+    waited_s: float
+
+    @property
+    def images(self) -> int:
+        return next(iter(self.rows[0][1].values())).images
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds
+
+    def text(self) -> str:
+        """Several lines, without the last line's end."""
+        lines = [self._head(), "", *_table(self.rows)]
+        if self.confusions:
+            lines += ["", "most confused", *(f"  {self._confusion(pair)}" for pair in self.confusions)]
+        return "\n".join(lines)
+
+    def _head(self) -> str:
+        of = "" if self.images == self.records else f" of {self.records:,}"
+        bad = f", {len(self.bad):,} bad records left out" if self.bad else ""
+        return (
+            f"{self.split}: {self.images:,}{of} pictures of {len(self.classes):,} classes{bad};"
+            f" {self.images_per_s:,.0f} images/s, waiting for data {percent(self.waited_s / self.seconds)}"
+        )
+
+    def _confusion(self, pair: Confusion) -> str:
+        label, taken_for = self.classes[pair.label], self.classes[pair.taken_for]
+        share = percent(pair.count / pair.of_label)
+        return f"{label} taken for {taken_for}: {share} of {label} ({pair.count:,} of {pair.of_label:,})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: errors are shares, 0 to 1; `log_probability` is the mean natural logarithm of the label's."""
+        return {
+            "split": self.split,
+            "dataset": self.dataset,
+            "records": self.records,
+            "images": self.images,
+            "classes": len(self.classes),
+            "bad_records": list(self.bad),
+            "images_per_s": self.images_per_s,
+            "wait_share": self.waited_s / self.seconds,
+            "weights": list(self.weights),
+            "results": [
+                {"name": name, "views": {str(count): _numbers(of) for count, of in by_views.items()}}
+                for name, by_views in self.rows
+            ],
+            "confused": [
+                {**asdict(pair), "class": self.classes[pair.label], "taken_for_class": self.classes[pair.taken_for]}
+                for pair in self.confusions
+            ],
+        }
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, float | None]:
+    log_probability = -evaluation.loss
+    return {
+        "top1_error": evaluation.top1_error,
+        "top5_error": evaluation.top5_error,
+        "log_probability": log_probability if math.isfinite(log_probability) else None,
+    }
+
+
+def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
+    """Names on the left; for each number of views the three figures side by side."""
+    width = max(len(name) for name, _ in rows)
+    counts = list(rows[0][1])
+    heads = [f"{count} view{'s' if count > 1 else ''}".center(_FIGURES_WIDTH) for count in counts]
+    lines = [" " * width + "".join(f"   {head}" for head in heads), " " * width + f"   {_FIGURES}" * len(counts)]
+    for name, by_views in rows:
+        lines.append(name.ljust(width) + "".join(f"   {_figures(by_views[count])}" for count in counts))
+    return [line.rstrip() for line in lines]
+
+
+_FIGURES = f"{'top-1 error':>11}  {'top-5 error':>11}  {'log p':>7}"
+_FIGURES_WIDTH = len(_FIGURES)
+
+
+def _figures(evaluation: Evaluation) -> str:
+    errors = f"{percent(evaluation.top1_error):>11}  {percent(evaluation.top5_error):>11}"
+    return f"{errors}  {-evaluation.loss:>7.3f}"

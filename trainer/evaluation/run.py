@@ -1,0 +1,157 @@
+"""One evaluation, from its options to its report: all is opened here, asked, and written."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+from common.batch import Batch
+from common.client import LoaderClient
+from common.devkit import read_devkit
+from common.progress import duration, percent, showing_progress
+from common.spec import StreamInfo, StreamSpec
+from common.waits import WaitClock
+from trainer.evaluation.answering import Answering
+from trainer.evaluation.ensemble import Member
+from trainer.evaluation.features import Written, write_features
+from trainer.evaluation.options import STDOUT, EvaluateOptions
+from trainer.evaluation.outputs import whole_file
+from trainer.evaluation.predictions import write_jsonl
+from trainer.evaluation.report import EvaluationReport
+from trainer.evaluation.submission import Submission
+from trainer.evaluation.trained import Placing, check_classes_served, check_same_classes, load_trained, member_of
+from trainer.feeding.carrier import Carrier
+from trainer.feeding.connecting import open_client
+from trainer.feeding.pinned import Pinned
+from trainer.network.devices import devices_of_halves
+from trainer.network.model import check_hidden
+from trainer.network.placing import full_memory_as_error
+from trainer.network.precision import default_precision, make_repeatable, set_up
+from trainer.network.streams import Streams
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_checkpoints(options: EvaluateOptions) -> EvaluationReport:
+    """Evaluate as `options` say. Raises any AlexNetError; the message says what to do."""
+    with full_memory_as_error():
+        return _evaluate(options)
+
+
+def _evaluate(options: EvaluateOptions) -> EvaluationReport:
+    weights = options.weight_of_each
+    options.refuse_what_a_submission_lacks()
+    options.refuse_unwritable_files()
+    placing = placing_of(options)
+    trained = [load_trained(path) for path in options.checkpoints]
+    check_same_classes(trained)
+    with client_of(options) as client:
+        stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
+        check_classes_served(trained[0], stream.info)
+        submission = _submission(options, stream.info)
+        members = [member_of(each, stream.info, placing) for each in trained]
+        del trained
+        answering = Answering(members, weights, options.view_counts, stream.info.records, placing.streams)
+        clock, started_s = WaitClock(), time.monotonic()
+        batches = clock.timed(stream.batches([0], end=options.limit))
+        if submission is not None:
+            batches = submission.checked(batches)
+        ask_all(answering, batches, members, options, stream.info)
+        report = _report(options, stream.info, answering, weights, time.monotonic() - started_s, clock.waited_s)
+    _write_files(options, report, answering, submission)
+    return report
+
+
+def _submission(options: EvaluateOptions, info: StreamInfo) -> Submission | None:
+    return None if options.devkit is None else Submission.of(info, read_devkit(options.devkit), options.skipped)
+
+
+def features_of(options: EvaluateOptions) -> Written:
+    """Write features as `options` say, of a data set with any classes. Raises any AlexNetError."""
+    with full_memory_as_error():
+        out, layer = options.refuse_what_features_lack()
+        options.refuse_unwritable_files()
+        placing = placing_of(options)
+        trained = load_trained(options.checkpoints[0])
+        check_hidden(layer, trained.recipe)
+        with client_of(options) as client:
+            stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
+            member = member_of(trained, stream.info, placing)
+            records = stream.info.records
+            rows = min(options.limit or records, records)
+            batches = stream.batches([0], end=options.limit)
+            return write_features(out, layer, member, batches, rows=rows, records=records, streams=placing.streams)
+
+
+def placing_of(options: EvaluateOptions) -> Placing:
+    """Makes torch compute as asked, too."""
+    devices = devices_of_halves(options.gpus, options.cpu)
+    make_repeatable(options.threads)
+    dtype = set_up(options.precision or default_precision(devices[0]))
+    return Placing(options.net, devices, dtype, Streams())
+
+
+def client_of(options: EvaluateOptions) -> LoaderClient:
+    return open_client(options.loaders, options.loaders_file, options.loader_timeout_s, options.keys)
+
+
+def ask_all(
+    answering: Answering,
+    batches: Iterator[Batch],
+    members: Sequence[Member],
+    options: EvaluateOptions,
+    info: StreamInfo,
+) -> None:
+    """Every batch is answered; a progress line says how far that is."""
+    carrier = Carrier(*(member.net for member in members), streams=Streams(), pinned=Pinned())
+    asked = min(options.limit or info.records, info.records)
+    started_s = time.monotonic()
+    with showing_progress() as progress:
+        for carried in carrier.pictures(batches):
+            answering.answer(carried)
+            if progress.is_due() and answering.seen:
+                rate = answering.seen / (time.monotonic() - started_s)
+                progress.show(
+                    f"{options.split}  {answering.seen:,}/{asked:,} pictures  {rate:,.0f} images/s"
+                    f"  top-1 error {percent(answering.top1_error)}  ETA {duration((asked - answering.seen) / rate)}"
+                )
+        answering.finish()
+
+
+def _report(
+    options: EvaluateOptions,
+    info: StreamInfo,
+    answering: Answering,
+    weights: Sequence[float],
+    seconds: float,
+    waited_s: float,
+) -> EvaluationReport:
+    for record in sorted(answering.bad):
+        log.warning("record %d of %s is bad, and left out", record, options.split)
+    return EvaluationReport(
+        split=options.split,
+        dataset=info.digest.hex(),
+        records=info.records,
+        classes=info.classes,
+        rows=[
+            (name, {count: answers.evaluation() for count, answers in by_views.items()})
+            for name, by_views in answering.by_answerer
+        ],
+        weights=[weight / sum(weights) for weight in weights],
+        confusions=answering.together[max(options.view_counts)].confusions(options.confused),
+        bad=sorted(answering.bad),
+        seconds=seconds,
+        waited_s=waited_s,
+    )
+
+
+def _write_files(
+    options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
+) -> None:
+    if options.predictions is not None:
+        write_jsonl(options.predictions, answering.together, report.classes)
+    if options.ilsvrc is not None and submission is not None:
+        submission.write(options.ilsvrc, answering.together[max(options.view_counts)])
+    if options.json is not None and options.json != STDOUT:
+        with whole_file(options.json) as partial:
+            partial.write_text(json.dumps(report.to_dict()) + "\n")

@@ -1,0 +1,117 @@
+"""The file in which ILSVRC2012 takes answers to its validation pictures: a line for each, in the order of their
+numbers, five ILSVRC2012_IDs with blanks between, the likeliest first.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from common.batch import Batch
+from common.devkit import DEVKIT, Devkit, picture_name
+from common.errors import UsageError
+from common.packing_order import ORDER_SEED, shuffled
+from common.spec import StreamInfo
+from trainer.evaluation.answers import Answers
+from trainer.evaluation.evaluate import TOP
+from trainer.evaluation.outputs import whole_file
+
+Numbers = npt.NDArray[np.int64]
+
+log = logging.getLogger(__name__)
+
+
+class Submission:
+    """Which line a record's answer is, and what its labels are called there.
+
+    ids      int64 classes, the ILSVRC2012_ID of each label
+    truth    int64 pictures, the label of each validation picture
+    pictures int64 records, the validation picture that each record was made of; the first is 0
+    """
+
+    def __init__(self, ids: Numbers, truth: Numbers, pictures: Numbers) -> None:
+        self.ids, self.truth, self.pictures = ids, truth, pictures
+
+    @classmethod
+    def of(cls, info: StreamInfo, devkit: Devkit, skipped: Path | None) -> "Submission":
+        """For the data set of `info`, packed from the archives of ILSVRC2012 less the pictures that `skipped` lists.
+
+        Raises UsageError where it is another data set, or the list another's.
+        """
+        strange = [name for name in info.classes if name not in devkit.ids]
+        missing = set(devkit.truth) - set(info.classes)
+        if strange or missing or len(info.classes) < TOP:
+            which = f", such as {strange[0]!r}," if strange else ""
+            raise UsageError(
+                f"--ilsvrc: the {len(info.classes):,} classes{which} are not those of ILSVRC2012; serve a data set that"
+                " was packed from its archives"
+            )
+        left_out = _left_out(skipped, devkit)
+        if info.records + len(left_out) != len(devkit.truth):
+            raise UsageError(_miscounted(info.records, len(left_out), len(devkit.truth), skipped))
+        order = shuffled(len(devkit.truth), ORDER_SEED)
+        label_of = {name: label for label, name in enumerate(info.classes)}
+        return cls(
+            np.array([devkit.ids[name] for name in info.classes], np.int64),
+            np.array([label_of[name] for name in devkit.truth], np.int64),
+            order[~np.isin(order, [number - 1 for number in left_out])],
+        )
+
+    def checked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches. UsageError at a picture whose class is not that of the validation picture it should be."""
+        for batch in batches:
+            pictures = self.pictures[batch.records]
+            wrong = np.flatnonzero(self.truth[pictures] != batch.labels)
+            if len(wrong):
+                name = picture_name(int(pictures[wrong[0]]) + 1)
+                raise UsageError(
+                    f"--ilsvrc: record {batch.records[wrong[0]]} is not of {name}'s class; serve a data set that was"
+                    f" packed from ILSVRC2012_img_val.tar and this {DEVKIT}, with its own --skipped"
+                )
+            yield batch
+
+    def write(self, path: Path, answers: Answers) -> None:
+        """The lowest five ids stand for a picture without an answer: left out in packing, or a bad record."""
+        nothing = np.sort(self.ids)[:TOP]
+        lines = np.tile(nothing, (len(self.truth), 1))
+        answered = answers.answered
+        lines[self.pictures[answered]] = self.ids[answers.classes[answered]]
+        with whole_file(path) as partial, partial.open("w", encoding="ascii") as file:
+            file.writelines(_line(ids) for ids in lines.tolist())
+        if unanswered := len(self.truth) - len(answered):
+            log.warning("%s: %d without an answer; %s stands for each", path, unanswered, _line(nothing).strip())
+
+
+def _line(ids: Numbers | list[int]) -> str:
+    return " ".join(map(str, ids)) + "\n"
+
+
+def _left_out(skipped: Path | None, devkit: Devkit) -> set[int]:
+    """The numbers of the validation pictures that alexnet-pack's list names, from 1."""
+    if skipped is None:
+        return set()
+    try:
+        entries = [json.loads(line) for line in skipped.read_text(encoding="utf-8").splitlines()]
+        numbers = {devkit.number_of(entry["name"]) for entry in entries if entry["split"] == "val"}
+    except OSError as error:
+        raise UsageError(f"--skipped {skipped} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"--skipped {skipped} is not a skipped.jsonl of alexnet-pack") from None
+    if 0 in numbers:
+        raise UsageError(f"--skipped {skipped} names a picture that is none of the {len(devkit.truth):,} of ILSVRC2012")
+    return numbers
+
+
+def _miscounted(records: int, left_out: int, pictures: int, skipped: Path | None) -> str:
+    if skipped is None:
+        return (
+            f"--ilsvrc: the loader serves {records:,} pictures, not the {pictures:,} of ILSVRC2012; if packing left"
+            " some out, name its list with --skipped DATA/skipped.jsonl"
+        )
+    return (
+        f"--ilsvrc: the {records:,} pictures that the loader serves and the {left_out:,} of {skipped} are not the"
+        f" {pictures:,} of ILSVRC2012"
+    )

@@ -1,0 +1,113 @@
+"""Trained networks from their checkpoints, for all that uses them and does not train them on."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from common.errors import CheckpointError
+from common.spec import StreamInfo
+from trainer.checkpoints.changes import stored_recipe
+from trainer.checkpoints.checkpoint import State
+from trainer.checkpoints.resume import load_named
+from trainer.evaluation.ensemble import Member
+from trainer.feeding.feed import PixelTransform
+from trainer.network.devices import Devices
+from trainer.network.placing import placed_net
+from trainer.network.streams import Streams
+from trainer.recipes.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What of a checkpoint is needed without training on; `mean_hwc` is None in an old one."""
+
+    path: Path
+    state: State
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    mean_hwc: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where networks are to lie: as `placed_net` takes these."""
+
+    asked: str | None
+    devices: Devices
+    dtype: torch.dtype
+    streams: Streams
+
+
+def load_trained(path: Path) -> Trained:
+    """From a checkpoint, or a run's folder: its best checkpoint, or else the newest that is not damaged.
+
+    Raises UsageError where there is none, CheckpointError where none can be read.
+    """
+    found = load_named(path)
+    loaded, state = found.checkpoint, found.checkpoint.state
+    return Trained(found.path, state, stored_recipe(state), loaded.weights, loaded.mean_hwc)
+
+
+def check_same_classes(trained: list[Trained]) -> None:
+    """Raises CheckpointError where networks are to answer together that do not mean the same."""
+    first = trained[0]
+    for other in trained[1:]:
+        if difference := _difference(first.state.class_names, other.state.class_names):
+            raise CheckpointError(f"{first.path} and {other.path} know other classes: {difference}")
+
+
+def check_classes_served(trained: Trained, info: StreamInfo) -> None:
+    """Raises CheckpointError where the labels that the loader serves are not what the network answers."""
+    if difference := _difference(trained.state.class_names, info.classes):
+        raise CheckpointError(
+            f"{trained.path} was trained on other classes than the loader serves: {difference}; serve its own data"
+            " set, or one with the same classes (--features takes any)"
+        )
+
+
+def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    """What differs first, "" where they are the same."""
+    if len(ours) != len(theirs):
+        return f"{len(ours):,} and {len(theirs):,} of them"
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    return next((f"class {label} is {a!r} and {b!r}" for label, (a, b) in pairs if a != b), "")
+
+
+def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
+    """The network on its devices, and its pixels: less the mean image that it was trained with, whatever the data."""
+    recipe = trained.recipe
+    net = placed_net(
+        placing.asked,
+        recipe,
+        seed=trained.state.seed,
+        devices=placing.devices,
+        dtype=placing.dtype,
+        streams=placing.streams,
+    )
+    try:
+        net.scatter(trained.weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{trained.path}: {error}") from None
+    mean_hwc = _mean(trained, info)
+    transforms = {
+        device: PixelTransform(mean_hwc, recipe.input_shape, recipe.test_scale, device, net.input_dtype)
+        for device in dict.fromkeys(net.input_devices)
+    }
+    return Member(str(trained.path), net, recipe, transforms)
+
+
+def _mean(trained: Trained, info: StreamInfo) -> npt.NDArray[np.float32]:
+    if trained.mean_hwc is None:
+        log.info("%s holds no mean image; that of the served data set is taken", trained.path)
+        return info.mean_hwc
+    mean_hwc: npt.NDArray[np.float32] = trained.mean_hwc.numpy()
+    if not np.array_equal(mean_hwc, info.mean_hwc):
+        log.info("%s brings its own mean image, which is not that of the served data set", trained.path)
+    return mean_hwc

@@ -1,0 +1,1 @@
+"""Batches from the loader to the devices."""

@@ -1,0 +1,166 @@
+"""The copies between the halves at one cross-GPU layer.
+
+Forward, each half's output is copied to the other half; backward, the gradient of that copy is copied to where the
+output came from. A copy goes one of two ways:
+
+    direct     from device to device: over peer access where there is any, else as the driver has it
+    host       in two hops: the sending stream copies to pinned host memory, the receiving stream copies from there
+
+Who may touch what, and when, for one copy from half s to half t:
+
+    ready      recorded on compute[s] when the tensor to send is complete; the sending stream waits for it
+    free       recorded on compute[t] after the last reader of the receive buffer; the receiving stream waits for it
+    arrived    recorded on the receiving stream after the copy; compute[t] waits for it before it reads
+    sent       recorded on the sending stream after the copy; compute[s] waits for it before the tensor may be freed
+
+and, by way of the host, between its two hops:
+
+    staged     recorded on the sending stream after the first hop; the receiving stream waits for it before the second
+    emptied    recorded on the receiving stream after the second hop; the sending stream waits for it before the next
+               first hop overwrites the pinned memory
+
+Receive buffers and pinned memory are static: they are kept from step to step, at one address until a larger batch
+comes. The sent tensor is kept by the link until `sent` has been waited for. So no memory changes hands behind an
+allocator's back.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainer.network.streams import Stream, Streams
+
+Way = Literal["direct", "host"]
+Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The streams of every copy in one direction between the devices, and the way of those copies.
+
+    PyTorch queues a copy between devices on the source's current stream and makes both devices' current streams wait
+    for each other, so a direction has streams of its own: if they were shared, the two directions would take turns.
+    """
+
+    out: Stream  # on the source's device
+    into: Stream  # on the target's; the same stream for direct copies on one device
+    way: Way
+
+    @staticmethod
+    def between(
+        streams: Streams, source: torch.device, target: torch.device, name: str, way: Way = "direct"
+    ) -> "Route":
+        out = streams.stream(source, f"{name} out")
+        one_stream = way == "direct" and source == target
+        return Route(out, out if one_stream else streams.stream(target, f"{name} into"), way)
+
+
+class Link:
+    """One tensor a step, from one half's compute stream to the other's."""
+
+    def __init__(self, streams: Streams, route: Route, source: Stream, target: Stream, name: str) -> None:
+        self._streams, self._route = streams, route
+        self._source, self._target, self._name = source, target, name
+        self._ready, self._sent, self._staged = (
+            streams.event(source.device, f"{name} {kind}") for kind in ("ready", "sent", "staged")
+        )
+        self._arrived, self._free, self._emptied = (
+            streams.event(target.device, f"{name} {kind}") for kind in ("arrived", "free", "emptied")
+        )
+        self._buffer = _Buffer(target.device)
+        self._pinned = _Buffer(torch.device("cpu"), pinned=source.device.type == "cuda")
+        self._received: Tensor | None = None
+        self._sending: Tensor | None = None
+
+    def send(self, x: Tensor) -> None:
+        """Queue the copy of x, n x ..., that compute[source] has just been given to compute."""
+        streams, route = self._streams, self._route
+        streams.record(self._ready, self._source)
+        streams.wait(route.out, self._ready)
+        streams.wait(route.into, self._free)
+        with streams.span(route.into, f"{self._name} copy"):
+            self._received = self._copy(x) if route.way == "direct" else self._copy_by_host(x)
+        streams.record(self._arrived, route.into)
+        streams.record(self._sent, route.out)
+        self._sending = x
+
+    def receive(self) -> Tensor:
+        """The receive buffer, once compute[target] has waited for the copy; good until `release`."""
+        assert self._received is not None
+        with self._streams.span(self._target, f"{self._name} wait"):
+            self._streams.wait(self._target, self._arrived)
+        return self._received
+
+    @property
+    def address(self) -> int | None:
+        """Where the receive buffer lies; another when it has grown."""
+        return None if self._received is None else self._received.data_ptr()
+
+    def release(self) -> None:
+        """compute[target] has been given its last reader of the buffer."""
+        self._streams.record(self._free, self._target)
+
+    def settle(self) -> None:
+        """Let go of the tensor sent, once compute[source] has waited for the copy."""
+        if self._sending is not None:
+            self._streams.wait(self._source, self._sent)
+            self._sending = None
+
+    def _copy(self, x: Tensor) -> Tensor:
+        with self._streams.on(self._route.out, self._route.into):
+            return self._buffer.room_for(x).copy_(x, non_blocking=True)
+
+    def _copy_by_host(self, x: Tensor) -> Tensor:
+        streams, out, into = self._streams, self._route.out, self._route.into
+        streams.wait(out, self._emptied)
+        with streams.on(out):
+            staged = self._pinned.room_for(x).copy_(x, non_blocking=True)
+        streams.record(self._staged, out)
+        streams.wait(into, self._staged)
+        with streams.on(into):
+            received = self._buffer.room_for(staged).copy_(staged, non_blocking=True)
+        streams.record(self._emptied, into)
+        return received
+
+
+class _Buffer:
+    """Memory for one tensor a step, kept from step to step; one that is larger or of another form gets new memory."""
+
+    def __init__(self, device: torch.device, pinned: bool = False) -> None:
+        self._device, self._pinned = device, pinned
+        self._memory: Tensor | None = None
+
+    def room_for(self, x: Tensor) -> Tensor:
+        """As much as x takes, in x's layout, so that a copy is one run of bytes.
+
+        To be called on the stream that writes the buffer, once it has waited for the buffer's last reader: new memory
+        is that stream's, and the old goes back to it. (Pinned memory goes back once what is queued from it is done.)
+        """
+        memory = self._memory
+        if memory is None or len(memory) < len(x) or _form(memory) != _form(x):
+            memory = torch.empty_like(x, device=self._device, pin_memory=self._pinned)
+            self._memory = memory
+        return memory[: len(x)]
+
+
+def _form(x: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:
+    """What one entry of a batch is: tensors of one form differ in nothing but their length."""
+    return x.dtype, x.shape[1:], x.stride()[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The links of one layer that reads both halves.
+
+    activation   by half: brings it the other half's output
+    gradient     by half: brings it the gradient of what it sent
+    """
+
+    activation: dict[int, Link]
+    gradient: dict[int, Link]
+
+    @property
+    def links(self) -> list[Link]:
+        return [*self.activation.values(), *self.gradient.values()]

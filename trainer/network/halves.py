@@ -1,0 +1,146 @@
+"""Where each layer lives, and the blocks of weights that a half keeps.
+
+What a layer reads is its recipe's to say; the rest follows. AlexNet's whole placement:
+
+    layer   on      reads        a half's block of the weight
+    conv1   0, 1    the image    own rows
+    conv2   0, 1    its own      own rows
+    conv3   0, 1    both         own rows x own columns, own rows x peer's columns
+    conv4   0, 1    its own      own rows
+    conv5   0, 1    its own      own rows
+    fc6     0, 1    both         own rows x own columns, own rows x peer's columns
+    fc7     0, 1    both         own rows x own columns, own rows x peer's columns
+    fc8     0       both         all rows x own columns, all rows x peer's columns
+
+A layer that reads both computes W_own x_own + W_peer x_peer + bias. Nothing is kept twice, so no weight gradient
+crosses.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.network.activation import activate
+from trainer.network.blocks import Block, Parameter
+from trainer.network.convolution import convolve
+from trainer.network.dropout import Dropout
+from trainer.network.model import after_convolution, linear, reference_shapes
+from trainer.recipes.layers import Conv, Layer
+from trainer.recipes.recipe import Recipe
+
+HALVES = 2
+
+
+def halves_with(layer: Layer, recipe: Recipe) -> tuple[int, ...]:
+    """The last layer is whole, in half 0; every other is divided."""
+    return (0,) if layer is recipe.fc[-1] else (0, 1)
+
+
+class Segment(NamedTuple):
+    """Consecutive layers of which only the first reads the other half: autograd works inside, exchanges lie between.
+
+    number   of its first layer in the recipe
+    """
+
+    number: int
+    layers: tuple[Layer, ...]
+    on: tuple[int, ...]
+
+    @property
+    def first(self) -> Layer:
+        return self.layers[0]
+
+    @property
+    def exchanges(self) -> bool:
+        return self.first.reads == "both"
+
+
+def segments(recipe: Recipe) -> tuple[Segment, ...]:
+    """AlexNet's are conv1-2 | conv3-5 | fc6 | fc7 | fc8."""
+    cut: list[Segment] = []
+    for number, layer in enumerate(recipe.layers):
+        if layer.reads == "own":
+            cut[-1] = cut[-1]._replace(layers=(*cut[-1].layers, layer))
+        else:
+            cut.append(Segment(number, (layer,), halves_with(layer, recipe)))
+    return tuple(cut)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A layer's blocks on one half; `peer` is None where the layer does not read the other half."""
+
+    own: Parameter
+    bias: Parameter
+    peer: Parameter | None
+
+
+class Half:
+    """One half's blocks on its device, and its layers' mathematics; streams and copies are the caller's."""
+
+    def __init__(
+        self, half: int, recipe: Recipe, reference: dict[str, Tensor], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """`reference` holds the 16 reference tensors, on the CPU; `dtype` is what to compute in."""
+        self.half, self.device = half, device
+        self._recipe = recipe
+        self._weights: dict[str, Weights] = {}
+        self.parameters: list[Parameter] = []
+        shapes = reference_shapes(recipe)
+        for layer in recipe.layers:
+            if half in halves_with(layer, recipe):
+                blocks = blocks_of(layer, half, recipe, shapes)
+                own, bias, *peer = (Parameter(block, reference[block.name], device, dtype) for block in blocks)
+                self.parameters += [own, bias, *peer]
+                self._weights[layer.name] = Weights(own, bias, peer[0] if peer else None)
+
+    def weights(self, layer: Layer) -> Weights:
+        return self._weights[layer.name]
+
+    def own(self, layer: Layer, x: Tensor) -> Tensor:
+        """The layer's outputs, before bias and activation, so far as the half's own inputs make them."""
+        return _linear_map(layer, x, self.weights(layer).own.operand)
+
+    def peer(self, layer: Layer, x: Tensor) -> Tensor:
+        """What the other half's outputs x add to them."""
+        peer = self.weights(layer).peer
+        assert peer is not None
+        return _linear_map(layer, x, peer.operand)
+
+    def finish(self, segment: Segment, z: Tensor, dropout: Dropout) -> Tensor:
+        """The segment's output from its first layer's z = own + peer."""
+        x = self._after(segment.first, segment.number, z, dropout)
+        for number, layer in enumerate(segment.layers[1:], segment.number + 1):
+            x = self._after(layer, number, self.own(layer, x), dropout)
+        return x
+
+    def _after(self, layer: Layer, number: int, z: Tensor, dropout: Dropout) -> Tensor:
+        bias = self.weights(layer).bias.operand
+        if isinstance(layer, Conv):
+            return after_convolution(layer, z, bias, self._recipe, groups=1)
+        z = z + bias
+        if layer is self._recipe.fc[-1]:
+            return z
+        return dropout(activate(z, self._recipe.activation), number, self.half)
+
+
+def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: dict[str, tuple[int, ...]]) -> list[Block]:
+    """A half's blocks of a layer: own weight, bias, and the peer's weight where the layer reads both."""
+    weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
+    is_divided = len(halves_with(layer, recipe)) == HALVES
+    rows = _share(shapes[weight][0], half) if is_divided else slice(None)
+    if layer.reads != "both":
+        return [Block(weight, (rows,)), Block(bias, (rows,))]
+    own, peer = (_share(shapes[weight][1], of) for of in (half, 1 - half))
+    return [Block(weight, (rows, own)), Block(bias, (rows,)), Block(weight, (rows, peer))]
+
+
+def _share(count: int, half: int) -> slice:
+    each = count // HALVES
+    return slice(half * each, (half + 1) * each)
+
+
+def _linear_map(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+    return convolve(layer, x, weight) if isinstance(layer, Conv) else linear(x, weight)

@@ -1,0 +1,124 @@
+"""AlexNet as mathematics: two columns that meet where a layer reads both. No device is named, nothing is placed.
+
+This is the reference that the two halves are held to, and what a single device runs. The columns are the two groups of
+a grouped convolution, or of a matrix product; a layer that reads both is an ordinary one. Channels 0..C/2 - 1 are half
+0's, the rest half 1's. A recipe of one column has ordinary layers only.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import UsageError
+from trainer.network.activation import activate, with_bias
+from trainer.network.convolution import convolve
+from trainer.network.dropout import Dropout
+from trainer.network.lrn import Norm, normalise
+from trainer.network.pooling import max_pool
+from trainer.recipes.layers import Conv, Layer, Op
+from trainer.recipes.recipe import Recipe
+
+
+def groups_of(layer: Layer, recipe: Recipe) -> int:
+    """In how many groups the undivided layer computes."""
+    return recipe.columns if layer.reads == "own" else 1
+
+
+def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters, in the order of the layers: 16 of them in AlexNet."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    inputs = 3
+    for layer in recipe.layers:
+        outputs = recipe.outputs(layer) * (1 if layer is recipe.fc[-1] else recipe.columns)
+        each = inputs // groups_of(layer, recipe)
+        kernel = (layer.kernel, layer.kernel) if isinstance(layer, Conv) else ()
+        shapes[f"{layer.name}.weight"] = (outputs, each, *kernel)
+        shapes[f"{layer.name}.bias"] = (outputs,)
+        inputs = outputs * (recipe.map_sizes()[-1] ** 2 if layer is recipe.conv[-1] else 1)
+    return shapes
+
+
+def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:
+    """What follows a convolution before the next layer: its bias, and what the recipe says in its order. What can be
+    done in one pass is; x may be overwritten. The last convolution's maps are flattened.
+
+    groups   1 where x is one half's maps, 2 where it is both halves'
+    """
+    pending: Tensor | None = bias
+    rectified = False
+    for number, op in enumerate(conv.then, 1):
+        if op == "activation" and conv.then[number : number + 1] == ("lrn",) and recipe.activation == "relu":
+            rectified = True
+            continue
+        if op == "activation":
+            x = activate(x, recipe.activation, pending)
+        elif op == "pool":
+            x = max_pool(x if pending is None else with_bias(x, pending), recipe.pool_size, recipe.pool_stride)
+        else:
+            x, rectified = normalise(x, norm_of(op, recipe), groups, bias=pending, rectified=rectified), False
+        pending = None
+    if pending is not None:
+        x = with_bias(x, pending)
+    return x.flatten(1) if conv.name == recipe.conv[-1].name else x
+
+
+def norm_of(op: Op, recipe: Recipe) -> Norm:
+    """The constants of "lrn" and of "spatial"."""
+    if op == "lrn":
+        return Norm("channels", recipe.lrn_size, recipe.lrn_k, recipe.lrn_alpha, recipe.lrn_beta)
+    return Norm("maps", recipe.spatial_size, 1.0, recipe.spatial_alpha, recipe.spatial_beta)
+
+
+def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout) -> Tensor:
+    """The reference: n x classes from `trainer.network.net.Pixels` and the tensors by name, all of one type."""
+    x = hidden(x_nchw, weights, recipe, dropout)
+    last = recipe.fc[-1].name
+    return F.linear(x, weights[f"{last}.weight"], weights[f"{last}.bias"])
+
+
+def hidden(
+    x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout, upto: str | None = None
+) -> Tensor:
+    """n x units, as the layer after `upto` reads them; by default as the last layer does."""
+    x = x_nchw
+    for conv in recipe.conv:
+        groups = groups_of(conv, recipe)
+        x = convolve(conv, x, weights[f"{conv.name}.weight"], groups)
+        x = after_convolution(conv, x, weights[f"{conv.name}.bias"], recipe, groups=recipe.columns)
+    for number, layer in enumerate(recipe.fc[:-1], len(recipe.conv)):
+        weight, bias = weights[f"{layer.name}.weight"], weights[f"{layer.name}.bias"]
+        x = linear(x, weight, groups_of(layer, recipe), bias)
+        parts = activate(x, recipe.activation).chunk(recipe.columns, dim=1)
+        x = torch.cat([dropout(part, number, half) for half, part in enumerate(parts)], dim=1)
+        if layer.name == upto:
+            break
+    return x
+
+
+def check_hidden(layer: str, recipe: Recipe) -> None:
+    """Raises UsageError where the recipe has no hidden fc layer of this name."""
+    names = [each.name for each in recipe.fc[:-1]]
+    if layer not in names:
+        raise UsageError(f"there is no layer {layer} with features; recipe {recipe.name} has {' and '.join(names)}")
+
+
+def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:
+    """x times the transposed weight, and the bias; each group of inputs makes its group of outputs."""
+    if groups == 1:
+        return F.linear(x, weight, bias)
+    parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
+    y = torch.cat([F.linear(part, rows) for part, rows in parts], dim=1)
+    return y if bias is None else y + bias
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy, computed in float32 at least."""
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+
+
+@torch.no_grad()
+def loss_and_error(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """What a training step tells: the loss, and the share of n x classes logits whose largest is not the label's."""
+    return torch.stack((loss, (logits.argmax(dim=1) != labels).to(loss.dtype).mean()))

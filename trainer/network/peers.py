@@ -1,0 +1,126 @@
+"""Which way the copies between two devices go, found out by trying them before a training.
+
+Drivers have said of pairs of GPUs that they can reach each other's memory, and then copied wrong bits without a word;
+others copy right, but slower than by way of the host. So each way is tried, in each direction, as a step would use it:
+tensors of several sizes there and back, bits compared; then the largest, several times, timed. A way that brings a
+wrong bit is not used, nor is the slower of two.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import cast, get_args
+
+import torch
+from torch import Tensor
+
+from common.errors import ExchangeError
+from trainer.network.exchange import Link, Route, Way, Ways
+from trainer.network.streams import Streams
+
+SIZES_BYTES = (16 << 20, 1 << 20, 64 << 10, 4 << 10)  # the largest first: receive buffers and pinned memory only grow
+TIMED_COPIES = 8
+HEAD_START_CYCLES = 10_000_000  # 5 to 10 ms, in which the host queues the timed copies
+
+log = logging.getLogger(__name__)
+
+
+class Copier:
+    """Copies from one device to another, by the link that a step would use."""
+
+    def __init__(self, source: torch.device, target: torch.device, way: Way) -> None:
+        self.way = way
+        self._streams = streams = Streams()
+        self._source, self._target = streams.stream(source, "source"), streams.stream(target, "target")
+        self._begun = streams.event(target, "begun")
+        route = Route.between(streams, source, target, "tried", way)
+        self._link = Link(streams, route, self._source, self._target, "tried")
+
+    def carry(self, bits: Tensor) -> Tensor:
+        """`bits`, from the host to the source, to the target, and back to the host as new memory."""
+        streams, link = self._streams, self._link
+        with streams.on(self._source):
+            x = bits.to(self._source.device)
+        link.send(x)
+        with streams.on(self._target):
+            arrived = link.receive().to("cpu", copy=True)
+        link.release()
+        link.settle()
+        return arrived
+
+    def gb_per_s(self, bits: Tensor, copies: int = TIMED_COPIES) -> float:
+        """Speed of `copies` copies one after the other, by the target's clock; `bits` are on the host."""
+        streams, link = self._streams, self._link
+        with streams.on(self._source):
+            x = bits.to(self._source.device)
+        streams.delay(self._target, HEAD_START_CYCLES)
+        start = streams.mark(self._target)
+        streams.record(self._begun, self._target)
+        streams.wait(self._source, self._begun)
+        for _ in range(copies):
+            link.send(x)
+            link.receive()
+            link.release()
+        end = streams.mark(self._target)
+        link.settle()
+        return copies * x.nbytes / streams.seconds_between(start, end) / 1e9
+
+
+def ways_between(devices: tuple[torch.device, torch.device], asked: str) -> Ways:
+    """The way of the copies from half 0, and of those from half 1.
+
+    asked   "direct", "host", or "auto": whichever brings the right bits faster, which may differ by direction. On one
+            device, and on the CPU, auto is direct.
+
+    Raises ExchangeError where no way asked for brings the right bits.
+    """
+    ways: tuple[Way, ...] = get_args(Way) if asked == "auto" else (cast(Way, asked),)
+    first, second = devices
+    if first.type == "cpu":
+        return ways[0], ways[0]
+    if first == second:
+        way = choose_way(first, first, ways[:1])
+        return way, way
+    return choose_way(first, second, ways), choose_way(second, first, ways)
+
+
+def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], copier: type[Copier] = Copier) -> Way:
+    """The fastest of `ways` that brings the right bits from `source` to `target`, with a line that says what was found.
+
+    Raises ExchangeError where none does.
+    """
+    rates = {way: tried(copier(source, target, way)) for way in ways}
+    wrong = [way for way, rate in rates.items() if rate is None]
+    rates_gb_s = {way: rate for way, rate in rates.items() if rate is not None}
+    if not rates_gb_s:
+        raise ExchangeError(
+            f"copies from {source} to {target} arrive with wrong bits ({', '.join(wrong)}): "
+            "try another --exchange, other --gpus, or one GPU with --gpus 0"
+        )
+    for way in wrong:
+        log.warning("%s to %s: %s copies arrive with wrong bits, and are not used", source, target, way)
+    chosen = max(rates_gb_s, key=rates_gb_s.__getitem__)
+    log.info("%s to %s: %s; %s", source, target, _told(rates_gb_s, source, target), _verdict(chosen, ways))
+    return chosen
+
+
+def tried(copier: Copier) -> float | None:
+    """Speed of a copier in GB/s; None if it brings a wrong bit. Every bit is sent once as 0 and once as 1."""
+    draws = torch.Generator().manual_seed(0)
+    drawn = [torch.randint(-(2**63), 2**63 - 1, (size // 8,), generator=draws) for size in SIZES_BYTES]
+    right = all(torch.equal(copier.carry(bits), bits) for ones in drawn for bits in (ones, ~ones))
+    return copier.gb_per_s(drawn[0]) if right else None
+
+
+def _told(rates_gb_s: Mapping[Way, float], source: torch.device, target: torch.device) -> str:
+    notes = {"direct": _access(source, target), "host": ""}
+    return ", ".join(f"{way}{notes[way]} {rate:.3g} GB/s" for way, rate in rates_gb_s.items())
+
+
+def _access(source: torch.device, target: torch.device) -> str:
+    if source == target or source.type == "cpu":
+        return ""
+    return "" if torch.cuda.can_device_access_peer(source, target) else " (no peer access: the driver's own detour)"
+
+
+def _verdict(chosen: Way, ways: Sequence[Way]) -> str:
+    return f"{chosen} is used" if len(ways) > 1 else "nothing to choose"

@@ -1,0 +1,298 @@
+"""The network as two halves, each on its own device: the whole schedule of a step, every wait and copy in the open.
+
+Autograd works inside a segment. Between segments the graph is cut: a half's output is detached, copied to the other
+half where the next layer reads both, and backward is driven segment by segment, last first:
+
+    forward    send the inputs across; z = the first layer's own part, while they travel; wait; z += the peer's part;
+               the rest of the segment from z on
+    backward   the rest down to dz; from that the peer's input gradient; send it; the own input's gradient and all
+               the first layer's weights', while it travels; wait; own + received is what the segment below begins with
+
+Gradients are asked for (`autograd.grad`) and assigned, never accumulated: an AccumulateGrad node would bring a stream
+of its own. Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay; at its ends a step
+joins the devices' current streams.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from common.errors import UsageError
+from trainer.network.blocks import Parameter, Placement
+from trainer.network.crossing import Crossing
+from trainer.network.dropout import Dropout, Masking, Scaling
+from trainer.network.exchange import Exchange, Link, Route, Ways
+from trainer.network.graphs import Pieces
+from trainer.network.halves import HALVES, Half, Segment, segments
+from trainer.network.initial import initial_tensors
+from trainer.network.model import check_hidden, loss_and_error, loss_of, reference_shapes
+from trainer.network.net import Pixels
+from trainer.network.streams import Side, Streams
+from trainer.recipes.recipe import Recipe
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What one half keeps of one segment's forward for its backward."""
+
+    own_input: Tensor
+    peer_input: Tensor | None  # the receive buffer, or what was made of it
+    z: Tensor  # the first layer's outputs, at the end of their graph ...
+    z_start: Tensor  # ... and at the start of the segment's rest
+    output: Tensor
+    sent: Tensor  # the output as it crosses
+
+
+@dataclass(slots=True)
+class _Gradient:
+    """A segment's output's gradient on one half: what its own layers above give, and what the other half's do."""
+
+    own: Tensor | None
+    received: Link | None
+
+    def total(self, buffer: Tensor | None) -> Tensor:
+        """Own part plus received part, in this order, where there are both."""
+        if buffer is None:
+            assert self.own is not None
+            return self.own
+        return buffer.clone() if self.own is None else self.own.add_(buffer)
+
+
+class TwoHalves(Placement):
+    """A `Net` whose halves lie on `devices`; both may be one device.
+
+    dtype     of activations; weights are float32 beside it, or float64
+    ways      of the copies from half 0, and of those from half 1
+    streams   makes the streams; a test's own kind watches the schedule
+    graphs    replay the pieces of a step as CUDA graphs, on GPUs
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        seed: int,
+        devices: tuple[torch.device, torch.device],
+        dtype: torch.dtype = torch.float32,
+        ways: Ways = ("direct", "direct"),
+        streams: Streams | None = None,
+        graphs: bool = False,
+    ) -> None:
+        self._recipe = recipe
+        shapes = reference_shapes(recipe)
+        reference = initial_tensors(recipe, shapes, seed=seed)
+        self._halves = [Half(half, recipe, reference, device, dtype) for half, device in enumerate(devices)]
+        super().__init__([parameter for half in self._halves for parameter in half.parameters], shapes)
+        self._streams = streams or Streams()
+        self._sides = [Side(self._streams, device, str(half)) for half, device in enumerate(devices)]
+        self._compute = [side.stream for side in self._sides]
+        self._pieces = Pieces(self._streams, self._sides, recorded=graphs)
+        self._prediction_pieces = Pieces(self._streams, self._sides, recorded=graphs)
+        self._feature_pieces = Pieces(self._streams, self._sides, recorded=False)
+        first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
+        self._masking = Masking(recipe.dropout, seed, (first, second))
+        self._segments = segments(recipe)
+        self._crossing = Crossing.of(recipe.exchange, dtype)
+        self._exchanges = self._make_exchanges(devices, ways)
+        self._links = [link for exchange in self._exchanges.values() for link in exchange.links]
+        self.input_devices: tuple[torch.device, ...] = devices
+        self.input_dtype, self.loss_device = dtype, devices[0]
+
+    def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
+        for device, number in zip(self.input_devices, self._masking.steps, strict=True):
+            with self._streams.on(self._streams.current(device)):
+                number.fill_(step)
+        addresses = tuple(link.address for link in self._links)
+        return self._pieces.play(self._train, [*x_nchw, labels], addresses)
+
+    def _train(self, inputs: Sequence[Tensor]) -> Tensor:
+        *x_nchw, labels = inputs
+        passages = self._forward(self._pieces, x_nchw, self._masking)
+        loss = partial(_loss, passages[-1][0].output, labels)
+        told, gradient = self._pieces.piece(self._compute[0], "loss", loss)
+        self._backward(passages, gradient)
+        self._settle()
+        return told
+
+    @torch.no_grad()
+    def predict(self, x_nchw: Pixels) -> Tensor:
+        addresses = tuple(link.address for link in self._links)
+        return self._prediction_pieces.play(self._predict, x_nchw, addresses)
+
+    def _predict(self, x_nchw: Sequence[Tensor]) -> Tensor:
+        passages = self._forward_alone(self._prediction_pieces, x_nchw)
+        scores = passages[-1][0].output
+        return self._prediction_pieces.piece(self._compute[0], "softmax", lambda: scores.float().softmax(dim=1))
+
+    @torch.no_grad()
+    def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
+        check_hidden(layer, self._recipe)
+        ends = [segment.layers[-1].name for segment in self._segments]
+        if layer not in ends:
+            raise UsageError(f"the halves do not exchange after {layer}: its features are had with --net one-device")
+        passages = self._feature_pieces.play(partial(self._forward_alone, self._feature_pieces), x_nchw)
+        return tuple(passage.output.float() for _, passage in sorted(passages[ends.index(layer)].items()))
+
+    def _forward_alone(self, pieces: Pieces, x_nchw: Sequence[Tensor]) -> list[dict[int, _Passage]]:
+        """A forward as in test, after which nothing comes back."""
+        passages = self._forward(pieces, x_nchw, Scaling(self._recipe.dropout))
+        for segment in self._segments:
+            self._release_activations(segment)
+        self._settle()
+        return passages
+
+    # Forward
+
+    def _forward(self, pieces: Pieces, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
+        """By segment, then half. Outputs begin no graph: the next segment's own input is a detached leaf."""
+        passages: list[dict[int, _Passage]] = []
+        outputs = sent = x_nchw
+        for segment in self._segments:
+            passages.append(self._segment_forward(pieces, segment, outputs, sent, dropout))
+            outputs = [passage.output.detach() for passage in passages[-1].values()]
+            sent = [passage.sent for passage in passages[-1].values()]
+        return passages
+
+    def _segment_forward(
+        self, pieces: Pieces, segment: Segment, inputs: Sequence[Tensor], sent: Sequence[Tensor], dropout: Dropout
+    ) -> dict[int, _Passage]:
+        exchange = self._exchanges.get(segment.first.name)
+        if exchange:
+            for target, link in exchange.activation.items():
+                link.send(sent[1 - target])
+        parts = {}
+        for half in segment.on:
+            own = partial(self._own_forward, segment, half, inputs[half])
+            parts[half] = pieces.piece(self._compute[half], f"{segment.first.name} own", own)
+        passages = {}
+        for half in segment.on:
+            received = exchange.activation[half].receive() if exchange else None
+            rest = partial(self._rest_forward, segment, half, *parts[half], received, dropout)
+            passages[half] = pieces.piece(self._compute[half], f"{segment.first.name} forward", rest)
+        return passages
+
+    def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
+        """The own input as a leaf, and what it makes of the first layer."""
+        own_input = own_input.detach().requires_grad_(segment.exchanges)
+        return own_input, self._halves[half].own(segment.first, own_input)
+
+    def _rest_forward(
+        self, segment: Segment, half: int, own_input: Tensor, z: Tensor, received: Tensor | None, dropout: Dropout
+    ) -> _Passage:
+        """The first layer's peer part, and the layers after it."""
+        peer_input = None
+        if received is not None:
+            peer_input = self._crossing.receive(received).detach().requires_grad_()
+            z += self._halves[half].peer(segment.first, peer_input)
+        z_start = z.detach().requires_grad_(z.requires_grad)
+        output = self._halves[half].finish(segment, z_start, dropout)
+        return _Passage(own_input, peer_input, z, z_start, output, self._crossing.send(output.detach()))
+
+    # Backward
+
+    def _backward(self, passages: list[dict[int, _Passage]], gradient: Tensor) -> None:
+        """Leave every parameter its gradient, from the loss's gradient by the logits."""
+        gradients = {0: _Gradient(gradient, None)}
+        for segment, of_halves in zip(reversed(self._segments), reversed(passages), strict=True):
+            gradients = self._segment_backward(segment, of_halves, gradients)
+
+    def _segment_backward(
+        self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
+    ) -> dict[int, _Gradient]:
+        """The outputs' gradients to those of the segment below, by half."""
+        exchange = self._exchanges.get(segment.first.name)
+        dz = {}
+        for half, passage in passages.items():
+            gradient = gradients[half]
+            received = gradient.received.receive() if gradient.received else None
+            rest = partial(self._rest_backward, segment, half, passage, gradient, received)
+            dz[half], peer = self._pieces.piece(self._compute[half], f"{segment.first.name} backward", rest)
+            if gradient.received:
+                gradient.received.release()
+            if exchange:
+                exchange.gradient[1 - half].send(peer)
+        own = {}
+        for half, passage in passages.items():
+            first = partial(self._first_backward, segment, half, passage, dz[half])
+            own[half] = self._pieces.piece(self._compute[half], f"{segment.first.name} own backward", first)
+        if not exchange:
+            return {}
+        self._release_activations(segment)
+        return {half: _Gradient(own.get(half), exchange.gradient.get(half)) for half in range(HALVES)}
+
+    def _rest_backward(
+        self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """From the segment's output down to its first layer's z, and all weights but that layer's; then from z the
+        peer's input gradient, before all else of that layer, so that its copy overlaps what is left.
+        """
+        weights = [self._halves[half].weights(layer) for layer in segment.layers]
+        parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
+        wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
+        received = None if received is None else self._crossing.receive_gradient(received)
+        dz, *others = torch.autograd.grad(passage.output, wanted, gradient.total(received))
+        _assign(parameters, others)
+        if passage.peer_input is None:
+            return dz, dz
+        (peer,) = torch.autograd.grad(passage.z, passage.peer_input, dz, retain_graph=True)
+        return dz, self._crossing.send_gradient(peer)
+
+    def _first_backward(self, segment: Segment, half: int, passage: _Passage, dz: Tensor) -> Tensor | None:
+        """The first layer's weights, and its own input's gradient unless that is the image."""
+        weights = self._halves[half].weights(segment.first)
+        parameters = [weights.own] + ([weights.peer] if weights.peer is not None else [])
+        operands = [parameter.operand for parameter in parameters]
+        if not segment.exchanges:
+            _assign(parameters, torch.autograd.grad(passage.z, operands, dz))
+            return None
+        own, *others = torch.autograd.grad(passage.z, [passage.own_input, *operands], dz)
+        _assign(parameters, others)
+        return own
+
+    # Streams
+
+    def _make_exchanges(self, devices: tuple[torch.device, torch.device], ways: Ways) -> dict[str, Exchange]:
+        def route(source: int) -> Route:
+            target = 1 - source
+            name = f"{source} to {target}"
+            return Route.between(self._streams, devices[source], devices[target], name, ways[source])
+
+        routes = {source: route(source) for source in range(HALVES)}
+
+        def link(source: int, name: str) -> Link:
+            target = 1 - source
+            return Link(self._streams, routes[source], self._compute[source], self._compute[target], name)
+
+        return {
+            segment.first.name: Exchange(
+                activation={half: link(1 - half, f"{segment.first.name} activation to {half}") for half in segment.on},
+                gradient={1 - half: link(half, f"{segment.first.name} gradient to {1 - half}") for half in segment.on},
+            )
+            for segment in self._segments
+            if segment.exchanges
+        }
+
+    def _release_activations(self, segment: Segment) -> None:
+        if segment.exchanges:
+            for link in self._exchanges[segment.first.name].activation.values():
+                link.release()
+
+    def _settle(self) -> None:
+        for link in self._links:
+            link.settle()
+
+
+def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What a step tells, and the loss's gradient by the logits."""
+    logits = output.detach().requires_grad_()
+    loss = loss_of(logits, labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss_and_error(loss, logits, labels), gradient
+
+
+def _assign(parameters: Sequence[Parameter], gradients: Sequence[Tensor]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.gradient = gradient

@@ -1,0 +1,1 @@
+"""Every number of a network and its training, as data."""

@@ -1,0 +1,84 @@
+"""A layer of the network as data: its shape, what it reads, what follows it, its first weights.
+
+No torch is imported here, so that `--help` is fast.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+from common.errors import UsageError
+from trainer.recipes.ranges import Range, check_ranges
+
+Op = Literal["activation", "lrn", "spatial", "pool"]
+Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it
+FirstWeights = Annotated[float | Literal["he"], Range(ge=0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv:
+    """A convolution.
+
+    channels          outputs in each column, at width 1
+    kernel, stride    height and width of the filters, and how far apart they are applied, in pixels
+    padding           rows and columns of zeros on each side
+    reads             "image" for the first layer and no other
+    then              what follows, in order: activation, lrn (over channels), spatial (over a map), pool
+    weight_std        of N(0, std); "he": sqrt(2 / inputs of a unit) (He et al., 2015)
+    bias              what every bias begins with
+    """
+
+    name: str
+    channels: Annotated[int, Range(ge=1)]
+    kernel: Annotated[int, Range(ge=1)]
+    stride: Annotated[int, Range(ge=1)] = 1
+    padding: Annotated[int, Range(ge=0)] = 0
+    reads: Reads = "own"
+    then: tuple[Op, ...] = ("activation",)
+    weight_std: FirstWeights = 0.01
+    bias: Annotated[float, Range()] = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, f"{self.name}: ")
+        if self.padding >= self.kernel:
+            raise UsageError(f"{self.name}: padding is {self.padding}; it is less than the kernel")
+        if self.reads == "image" and self.padding:
+            raise UsageError(f"{self.name}: padding is {self.padding}; what reads the image has none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A fully connected layer. All but the last are followed by activation and dropout.
+
+    units        outputs in each column, at width 1; 0 in the last layer, which has one for each class
+    reads, weight_std, bias   as of Conv; the last layer reads both and lies whole in half 0
+    """
+
+    name: str
+    units: Annotated[int, Range(ge=0)] = 0
+    reads: Reads = "both"
+    weight_std: FirstWeights = 0.01
+    bias: Annotated[float, Range()] = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, f"{self.name}: ")
+        if self.reads == "image":
+            raise UsageError(f"{self.name}: only the first convolution reads the image")
+
+
+Layer = Conv | Linear
+
+
+class InputShape(NamedTuple):
+    """What the first layer reads, in pixels.
+
+    crop     height and width of what is cut from a picture
+    side     height and width, with the rows and columns that the first layer does not read: a multiple of `fold`. What
+             the crop, shrunk, does not fill is zeros, at the right and bottom
+    fold     of the squares that become one pixel with all their channels: the first layer's stride
+    shrink   side of the squares of the crop that become one pixel, their mean
+    """
+
+    crop: int
+    side: int = 228
+    fold: int = 4
+    shrink: int = 1

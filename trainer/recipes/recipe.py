@@ -1,0 +1,203 @@
+"""Every number of a training run, as data: the network's layers, the pixels, the update, the schedule.
+
+The recipes that come with the program are in `trainer/recipes/named.py`; `trainer/recipes/recipe_file.py` writes one to
+TOML, and reads what became of it. Epochs are counted from 0. No torch is imported here, so that `--help` is fast.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, TypeVar
+
+from common.errors import UsageError
+from common.spec import STORED_SIZE
+from trainer.recipes.layers import Conv, InputShape, Layer, Linear
+from trainer.recipes.possible import check_possible
+from trainer.recipes.ranges import Range, check, check_ranges
+
+AnyLayer = TypeVar("AnyLayer", Conv, Linear)
+
+_RATE = Range(ge=0)
+Rate = Annotated[float, _RATE]
+
+_STEP = 4  # widths are rounded to so many channels or units of a half
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What is in force from `first_epoch` until the next phase.
+
+    rate         learning rate of the weights
+    bias_rate    of the biases where they have their own; None: the same as their layer's weights
+    layer_rates  of the weights of single layers, by name; 0 freezes the layer, its bias too
+    sigma        standard deviation of the colour noise, in units of each component's own; 0 turns it off
+    """
+
+    first_epoch: Annotated[int, Range(ge=0)]
+    rate: Rate
+    bias_rate: Annotated[float | None, _RATE] = None
+    layer_rates: Mapping[str, Rate] = field(default_factory=dict)
+    sigma: Annotated[float, Range(ge=0, le=10)] = 0.1
+
+    def __post_init__(self) -> None:
+        where = f"phase of epoch {self.first_epoch}: "
+        check_ranges(self, where)
+        for layer, rate in self.layer_rates.items():
+            check(f"{where}layer_rates.{layer}", rate, _RATE)
+
+    def times(self, factor: float) -> "Phase":
+        """The same with every learning rate multiplied."""
+        bias_rate = None if self.bias_rate is None else self.bias_rate * factor
+        layer_rates = {layer: rate * factor for layer, rate in self.layer_rates.items()}
+        return replace(self, rate=self.rate * factor, bias_rate=bias_rate, layer_rates=layer_rates)
+
+
+@dataclass(frozen=True, slots=True)
+class Plateau:
+    """Divide every rate by `factor` once the validation error has not fallen for `patience` epochs; `drops` times.
+
+    An error has fallen if it is lower than the lowest so far by more than `threshold`, a share.
+    """
+
+    factor: Annotated[float, Range(gt=1)] = 10.0
+    drops: Annotated[int, Range(ge=0)] = 3
+    patience: Annotated[int, Range(ge=1)] = 5
+    threshold: Annotated[float, Range(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "plateau.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One way to train AlexNet.
+
+    The network
+      columns           2: the two halves. 1: one column, on one device
+      conv, fc          its layers in order; the last of fc gives the classes
+      classes           outputs of the last layer; the data set's number takes its place
+      width             share of the layers' channels and units; 1 is AlexNet
+      activation        of the convolutions and of every fc layer but the last: "relu" or "tanh"
+      input_size        height and width in pixels of what the first layer reads
+      pool_size, pool_stride                    of max pooling, in pixels
+      lrn_k, lrn_alpha, lrn_beta                x / (k + alpha * sum of squares over lrn_size channels)^beta
+      spatial_alpha, spatial_beta, spatial_size x / (1 + alpha * sum of squares over size x size of the same map)^beta
+      dropout           share of the fc layers' outputs masked in training; in test they are multiplied by 1 - dropout
+      exchange          what crosses between the halves: "same" as is computed with, or "float16"
+    The pixels
+      crop              height and width in pixels of a training crop, and of each test view
+      shrink            side of the squares of pixels of which the network reads the mean; 1: every pixel
+      train_scale, test_scale   factors on (pixel - mean image + noise), which are in 0..255 units otherwise; where the
+                        colour noise is off, training takes test_scale too
+    Training
+      batch_size, epochs
+      momentum, weight_decay, decay_biases      v = momentum v - weight_decay lr w - lr g; w = w + v
+      phase             fixed changes, the first at epoch 0
+      plateau           further division of the rates, driven by the validation error; None: there is none
+
+    Raises UsageError for values that make no network, or no training.
+    """
+
+    name: str
+    # the network
+    columns: Literal[1, 2] = 2
+    classes: Annotated[int, Range(ge=1)] = 1000
+    width: Annotated[float, Range(gt=0, le=16)] = 1.0
+    activation: Literal["relu", "tanh"] = "relu"
+    input_size: Annotated[int, Range(ge=1)] = 227
+    pool_size: Annotated[int, Range(ge=1)] = 3
+    pool_stride: Annotated[int, Range(ge=1)] = 2
+    lrn_size: Annotated[int, Range(ge=1, odd=True)] = 5
+    lrn_k: Annotated[float, Range(gt=0)] = 2.0
+    lrn_alpha: Annotated[float, Range(ge=0)] = 1e-4
+    lrn_beta: Annotated[float, Range(ge=0)] = 0.75
+    spatial_size: Annotated[int, Range(ge=1, odd=True)] = 5
+    spatial_alpha: Annotated[float, Range(ge=0)] = 1e-3 / 25
+    spatial_beta: Annotated[float, Range(ge=0)] = 0.75
+    dropout: Annotated[float, Range(ge=0, lt=1)] = 0.5
+    exchange: Literal["same", "float16"] = "same"
+    # the pixels
+    crop: Annotated[int, Range(ge=1, le=STORED_SIZE)] = 227
+    shrink: Annotated[int, Range(ge=1, le=STORED_SIZE // 2)] = 1
+    train_scale: Annotated[float, Range(gt=0)] = 1.0
+    test_scale: Annotated[float, Range(gt=0)] = 1.0
+    # training
+    batch_size: Annotated[int, Range(ge=1)] = 128
+    epochs: Annotated[int, Range(ge=1)] = 90
+    momentum: Annotated[float, Range(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Range(ge=0, lt=1)] = 0.0005
+    decay_biases: bool = True
+    plateau: Plateau | None = None
+    phase: tuple[Phase, ...] = (Phase(0, 0.01),)
+    conv: tuple[Conv, ...]
+    fc: tuple[Linear, ...]
+
+    def __post_init__(self) -> None:
+        check_possible(self)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return (*self.conv, *self.fc)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def input_shape(self) -> InputShape:
+        """What the pixels are made into."""
+        fold = self.conv[0].stride
+        return InputShape(self.crop, -(-self.input_size // fold) * fold, fold, self.shrink)
+
+    def outputs(self, layer: Layer) -> int:
+        """Channels or units of a layer in each column; of the last layer, classes."""
+        if layer is self.fc[-1]:
+            return self.classes
+        count = layer.channels if isinstance(layer, Conv) else layer.units
+        return max(_STEP, round(count * self.width / _STEP) * _STEP)
+
+    def map_sizes(self) -> list[int]:
+        """Height and width of each convolution's maps, as what follows leaves them. Raises UsageError if none are."""
+        sizes, size = [], self.input_size
+        for conv in self.conv:
+            size = _applied(conv.name, size + 2 * conv.padding, conv.kernel, conv.stride)
+            for _ in range(conv.then.count("pool")):
+                size = _applied(f"pooling after {conv.name}", size, self.pool_size, self.pool_stride)
+            sizes.append(size)
+        return sizes
+
+    def current_phase(self, epoch: int) -> Phase:
+        """The phase in force in `epoch`."""
+        return [phase for phase in self.phase if phase.first_epoch <= epoch][-1]
+
+    def with_each_layer(self, **changes: Any) -> "Recipe":
+        """The same with these fields of every layer changed."""
+        conv = tuple(replace(layer, **changes) for layer in self.conv)
+        return replace(self, conv=conv, fc=tuple(replace(layer, **changes) for layer in self.fc))
+
+    def with_layer(self, name: str, **changes: Any) -> "Recipe":
+        """The same with these fields of one layer changed."""
+
+        def changed(layer: AnyLayer) -> AnyLayer:
+            return replace(layer, **changes) if layer.name == name else layer
+
+        return replace(self, conv=tuple(map(changed, self.conv)), fc=tuple(map(changed, self.fc)))
+
+    def with_rate(self, rate: float) -> "Recipe":
+        """The same with this first learning rate; every other goes along in proportion."""
+        return replace(self, phase=tuple(phase.times(rate / self.phase[0].rate) for phase in self.phase))
+
+    def stretched(self, epochs: int) -> "Recipe":
+        """The same recipe over `epochs` epochs: phases begin, and patience ends, proportionately sooner or later."""
+        share = epochs / self.epochs
+        starts = {0: self.phase[0]}
+        for phase in self.phase[1:]:
+            starts[max(1, round(phase.first_epoch * share))] = phase  # of phases that now coincide, the last
+        phases = tuple(replace(phase, first_epoch=start) for start, phase in starts.items() if start < max(epochs, 1))
+        plateau = self.plateau and replace(self.plateau, patience=max(1, round(self.plateau.patience * share)))
+        return replace(self, epochs=epochs, phase=phases, plateau=plateau)
+
+
+def _applied(what: str, size: int, kernel: int, stride: int) -> int:
+    if size < kernel:
+        raise UsageError(f"{what} is {kernel} x {kernel} pixels, but reads maps of {size} x {size}: they are too small")
+    return (size - kernel) // stride + 1

@@ -1,0 +1,145 @@
+"""Recipes as TOML files and as plain dicts, such as a checkpoint holds.
+
+What a recipe's field is called and what it may be is said once, by its dataclass (`trainer/recipes/recipe.py`); here it
+is only read off them.
+"""
+
+import json
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from common.errors import UsageError
+from trainer.recipes.recipe import Recipe
+
+_HEAD = """\
+# Every number of a training, to be edited and read by alexnet-trainer --recipe; what each means is said in
+# trainer/recipes/recipe.py.
+# The number of classes is that of the data set, whatever is said here.
+"""
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole recipe, as `read` takes it."""
+    values = {name: value for name, value in asdict(recipe).items() if value is not None}
+    tables = {name: value for name, value in values.items() if _is_of_tables(value)}
+    lines = [f"{name} = {_inline(value)}" for name, value in values.items() if name not in tables]
+    for name, value in tables.items():
+        for table in [value] if isinstance(value, dict) else value:
+            head = f"[{name}]" if table is value else f"[[{name}]]"
+            lines += ["", head, *(f"{key} = {_inline(each)}" for key, each in table.items() if each is not None)]
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _is_of_tables(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, tuple) and all(isinstance(each, dict) for each in value))
+
+
+def _inline(value: Any) -> str:
+    """A value on a line. Numbers, truth and plain texts, the only ones in a recipe, are in TOML as in JSON."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + " }" if value else "{}"
+    return json.dumps(value)
+
+
+def read(path: Path) -> Recipe:
+    """Raises UsageError, naming the file and what is wrong in it."""
+    try:
+        with path.open("rb") as file:
+            return from_dict(tomllib.load(file))
+    except OSError as error:
+        raise UsageError(f"--recipe {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
+        raise UsageError(f"--recipe {path} is no TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"--recipe {path} is no TOML: brackets in brackets, without end") from None
+    except UsageError as error:
+        raise UsageError(f"--recipe {path}: {error}") from None
+
+
+def from_dict(values: Mapping[str, Any]) -> Recipe:
+    """The inverse of `dataclasses.asdict`, also after JSON or TOML.
+
+    Raises UsageError for an unknown, missing or impossible field.
+    """
+    recipe: Recipe = _object(Recipe, values, "")
+    return recipe
+
+
+def _object(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where} is {values!r}; it is a table")
+    known = {field.name: field for field in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise UsageError(f"{_path(where, name)}: there is no such field; {_instead(name, where, list(known))}")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise UsageError(f"{_path(where, name)} is missing")
+    types_of = get_type_hints(kind)
+    return kind(**{name: _value(types_of[name], value, _path(where, name)) for name, value in values.items()})
+
+
+def _instead(name: str, where: str, known: list[str]) -> str:
+    """What may have been meant by a field that is not there."""
+    if where and name in {field.name for field in fields(Recipe)}:
+        return f"{name} is the recipe's own: it stands above the first [table]"
+    alike = get_close_matches(name, known, n=1)
+    return f"{alike[0]} is meant?" if alike else f"there are {', '.join(known)}"
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """`value` as of type `kind`, one of those that a recipe's fields have."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _one_of(arguments, value, where)
+    if origin is Literal:
+        if not any(type(value) is type(each) and value == each for each in arguments):
+            raise UsageError(f"{where} is {value!r}; it is {' or '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where} is {value!r}; it is a list")
+        return tuple(_value(arguments[0], each, f"{where}[{index}]") for index, each in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} is {value!r}; it is a table")
+        return {name: _value(arguments[1], each, _path(where, name)) for name, each in value.items()}
+    if is_dataclass(kind):
+        return _object(kind, value, where)
+    return _plain(kind, value, where)
+
+
+def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The first kind that the value is of."""
+    if value is None and type(None) in kinds:
+        return None
+    refusals = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _value(kind, value, where)
+            except UsageError as error:
+                refusals.append(str(error))
+    first, *others = refusals
+    raise UsageError(first + "".join(" or" + other.partition("; it is")[2] for other in others))
+
+
+def _plain(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{where} is a whole number beyond all floats") from None
+    if type(value) is not kind:
+        raise UsageError(f"{where} is {value!r}; it is {_KINDS[kind]}")
+    return value
+
+
+def _path(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

@@ -1,0 +1,82 @@
+"""What `alexnet-trainer` was asked for, and the recipe that makes of a new run."""
+
+import dataclasses
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from common.errors import UsageError
+from common.received import DigestUse
+from common.spec import OnBadRecord
+from trainer.recipes.ablations import ablated
+from trainer.recipes.named import RECIPES
+from trainer.recipes.recipe import Recipe
+from trainer.recipes.recipe_file import read
+
+DEFAULT_RECIPE = "source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of `alexnet-trainer`; None is "not given": the recipe's own, or on a resume the checkpoint's."""
+
+    gpus: str | None = None
+    cpu: bool = False
+    net: str | None = None
+    precision: str | None = None
+    cuda_graphs: bool = True
+    profile: int | None = None
+    exchange: str = "auto"
+    loaders: tuple[str, ...] = ()
+    loaders_file: Path | None = None
+    keys: Path | None = None
+    recipe: str | None = None
+    ablate: tuple[str, ...] = ()
+    width: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    rate: float | None = None
+    folder: Path | None = None
+    resume: bool = False
+    init: Path | None = None
+    checkpoint_minutes: float = 10.0
+    keep: int = 3
+    log_steps: int = 10
+    tensorboard: bool = False
+    loader_timeout_s: float = 60.0
+    on_bad_record: OnBadRecord | None = None
+    digests: DigestUse | None = None
+    threads: int | None = None
+
+
+def recipe_of(options: Options, begun: Recipe | None = None) -> Recipe:
+    """The recipe of a run: the named one, or the file's, with what the options change. Raises UsageError.
+
+    begun   a checkpoint's, which takes the place of the default; what it was ablated of once, it is not again
+    """
+    if options.recipe is None and begun is not None:
+        done = begun.name.split("+")[1:]
+        recipe = ablated(begun, [name for name in options.ablate if name not in done])
+    else:
+        recipe = ablated(_asked_recipe(options.recipe or DEFAULT_RECIPE), options.ablate)
+    if options.width is not None:
+        recipe = dataclasses.replace(recipe, width=options.width)
+    if options.batch_size is not None:
+        recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
+    if options.rate is not None:
+        recipe = recipe.with_rate(options.rate)
+    return recipe if options.epochs is None else recipe.stretched(options.epochs)
+
+
+def _asked_recipe(asked: str) -> Recipe:
+    """The recipe of that name or, where it names none, of that file."""
+    if asked in RECIPES:
+        return RECIPES[asked]
+    path = Path(asked)
+    if path.suffix or len(path.parts) > 1 or path.exists():
+        return read(path)
+    alike = get_close_matches(asked, RECIPES, n=1)
+    meant = f"; {alike[0]} is meant?" if alike else ""
+    raise UsageError(f"--recipe {asked}: there are {', '.join(RECIPES)}, and files, FILE.toml{meant}")

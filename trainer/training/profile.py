@@ -1,0 +1,111 @@
+"""Where a step's time goes: a trace to look at, and a table.
+
+The trace is Chrome's (chrome://tracing, ui.perfetto.dev): each segment's pieces, each copy and each wait by name, and
+the kernels beneath. The table is of the devices' own clocks: on each half's stream, the pieces one after the other, and
+the time for which it had nothing to do but wait for the other half: the part of the exchange that nothing hides.
+"""
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.network.streams import Mark, Stream, Streams
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 10  # steps before the first that is profiled
+TRACE = "trace.json"
+
+
+class WatchedStreams(Streams):
+    """Streams that note each span's start and end while `watching`."""
+
+    def __init__(self) -> None:
+        self.watching = False
+        self.spans: list[tuple[Stream, str, Mark, Mark]] = []
+
+    @contextlib.contextmanager
+    def span(self, stream: Stream, name: str) -> Iterator[None]:
+        if not self.watching:
+            yield
+            return
+        with torch.profiler.record_function(f"{name} ({stream.name})"):
+            start = self.mark(stream)
+            yield
+            self.spans.append((stream, name, start, self.mark(stream)))
+
+    def seconds(self) -> dict[tuple[str, str], float]:
+        """By stream and span, in the order of their first appearance, all that was noted; waits for the devices."""
+        total: dict[tuple[str, str], float] = defaultdict(float)
+        for stream, name, start, end in self.spans:
+            total[stream.name, name] += self.seconds_between(start, end)
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    what: str
+    where: str
+    seconds: float
+
+
+class Profile:
+    """Profiles `steps` steps of a run, beginning after a few; then it writes RUN/trace.json and logs the table."""
+
+    def __init__(self, steps: int, streams: WatchedStreams, run_folder: Path) -> None:
+        self._left, self._steps, self._streams, self._path = steps, steps, streams, run_folder / TRACE
+        self._until_start = WARM_UP
+        self._profiler: torch.profiler.profile | None = None
+        self._step_s = self._waited_s = 0.0
+
+    def after_step(self, step_s: float, waited_s: float) -> None:
+        """A step took the host so many seconds, of which it waited some for data."""
+        if self._profiler is None:
+            self._until_start -= 1
+            if self._until_start == 0:
+                self._start()
+            return
+        if self._left > 0:
+            self._step_s, self._waited_s = self._step_s + step_s, self._waited_s + waited_s
+            self._left -= 1
+            if self._left == 0:
+                self._finish()
+
+    def _start(self) -> None:
+        kinds = torch.profiler.ProfilerActivity
+        activities = [kinds.CPU, kinds.CUDA] if torch.cuda.is_available() else [kinds.CPU]
+        self._profiler = torch.profiler.profile(activities=activities)
+        self._profiler.start()
+        self._streams.watching = True
+
+    def _finish(self) -> None:
+        assert self._profiler is not None
+        self._streams.watching = False
+        seconds = self._streams.seconds()
+        self._profiler.stop()
+        self._profiler.export_chrome_trace(str(self._path))
+        log.info("%s\nthe trace is in %s", table(seconds, self._steps, self._step_s, self._waited_s), self._path)
+
+
+def table(seconds: dict[tuple[str, str], float], steps: int, step_s: float, waited_s: float) -> str:
+    """The table of what `steps` steps, of `step_s` seconds together, spent by stream and span."""
+    rows = [_Row(name, where, value) for (where, name), value in seconds.items() if not _is_exchange(name)]
+    for where in dict.fromkeys(where for where, name in seconds if name.endswith(" wait")):
+        of_stream = [value for (other, name), value in seconds.items() if other == where and name.endswith(" wait")]
+        rows.append(_Row("exchange that nothing hides", where, sum(of_stream)))
+    copies = sum(value for (_, name), value in seconds.items() if name.endswith(" copy"))
+    rows += [_Row("exchange, all copies", "", copies), _Row("waiting for data", "host", waited_s)]
+    lines = [f"{steps} steps of {1000 * step_s / steps:.3f} ms; ms of each, and their share:"]
+    for row in rows:
+        share = 100 * row.seconds / step_s
+        lines.append(f"  {row.what:28s} {row.where:16s} {1000 * row.seconds / steps:8.3f} {share:6.1f} %")
+    return "\n".join(lines)
+
+
+def _is_exchange(name: str) -> bool:
+    return name.endswith((" wait", " copy"))

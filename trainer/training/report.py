@@ -1,0 +1,252 @@
+"""What a run tells while it goes on: lines of the metrics file, the progress line, one line at an epoch's end."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from common.host import Loaders
+from common.progress import ProgressLine, duration, percent
+from common.spec import StreamSpec
+from common.waits import Waits
+from trainer.checkpoints.checkpoint import State
+from trainer.evaluation.evaluate import Evaluation
+from trainer.training.board import Board
+from trainer.training.filters import filters_picture, tiled
+from trainer.training.metrics import Metrics
+from trainer.training.schedule import Outlook
+from trainer.training.summary import course_in_words, waits_in_words
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the steps of the unfinished epoch. They go into checkpoints, so an interrupted epoch keeps them.
+
+    loss_sum, error_sum   of each batch's mean loss, and share of wrong top-1 answers, times its pictures
+    seconds    of training
+    waits      of them for data, by reason
+    replaced   places at which another record stood in for a bad one
+    """
+
+    images: int = 0
+    loss_sum: float = 0.0
+    error_sum: float = 0.0
+    seconds: float = 0.0
+    waits: Waits = field(default_factory=Waits)
+    replaced: int = 0
+
+    def since(self, earlier: "Tally") -> "Tally":
+        return Tally(**{of.name: getattr(self, of.name) - getattr(earlier, of.name) for of in fields(self)})
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Tally":
+        """The tally that `asdict` made this of."""
+        return cls(**{**stored, "waits": Waits(**stored["waits"])}) if stored else cls()
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def error(self) -> float:
+        return self.error_sum / max(self.images, 1)
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        return sum(self.wait_shares.values())
+
+    @property
+    def wait_shares(self) -> dict[str, float]:
+        """Of the time, what was waited for each reason, 0 to 1."""
+        per_us = 1e-6 / self.seconds if self.seconds > 0 else 0.0
+        return {reason: us * per_us for reason, us in asdict(self.waits).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a run is: epochs of `records` pictures in batches of `batch_size`; `last_step` may end it sooner."""
+
+    epochs: int
+    records: int
+    batch_size: int
+    last_step: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.records // self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Where training stands. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
+
+    eta_s   None where it is not known
+    """
+
+    epoch: int
+    epochs: int
+    step_of_epoch: int
+    steps_per_epoch: int
+    images_per_s: float
+    loss: float
+    error: float
+    wait_share: float
+    eta_s: float | None
+
+    def line(self) -> str:
+        """The line without its end; epochs are counted from 1 for people."""
+        eta = "" if self.eta_s is None else f"  ETA {duration(self.eta_s)}"
+        return (
+            f"epoch {self.epoch + 1}/{self.epochs}  step {self.step_of_epoch}/{self.steps_per_epoch}"
+            f"  {self.images_per_s:,.0f} images/s  loss {self.loss:.3f}  error {percent(self.error)}"
+            f"  waiting for data {percent(self.wait_share)}{eta}"
+        )
+
+
+class Report:
+    """Tells `metrics` and `board`, every `every_steps` steps, and the person in front of `progress` when it is time."""
+
+    def __init__(
+        self, metrics: Metrics, progress: ProgressLine, plan: Plan, *, every_steps: int, board: Board | None = None
+    ) -> None:
+        self.progress, self._board = progress, board
+        self._metrics, self._plan, self._every_steps = metrics, plan, every_steps
+        self._at_last_line = Tally()
+        self._validation_s = 0.0
+
+    def begin_epoch(self, tally: Tally) -> None:
+        self._at_last_line = replace(tally)
+
+    def step(self, step: int, epoch: int, loss: float, learning_rate: float, tally: Tally) -> None:
+        """`step` steps are done, the last of them with this loss; `tally` includes it."""
+        if step % self._every_steps == 0:
+            lately = tally.since(self._at_last_line)
+            self._at_last_line = replace(tally)
+            self._write(
+                "step",
+                step=step,
+                epoch=epoch,
+                loss=loss,
+                train_error=lately.error,
+                learning_rate=learning_rate,
+                images_per_s=lately.images_per_s,
+                wait_share=lately.wait_share,
+                waits=lately.wait_shares,
+            )
+        if self.progress.is_due():
+            self.progress.show(self._now(step, epoch, tally).line())
+
+    def sync(self) -> None:
+        """All that the metrics were told is on the disk once this has returned. Raises SaveError."""
+        self._metrics.sync()
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether `filters` and `inputs` are of any use."""
+        return self._board is not None
+
+    def filters(self, epochs_done: int, weights: npt.NDArray[np.float32], columns: int) -> None:
+        """The first layer's weights after so many epochs, n x 3 x height x width, of both columns or of one."""
+        if self._board is not None:
+            self._board.picture("filters", filters_picture(weights, columns), epochs_done)
+
+    def inputs(self, epoch: int, pictures: npt.NDArray[np.uint8]) -> None:
+        """Pictures that `epoch` begins with, n x height x width x 3, as the network sees them."""
+        if self._board is not None:
+            self._board.picture("inputs", tiled(pictures, 4), epoch + 1)
+
+    def _write(self, kind: str, **line: Any) -> None:
+        self._metrics.write(kind, **line)
+        if self._board is not None:
+            self._board.line(kind, line)
+
+    def validating(self, epoch: int) -> None:
+        self.progress.show(f"epoch {epoch + 1}/{self._plan.epochs}  validating")
+
+    def epoch(
+        self,
+        state: State,
+        spec: StreamSpec,
+        learning_rate: float,
+        tally: Tally,
+        evaluation: Evaluation | None,
+        seconds: float,
+    ) -> None:
+        """The end of `state`'s epoch, whose stream was `spec`; `seconds` are those of the validation."""
+        self._validation_s = seconds
+        self._write(
+            "epoch",
+            step=state.step,
+            epoch=state.epoch,
+            train_loss=tally.loss,
+            train_error=tally.error,
+            val_loss=evaluation and evaluation.loss,
+            val_top1_error=evaluation and evaluation.top1_error,
+            val_top5_error=evaluation and evaluation.top5_error,
+            learning_rate=learning_rate,
+            train_seconds=tally.seconds,
+            val_seconds=seconds,
+            images_per_s=tally.images_per_s,
+            wait_share=tally.wait_share,
+            waits=tally.wait_shares,
+            replaced=tally.replaced,
+            digest=state.epoch_digest,
+            stream=asdict(spec),
+        )
+        replaced = f", bad records replaced: {tally.replaced:,}" if tally.replaced else ""
+        errors = f"validation {errors_of(evaluation)}" if evaluation else "no validation"
+        self.progress.line(
+            f"epoch {state.epoch + 1}/{self._plan.epochs}:"
+            f" loss {tally.loss:.3f}, error {percent(tally.error)}, {errors},"
+            f" {tally.images_per_s:,.0f} images/s, {duration(tally.seconds + seconds)}{replaced}"
+        )
+
+    def course(self, state: State, tally: Tally, rate: float, outlook: Outlook, loaders: Loaders) -> None:
+        """How training goes after `state`'s epoch, and what would make it faster, for a person.
+
+        rate   of the epoch; `outlook` is the next one's
+        """
+        lowest = None
+        if state.best_error is not None and state.best_step is not None:
+            lowest = state.best_error, state.best_step // self._plan.steps_per_epoch - 1
+        left_s = self._left_s(state.step, state.epoch + 1, 0, tally.images_per_s)
+        course = course_in_words(state.epoch, lowest, rate, outlook, left_s)
+        for words in (course, waits_in_words(tally.wait_shares, loaders)):
+            if words:
+                self.progress.line(f"  {words}")
+
+    def _now(self, step: int, epoch: int, tally: Tally) -> Now:
+        plan = self._plan
+        step_of_epoch = -(-tally.images // plan.batch_size)
+        return Now(
+            epoch=epoch,
+            epochs=plan.epochs,
+            step_of_epoch=step_of_epoch,
+            steps_per_epoch=plan.steps_per_epoch,
+            images_per_s=tally.images_per_s,
+            loss=tally.loss,
+            error=tally.error,
+            wait_share=tally.wait_share,
+            eta_s=self._left_s(step, epoch, tally.images, tally.images_per_s),
+        )
+
+    def _left_s(self, step: int, epoch: int, images: int, images_per_s: float) -> float | None:
+        """Seconds to the end, where `images` of `epoch` are done; None where nothing is left, or nobody knows."""
+        plan, epochs_left = self._plan, self._plan.epochs - epoch
+        images_left, validations_s = epochs_left * plan.records - images, epochs_left * self._validation_s
+        if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images_left:
+            images_left, validations_s = (plan.last_step - step) * plan.batch_size, 0.0
+        if images_per_s == 0 or images_left <= 0:
+            return None
+        return images_left / images_per_s + validations_s
+
+
+def errors_of(evaluation: Evaluation) -> str:
+    """`top-1 error 40.7 %, top-5 error 18.2 %`."""
+    return f"top-1 error {percent(evaluation.top1_error)}, top-5 error {percent(evaluation.top5_error)}"

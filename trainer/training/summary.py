@@ -1,0 +1,107 @@
+"""The end of an epoch in plain words: how training goes, and what it waited for and what would help. Pure functions."""
+
+from collections.abc import Mapping
+
+from common.host import Loaders
+from common.progress import duration, percent
+from trainer.training.schedule import Outlook
+
+WORTH_IT = 0.02  # of the time: a smaller share of waiting is left alone
+_TOLD = 0.1  # of the waits: smaller reasons are not named
+
+_WORKERS = ("workers_busy", "read", "decode", "augment")
+_NAMES = {
+    "no_loader": "no loader",
+    "workers_busy": "all workers at other batches",
+    "free_slot": "no free slot",
+    "read": "reading records",
+    "decode": "decoding",
+    "augment": "augmenting",
+    "wire": "on the wire",
+}
+
+
+def waits_in_words(shares: Mapping[str, float], loaders: Loaders) -> str:
+    """What was waited for, and what to do about it.
+
+    shares   of the time by reason, as `waits` in metrics.jsonl
+    """
+    waited = sum(shares.values())
+    if waited < WORTH_IT:
+        return f"waited {percent(waited)} of the time for data: nothing to gain there"
+    largest_first = sorted((reason for reason in shares if shares[reason] >= _TOLD * waited), key=lambda r: -shares[r])
+    named = ", ".join(f"{_NAMES[reason]} {percent(shares[reason])}" for reason in largest_first)
+    return f"waited {percent(waited)} of the time for data: {named}; {_advice(shares, loaders)}"
+
+
+def _advice(shares: Mapping[str, float], loaders: Loaders) -> str:
+    of_workers = sum(shares[reason] for reason in _WORKERS)
+    causes = {"workers": of_workers} | {reason: shares[reason] for reason in ("wire", "free_slot", "no_loader")}
+    cause = max(causes, key=causes.__getitem__)
+    if cause == "workers":
+        return _more_workers(shares["read"] > of_workers / 2, loaders)
+    if cause == "wire":
+        return _better_wire(loaders)
+    if cause == "free_slot":
+        return "this trainer held every slot it has: a larger alexnet-loader --stream-mib gives it more"
+    if loaders.hosts > 1:
+        return "loaders were gone, or did not answer: their logs say why"
+    return "the loader was gone, or did not answer: its log says why, and a second --loader would stand in"
+
+
+def _more_workers(reading: bool, loaders: Loaders) -> str:
+    have = f"{_number(loaders.workers, 'worker')} on {_number(loaders.cores, 'core')}"
+    if reading:
+        return f"the disk is the limit ({have}): a faster one would help, or memory that holds the data set"
+    if loaders.workers < loaders.cores:
+        return f"more workers would help where cores are free ({have}; alexnet-loader --workers)"
+    return f"every core has its worker ({have}): another host would help (--loader)"
+
+
+def _better_wire(loaders: Loaders) -> str:
+    if loaders.by_socket == 0:
+        return "loader and trainer waited for their turns on this host: fewer --workers or --threads leave them a core"
+    return (
+        "the connection is the limit: a faster one would help, or a loader on this host, whose pixels come through"
+        " shared memory; more workers would not"
+    )
+
+
+def course_in_words(
+    epoch: int,
+    lowest: tuple[float, int] | None,
+    rate: float,
+    outlook: Outlook,
+    seconds_left: float | None,
+) -> str:
+    """How training goes after `epoch`, counted from 0; in words epochs are counted from 1.
+
+    lowest         top-1 validation error so far, a share, and the epoch it was in; None without validation
+    rate           learning rate of `epoch`; `outlook` is the next one's
+    seconds_left   None where there is nothing left, or nobody knows
+    """
+    parts = [_errors(epoch, lowest)] if lowest is not None else []
+    if seconds_left is not None:
+        parts += [_rate(rate, outlook), f"about {duration(seconds_left)} left"]
+    return "; ".join(parts)
+
+
+def _errors(epoch: int, lowest: tuple[float, int]) -> str:
+    error, lowest_epoch = lowest
+    if lowest_epoch == epoch:
+        return "the lowest validation error so far"
+    since = _number(epoch - lowest_epoch, "epoch")
+    return f"no lower validation error for {since} (lowest {percent(error)}, epoch {lowest_epoch + 1})"
+
+
+def _rate(before: float, outlook: Outlook) -> str:
+    rate = f"learning rate {outlook.rate:g}"
+    if outlook.rate != before:
+        rate = f"learning rate now {outlook.rate:g}, until here {before:g}"
+    if outlook.patience is not None:
+        return f"{rate}, drops after {_number(outlook.patience, 'epoch')} without a lower error"
+    return rate if outlook.from_epoch is None else f"{rate}, another from epoch {outlook.from_epoch + 1} on"
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"
