@@ -10,18 +10,18 @@ import numpy as np
 
 from common import wire
 from common.batch import KEPT, Batch
-from common.errors import LoaderError, LoaderFault, LoaderRefused, NoSuchSplit, WireError
+from common.errors import LoaderError, LoaderFault, LoaderRefused
 from common.host import Host, Loaders
 from common.lateness import AnswerTimes
-from common.opened import Opened, Transport
+from common.members import Members
+from common.opened import Transport
 from common.received import DigestUse, batch_of, is_intact
-from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+from common.spec import StreamInfo, StreamSpec
 from common.waits import Life, Took
 from common.window import Window, Work
 
 log = logging.getLogger(__name__)
 
-HELLO_S = 1.0  # without an answer for so long, HELLO is said again
 OTHERS_S = 2.0  # how long to wait for hosts that say nothing, where those that do speak refuse
 REPORT_S = 5.0  # how often a wait is said
 DAMAGED_LIMIT = 3  # arrivals of a ticket with wrong digests, before that is an error
@@ -38,8 +38,6 @@ class Stream:
     digests      whether batches carry digests, and whether they are checked
     """
 
-    info: StreamInfo
-
     def __init__(
         self,
         wait: Callable[[str, float], None],
@@ -54,15 +52,13 @@ class Stream:
         if not 1 <= batch_size <= wire.MAX_COUNT:
             raise LoaderRefused(f"batch size is {batch_size}; it is 1 to {wire.MAX_COUNT}")
         self.spec, self.batch_size = spec, batch_size
-        self.id = b""
         self.closed = False
-        self._wait, self._hear, self._hosts, self._request = wait, hear, hosts, request
-        self._transport, self._digests = transport, digests
-        self._open: dict[Host, Opened] = {}
-        self._accepted: set[Host] = set()  # that once served what this stream is of
-        self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
-        self._refusals: dict[Host, wire.Fault] = {}
-        self._hello_sent: dict[Host, float] = {}
+        self._wait, self._hear, self._digests = wait, hear, digests
+        hello = wire.Hello(
+            request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
+            digests != "off", batch_size,
+        )  # fmt: skip
+        self._members = Members(hosts, spec, hello, transport)
         self._window: Window[Host, Answer] | None = None
         self._times = AnswerTimes()
         self._in_use: Batch | None = None
@@ -71,19 +67,25 @@ class Stream:
         self._damaged: Counter[int] = Counter()  # arrivals by ticket number
 
     @property
+    def id(self) -> bytes:
+        return self._members.id
+
+    @property
+    def info(self) -> StreamInfo:
+        return self._members.info
+
+    @property
     def loaders(self) -> Loaders:
         """Who serves it, at the moment."""
-        workers, cores = (sum(getattr(host, what) for host in self._open) for what in ("workers", "cores"))
-        by_socket = sum(opened.slab is None for opened in self._open.values())
-        return Loaders(len(self._open), workers, cores, by_socket)
+        return self._members.loaders
 
     def open(self) -> None:
         """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""
         started = time.monotonic()
-        while not self._open:
-            self._say_hello()
+        while not self._members:
+            self._members.say_hello()
             try:
-                self._raise_if_refused(gone_too=time.monotonic() - started > OTHERS_S)
+                self._members.raise_if_refused(gone_too=time.monotonic() - started > OTHERS_S)
             except LoaderRefused:
                 self.closed = True
                 raise
@@ -99,7 +101,7 @@ class Stream:
         """
         self._give_up_pass()
         window: Window[Host, Answer] = Window(self._plan(epochs, first, end), displaced)
-        for host, opened in self._open.items():
+        for host, opened in self._members:
             window.add_host(host, opened.credit, opened.using)
         self._window = window
         while not window.finished:
@@ -109,9 +111,7 @@ class Stream:
         if not self.closed:
             self.closed = True
             self._give_up_pass()
-            for host, opened in self._open.items():
-                host.send(wire.Bye(self.id))
-                opened.close()
+            self._members.close()
 
     def _give_up_pass(self) -> None:
         """Nothing of the last pass is wanted any more."""
@@ -127,16 +127,6 @@ class Stream:
         if batch is not None and not batch.kept:
             batch.release()
         self._kept = [each for each in (*self._kept, batch) if each is not None and each.kept]
-
-    def _raise_if_refused(self, *, gone_too: bool = False) -> None:
-        """Where every service said no; those that are gone may be waited for, or not."""
-        others = [host for host in self._hosts if host not in self._refusals]
-        gone = gone_too and all(host.silent or not host.reachable for host in others)
-        if not self._refusals or (others and not gone):
-            return
-        codes = {fault.code for fault in self._refusals.values()}
-        told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
-        raise NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
 
     def _plan(self, epochs: Iterable[int], first: int, end: int | None) -> Iterator[Work]:
         end = self.info.records if end is None else min(end, self.info.records)
@@ -164,7 +154,7 @@ class Stream:
                     raise taken[1]
                 self._in_use = taken[1]
                 return taken[1]
-            self._raise_if_refused()
+            self._members.raise_if_refused()
             work = window.awaited
             awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
             self._wait(awaited, started)
@@ -179,33 +169,19 @@ class Stream:
                 log.info("waiting for the loader: %s for %.0f s", awaited, now - started)
 
     def _ask(self, window: Window[Host, Answer]) -> None:
-        self._say_hello()
-        for host in self._open:
+        self._members.say_hello()
+        for host, _ in self._members:
             window.set_silent(host, host.silent)
         while (asked := window.ask(time.monotonic())) is not None:
             self._send(window, *asked)
 
     def _send(self, window: Window[Host, Answer], host: Host, work: Work) -> None:
-        opened = self._open[host]
+        opened = self._members[host]
         oldest, done = done_with(window.wanted | opened.using, window.asked_last)
         by_slot = opened.slab is not None
         ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
         if not host.send(ticket):
             self.reopen(host)
-
-    def _say_hello(self) -> None:
-        """To every service that has not answered, again after a while."""
-        if len(self._open) + len(self._refusals) == len(self._hosts):
-            return
-        spec, now = self.spec, time.monotonic()
-        hello = wire.Hello(
-            self._request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
-            self._digests != "off", self.batch_size,
-        )  # fmt: skip
-        for host in self._hosts:
-            pending = host not in self._open and host not in self._refusals
-            if pending and now - self._hello_sent.get(host, -HELLO_S) >= HELLO_S and host.send(hello):
-                self._hello_sent[host] = now
 
     # What services say, told by the client
 
@@ -213,71 +189,35 @@ class Stream:
         if self.closed:  # the answer to a HELLO of before
             host.send(wire.Bye(message.stream))
             return
-        if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
-            raise WireError("WELCOME: the mean image is not float32 256x256x3")
-        if message.stream != self.spec.stream_id(message.digest, self._request):
-            raise WireError("WELCOME: it is to another stream")
-        if self.id and (message.stream != self.id or message.decoder != self.info.decoder):
-            self._refuse(host, message)
-            return
-        if not self.id:
-            mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
-            self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
-            self.id = message.stream
-        if host in self._open:
-            if self._open[host].nonce == message.slab_nonce:
-                return  # said twice
-            self._open[host].close()
-        # The slab may be one that we left on a word that came late, and still read from.
-        self._using = {nonce: using for nonce, using in self._using.items() if using}
-        using = self._using.setdefault(message.slab_nonce, set())
-        self._accepted.add(host)
-        self._open[host] = opened = Opened.by(host, message, self._transport, using)
-        if self._window is not None:
-            self._window.add_host(host, opened.credit, using)
-
-    def _refuse(self, host: Host, message: wire.Welcome) -> None:
-        """A service that serves something else ends the run at its start, and is left out later."""
-        reason = (
-            f"it serves data set {message.digest.hex()} with decoder {message.decoder}, not"
-            f" {self.info.digest.hex()} with {self.info.decoder}: hosts must serve the same"
-        )
-        host.send(wire.Bye(message.stream))
-        if host.from_start and host not in self._accepted:
-            raise LoaderRefused(f"{host.endpoint}: {reason}")
-        log.warning("%s is left out: %s", host.endpoint, reason)
-        self._refusals[host] = wire.Fault(self._request, b"", wire.REFUSED, reason, wire.NO_RECORD)
+        opened = self._members.welcome(host, message, mean)
+        if opened is not None and self._window is not None:
+            self._window.add_host(host, opened.credit, opened.using)
 
     def _left_out(self, host: Host, record: int, reason: str) -> bool:
         """Whether others are asked instead of a host with a bad record: its disk may be what is bad, and no pixel must
         depend on who answers. A host that is alone is believed.
         """
-        if len(self._open) == 1:
+        if len(self._members) == 1:
             return False
         reason = f"its record {record} is bad, as another host's need not be: {reason}"
         log.warning("%s is left out: %s; alexnet-pack --info DATA --verify there finds all", host.endpoint, reason)
         self.leave(host)
-        self._refusals[host] = wire.Fault(self._request, b"", wire.REFUSED, reason, wire.NO_RECORD)
+        self._members.refuse(host, reason)
         return True
 
     def leave(self, host: Host) -> None:
         """The service is not to be asked any more."""
-        if host in self._open:
+        if self._members.get(host) is not None:
             host.send(wire.Bye(self.id))
         self.reopen(host)
 
     def refused(self, host: Host, fault: wire.Fault) -> None:
-        self._refusals[host] = fault
+        self._members.refused(host, fault)
 
     def reopen(self, host: Host) -> None:
         """The service lost what it knew of us, or is gone: say HELLO again, and ask elsewhere meanwhile."""
-        self._hello_sent.pop(host, None)
-        self._refusals.pop(host, None)
-        opened = self._open.pop(host, None)
-        if opened is not None:
-            opened.close()
-            if self._window is not None:
-                self._window.drop_host(host)
+        if self._members.forget(host) and self._window is not None:
+            self._window.drop_host(host)
 
     def ticket_failed(self, host: Host, fault: wire.Fault) -> None:
         if fault.code == wire.UNKNOWN_STREAM:
@@ -290,7 +230,7 @@ class Stream:
 
     def batch_arrived(self, host: Host, message: wire.BatchReply, payload: memoryview | None) -> None:
         work = self._window.expects(message.number) if self._window is not None else None
-        opened = self._open.get(host)
+        opened = self._members.get(host)
         if self._window is None or work is None or opened is None:
             return  # a second answer, or one to a pass that was given up: the next ticket says that it is done with
         pixels = payload if payload is not None else opened.pixels(message, self.spec, work.count)

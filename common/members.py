@@ -1,0 +1,140 @@
+"""The services that a stream is open on: said HELLO to, open, or refusing and why."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from common import wire
+from common.errors import LoaderRefused, NoSuchSplit, WireError
+from common.host import Host, Loaders
+from common.opened import Opened, Transport
+from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+
+log = logging.getLogger(__name__)
+
+HELLO_S = 1.0  # without an answer for so long, HELLO is said again
+
+
+class Members:
+    """Of one stream, among the client's `hosts`, which come and go.
+
+    hello       what opens it, with the client's number for it
+    transport   how pixels come
+    id, info    the stream's, from the first WELCOME on
+    """
+
+    info: StreamInfo
+
+    def __init__(self, hosts: list[Host], spec: StreamSpec, hello: wire.Hello, transport: Transport) -> None:
+        self._hosts, self._spec, self._hello, self._transport = hosts, spec, hello, transport
+        self.id = b""
+        self._open: dict[Host, Opened] = {}
+        self._accepted: set[Host] = set()  # that once served what this stream is of
+        self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
+        self._refusals: dict[Host, wire.Fault] = {}
+        self._hello_sent: dict[Host, float] = {}
+
+    def __iter__(self) -> Iterator[tuple[Host, Opened]]:
+        """Those that it is open on."""
+        return iter(self._open.items())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __getitem__(self, host: Host) -> Opened:
+        return self._open[host]
+
+    def get(self, host: Host) -> Opened | None:
+        """None where the stream is not open there."""
+        return self._open.get(host)
+
+    @property
+    def loaders(self) -> Loaders:
+        """Who serves the stream, at the moment."""
+        workers, cores = (sum(getattr(host, what) for host in self._open) for what in ("workers", "cores"))
+        by_socket = sum(opened.slab is None for opened in self._open.values())
+        return Loaders(len(self._open), workers, cores, by_socket)
+
+    def say_hello(self) -> None:
+        """To every service that has not answered, again after a while."""
+        if len(self._open) + len(self._refusals) == len(self._hosts):
+            return
+        now = time.monotonic()
+        for host in self._hosts:
+            pending = host not in self._open and host not in self._refusals
+            if pending and now - self._hello_sent.get(host, -HELLO_S) >= HELLO_S and host.send(self._hello):
+                self._hello_sent[host] = now
+
+    def welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> Opened | None:
+        """Take in a WELCOME; gives what it opened, None where that is nothing new.
+
+        Raises WireError where it is none to this HELLO, LoaderRefused where services that a run begins with differ.
+        """
+        if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
+            raise WireError("WELCOME: the mean image is not float32 256x256x3")
+        if message.stream != self._spec.stream_id(message.digest, self._hello.request):
+            raise WireError("WELCOME: it is to another stream")
+        if self.id and (message.stream != self.id or message.decoder != self.info.decoder):
+            self._refuse_other(host, message)
+            return None
+        if not self.id:
+            mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
+            self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
+            self.id = message.stream
+        if host in self._open:
+            if self._open[host].nonce == message.slab_nonce:
+                return None  # said twice
+            self._open[host].close()
+        # The slab may be one that was left on a word that came late, and is still read from.
+        self._using = {nonce: using for nonce, using in self._using.items() if using}
+        using = self._using.setdefault(message.slab_nonce, set())
+        self._accepted.add(host)
+        self._open[host] = Opened.by(host, message, self._transport, using)
+        return self._open[host]
+
+    def _refuse_other(self, host: Host, message: wire.Welcome) -> None:
+        """A service that serves something else ends the run at its start, and is left out later."""
+        reason = (
+            f"it serves data set {message.digest.hex()} with decoder {message.decoder}, not"
+            f" {self.info.digest.hex()} with {self.info.decoder}: hosts must serve the same"
+        )
+        host.send(wire.Bye(message.stream))
+        if host.from_start and host not in self._accepted:
+            raise LoaderRefused(f"{host.endpoint}: {reason}")
+        log.warning("%s is left out: %s", host.endpoint, reason)
+        self.refuse(host, reason)
+
+    def refuse(self, host: Host, reason: str) -> None:
+        """It is not asked until it is forgotten."""
+        self.refused(host, wire.Fault(self._hello.request, b"", wire.REFUSED, reason, wire.NO_RECORD))
+
+    def refused(self, host: Host, fault: wire.Fault) -> None:
+        """It answered the HELLO so."""
+        self._refusals[host] = fault
+
+    def raise_if_refused(self, *, gone_too: bool = False) -> None:
+        """Where every service said no; those that are gone may be waited for, or not."""
+        others = [host for host in self._hosts if host not in self._refusals]
+        gone = gone_too and all(host.silent or not host.reachable for host in others)
+        if not self._refusals or (others and not gone):
+            return
+        codes = {fault.code for fault in self._refusals.values()}
+        told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
+        raise NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
+
+    def forget(self, host: Host) -> bool:
+        """It is as if HELLO had not been said; whether the stream was open there."""
+        self._hello_sent.pop(host, None)
+        self._refusals.pop(host, None)
+        opened = self._open.pop(host, None)
+        if opened is not None:
+            opened.close()
+        return opened is not None
+
+    def close(self) -> None:
+        """Say BYE to all."""
+        for host, opened in self._open.items():
+            host.send(wire.Bye(self.id))
+            opened.close()
