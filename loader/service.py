@@ -18,21 +18,19 @@ import zmq
 from common import wire
 from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
 from common.log import Seldom
-from loader import link
 from loader.access import Access
 from loader.dataset import Dataset
 from loader.inbox import Inbox, Request
-from loader.pool import Lost, Worker, WorkerPool
+from loader.pool import Worker, WorkerPool
 from loader.resources import usable_cores
-from loader.session import Address, Sent, Session
+from loader.session import Address, Session, Tracker
 from loader.sessions import MemoryLimits, Sessions
 from loader.signals import STOP, Signals
 from loader.tickets import TicketQueue
+from loader.work import Work
 
 log = logging.getLogger(__name__)
 
-DEATHS_BY_RECORD = 3  # of workers that were at the same record, before it is reported instead of tried again
-DEATHS_BY_TICKET = 20  # of workers that were at one ticket
 PROBE_S = 5.0  # how often each client is sent a word, to notice those that are gone
 _SOON_S = 0.2  # after a connection ended, which client's that was is known
 _SOON_MS, _IDLE_MS = 2, 50
@@ -59,6 +57,7 @@ class Service:
         self._inbox, self._seldom = Inbox(router), Seldom()
         self._sessions = Sessions(datasets, memory, self._ended)
         self._queue: TicketQueue[Address] = TicketQueue()
+        self._work = Work(pool, self._sessions, self._queue, self._send, self._seldom)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[Worker]()
         self._answers: dict[type[wire.Message], Callable[[bytes, wire.Message], None]] = {
@@ -86,11 +85,11 @@ class Service:
             if self._access.hear():
                 self._probed = min(self._probed, time.monotonic() - PROBE_S + _SOON_S)
             self._hear_clients()
-            self._hear_workers(ready)
+            self._work.take_in(ready)
             for pid in self._pool.end_hung():
                 log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
             self._probe()
-            self._give_out()
+            self._work.give_out()
             if not announced and self._pool.all_ready:
                 announced = True
                 on_ready()
@@ -146,23 +145,6 @@ class Service:
         if self._seldom.due(f"{request.address} {type(error)}"):
             log.warning("a message from %s was ignored: %s", request.address, error)
 
-    def _hear_workers(self, ready: set[int]) -> None:
-        for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
-            outcome = self._pool.receive(worker)
-            session = self._sessions.of_slab(outcome.fill.slab) if outcome else None
-            if outcome is None or session is None:
-                continue  # the client left while its slot was being filled
-            ticket = session.filling.pop(outcome.fill.slot)
-            if isinstance(outcome, Lost):
-                self._retry(session, ticket, outcome)
-            elif isinstance(outcome.outcome, link.Failed):
-                session.slots.abandon(outcome.fill.slot)
-                self._fault(session, ticket, wire.BAD_RECORD, outcome.outcome.reason, outcome.outcome.record)
-            elif session.is_done(ticket.number):
-                session.slots.abandon(outcome.fill.slot)
-            else:
-                self._answer(session, ticket, outcome.fill.slot, outcome.outcome)
-
     # What clients say
 
     def _hello(self, identity: bytes, message: wire.Message) -> None:
@@ -191,9 +173,9 @@ class Service:
         self._queue.cancel(session.address, session.is_done)
         if message.count > session.batch_size or message.first + message.count > session.dataset.records:
             reason = f"positions {message.first}..{message.first + message.count - 1} are not a batch of this stream"
-            self._fault(session, message, wire.REFUSED, reason)
+            self._work.fault(session, message, wire.REFUSED, reason)
         elif self._queue.waiting(session.address) >= 4 * session.credit:
-            self._fault(session, message, wire.REFUSED, f"more tickets than the credit of {session.credit} allows")
+            self._work.fault(session, message, wire.REFUSED, f"more tickets than the credit of {session.credit} allows")
         elif (reply := session.lent_for(message.number)) is not None:
             self._send(identity, reply)  # the first was lost on its way, or this comes late: the slot is the same
         elif not session.has(message.number) and not session.is_done(message.number):
@@ -242,68 +224,9 @@ class Service:
         for identity in self._sessions.clients:
             self._ping(identity, wire.Ping())
 
-    # Work
+    # Sending
 
-    def _give_out(self) -> None:
-        for session in self._sessions:
-            session.reclaim()
-        while (worker := self._pool.idle()) is not None:
-            taken = self._queue.take(lambda address: self._sessions[address].slots.free > 0)
-            if taken is None:
-                return
-            address, ticket = taken
-            session, spec = self._sessions[address], self._sessions[address].spec
-            slot = session.begin(ticket)
-            session.slab.batch(slot, spec, ticket.count).begin()
-            fill = link.Fill(
-                session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
-                spec.on_bad_record, session.digests, ticket.epoch, ticket.first, ticket.count,
-            )  # fmt: skip
-            self._pool.give(worker, fill, session.slab)
-
-    def _answer(self, session: Session, ticket: wire.Ticket, slot: int, filled: link.Filled) -> None:
-        batch = session.slab.batch(slot, session.spec, ticket.count)
-        session.deaths.pop(ticket.number, None)
-        session.slots.lend(slot)
-        reply = wire.BatchReply(
-            ticket.number, ticket.stream, batch.notes["record"].tobytes(), batch.notes["label"].tobytes(),
-            slot if ticket.by_slot else wire.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
-            batch.notes["digest"].tobytes() if session.digests else b"", batch.replaced(ticket.first),
-            [*session.queued.answered(ticket.number), filled.read_us, filled.decode_us, filled.augment_us],
-        )  # fmt: skip
-        tracker = self._send(session.address[0], reply, batch.pixels)
-        if ticket.by_slot:
-            session.lent[slot] = reply
-        elif tracker is not None:
-            session.sent.append(Sent(ticket, slot, tracker))
-
-    def _retry(self, session: Session, ticket: wire.Ticket, lost: Lost) -> None:
-        """Let another worker do it, unless the ticket, or one record of it, ends every worker that takes it."""
-        record = session.slab.batch(lost.fill.slot, session.spec, ticket.count).begun_last()
-        session.slots.abandon(lost.fill.slot)
-        deaths = session.deaths.setdefault(ticket.number, [])
-        deaths.append(record)
-        by_record = deaths.count(record) if record is not None else 0
-        if by_record < DEATHS_BY_RECORD and len(deaths) < DEATHS_BY_TICKET:
-            self._queue.put_back(session.address, ticket)
-            return
-        del session.deaths[ticket.number]
-        times = by_record if by_record >= DEATHS_BY_RECORD else len(deaths)
-        reason = f"{times} workers ended over epoch {ticket.epoch}, positions {ticket.first}.., the last {lost.how}"
-        culprit = record if by_record >= DEATHS_BY_RECORD else None
-        self._fault(session, ticket, wire.BAD_RECORD, reason, wire.NO_RECORD if culprit is None else culprit)
-
-    def _fault(
-        self, session: Session, ticket: wire.Ticket, code: str, reason: str, record: int = wire.NO_RECORD
-    ) -> None:
-        session.queued.answered(ticket.number)
-        if self._seldom.due(f"{session.name} {code}", times=10):
-            log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
-        self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record))
-
-    def _send(
-        self, identity: bytes, message: wire.Message, payload: bytes | memoryview = b""
-    ) -> zmq.MessageTracker | None:
+    def _send(self, identity: bytes, message: wire.Message, payload: bytes | memoryview = b"") -> Tracker | None:
         """Send; gives a tracker of the payload, if there is one.
 
         The sessions of a client that is gone are ended, and of one that reads nothing of a thousand messages.

@@ -21,6 +21,7 @@ from loader.slots import SlotTable
 SPARE_SLOTS = 1 + KEPT
 
 Address = tuple[bytes, bytes]  # a client's identity, a stream's id
+Tracker = zmq.MessageTracker  # of pixels on their way
 
 
 @dataclass(eq=False)
@@ -29,7 +30,7 @@ class Sent:
 
     ticket: wire.Ticket
     slot: int
-    tracker: zmq.MessageTracker
+    tracker: Tracker
 
 
 @dataclass(eq=False)
