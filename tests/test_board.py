@@ -13,20 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.errors import UsageError
 from tests.memory_loader import MemoryLoader, draw
-from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, lines, train_with
+from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, lines
 from trainer.checkpoints import checkpoint
 from trainer.training.board import EPOCH_SCALARS, STEP_SCALARS, Board, wait_for_a_later_name
 from trainer.training.filters import filters_picture, tiled
-
-
-@pytest.fixture
-def loader() -> MemoryLoader:
-    return MemoryLoader(train_records=18, val_records=6)
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
-    return train_with(monkeypatch, loader, tmp_path)
 
 
 def events(run_folder: Path, part: str) -> Any:

@@ -17,7 +17,7 @@ from tests.memory_loader import MemoryLoader
 from tests.processes import LoaderProcess, wait_for
 from tests.test_checkpoint import a_checkpoint
 from tests.test_trainer_command import OPTIONS, finish, same_tensors, start, steps_told
-from tests.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, train_with, weights, without_times
+from tests.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
 from trainer.checkpoints import checkpoint
 from trainer.training.metrics import FILE_NAME, Metrics, read
 
@@ -29,19 +29,9 @@ def disk(tmp_path: Path) -> Iterator[FullDisk]:
 
 
 @pytest.fixture(scope="module")
-def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
-        yield service
-
-
-@pytest.fixture
-def drawn() -> MemoryLoader:
-    return MemoryLoader(train_records=18, val_records=6)
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, drawn: MemoryLoader, tmp_path: Path) -> Train:
-    return train_with(monkeypatch, drawn, tmp_path)
+def service(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
+    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as process:
+        yield process
 
 
 def test_a_save_on_a_full_disk_leaves_what_was_there_and_says_how_much_is_missing(disk: FullDisk) -> None:
@@ -83,11 +73,11 @@ def test_lines_that_a_full_disk_does_not_take_are_written_when_there_is_room(
 
 
 def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_last_good_checkpoint(
-    loader: LoaderProcess, disk: FullDisk, tmp_path: Path
+    service: LoaderProcess, disk: FullDisk, tmp_path: Path
 ) -> None:
     """Filled while the trainer saves after every step; then stopped, emptied, resumed."""
     undisturbed, run, told = tmp_path / "undisturbed", disk.folder / "run", tmp_path / "told"
-    given: list[str | Path] = [*OPTIONS, "--loader", loader.endpoint, "--steps", "25"]
+    given: list[str | Path] = [*OPTIONS, "--loader", service.endpoint, "--steps", "25"]
     assert finish(start(*given, "--run", undisturbed, cwd=tmp_path))[0] == 0
     with told.open("w") as stderr:
         trainer = start(*given[:-2], "--run", run, "--checkpoint-minutes", "0", cwd=tmp_path, stderr=stderr)
@@ -112,7 +102,7 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
 
 
 def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_that_while(
-    train: Train, drawn: MemoryLoader, disk: FullDisk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    train: Train, loader: MemoryLoader, disk: FullDisk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Full from the middle of the first epoch to the middle of the last, over two epochs' ends."""
     undisturbed = train("undisturbed")
@@ -123,7 +113,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_th
         if (spec.split, epoch, position) == ("train", 2, 8):
             disk.empty()
 
-    drawn.on_ask = fill_and_empty
+    loader.on_ask = fill_and_empty
     outcome = train("disk/run")
     assert sum("training goes on" in message for message in caplog.messages) == 2
     assert equal(weights(outcome), weights(undisturbed))
@@ -134,13 +124,13 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_th
     assert (best.step, best.best_error) == (3 * STEPS_PER_EPOCH, outcome.state.best_error), "the best of those saved"
 
 
-def test_a_file_that_may_not_be_so_large_ends_the_run_with_its_cause(loader: LoaderProcess, tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_so_large_ends_the_run_with_its_cause(service: LoaderProcess, tmp_path: Path) -> None:
     """The same without a file system of its own: a process that may not write files of more than 100 kB."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    options = [*OPTIONS, "--loader", loader.endpoint, "--steps", "2", "--run", "run"]
+    options = [*OPTIONS, "--loader", service.endpoint, "--steps", "2", "--run", "run"]
     code, out, err = finish(start(*options, cwd=tmp_path, preexec_fn=limit))
     assert (code, out) == (1, []), err
     reason = os.strerror(errno.EFBIG)
