@@ -1,5 +1,7 @@
 """alexnet-evaluate --features on a real loader service, against the reference in float64."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from common.errors import UsageError
 from loader import jpeg
 from loader.dataset import Dataset
 from tests.bad_records import with_records
+from tests.full_disk import FullDisk
 from tests.processes import LoaderProcess
 from tests.trained_nets import SMALL, plain_features, save_net
 from trainer.evaluation.features import Written
@@ -122,3 +125,16 @@ def test_features_that_one_half_alone_has_are_had_from_the_undivided_net(feature
     with pytest.raises(UsageError, match="do not exchange after fc6.*--net one-device"):
         features(checkpoints=(apart,), features="fc6")
     features(checkpoints=(apart,), features="fc6", net="one-device", limit=1)
+
+
+def test_a_disk_that_is_too_small_is_one_line_and_leaves_no_file(
+    loader: LoaderProcess, net: Path, tmp_path: Path
+) -> None:
+    with FullDisk(tmp_path / "disk", kib=40) as disk:  # 150 rows of 80 units are 48,000 bytes
+        out = disk.folder / "f.npy"
+        command = [sys.executable, "-m", "trainer.evaluate_command", str(net), "--features", "fc7", "--out", str(out)]
+        options = ["--split", "train", "--cpu", "--threads", "1", "--loader", loader.endpoint]
+        ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert ended.returncode == 1, ended.stderr
+        assert ended.stderr.splitlines()[-1].endswith("f.npy cannot be written: No space left on device")
+        assert list(disk.folder.iterdir()) == []

@@ -7,6 +7,7 @@
 The numbers are what the layer gives to the next one: after its activation and, as in every test, times 1 - dropout.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class _Table:
             self.units = features.shape[1]
             shape = len(self.labels), self.units
             self._features = np.lib.format.open_memmap(self._path, "w+", np.float32, shape)
+            _reserve(self._path)
         rows = records if self._all else np.arange(self.filled, self.filled + len(records))
         self._features[rows], self.labels[rows], self.records[rows] = features, labels, records
         self.filled += len(records)
@@ -108,6 +110,12 @@ class _Table:
             self._features[:] = self._features[order]
             self.labels, self.records = self.labels[order], self.records[order]
         self._features.flush()  # type: ignore[attr-defined]
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk's blocks now, or OSError: one that is full would end the process at some later row, by SIGBUS."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _save(path: Path, array: np.ndarray) -> None:
