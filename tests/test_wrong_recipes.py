@@ -85,6 +85,31 @@ def test_every_number_of_a_recipe_has_a_range() -> None:
     assert len(with_range) > 30
 
 
+def test_every_whole_number_of_a_recipe_is_bounded_above() -> None:
+    assert [
+        f"{kind.__name__}.{name}" for kind, name, number, range_ in ranges() if number is int and not range_.le
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "most"),
+    [
+        ("[[conv]]", "channels", 65536),
+        ("[[conv]]", "kernel", 256),
+        ("[[fc]]", "units", 65536),
+        ("", "classes", 1000000),
+        ("", "crop", 256),
+        ("", "batch_size", 16384),
+        ("", "epochs", 100000),
+    ],
+)
+def test_a_size_with_some_digits_too_many_is_refused_by_name_and_bound(
+    section: str, key: str, most: int, tmp_path: Path
+) -> None:
+    assert f"{key} is 10000000; it is " in (line := refused(edited(section, key, "10000000"), tmp_path))
+    assert line.endswith(f", at most {most}")
+
+
 @pytest.mark.parametrize(
     ("range_", "inside", "outside"),
     [
@@ -222,6 +247,38 @@ WRONG = {
 def test_what_is_wrong_in_a_file_is_one_line_and_exit_code_2(what: str, tmp_path: Path) -> None:
     (section, key, literal), line = WRONG[what]
     assert refused(edited(section, key, literal), tmp_path) == line
+
+
+@pytest.mark.parametrize(
+    ("key", "literal", "line"),
+    [
+        ("reads", '"own"', ": fc8: reads is 'own'; the last layer reads both halves"),
+        ("units", "9", ": fc8: units is 9; it is 0 in the last layer, and there alone"),
+    ],
+)
+def test_the_last_layer_reads_both_halves_and_has_a_unit_for_each_class(
+    key: str, literal: str, line: str, tmp_path: Path
+) -> None:
+    before, last = WHOLE[: (start := WHOLE.rindex("[[fc]]"))], WHOLE[start:]
+    assert refused(before + re.sub(rf"^{key} = .*$", f"{key} = {literal}", last, flags=re.MULTILINE), tmp_path) == line
+
+
+def test_an_input_smaller_than_the_first_kernel_is_refused(tmp_path: Path) -> None:
+    text = edited("", "input_size", "7").replace("crop = 224", "crop = 7")
+    assert refused(text, tmp_path) == ": conv1 is 11 x 11 pixels, but reads maps of 7 x 7: they are too small"
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "3"), ("25", "0"), ("25", "60")])
+def test_phases_begin_with_epoch_0_and_rise(before: str, after: str, tmp_path: Path) -> None:
+    line = refused(re.sub(rf"(?m)^first_epoch = {before}$", f"first_epoch = {after}", WHOLE), tmp_path)
+    assert re.fullmatch(r": phases begin at epochs \[.*\]; the first is 0, and they rise", line)
+
+
+@pytest.mark.parametrize("tables", ["conv", "fc", "phase"])
+def test_a_recipe_has_a_convolution_an_fc_layer_and_a_phase(tables: str, tmp_path: Path) -> None:
+    without = re.sub(rf"(?m)^\[\[{tables}\]\]\n(?:.+\n)*", "", WHOLE)
+    what = "phases begin at epochs " if tables == "phase" else "layers are "
+    assert refused(f"{tables} = []\n{without}", tmp_path).startswith(f": {what}")
 
 
 def test_a_field_that_is_missing_is_named(tmp_path: Path) -> None:

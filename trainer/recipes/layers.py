@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
 from common.errors import UsageError
+from common.spec import STORED_SIZE
 from trainer.recipes.ranges import Range, check_ranges
 
 Op = Literal["activation", "lrn", "spatial", "pool"]
 Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it
 FirstWeights = Annotated[float | Literal["he"], Range(ge=0)]
+
+MOST_OUTPUTS = 2**16  # of a layer in each column, at width 1: beyond, a digit too many is likelier than a network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +31,10 @@ class Conv:
     """
 
     name: str
-    channels: Annotated[int, Range(ge=1)]
-    kernel: Annotated[int, Range(ge=1)]
-    stride: Annotated[int, Range(ge=1)] = 1
-    padding: Annotated[int, Range(ge=0)] = 0
+    channels: Annotated[int, Range(ge=1, le=MOST_OUTPUTS)]
+    kernel: Annotated[int, Range(ge=1, le=STORED_SIZE)]
+    stride: Annotated[int, Range(ge=1, le=STORED_SIZE)] = 1
+    padding: Annotated[int, Range(ge=0, le=STORED_SIZE)] = 0
     reads: Reads = "own"
     then: tuple[Op, ...] = ("activation",)
     weight_std: FirstWeights = 0.01
@@ -54,7 +57,7 @@ class Linear:
     """
 
     name: str
-    units: Annotated[int, Range(ge=0)] = 0
+    units: Annotated[int, Range(ge=0, le=MOST_OUTPUTS)] = 0
     reads: Reads = "both"
     weight_std: FirstWeights = 0.01
     bias: Annotated[float, Range()] = 0.0

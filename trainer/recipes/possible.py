@@ -24,7 +24,7 @@ def check_possible(recipe: "Recipe") -> None:
     _check_layers(recipe)
     _check_phases(recipe)
     first = recipe.conv[0]
-    if recipe.input_size < first.kernel or (recipe.input_size - first.kernel) % first.stride:
+    if (recipe.input_size - first.kernel) % first.stride:
         raise UsageError(
             f"input_size is {recipe.input_size}; it is {first.name}'s kernel and a multiple of its stride:"
             f" {first.kernel} + n x {first.stride}"

@@ -21,6 +21,10 @@ Rate = Annotated[float, _RATE]
 
 _STEP = 4  # widths are rounded to so many channels or units of a half
 
+# Far beyond what anyone trains: a slip of the pen is refused by name, where a full memory would tell nothing.
+_MOST_EPOCHS = 100_000
+_MOST_NEIGHBOURS = 2 * STORED_SIZE - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -32,7 +36,7 @@ class Phase:
     sigma        standard deviation of the colour noise, in units of each component's own; 0 turns it off
     """
 
-    first_epoch: Annotated[int, Range(ge=0)]
+    first_epoch: Annotated[int, Range(ge=0, le=_MOST_EPOCHS)]
     rate: Rate
     bias_rate: Annotated[float | None, _RATE] = None
     layer_rates: Mapping[str, Rate] = field(default_factory=dict)
@@ -59,8 +63,8 @@ class Plateau:
     """
 
     factor: Annotated[float, Range(gt=1)] = 10.0
-    drops: Annotated[int, Range(ge=0)] = 3
-    patience: Annotated[int, Range(ge=1)] = 5
+    drops: Annotated[int, Range(ge=0, le=100)] = 3
+    patience: Annotated[int, Range(ge=1, le=_MOST_EPOCHS)] = 5
     threshold: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
@@ -100,17 +104,17 @@ class Recipe:
     name: str
     # the network
     columns: Literal[1, 2] = 2
-    classes: Annotated[int, Range(ge=1)] = 1000
+    classes: Annotated[int, Range(ge=1, le=1_000_000)] = 1000
     width: Annotated[float, Range(gt=0, le=16)] = 1.0
     activation: Literal["relu", "tanh"] = "relu"
-    input_size: Annotated[int, Range(ge=1)] = 227
-    pool_size: Annotated[int, Range(ge=1)] = 3
-    pool_stride: Annotated[int, Range(ge=1)] = 2
-    lrn_size: Annotated[int, Range(ge=1, odd=True)] = 5
+    input_size: Annotated[int, Range(ge=1, le=2 * STORED_SIZE)] = 227
+    pool_size: Annotated[int, Range(ge=1, le=STORED_SIZE)] = 3
+    pool_stride: Annotated[int, Range(ge=1, le=STORED_SIZE)] = 2
+    lrn_size: Annotated[int, Range(ge=1, le=_MOST_NEIGHBOURS, odd=True)] = 5
     lrn_k: Annotated[float, Range(gt=0)] = 2.0
     lrn_alpha: Annotated[float, Range(ge=0)] = 1e-4
     lrn_beta: Annotated[float, Range(ge=0)] = 0.75
-    spatial_size: Annotated[int, Range(ge=1, odd=True)] = 5
+    spatial_size: Annotated[int, Range(ge=1, le=_MOST_NEIGHBOURS, odd=True)] = 5
     spatial_alpha: Annotated[float, Range(ge=0)] = 1e-3 / 25
     spatial_beta: Annotated[float, Range(ge=0)] = 0.75
     dropout: Annotated[float, Range(ge=0, lt=1)] = 0.5
@@ -121,8 +125,8 @@ class Recipe:
     train_scale: Annotated[float, Range(gt=0)] = 1.0
     test_scale: Annotated[float, Range(gt=0)] = 1.0
     # training
-    batch_size: Annotated[int, Range(ge=1)] = 128
-    epochs: Annotated[int, Range(ge=1)] = 90
+    batch_size: Annotated[int, Range(ge=1, le=2**14)] = 128
+    epochs: Annotated[int, Range(ge=1, le=_MOST_EPOCHS)] = 90
     momentum: Annotated[float, Range(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Range(ge=0, lt=1)] = 0.0005
     decay_biases: bool = True
