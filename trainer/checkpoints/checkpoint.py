@@ -27,6 +27,7 @@ from common.received import DigestUse
 from common.spec import OnBadRecord
 from trainer.checkpoints import tensor_file
 from trainer.checkpoints.disk import PARTIAL, put_in_place
+from trainer.recipes.recipe_file import object_of
 
 FORMAT = "alexnet-checkpoint-1"
 KEPT = 3
@@ -162,13 +163,19 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
         raise CheckpointError(f"it is no checkpoint of this program: its format is {metadata.get('format')!r}")
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError("it is damaged: its contents do not match their digest")
-    try:
-        state = State(**json.loads(metadata["state"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"it has no readable state: {error}") from None
-    state = dataclasses.replace(state, class_names=tuple(state.class_names))
+    state = _state_of(metadata.get("state", ""))
     weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
     return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
+
+
+def _state_of(text: str) -> State:
+    """Raises CheckpointError, for one of another version too: with other fields, or with other values in them."""
+    try:
+        return object_of(State, json.loads(text))
+    except ValueError as error:
+        raise CheckpointError(f"it has no readable state: {error}") from None
+    except UsageError as error:
+        raise CheckpointError(f"its state is of another version of this program: {error}") from None
 
 
 def _last_good(run_folder: Path) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from common.errors import UsageError
 from trainer.recipes.recipe import Recipe
@@ -21,6 +21,8 @@ _HEAD = """\
 # trainer/recipes/recipe.py.
 # The number of classes is that of the data set, whatever is said here.
 """
+Read = TypeVar("Read")
+
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -67,13 +69,18 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
     Raises UsageError for an unknown, missing or impossible field.
     """
-    recipe: Recipe = _object(Recipe, values, "")
-    return recipe
+    return object_of(Recipe, values)
+
+
+def object_of(kind: type[Read], values: Any) -> Read:
+    """Of any dataclass with such fields as a recipe's, the inverse of `asdict`. Raises UsageError as `from_dict`."""
+    read_: Read = _object(kind, values, "")
+    return read_
 
 
 def _object(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        raise UsageError(f"{where} is {values!r}; it is a table")
+        raise UsageError(f"{where or 'all of it'} is {values!r}; it is a table")
     known = {field.name: field for field in fields(kind)}
     for name in values:
         if name not in known:
@@ -95,6 +102,8 @@ def _instead(name: str, where: str, known: list[str]) -> str:
 
 def _value(kind: Any, value: Any, where: str) -> Any:
     """`value` as of type `kind`, one of those that a recipe's fields have."""
+    if kind is Any:
+        return value
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _one_of(arguments, value, where)

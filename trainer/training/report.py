@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.errors import CheckpointError
 from common.host import Loaders
 from common.progress import ProgressLine, duration, percent
 from common.spec import StreamSpec
@@ -42,8 +43,11 @@ class Tally:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Tally":
-        """The tally that `asdict` made this of."""
-        return cls(**{**stored, "waits": Waits(**stored["waits"])}) if stored else cls()
+        """The tally that `asdict` made this of. Raises CheckpointError for what `asdict` made of another."""
+        try:
+            return cls(**{**stored, "waits": Waits(**stored["waits"])}) if stored else cls()
+        except (KeyError, TypeError):
+            raise CheckpointError("the checkpoint's running sums are of another version of this program") from None
 
     @property
     def loss(self) -> float:

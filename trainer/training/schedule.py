@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.errors import CheckpointError
 from trainer.recipes.recipe import Phase, Recipe
 
 
@@ -77,9 +78,13 @@ class Schedule:
 
     @state.setter
     def state(self, state: dict[str, float]) -> None:
-        self._best_error = float(state["best_error"])
-        self._epochs_without_gain = int(state["epochs_without_gain"])
-        self._drops = int(state["drops"])
+        """Raises CheckpointError for one that this class has not made."""
+        try:
+            self._best_error = float(state["best_error"])
+            self._epochs_without_gain = int(state["epochs_without_gain"])
+            self._drops = int(state["drops"])
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError("the checkpoint's schedule is of another version of this program") from None
 
 
 def _rates_of(layer: str, phase: Phase) -> tuple[float, float]:
