@@ -48,6 +48,20 @@ def test_the_paper_s_rates_fall_tenfold_three_times_when_the_error_stops_falling
     assert schedule.rates(0) == dict.fromkeys(schedule.rates(0), pytest.approx(1e-5))
 
 
+def test_an_error_has_fallen_only_if_by_more_than_the_threshold() -> None:
+    schedule = Schedule(replace(PAPER, plateau=Plateau(patience=2, threshold=0.25)))
+    seen = []
+    for error in (1.0, 0.875, 0.74, 0.5, 0.6, 0.4, 0.4):  # two are lower by more: 0.74 than 1.0, and 0.4 than 0.74
+        seen.append(schedule.rates(0)["fc6.weight"])
+        schedule.observe(error)
+    assert seen == pytest.approx([0.01] * 5 + [0.001] * 2)
+    assert schedule.outlook(0).patience == 1
+    exactly = Schedule(replace(PAPER, plateau=Plateau(patience=1, threshold=0.25)))
+    exactly.observe(0.75)
+    exactly.observe(0.5)
+    assert exactly.rates(0)["fc6.weight"] == pytest.approx(0.001)
+
+
 def test_a_resumed_schedule_goes_on_where_it_was() -> None:
     errors = [0.9, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
     whole = Schedule(PAPER)
@@ -74,6 +88,11 @@ def test_a_stretched_source_drops_at_proportionate_epochs() -> None:
     assert [phase.first_epoch for phase in short.phase] == [0, 3, 6, 7, 8, 9]
     assert [phase.rate for phase in short.phase] == [phase.rate for phase in SOURCE.phase]
     assert SOURCE.stretched(SOURCE.epochs) == SOURCE
+
+
+def test_a_stretched_paper_waits_proportionately_long_for_the_error_to_fall() -> None:
+    patience = [stretched.plateau.patience for epochs in (9, 45, 180) if (stretched := PAPER.stretched(epochs)).plateau]
+    assert patience == [1, 2, 10]
 
 
 @given(epochs=st.integers(1, 500), recipe=st.sampled_from(tuple(RECIPES.values())))
