@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.errors import UsageError
 from trainer.network.crossing import Crossing
 from trainer.network.model import reference_shapes
 from trainer.network.net import Net
@@ -90,6 +91,16 @@ def test_a_small_gradient_of_a_mean_survives_half_precision() -> None:
     assert (gradient.half() == 0).all()
 
 
+def test_activations_cross_in_half_precision_and_come_back_as_they_are_computed_with() -> None:
+    activation = torch.tensor([1.0, 1.0 + 2**-12])
+    narrow = Crossing.of("float16", torch.float32)
+    assert narrow.send(activation).dtype == torch.float16
+    received = narrow.receive(narrow.send(activation))
+    assert (received.dtype, received.tolist()) == (torch.float32, [1.0, 1.0])
+    same = Crossing.of("same", torch.bfloat16)
+    assert same.send(activation.bfloat16()).dtype == same.send_gradient(activation.bfloat16()).dtype == torch.bfloat16
+
+
 def layers(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     return {name.removesuffix(".weight"): shape for name, shape in reference_shapes(recipe).items() if "weight" in name}
 
@@ -122,4 +133,9 @@ def test_each_comparison_changes_what_it_says_and_nothing_else() -> None:
     both = ablated(SOURCE, ["tanh", "no-dropout"])
     assert both == replace(SOURCE, name="source+tanh+no-dropout", activation="tanh", dropout=0.0)
     assert ablated(SOURCE, ["pool-2x2"]).map_sizes() == SOURCE.map_sizes() == [27, 13, 13, 13, 6]
-    assert all(isinstance(layer, Conv) for layer in ablated(SOURCE, ["conv6"]).conv)
+    assert ablated(SOURCE, ["pool-2x2"]) == replace(SOURCE, name="source+pool-2x2", pool_size=2, pool_stride=2)
+    assert ablated(SOURCE, ["half-exchange"]) == replace(SOURCE, name="source+half-exchange", exchange="float16")
+    sixth = Conv(name="conv6", channels=128, kernel=3, padding=1, weight_std=0.03, bias=1.0)
+    assert ablated(SOURCE, ["conv6"]) == replace(SOURCE, name="source+conv6", conv=(*SOURCE.conv, sixth))
+    with pytest.raises(UsageError, match=r"recipe source\+no-conv4 has no conv4 to leave out"):
+        ablated(SOURCE, ["no-conv4", "no-conv4"])

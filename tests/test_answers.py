@@ -59,6 +59,12 @@ def test_confusions_that_are_as_frequent_come_in_the_order_of_classes() -> None:
     assert answers.confusions(2) == [Confusion(0, 1, 1, 2), Confusion(0, 2, 1, 2)]
 
 
+def test_a_network_that_answers_no_number_has_answered_and_is_wrong() -> None:
+    answers = answered(torch.full((4, 6), float("nan")), torch.arange(4), [0, 1, 2, 3], 2)
+    evaluation = answers.evaluation()
+    assert (evaluation.images, evaluation.top1_error, evaluation.top5_error) == (4, 1.0, 1.0)
+
+
 def test_no_answers_are_no_success() -> None:
     with pytest.raises(ValueError, match="no picture"):
         Answers(3, 2).evaluation()

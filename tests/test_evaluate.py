@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from common.slab import Replaced
 from trainer.evaluation.evaluate import evaluate
 from trainer.feeding.feed import FedBatch
 
@@ -50,6 +51,17 @@ def test_a_network_that_knows_nothing_is_not_taken_for_one_that_is_right() -> No
     labels = torch.arange(10)
     assert errors(torch.full((10, 10), 0.1), labels)[:2] == (1.0, 1.0)
     assert errors(torch.full((10, 10), float("nan")), labels)[:2] == (1.0, 1.0)
+
+
+def test_a_place_where_another_record_stands_in_is_left_out() -> None:
+    labels = torch.arange(10)
+    right = torch.eye(10)
+    wrong = right.roll(1, 0)
+    first = FedBatch(0, 0, (right[:6],), labels[:6])
+    stand_ins = (Replaced(7, 1, "cut off"), Replaced(9, 2, "cut off"))
+    second = FedBatch(0, 6, (torch.where(labels[:, None] % 2 == 1, wrong, right)[6:],), labels[6:], stand_ins)
+    result = evaluate(Oracle(), [first, second])  # type: ignore[arg-type]
+    assert (result.images, result.top1_error, result.loss) == (8, 0.0, 0.0)
 
 
 def test_a_probability_that_underflowed_costs_much_but_not_everything() -> None:

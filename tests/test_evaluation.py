@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from common.errors import CheckpointError, LoaderTimeout, NoSuchSplit, UsageError
-from loader import jpeg
+from loader import jpeg, sampler
 from loader.dataset import Dataset
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, wait_for
@@ -83,9 +83,9 @@ def told(report: EvaluationReport) -> dict[tuple[str, int], tuple[float, float, 
 
 
 def test_errors_are_those_of_ten_crops_cut_by_hand_and_probabilities_averaged(
-    evaluated: Evaluate, checkpoints: list[Path], expected: Any
+    evaluated: Evaluate, checkpoints: list[Path], expected: Any, tmp_path: Path
 ) -> None:
-    report = evaluated(*checkpoints, weights="1,3")
+    report = evaluated(*checkpoints, weights="1,3", predictions=tmp_path / "p.jsonl", confused=1000)
     plain = {
         (str(path), views): errors(*expected[which, views])
         for which, path in enumerate(checkpoints)
@@ -100,6 +100,13 @@ def test_errors_are_those_of_ten_crops_cut_by_hand_and_probabilities_averaged(
     assert len({figures[2] for figures in plain.values()}) == 6, "every row is another"
     assert report.weights == [0.25, 0.75]
     assert report.images == report.records == 40
+    likeliest = ((first + 3 * second) / 4).argmax(1)
+    predicted = [
+        json.loads(line)["views"]["10"]["likeliest"][0] for line in (tmp_path / "p.jsonl").read_text().splitlines()
+    ]
+    assert [one["label"] for one in predicted] == likeliest.tolist(), "of all together"
+    confused = {(pair.label, pair.taken_for) for pair in report.confusions}
+    assert confused == {(label, k) for label, k in zip(labels.tolist(), likeliest.tolist(), strict=True) if label != k}
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 7}, {"net": "one-device"}, {"views": "10"}, {"views": "1"}])
@@ -166,6 +173,19 @@ def test_a_bad_record_is_left_out_and_named(
     assert records == [record for record in range(150) if record not in (3, 11)]
 
 
+def test_what_stands_in_for_a_bad_record_does_not_count_beyond_the_limit(
+    checkpoints: list[Path], packed: Path, tmp_path: Path
+) -> None:
+    at_limit = int(sampler.order(40, 0, 0)[20])
+    data = with_records(packed, tmp_path / "data", {at_limit: b"no picture"}, split="val")
+    with LoaderProcess(data, tmp_path, workers=1) as service:
+        options = EvaluateOptions(
+            checkpoints=(checkpoints[0],), cpu=True, threads=1, loaders=(service.endpoint,), views="1", limit=21
+        )
+        report = evaluate_checkpoints(options)
+    assert (report.bad, report.images) == ([at_limit], 20)
+
+
 def test_a_run_s_folder_means_its_best_or_the_newest_that_is_whole(
     evaluated: Evaluate, checkpoints: list[Path], packed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -210,6 +230,9 @@ def test_networks_of_other_classes_are_refused(evaluated: Evaluate, checkpoints:
         ({"weights": "0,0"}, "not all 0"),
         ({"weights": "1,-1"}, "they are 0 or more"),
         ({"weights": "1,nan"}, "they are 0 or more"),
+        ({"weights": "1,inf"}, "they are 0 or more"),
+        ({"skipped": Path("skipped.jsonl")}, "go with --ilsvrc"),
+        ({"ilsvrc": Path("/nowhere/s.txt"), "devkit": Path("d")}, r"cannot be written: .* \(--ilsvrc\)"),
         ({"predictions": Path("/nowhere/p.jsonl")}, r"/nowhere/p.jsonl cannot be written: .* \(--predictions\)"),
         ({"json": Path("/")}, r"/ cannot be written: it is a folder \(--json\)"),
         ({"ilsvrc": Path("s.txt")}, "--ilsvrc needs --devkit"),
@@ -265,6 +288,19 @@ def test_the_command_prints_a_table(loader: LoaderProcess, checkpoints: list[Pat
     assert lines[7:9] == ["", "most confused"]
     assert re.fullmatch(r"  \w+ taken for \w+: [\d.]+ % of \w+ \(\d+ of \d+\)", lines[9])
     assert len(lines) == 11
+
+
+def test_the_command_prints_json_of_the_same_figures(
+    loader: LoaderProcess, checkpoints: list[Path], expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, err = command(checkpoints[0], "--loader", loader.endpoint, "--json", "-").communicate(timeout=120)
+    assert out, err
+    (result,) = json.loads(out)["results"]
+    for views in (1, 10):
+        figures = [result["views"][str(views)][name] for name in ("top1_error", "top5_error", "log_probability")]
+        assert figures == pytest.approx(errors(*expected[0, views]), abs=1e-4)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ctrl_c_ends_the_command_in_one_line_and_leaves_no_file(

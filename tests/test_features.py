@@ -92,6 +92,11 @@ def test_of_a_trial_s_pictures_the_rows_are_in_the_order_of_records_too(
     assert np.load(tmp_path / "f.labels.npy").tolist() == labels
 
 
+def test_a_limit_beyond_the_split_is_all_of_it(features: Features, tmp_path: Path) -> None:
+    assert features(limit=1000).rows == 40
+    assert np.load(tmp_path / "f.records.npy").tolist() == list(range(40))
+
+
 def test_a_bad_record_s_row_is_no_number(features: Features, tmp_path: Path) -> None:
     features(split="train")
     rows, labels = np.load(tmp_path / "f.npy"), np.load(tmp_path / "f.labels.npy")
@@ -109,8 +114,12 @@ def test_a_bad_record_s_row_is_no_number(features: Features, tmp_path: Path) -> 
         ({"out": None}, "--features and --out go together"),
         ({"out": Path("f.txt")}, "it is a FILE.npy"),
         ({"out": Path("/nowhere/f.npy")}, r"/nowhere/f.npy cannot be written.*--out"),
+        ({"json": Path("j")}, "--json does not go with --features"),
         ({"predictions": Path("p")}, "--predictions does not go with --features"),
+        ({"ilsvrc": Path("s")}, "--ilsvrc does not go with --features"),
         ({"devkit": Path("d")}, "--devkit does not go with --features"),
+        ({"skipped": Path("s")}, "--skipped does not go with --features"),
+        ({"weights": "1"}, "--weights does not go with --features"),
         ({"checkpoints": (Path("a"), Path("b"))}, "are of one checkpoint, not of 2"),
     ],
 )

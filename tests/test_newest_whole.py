@@ -30,7 +30,7 @@ def test_the_newest_is_taken_where_all_are_whole(tmp_path: Path, caplog: pytest.
     paths = save(tmp_path, 1, 2, 3)
     found = newest_whole(tmp_path)
     assert (found.path, found.checkpoint.state.step, found.passed_over) == (paths[2], 3, ())
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_damaged_ones_are_passed_over_each_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

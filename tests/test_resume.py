@@ -11,9 +11,10 @@ from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
 from tests.tiny_run import TINY, Train, equal, lines, weights
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.resume import check_same_stream
+from trainer.checkpoints.resume import check_same_data, check_same_stream
 from trainer.recipes.recipe_file import to_toml
 from trainer.training import run
+from trainer.training.options import Options
 
 
 def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:
@@ -119,8 +120,29 @@ def test_another_stream_in_the_midst_of_an_epoch_is_said_and_its_digest_is_not_t
 
 def test_what_else_changed_is_said_too(train: Train, tmp_path: Path) -> None:
     train(steps=1)
-    train(resume=True, steps=2, precision="bf16", on_bad_record="stop")
-    assert changed(tmp_path / "run")[1] == {"precision": ["fp32", "bf16"], "on_bad_record": ["replace", "stop"]}
+    train(resume=True, steps=2, precision="bf16", on_bad_record="stop", digests="on", threads=2)
+    assert changed(tmp_path / "run")[1] == {
+        "precision": ["fp32", "bf16"],
+        "threads": [1, 2],
+        "on_bad_record": ["replace", "stop"],
+        "digests": ["off", "on"],
+    }
+
+
+def test_a_run_goes_on_with_its_own_number_of_threads_and_says_where_it_is_another(
+    train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    train(steps=1, threads=2)
+    assert train(resume=True, steps=2, threads=None).state.threads == 2
+    assert "sums may round differently" not in caplog.text
+    assert train(resume=True, steps=3, threads=1).state.threads == 1
+    assert "1 threads instead of 2: sums may round differently" in caplog.messages
+
+
+def test_resume_needs_the_folder_of_the_run() -> None:
+    with pytest.raises(UsageError, match="--resume needs --run"):
+        run.run(Options(resume=True, cpu=True))
 
 
 def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:
@@ -137,12 +159,26 @@ def test_a_run_is_not_resumed_with_another_decoder(train: Train, loader: MemoryL
         train(resume=True)
 
 
+def test_an_old_checkpoint_that_names_no_decoder_is_gone_on_with_any(train: Train) -> None:
+    state = checkpoint.load(train(steps=1).checkpoint).state
+    info = MemoryLoader().stream(StreamSpec(), 1).info
+    check_same_data(replace(state, decoder=""), replace(info, decoder="another"))
+
+
+def test_a_run_is_not_resumed_on_other_classes(train: Train, loader: MemoryLoader) -> None:
+    train(steps=1)
+    loader.classes = ("dark", "light")
+    with pytest.raises(CheckpointError, match=r"has 3 classes \(dark, light, striped\), the loader's data set 2 \("):
+        train(resume=True)
+
+
 def test_a_checkpoint_names_the_stream_it_goes_on_with(train: Train) -> None:
     before = checkpoint.load(train(steps=1).checkpoint).state
     last = checkpoint.load(train(resume=True).checkpoint).state
     assert before.stream == StreamSpec(crop=TINY.crop).name(b"d" * 16, "drawn")
     assert last.stream == StreamSpec(crop=TINY.crop, sigma=0.0).name(b"d" * 16, "drawn")
     check_same_stream(before, before.stream)
+    check_same_stream(replace(before, stream=""), before.stream)  # of before streams had names
     with pytest.raises(CheckpointError, match=f"was reading stream {before.stream}"):
         check_same_stream(before, last.stream)
 

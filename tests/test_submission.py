@@ -11,6 +11,7 @@ import pytest
 
 from common.devkit import Devkit
 from common.errors import UsageError
+from common.packing_order import ORDER_SEED, shuffled
 from common.spec import StreamInfo
 from loader import jpeg
 from loader.dataset import Dataset
@@ -97,7 +98,9 @@ def test_each_line_is_of_the_picture_with_its_number_also_where_packing_left_som
             archive.extractall(tmp_path, filter="data")
         devkit = tmp_path / "ILSVRC2012_devkit_t12"
     assert len({tuple(line) for line in expected.values()}) > 10, "lines tell pictures apart"
-    lines = submit(devkit=devkit)
+    listed = (folder / "data" / "skipped.jsonl").read_text()
+    (tmp_path / "list").write_text('{"split": "train", "name": "n00/n00_3.JPEG"}\n' + listed)
+    lines = submit(devkit=devkit, skipped=tmp_path / "list")
     assert lines == [expected.get(n, NO_ANSWER) for n in range(1, len(TRUTH) + 1)]
     assert "2 without an answer; 2 3 5 17 31 stands for each" in caplog.text
 
@@ -164,6 +167,18 @@ def test_classes_that_are_not_quite_those_of_the_devkit_are_refused(
     devkit = Devkit({name: ID_OF[name] for name in known}, tuple(known[n % len(known)] for n in range(7)))
     with pytest.raises(UsageError, match=message):
         Submission.of(info, devkit, None)
+
+
+def test_pictures_are_numbered_from_one_to_the_last_of_the_ground_truth() -> None:
+    devkit = Devkit(ID_OF, NAMES)
+    numbers = [devkit.number_of(f"val/ILSVRC2012_val_{n:08}.JPEG") for n in (0, 1, len(NAMES), len(NAMES) + 1)]
+    assert numbers == [0, 1, len(NAMES), 0]
+    assert devkit.number_of("ILSVRC2012_val_00000001.JPEG.txt") == 0
+
+
+def test_the_order_of_packing_never_changes_since_what_is_packed_is_answered_by_it() -> None:
+    assert shuffled(12, ORDER_SEED).tolist() == [11, 3, 9, 6, 5, 0, 10, 2, 8, 4, 7, 1]
+    assert sorted(shuffled(1000, ORDER_SEED).tolist()) == list(range(1000))
 
 
 def test_a_devkit_that_cannot_be_read_is_named(submit: Submit, tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_the_last_layer_is_taken_only_for_the_same_classes(train: Train, loader:
     assert start["init"]["weights"]["fc8.bias"] == "initialised: the classes have other names"
 
 
+def test_a_layer_of_another_shape_is_initialised_and_says_which(train: Train, tmp_path: Path) -> None:
+    train(steps=1)
+    train("wider", init=tmp_path / "run", steps=0, width=0.04)
+    (start,) = lines(tmp_path / "wider", "run")
+    fates = start["init"]["weights"]
+    assert fates["conv2.weight"] == "taken"
+    assert fates["conv3.weight"] == "initialised: 16 outputs instead of 8"
+    assert fates["conv4.weight"] == "initialised: 16x8x3x3 instead of 8x4x3x3"
+    assert fates["fc7.weight"] == "initialised: 160x160 instead of 80x80"
+
+
 def test_a_layer_that_the_new_network_has_not_is_named(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     folder = train(steps=1).checkpoint.parent
     caplog.set_level("INFO")
