@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 
 from tests.memory_loader import MemoryLoader
+from tests.processes import LoaderProcess
+from tests.reader import read
 
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +35,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "150", "--demo-val", "40", "--jobs", "2"])
     assert result.exit_code == 0, result.output
     return data
+
+
+@pytest.fixture(scope="session")
+def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What `tests.reader.read` reads of `packed` where one worker serves it and nothing happens."""
+    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
+        return read(service.endpoint)
 
 
 @pytest.fixture

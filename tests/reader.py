@@ -1,4 +1,6 @@
-"""A client that reads a stream in a process of its own and prints a line for each batch: its size and fingerprint."""
+"""Clients that read a stream to compare what comes: here, or in a process of its own that prints a line for each batch,
+its size and fingerprint.
+"""
 
 import hashlib
 import json
@@ -15,6 +17,8 @@ from common.client import LoaderClient
 from common.opened import Transport
 from common.spec import StreamSpec
 
+SPEC = StreamSpec(split="train", seed=3, crop=64)
+
 
 def fingerprint(batches: Iterable[Batch]) -> list[str]:
     """What came, batch by batch: place, labels, records and pixels."""
@@ -25,6 +29,18 @@ def fingerprint(batches: Iterable[Batch]) -> list[str]:
         ).hexdigest()
         for b in batches
     ]
+
+
+def read(
+    endpoints: str | list[str],
+    epochs: int = 2,
+    batch_size: int = 16,
+    spec: StreamSpec = SPEC,
+    transport: Transport = "auto",
+) -> list[str]:
+    """Fingerprints of the first epochs that a client is given."""
+    with LoaderClient(endpoints, transport=transport) as loader:
+        return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
 
 
 class ReaderProcess:

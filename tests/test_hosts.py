@@ -17,16 +17,7 @@ from loader.dataset import Dataset
 from loader.pack_command import main as pack
 from tests.bad_records import flip_a_bit, with_records
 from tests.processes import LoaderProcess, wait_for
-from tests.reader import fingerprint
-
-SPEC = StreamSpec(split="train", seed=3, crop=64)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("loader")
-    with LoaderProcess(packed, folder, workers=1) as service, LoaderClient(service.endpoint) as loader:
-        return fingerprint(loader.stream(SPEC, 16).batches(range(2)))
+from tests.reader import SPEC, fingerprint
 
 
 def test_hosts_join_and_leave_as_a_file_says(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:

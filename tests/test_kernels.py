@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trainer.feeding.feed import PixelTransform
 from trainer.network.dropout import philox_words
-from trainer.network.lrn import Norm, normalise
+from trainer.network.lrn import normalise
+from trainer.network.norm import Norm
 from trainer.recipes.layers import InputShape
 from trainer.recipes.named import PAPER, SOURCE
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainer.network import lrn
-from trainer.network.lrn import Norm, normalise
+from trainer.network.lrn import normalise
+from trainer.network.norm import Norm
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.recipes.recipe import Recipe
 

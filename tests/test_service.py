@@ -1,11 +1,8 @@
 """The service and its client, with real processes and sockets."""
 
-import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from itertools import islice
@@ -13,43 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 
-from common import digest, wire
-from common.batch import KEPT, Batch
+from common import digest
 from common.client import LoaderClient
-from common.errors import LoaderError, LoaderFault, LoaderRefused, LoaderTimeout, NoSuchSplit
+from common.errors import LoaderFault
 from common.opened import Transport
 from common.slab import Replaced
 from common.spec import StreamSpec
-from common.stream import done_with
 from loader import jpeg, sampler
 from loader.dataset import Dataset
-from loader.sessions import MOST_STREAMS, MOST_STREAMS_OF_A_CLIENT
 from tests.bad_records import flip_a_bit, with_records
 from tests.photo_tree import photo
 from tests.poison import poison
 from tests.processes import LoaderProcess, alive, wait_for
-from tests.reader import ReaderProcess, fingerprint
-
-SPEC = StreamSpec(split="train", seed=3, crop=64)
-
-
-def read(
-    endpoints: str | list[str],
-    epochs: int = 2,
-    batch_size: int = 16,
-    spec: StreamSpec = SPEC,
-    transport: Transport = "auto",
-) -> list[str]:
-    with LoaderClient(endpoints, transport=transport) as loader:
-        return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
-        return read(service.endpoint)
+from tests.reader import SPEC, ReaderProcess, fingerprint, read
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -132,77 +106,6 @@ def test_one_of_two_services_killed_changes_nothing(packed: Path, tmp_path: Path
             seen = fingerprint(islice(batches, 5))
             goes.signal(signal.SIGKILL)
             assert seen + fingerprint(batches) == undisturbed
-
-
-def test_a_batch_is_gone_once_the_next_is_asked_for_unless_it_was_copied(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
-        batches = loader.stream(SPEC, 16).batches(range(20))
-        first = next(batches)
-        before, kept = fingerprint([first]), first.copy()
-        list(batches)
-        assert fingerprint([kept]) == before
-        with pytest.raises(LoaderError, match=r"released.*copy\(\)"):
-            _ = first.images
-        view = next(loader.stream(SPEC, 16).batches([0])).images
-        with pytest.raises(ValueError, match="read-only"):
-            view[0] = 0
-
-
-@pytest.mark.parametrize("workers", [1, 5])
-def test_each_batch_kept_until_the_next_has_come_changes_nothing(
-    packed: Path, tmp_path: Path, undisturbed: list[str], workers: int
-) -> None:
-    seen: list[str] = []
-    with LoaderProcess(packed, tmp_path, workers) as service:
-        with LoaderClient(service.endpoint, transport="slab") as loader:
-            late: list[Batch] = []
-            for batch in loader.stream(SPEC, 16).batches(range(2)):
-                batch.keep()
-                assert batch.slab is not None
-                late.append(batch)
-                if len(late) > KEPT:
-                    seen += fingerprint(late[:1])
-                    late.pop(0).release()
-            assert seen + fingerprint(late) == undisturbed
-
-
-def test_a_kept_batch_outlives_everything_but_its_release(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
-        stream = loader.stream(SPEC, 16)
-        kept = next(stream.batches([0]))
-        kept.keep()
-        assert fingerprint(stream.batches(range(2))) == undisturbed
-        service.signal(signal.SIGKILL)
-        loader.close()
-        assert fingerprint([kept]) == undisturbed[:1]
-        kept.release()
-        with pytest.raises(LoaderError, match="released"):
-            _ = kept.images
-
-
-def test_more_batches_than_may_be_kept_are_an_error_and_not_a_wait_for_ever(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
-        stream = loader.stream(SPEC, 16)
-        for _ in range(KEPT + 1):
-            next(stream.batches([0])).keep()
-        with pytest.raises(LoaderError, match="2 batches are kept"):
-            next(stream.batches([0]))
-
-
-def test_a_batch_kept_for_longer_than_a_ticket_can_tell_is_an_error() -> None:
-    kept, last = 7, 7 + wire.MAX_SLOTS
-    oldest, done = done_with({kept, last + 1}, last + 1)
-    assert (oldest, len(done)) == (kept, 4 * wire.MAX_SLOTS)
-    with pytest.raises(LoaderError, match="kept"):
-        done_with({kept, last + 2}, last + 2)
-
-
-def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
-        stream = loader.stream(SPEC, 16)
-        for _ in range(30):  # many times the slots there are
-            next(stream.batches([0]))
-        assert fingerprint(stream.batches(range(2))) == undisturbed
 
 
 def test_several_streams_of_one_client_are_read_beside_each_other(packed: Path, tmp_path: Path) -> None:
@@ -327,123 +230,6 @@ def test_a_stopped_worker_goes_with_its_killed_service(packed: Path, tmp_path: P
         os.kill(workers[0], signal.SIGSTOP)
         service.signal(signal.SIGKILL)
         wait_for("both workers to end", lambda: not any(map(alive, workers)))
-
-
-def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service:
-        second = run_loader("--data", str(packed), "--bind", service.endpoint)
-    assert second.returncode == 2
-    assert second.stderr.endswith(f"error: cannot listen on {service.endpoint}: Address already in use (--bind)\n")
-    assert len(second.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--data", "/nowhere"], "/nowhere"),
-        (["--bind", "nonsense"], "nonsense"),
-        (["--bind", "tcp://127.0.0.1:99999"], "99999"),
-        (["--bind", "tcp://0.0.0.0:*"], "--insecure"),
-        (["--bind", "tcp://*:*"], "--insecure"),
-        (["--workers", "0"], "workers"),
-        (["--wrong"], "--wrong"),
-    ],
-)
-def test_bad_options_are_one_line_and_exit_code_2(packed: Path, options: list[str], says: str) -> None:
-    ended = run_loader("--data", str(packed), *options)
-    assert ended.returncode == 2
-    assert says in ended.stderr.splitlines()[-1]
-    assert "Traceback" not in ended.stderr
-
-
-def test_other_hosts_are_served_when_that_was_asked_for_and_the_log_says_so(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path, 1, "tcp://0.0.0.0:*", "--insecure") as service:
-        assert "by anyone" in service.log.read_text()
-        assert read(service.endpoint.replace("0.0.0.0", "127.0.0.1"), epochs=1)
-
-
-def run_loader(*options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "loader.command", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_a_split_that_is_not_there_is_refused_by_name(packed: Path, tmp_path: Path) -> None:
-    only_train = tmp_path / "only_train"
-    only_train.mkdir()
-    (only_train / "train.lmdb").symlink_to(packed / "train.lmdb")
-    with LoaderProcess(only_train, tmp_path) as service, LoaderClient(service.endpoint) as loader:
-        with pytest.raises(NoSuchSplit, match="no val split"):
-            loader.stream(StreamSpec(split="val"), 8)
-        assert loader.stream(SPEC, 8).info.records == 150
-
-
-def test_a_batch_too_large_for_a_streams_memory_is_refused_naming_the_option(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--stream-mib", "1") as service:
-        with LoaderClient(service.endpoint) as loader, pytest.raises(LoaderRefused, match="--stream-mib"):
-            loader.stream(StreamSpec(crop=256), 128)
-
-
-def test_more_streams_than_a_client_or_a_service_may_have_are_refused_by_name(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path, 1) as service, contextlib.ExitStack() as stack:
-
-        def client() -> LoaderClient:
-            return stack.enter_context(LoaderClient(service.endpoint))
-
-        clients = [client() for _ in range(MOST_STREAMS // MOST_STREAMS_OF_A_CLIENT)]
-        for loader in clients:
-            for _ in range(MOST_STREAMS_OF_A_CLIENT):
-                loader.stream(SPEC, 1)
-        with pytest.raises(LoaderRefused, match=f"{MOST_STREAMS} streams are open"):
-            client().stream(SPEC, 1)
-        clients[0].close()
-        with pytest.raises(LoaderRefused, match=f"one client may have {MOST_STREAMS_OF_A_CLIENT} streams"):
-            clients[1].stream(SPEC, 1)
-        assert client().stream(SPEC, 1).info.records == 150
-
-
-def test_streams_that_would_take_too_much_memory_together_are_refused_naming_the_option(
-    packed: Path, tmp_path: Path
-) -> None:
-    limit = ["--memory-mib", "30"]
-    with LoaderProcess(packed, tmp_path, 1, "tcp://127.0.0.1:*", *limit) as service:
-        with LoaderClient(service.endpoint) as first, LoaderClient(service.endpoint) as second:
-            large = StreamSpec(crop=256)
-            stream = first.stream(large, 16)  # some 19 MiB
-            with pytest.raises(LoaderRefused, match=r"of 30 MiB for all streams \d+ are taken .*--memory-mib"):
-                second.stream(large, 16)
-            stream.close()
-            wait_for("its stream to be closed", lambda: re.search(r"stream \w+ closed", service.log.read_text()))
-            assert second.stream(large, 16).info.records == 150
-
-
-def test_no_service_at_all_is_a_timeout_that_names_the_endpoint() -> None:
-    with LoaderClient("tcp://127.0.0.1:9", timeout_s=0.2) as loader:
-        with pytest.raises(LoaderTimeout, match=r"tcp://127\.0\.0\.1:9.*--loader-timeout"):
-            loader.stream(SPEC, 8)
-
-
-def test_an_endpoint_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(LoaderRefused, match="nonsense"):
-        LoaderClient("nonsense")
-
-
-def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed: Path, tmp_path: Path) -> None:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with LoaderProcess(packed, tmp_path) as service, context, context.socket(zmq.DEALER) as stranger:
-        stranger.linger = 0
-        stranger.connect(service.endpoint)
-        for frames in ([b""], [b"\xff" * 50], [wire.encode(wire.Ping()), b"more"], [wire.encode(wire.Bye(b"x" * 16))]):
-            stranger.send_multipart(frames)
-        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1, False, 0, b"")))
-        fault = wire.decode(stranger.recv())
-        assert isinstance(fault, wire.Fault)
-        assert fault.code == wire.UNKNOWN_STREAM
-        stranger.send(b"\x92\x63\xa4PING")  # [99, "PING"]
-        fault = wire.decode(stranger.recv())
-        assert isinstance(fault, wire.Fault)
-        assert "version 99" in fault.reason
-        assert f"version {wire.VERSION}" in fault.reason
-        assert read(service.endpoint, epochs=1)
 
 
 @pytest.mark.parametrize("transport", ["slab", "frames"])

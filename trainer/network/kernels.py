@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainer.network.lrn import Norm
+from trainer.network.norm import Norm
 
 _BLOCK = 1024  # elements a program works on, in what goes element by element
 

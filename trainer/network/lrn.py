@@ -13,25 +13,16 @@ GPU goes once through memory, in `trainer/network/kernels.py`. Sums are in float
 """
 
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.network.fused import kernels
+from trainer.network.norm import Norm
 
 _MAPS_OF_KERNEL = (5, 1.0)  # size and k: the original's
 _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers stay in a core's cache
-
-
-class Norm(NamedTuple):
-    """One normalisation's constants; `alpha` multiplies the bare sum of squares, undivided by any size."""
-
-    over: Literal["channels", "maps"]
-    size: int  # odd; of a side, over maps
-    k: float
-    alpha: float
-    beta: float
 
 
 def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
