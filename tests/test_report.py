@@ -56,7 +56,7 @@ def test_the_shares_of_the_reasons_add_up_to_the_share_of_the_waits() -> None:
 
 def told_after_epoch_2(tmp_path: Path, plan: Plan, **state: Any) -> list[str]:
     """What a person reads whose second epoch ended at 10 images/s, with a second of validation."""
-    state = {"step": 10, "best_error": 0.25, "best_step": 5} | state
+    state = {"step": 10, "best_error": 0.25, "best_epoch": 0} | state
     now = State(epoch=1, first=20, seed=0, recipe={}, dataset="", class_names=(), threads=1, **state)
     tally, outlook = Tally(images=20, seconds=2.0, waits=Waits(decode=1_000_000)), Outlook(0.01, None, None)
     screen = io.StringIO()
@@ -76,17 +76,17 @@ def test_an_epoch_ends_with_how_training_goes_and_what_would_help(tmp_path: Path
 
 
 def test_what_a_last_step_cuts_off_is_not_left(tmp_path: Path) -> None:
-    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4, last_step=15), best_step=10)
+    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4, last_step=15), best_epoch=1)
     assert course == "  the lowest validation error so far; learning rate 0.01; about 2s left"
-    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4, last_step=10), best_step=10)
+    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4, last_step=10), best_epoch=1)
     assert course == "  the lowest validation error so far"
 
 
 def test_the_last_epoch_has_nothing_left(tmp_path: Path) -> None:
-    course, _ = told_after_epoch_2(tmp_path, Plan(2, 20, 4), best_step=10)
+    course, _ = told_after_epoch_2(tmp_path, Plan(2, 20, 4), best_epoch=1)
     assert course == "  the lowest validation error so far"
 
 
 def test_without_validation_there_is_no_lowest_error(tmp_path: Path) -> None:
-    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4), best_error=None, best_step=None)
+    course, _ = told_after_epoch_2(tmp_path, Plan(4, 20, 4), best_error=None, best_epoch=None)
     assert course == "  learning rate 0.01; about 6s left"

@@ -9,7 +9,7 @@ import pytest
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
-from tests.tiny_run import TINY, Train, equal, lines, weights
+from tests.tiny_run import STEPS_PER_EPOCH, TINY, Train, equal, lines, weights
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.resume import check_same_data, check_same_stream
 from trainer.recipes.recipe_file import to_toml
@@ -95,6 +95,14 @@ def test_a_run_goes_on_with_another_recipe_and_says_what_changed(
     rates = [line["learning_rate"] for line in lines(tmp_path / "run", "step")]
     assert rates[:4] == [0.01, 0.01, 0.01, 0.005]
     assert outcome.state.step == 3 + 1 + 2 * 3, "of the 18 records 12 were done, 6 are left; then two epochs of 3 steps"
+
+
+def test_the_best_epoch_is_known_whatever_the_batch_sizes_were(train: Train, tmp_path: Path) -> None:
+    train(steps=2 * STEPS_PER_EPOCH)
+    state = train(resume=True, batch_size=18).state
+    errors = [line["val_top1_error"] for line in lines(tmp_path / "run", "epoch")]
+    assert len(errors) == 3
+    assert (state.best_error, state.best_epoch) == (min(errors), errors.index(min(errors)))
 
 
 def test_every_record_of_the_epoch_still_comes_once_with_another_batch_size(train: Train, loader: MemoryLoader) -> None:

@@ -46,8 +46,8 @@ class State:
     recipe          of the run, as an object; with it classes, width, batch size and schedule
     schedule        what the schedule carries from epoch to epoch
     tally           the running sums of the unfinished epoch
-    best_error      lowest top-1 validation error so far, a share, and the step it was found at; None before the first
-    best_step       validation
+    best_error      lowest top-1 validation error so far, a share, and the epoch it was found after; None before the
+    best_epoch      first validation
     dataset, class_names    digest of the training set in hex, and its classes
     threads         of torch on the CPU: another number may round otherwise
     precision       fp32, tf32 or bf16
@@ -69,12 +69,17 @@ class State:
     stream: str = ""
     decoder: str = ""
     best_error: float | None = None
-    best_step: int | None = None
+    best_epoch: int | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, Any] = field(default_factory=dict)
     on_bad_record: OnBadRecord = "replace"
     digests: DigestUse = "off"
     epoch_digest: str | None = None
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this is the moment after the epoch that was the best so far."""
+        return self.first == 0 and self.best_epoch == self.epoch - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

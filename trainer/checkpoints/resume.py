@@ -30,7 +30,7 @@ class Found:
         for path in self.passed_over:
             if path.name != checkpoint.BEST:  # which the next best replaces, and which nothing counts
                 log.warning("%s is kept as %s", path, checkpoint.set_aside(path).name)
-        if self.checkpoint.state.best_step == self.checkpoint.state.step and self.path.name != checkpoint.BEST:
+        if self.checkpoint.state.is_best and self.path.name != checkpoint.BEST:
             checkpoint.save_best(self.path)
 
 

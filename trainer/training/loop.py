@@ -159,13 +159,13 @@ class Trainer:
             self._schedule.observe(evaluation.top1_error)
             is_best = state.best_error is None or evaluation.top1_error < state.best_error
             if is_best:
-                state = dataclasses.replace(state, best_error=evaluation.top1_error, best_step=state.step)
+                state = dataclasses.replace(state, best_error=evaluation.top1_error, best_epoch=state.epoch)
         self._show_filters(state.epoch + 1)
         self._report.course(state, self._tally, rate, self._schedule.outlook(state.epoch + 1), self._data.loaders)
         self.state = dataclasses.replace(state, epoch=state.epoch + 1, first=0, epoch_digest=None)
         self._tally = Tally()
         if not self._save_if_possible(is_best):
-            self.state = dataclasses.replace(self.state, best_error=before.best_error, best_step=before.best_step)
+            self.state = dataclasses.replace(self.state, best_error=before.best_error, best_epoch=before.best_epoch)
 
     def save(self) -> Path:
         """Write a checkpoint of this moment, unless it is there already; gives where it lies. Raises SaveError."""

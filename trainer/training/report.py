@@ -217,8 +217,8 @@ class Report:
         rate   of the epoch; `outlook` is the next one's
         """
         lowest = None
-        if state.best_error is not None and state.best_step is not None:
-            lowest = state.best_error, state.best_step // self._plan.steps_per_epoch - 1
+        if state.best_error is not None and state.best_epoch is not None:
+            lowest = state.best_error, state.best_epoch
         left_s = self._left_s(state.step, state.epoch + 1, 0, tally.images_per_s)
         course = course_in_words(state.epoch, lowest, rate, outlook, left_s)
         for words in (course, waits_in_words(tally.wait_shares, loaders)):
