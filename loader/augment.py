@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.spec import STORED_SIZE, StreamSpec
-from loader import jpeg
+from loader import jpeg, pixels
 from loader.sampler import Draws, Floats
 
 Bytes = npt.NDArray[np.uint8]
@@ -60,27 +60,30 @@ def plain(index: int, source: Bytes, target: Pixels) -> None:
 class SaturatingNoise:
     """target = clip(source + offset, 0, 255) on bytes, for an offset of each channel rounded half to even.
 
-    Clips first to where the sum cannot leave 0..255, then adds modulo 256. Most offsets have one sign in all three
-    channels, so that one side of the clip has nothing to do and is left out.
+    What is positive is added, what is negative taken away, both saturating; of a channel's two one is 0. Most offsets
+    have one sign in all three channels, so that one of the two has nothing to do and is left out.
 
     offset   float64 n x 3
     width    of the rows, in pixels
     """
 
     def __init__(self, offset: Floats, width: int) -> None:
-        shift = np.clip(np.rint(offset), -255, 255).astype(np.int16)
-        self._falls: npt.NDArray[np.bool_] = np.any(shift < 0, axis=1)
-        self._rises: npt.NDArray[np.bool_] = np.any(shift > 0, axis=1)
-        self._low = np.tile(np.maximum(-shift, 0).astype(np.uint8), width)  # n x 3 width
-        self._high = np.tile((255 - np.maximum(shift, 0)).astype(np.uint8), width)
-        self._add = np.tile((shift & 255).astype(np.uint8), width)
+        shift = np.clip(np.rint(offset), -255, 255)
+        self._width = width
+        self._more, self._less = _amounts(np.maximum(shift, 0)), _amounts(np.maximum(-shift, 0))
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
-        if self._falls[index]:
-            source = np.maximum(source, self._low[index], out=target)
-        if self._rises[index]:
-            source = np.minimum(source, self._high[index], out=target)
-        np.add(source, self._add[index], out=target)
+        more, less = self._more[index], self._less[index]
+        source, target = (rows.reshape(len(rows), self._width, 3) for rows in (source, target))  # views
+        if any(more) or not any(less):
+            pixels.add_saturating(source, more, target)
+            source = target
+        if any(less):
+            pixels.subtract_saturating(source, less, target)
+
+
+def _amounts(of_channels: Floats) -> list[pixels.Amounts]:
+    return [(red, green, blue, 0.0) for red, green, blue in of_channels.tolist()]
 
 
 class ExactNoise:

@@ -28,9 +28,7 @@ class PartialSums:
     products: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 3), np.int64))
 
     def add(self, rgb_hwc: npt.NDArray[np.uint8]) -> None:
-        from loader.packing.resize import (
-            channel_products,  # OpenCV is for packing: a worker that serves starts without it
-        )
+        from loader.pixels import channel_products  # OpenCV: the service, which touches no pixel, starts without it
 
         assert self.records < MOST_PICTURES
         self.records += 1

@@ -18,7 +18,7 @@ LAYERS = ("recipes", "network", "feeding", "checkpoints", "evaluation", "trainin
 ONLY_IN = {
     "lmdb": {"loader/dataset.py"},
     "turbojpeg": {"loader/jpeg.py"},
-    "cv2": {"loader/packing/resize.py"},
+    "cv2": {"loader/pixels.py"},
     "zmq": {
         "common/client.py",
         "common/host.py",

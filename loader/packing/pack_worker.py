@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage
-from loader import jpeg
+from loader import jpeg, pixels
 from loader.dataset import record_bytes
-from loader.packing import picture, resize
+from loader.packing import picture
 from loader.packing.sources import Source
 from loader.stats import PartialSums
 
@@ -44,13 +44,13 @@ def versions() -> dict[str, str]:
     """What decides the stored pixels beside the source."""
     from PIL import __version__ as pillow
 
-    return {"decoder": jpeg.decoder_name(), "resize": resize.version(), "others": f"Pillow {pillow}"}
+    return {"decoder": jpeg.decoder_name(), "resize": pixels.version(), "others": f"Pillow {pillow}"}
 
 
 def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
     """The JPEG that is kept of a picture file, and whether its decoder warned; BadImage with the reason."""
     rgb, warned = picture.decode(data)
-    return jpeg.encode(resize.centre_square(rgb), QUALITY), warned
+    return jpeg.encode(pixels.centre_square(rgb), QUALITY), warned
 
 
 def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Failure:
@@ -74,7 +74,7 @@ def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Fa
 def run(pipe: Connection, source: Source, working_on: c_int64) -> None:
     """Answer each list of items on `pipe`, until it ends. `working_on` tells the parent, should this process die."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
-    resize.use_one_thread()
+    pixels.use_one_thread()
     while True:
         try:
             pipe.send(pack_chunk(source, pipe.recv(), working_on))

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from loader import jpeg  # noqa: E402
-from loader.packing import pack_worker, resize  # noqa: E402
+from loader import jpeg, pixels  # noqa: E402
+from loader.packing import pack_worker  # noqa: E402
 from loader.packing.sources import Labels  # noqa: E402
 
 MADE, MADE_HEIGHT, MADE_WIDTH = 60, 375, 500  # the usual size in ILSVRC2012
@@ -96,7 +96,7 @@ def main() -> None:
     files = [path.read_bytes() for path in found] if arguments.folder else made()
     if not files:
         parser.error(f"{arguments.folder} holds no .jpg or .jpeg")
-    resize.use_one_thread()
+    pixels.use_one_thread()
     works = {"pack": ours, "Pillow, bare": pillow}
     rates: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():

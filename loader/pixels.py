@@ -1,4 +1,7 @@
-"""The picture that is stored: shorter side to 256 pixels, centre crop. The only file that knows OpenCV."""
+"""What is done to all pixels of a picture at once: the square that is stored, sums for the colours, saturating noise.
+
+The only file that knows OpenCV.
+"""
 
 import cv2
 import numpy as np
@@ -7,6 +10,7 @@ import numpy.typing as npt
 from common.spec import STORED_SIZE
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
+Amounts = tuple[float, float, float, float]  # of each channel, whole numbers of 0 to 255; the fourth is no channel's
 
 
 def use_one_thread() -> None:
@@ -48,6 +52,16 @@ def channel_products(rgb: Rgb) -> npt.NDArray[np.int64]:
 def _sum_of_squares(*planes: npt.NDArray[np.generic]) -> int:
     """Of one plane, or of the difference of two."""
     return round(float(cv2.norm(*planes, cv2.NORM_L2SQR)))  # type: ignore[call-overload]
+
+
+def add_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
+    """target = min(rgb + amounts, 255); `target` may be `rgb`. One pass, which numpy's bytes, that wrap, cannot do."""
+    cv2.add(rgb, amounts, dst=target)  # type: ignore[call-overload]  # a tuple is a scalar
+
+
+def subtract_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
+    """target = max(rgb - amounts, 0), as `add_saturating`."""
+    cv2.subtract(rgb, amounts, dst=target)  # type: ignore[call-overload]
 
 
 def version() -> str:

@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.packing import resize
+from loader import pixels
 
 
-def noise(seed: int, height: int, width: int) -> resize.Rgb:
+def noise(seed: int, height: int, width: int) -> pixels.Rgb:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 99))
 def test_any_size_becomes_a_contiguous_256_square(height: int, width: int, seed: int) -> None:
-    square = resize.centre_square(noise(seed, height, width))
+    square = pixels.centre_square(noise(seed, height, width))
     assert square.shape == (256, 256, 3)
     assert square.dtype == np.uint8
     assert square.flags.c_contiguous
@@ -22,8 +22,8 @@ def test_any_size_becomes_a_contiguous_256_square(height: int, width: int, seed:
 
 def test_the_centre_is_kept_pixel_for_pixel_where_the_shorter_side_is_256() -> None:
     wide, tall = noise(0, 256, 300), noise(1, 340, 256)
-    np.testing.assert_array_equal(resize.centre_square(wide), wide[:, 22:278])
-    np.testing.assert_array_equal(resize.centre_square(tall), tall[42:298])
+    np.testing.assert_array_equal(pixels.centre_square(wide), wide[:, 22:278])
+    np.testing.assert_array_equal(pixels.centre_square(tall), tall[42:298])
 
 
 @pytest.mark.parametrize(("height", "width"), [(512, 1024), (1536, 768)])
@@ -32,20 +32,20 @@ def test_cutting_first_is_resizing_all_and_cutting_then(height: int, width: int)
     whole = cv2.resize(rgb, (width * 256 // shorter, height * 256 // shorter), interpolation=cv2.INTER_AREA)
     top, left = (whole.shape[0] - 256) // 2, (whole.shape[1] - 256) // 2
     expected = whole[top : top + 256, left : left + 256]
-    np.testing.assert_array_equal(resize.centre_square(rgb), expected)
+    np.testing.assert_array_equal(pixels.centre_square(rgb), expected)
 
 
 def test_shrinking_averages_areas() -> None:
     rgb = noise(3, 512, 512)
     mean = rgb.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
-    assert np.abs(resize.centre_square(rgb) - mean).max() <= 0.5
+    assert np.abs(pixels.centre_square(rgb) - mean).max() <= 0.5
 
 
 def test_enlarging_keeps_a_flat_colour_and_the_ends_of_a_ramp() -> None:
     flat = np.full((20, 30, 3), (10, 120, 250), np.uint8)
-    assert (resize.centre_square(flat) == (10, 120, 250)).all()
+    assert (pixels.centre_square(flat) == (10, 120, 250)).all()
     ramp = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
-    row = resize.centre_square(ramp)[128, :, 0].astype(int)
+    row = pixels.centre_square(ramp)[128, :, 0].astype(int)
     assert row[0] <= 2
     assert row[-1] >= 253
     assert (np.diff(row) >= 0).all()
@@ -56,5 +56,5 @@ def test_enlarging_keeps_a_flat_colour_and_the_ends_of_a_ramp() -> None:
 def test_channel_products_are_exact(low: int, high: int, seed: int, shape: tuple[int, int]) -> None:
     low, high = min(low, high), max(low, high)
     rgb = np.random.default_rng(seed).integers(low, high + 1, (*shape, 3), dtype=np.uint8)
-    pixels = rgb.reshape(-1, 3).astype(np.int64)
-    np.testing.assert_array_equal(resize.channel_products(rgb), pixels.T @ pixels)
+    flat = rgb.reshape(-1, 3).astype(np.int64)
+    np.testing.assert_array_equal(pixels.channel_products(rgb), flat.T @ flat)
