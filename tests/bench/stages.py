@@ -2,10 +2,11 @@
 
     python tests/bench/stages.py [--data PHOTOS] [--rounds 7]
 
-PHOTOS as for loader.py. Stages take turns; medians of the rounds. `bare decode` is the limit of loader.py on one core;
-`whole, aligned rows` is the same work decoded into a target whose rows are aligned, which the loader avoids; `whole,
-digests` the same work with a digest of each picture, which a client may ask for. At the end what comes once an epoch:
-the order of as many records as ImageNet has.
+PHOTOS as for loader.py. Stages take turns, batch by batch, so that a restless machine hits all alike; medians. `bare
+decode` is the limit of loader.py on one core; `whole, aligned rows` is the same work decoded into a target whose rows
+are aligned, and `whole, passes of numpy` with noise that is clipped and added in two or three passes, both of which the
+loader avoids; `whole, digests` is the same work with a digest of each picture, which a client may ask for. At the end
+what comes once an epoch: the order of as many records as ImageNet has.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -22,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.slab import Slab, SlotBatch, slot_bytes
 from common.spec import StreamSpec
-from loader import jpeg, sampler
+from loader import augment, jpeg, sampler
 from loader.augment import Scratch, TrainingBatch
 from loader.dataset import Dataset
 from loader.filler import Filler
+from loader.sampler import Floats
 from tests.bench import contenders, photos
 
 BATCH, BATCHES, SLOTS = 128, 10, 6
@@ -44,6 +47,24 @@ class AlignedScratch(Scratch):
         self.rows = self.picture.reshape(self.rows.shape)
 
 
+class PassesOfNumpy:
+    """What SaturatingNoise does, where bytes wrap: clip to where the sum cannot leave 0..255, then add."""
+
+    def __init__(self, offset: Floats, width: int) -> None:
+        shift = np.clip(np.rint(offset), -255, 255).astype(np.int16)
+        self._falls, self._rises = np.any(shift < 0, axis=1), np.any(shift > 0, axis=1)
+        self._low = np.tile(np.maximum(-shift, 0).astype(np.uint8), width)
+        self._high = np.tile((255 - np.maximum(shift, 0)).astype(np.uint8), width)
+        self._add = np.tile((shift & 255).astype(np.uint8), width)
+
+    def __call__(self, index: int, source: augment.Bytes, target: augment.Pixels) -> None:
+        if self._falls[index]:
+            source = np.maximum(source, self._low[index], out=target)
+        if self._rises[index]:
+            source = np.minimum(source, self._high[index], out=target)
+        np.add(source, self._add[index], out=target)
+
+
 class Stages:
     """The work of a worker on one batch, whole and in parts."""
 
@@ -57,6 +78,10 @@ class Stages:
 
     def whole_digests(self, number: int) -> None:
         self.whole(number, digests=True)
+
+    def whole_passes_of_numpy(self, number: int) -> None:
+        with mock.patch.object(augment, "SaturatingNoise", PassesOfNumpy):
+            self.whole(number)
 
     def draws(self, number: int) -> None:
         draws = sampler.draws_at(SPEC, self._dataset.colour, 0, number * BATCH, BATCH)
@@ -74,11 +99,10 @@ class Stages:
         return self._slab.batch(number % SLOTS, SPEC, BATCH)
 
 
-def us_a_picture(stage: Callable[[int], None]) -> float:
+def us_a_picture(stage: Callable[[int], None], number: int) -> float:
     started = time.perf_counter()
-    for number in range(BATCHES):
-        stage(number)
-    return (time.perf_counter() - started) / (BATCH * BATCHES) * 1e6
+    stage(number)
+    return (time.perf_counter() - started) / BATCH * 1e6
 
 
 def order_ms(epoch: int) -> float:
@@ -96,23 +120,24 @@ def main() -> None:
         data = photos.packed_records(given.data, Path(name), BATCH * BATCHES)
         with Dataset(data / "train.lmdb") as dataset:
             stages, aligned = Stages(dataset, Scratch()), Stages(dataset, AlignedScratch())
-            whole: list[float] = []
-            whole_aligned: list[float] = []
-            whole_digests: list[float] = []
-            parts: dict[str, list[float]] = {"draws": [], "read": [], "decode": []}
+            parts = {"draws": stages.draws, "read": stages.read, "decode": stages.decode}
+            wholes = {
+                "whole": stages.whole,
+                "whole, aligned rows": aligned.whole,
+                "whole, passes of numpy": stages.whole_passes_of_numpy,
+                "whole, digests": stages.whole_digests,
+            }
+            times: dict[str, list[float]] = {stage: [] for stage in (*parts, *wholes)}
             bare: list[float] = []
             for _ in range(given.rounds):
-                whole.append(us_a_picture(stages.whole))
-                whole_aligned.append(us_a_picture(aligned.whole))
-                whole_digests.append(us_a_picture(stages.whole_digests))
-                for part, times in parts.items():
-                    times.append(us_a_picture(getattr(stages, part)))
+                for number in range(BATCHES):
+                    for stage, work in (parts | wholes).items():
+                        times[stage].append(us_a_picture(work, number))
                 bare.append(1e6 / contenders.bare_decoding(data, 1, 1.0))
-    told = {part: statistics.median(times) for part, times in parts.items()}
-    told["crop, flip, colour, bookkeeping"] = statistics.median(whole) - sum(told.values())
-    told["whole"], told["bare decode"] = statistics.median(whole), statistics.median(bare)
-    told["whole, aligned rows"] = statistics.median(whole_aligned)
-    told["whole, digests"] = statistics.median(whole_digests)
+    medians = {stage: statistics.median(each) for stage, each in times.items()}
+    told = {part: medians[part] for part in parts}
+    told["crop, flip, colour, bookkeeping"] = medians["whole"] - sum(told.values())
+    told |= {"bare decode": statistics.median(bare)} | {whole: medians[whole] for whole in wholes}
     for part, us in told.items():
         sys.stdout.write(f"{part:32}{us:7.1f} us\n")
     orders = statistics.median(order_ms(epoch) for epoch in range(given.rounds))
