@@ -9,4 +9,5 @@ cd "$ROOT"
 "$VENV/bin/ruff" check
 "$VENV/bin/ruff" format --check
 "$VENV/bin/mypy"
-exec "$VENV/bin/python" -m pytest "$@"
+# A file's tests stay together, as they share services and nets that are made once.
+exec "$VENV/bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
