@@ -9,5 +9,4 @@ cd "$ROOT"
 "$VENV/bin/ruff" check
 "$VENV/bin/ruff" format --check
 "$VENV/bin/mypy"
-# A file's tests stay together, as they share services and nets that are made once.
-exec "$VENV/bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+exec "$VENV/bin/python" -m pytest "$@"
