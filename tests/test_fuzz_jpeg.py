@@ -49,7 +49,7 @@ def test_a_crash_and_a_hang_would_be_seen(
 
 
 def working_with(case: Path) -> int:
-    """The process whose command line names this file."""
-    named = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(case).encode() in path.read_bytes()]
-    (pid,) = {int(path.parent.name) for path in named}
-    return pid
+    """The child, of whichever thread, that was given this file; a child of its own may bear its name for a moment."""
+    ours = [pid for listed in Path("/proc/self/task").glob("*/children") for pid in listed.read_text().split()]
+    (pid,) = (pid for pid in ours if str(case).encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return int(pid)

