@@ -16,25 +16,66 @@ CPU = torch.device("cpu")
 NARROW = replace(SOURCE, width=1 / 16, classes=5)
 
 
+class Run:
+    """Steps of a narrow net under a profile, each of half a second of which a quarter was waiting."""
+
+    def __init__(self, profiled: int, folder: Path) -> None:
+        self.streams = WatchedStreams()
+        self.profile = Profile(profiled, self.streams, folder)
+        self._net = TwoHalves(NARROW, seed=0, devices=(CPU, CPU), streams=self.streams)
+        self._x = torch.randn(1, 3, 227, 227)
+
+    def train(self, steps: int) -> None:
+        for step in range(steps):
+            self.profile.before_step()
+            self._net.train_step((self._x, self._x), torch.zeros(1).long(), step=step)
+            self.profile.after_step(0.5, 0.125)
+
+    def validate(self) -> None:
+        self._net.predict((self._x, self._x))
+
+
+def told(caplog: pytest.LogCaptureFixture) -> str:
+    (record,) = caplog.records
+    return record.getMessage()
+
+
 def test_a_profile_ends_with_a_trace_and_a_table_of_its_steps_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    streams = WatchedStreams()
-    net, profile = TwoHalves(NARROW, seed=0, devices=(CPU, CPU), streams=streams), Profile(2, streams, tmp_path)
-    x, labels = torch.randn(1, 3, 227, 227), torch.zeros(1).long()
     with caplog.at_level(logging.INFO):
-        for step in range(WARM_UP + 4):
-            net.train_step((x, x), labels, step=step)
-            profile.after_step(0.5, 0.125)
-    (told,) = (record.getMessage() for record in caplog.records)
-    assert told.startswith("2 steps of 500.000 ms")
+        run = Run(2, tmp_path)
+        with run.profile:
+            run.train(WARM_UP + 1)
+            run.validate()
+            run.train(4)
+    assert told(caplog).startswith("2 steps of 500.000 ms")
     for what in ("conv1 forward", "fc8 own backward", "loss", "exchange that nothing hides", "exchange, all copies"):
-        assert what in told
-    assert "waiting for data             host              125.000   25.0 %" in told
+        assert what in told(caplog)
+    assert "softmax" not in told(caplog)
+    assert "waiting for data             host              125.000   25.0 %" in told(caplog)
     names = {event.get("name") for event in json.loads((tmp_path / TRACE).read_text())["traceEvents"]}
     assert {"conv3 forward (compute 1)", "fc6 backward (compute 0)", "conv3 activation to 0 wait (compute 0)"} <= names
     assert any(str(name).startswith("fc7 activation to 0 copy") for name in names)
-    assert sum(1 for _, name, _, _ in streams.spans if name == "loss") == 2
+    assert sum(1 for _, name, _, _ in run.streams.spans if name == "loss") == 2
+
+
+def test_a_run_that_is_over_sooner_has_the_profile_of_its_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run = Run(20, tmp_path)
+        with run.profile:
+            run.train(WARM_UP + 3)
+    assert told(caplog).startswith("3 steps of 500.000 ms")
+    assert (tmp_path / TRACE).exists()
+
+
+def test_a_run_too_short_to_be_profiled_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(20, tmp_path)
+    with run.profile:
+        run.train(2)
+    assert told(caplog) == "no step was profiled: that begins after 10 steps"
 
 
 def test_a_table_adds_waits_up_by_stream_and_gives_shares_of_the_steps() -> None:

@@ -23,7 +23,9 @@ from trainer.training.options import Options, recipe_of
     show_default="tf32 on GPUs, fp32 on a CPU; on a resume the run's own",
     help="What layers compute with; weights and their update are fp32.",
 )
-@click.option("--profile", type=click.IntRange(1), help="Profile so many steps: a table, and RUN/trace.json.")
+@click.option(
+    "--profile", type=click.IntRange(1), help="Profile so many steps after the 10th: a table, and RUN/trace.json."
+)
 @click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record a step once, then replay it, on GPUs.")
 @click.option(
     "--exchange",

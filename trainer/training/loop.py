@@ -118,6 +118,8 @@ class Trainer:
     def train_step(self) -> None:
         """One batch: forward, backward, update; then the loss of the step before."""
         started_s, waits = time.monotonic(), self._data.clock.waits
+        if self._profile is not None:
+            self._profile.before_step()
         batch = self._next_batch()
         told = self._net.train_step(batch.x_nchw, batch.labels, step=self.state.step)
         late = LateNumbers(told, self._streams)

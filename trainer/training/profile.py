@@ -55,41 +55,56 @@ class _Row:
 
 
 class Profile:
-    """Profiles `steps` steps of a run, beginning after a few; then it writes RUN/trace.json and logs the table."""
+    """Profiles `steps` steps of a run, beginning after a few; then it writes RUN/trace.json and logs the table.
+
+    Use in a `with` block around the run: one that is over sooner has the profile of what steps there were.
+    """
 
     def __init__(self, steps: int, streams: WatchedStreams, run_folder: Path) -> None:
-        self._left, self._steps, self._streams, self._path = steps, steps, streams, run_folder / TRACE
-        self._until_start = WARM_UP
+        self._wanted, self._streams, self._path = steps, streams, run_folder / TRACE
+        self._until_start, self._done = WARM_UP, 0
         self._profiler: torch.profiler.profile | None = None
         self._step_s = self._waited_s = 0.0
 
+    def before_step(self) -> None:
+        """What is queued from now on is a step's; what lies between two steps, such as a validation, is not."""
+        if self._until_start == 0 and self._done == 0:
+            self._start()
+        self._streams.watching = self._profiler is not None
+
     def after_step(self, step_s: float, waited_s: float) -> None:
-        """A step took the host so many seconds, of which it waited some for data."""
-        if self._profiler is None:
-            self._until_start -= 1
-            if self._until_start == 0:
-                self._start()
-            return
-        if self._left > 0:
+        """It took the host so many seconds, of which it waited some for data."""
+        self._streams.watching = False
+        self._until_start = max(0, self._until_start - 1)
+        if self._profiler is not None:
             self._step_s, self._waited_s = self._step_s + step_s, self._waited_s + waited_s
-            self._left -= 1
-            if self._left == 0:
-                self._finish()
+            self._done += 1
+            if self._done == self._wanted:
+                self._finish(self._profiler)
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        if self._profiler is not None and self._done:
+            self._finish(self._profiler)
+        elif not self._done:
+            log.warning("no step was profiled: that begins after %d steps", WARM_UP)
 
     def _start(self) -> None:
         kinds = torch.profiler.ProfilerActivity
         activities = [kinds.CPU, kinds.CUDA] if torch.cuda.is_available() else [kinds.CPU]
         self._profiler = torch.profiler.profile(activities=activities)
         self._profiler.start()
-        self._streams.watching = True
 
-    def _finish(self) -> None:
-        assert self._profiler is not None
-        self._streams.watching = False
+    def _finish(self, profiler: torch.profiler.profile) -> None:
+        self._profiler = None
         seconds = self._streams.seconds()
-        self._profiler.stop()
-        self._profiler.export_chrome_trace(str(self._path))
-        log.info("%s\nthe trace is in %s", table(seconds, self._steps, self._step_s, self._waited_s), self._path)
+        profiler.stop()
+        profiler.export_chrome_trace(str(self._path))
+        log.info("%s\nthe trace is in %s", table(seconds, self._done, self._step_s, self._waited_s), self._path)
 
 
 def table(seconds: dict[tuple[str, str], float], steps: int, step_s: float, waited_s: float) -> str:

@@ -80,6 +80,7 @@ def _run(options: Options) -> Outcome:
             showing_progress() as progress,
             StopSignals() as signals,
             Board(folder, state.step, state.epoch) if options.tensorboard else contextlib.nullcontext() as board,
+            Profile(options.profile, watched, folder) if options.profile else contextlib.nullcontext() as profile,
         ):
             if found:
                 found.take_over()
@@ -91,7 +92,6 @@ def _run(options: Options) -> Outcome:
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps, board=board)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
-            profile = Profile(options.profile, watched, folder) if options.profile else None
             return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
 
 
