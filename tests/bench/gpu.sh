@@ -5,18 +5,20 @@
 #
 # CIFAR10  a folder of train/<class>/*, val/<class>/*, which is packed at 256x256
 # OUT      folder for the results, runs/gpu
-# GPUS     of the halves, 0,0
-# EPOCHS   of the source recipe at full width, 40
+# GPUS     of the halves, 0,0; or cpu, to try the script itself
+# EPOCHS   of the source recipe, 40
 #
 # The schedule's bits, with delays and with each wait taken away; the step beside plain PyTorch; the upload; a real run,
 # loader and trainer together, with its table of where a step's time goes. PYTHON names another interpreter; PARTS some
-# of "tests step upload train".
+# of "tests step upload train"; WIDTH another than the full network's 1; BATCHES others than the steps' 128 and 512.
 set -euo pipefail
 cifar10=$1 out=${2:-runs/gpu} gpus=${3:-0,0} epochs=${4:-40}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-python=${PYTHON:-.venv/bin/python}
+python=${PYTHON:-.venv/bin/python} parts=${PARTS:-tests step upload train} width=${WIDTH:-1}
+read -ra batches <<< "${BATCHES:-128 512}"
+step_devices=(--gpus "$gpus") train_devices=(--gpus "$gpus")
+if [[ $gpus == cpu ]]; then step_devices=() train_devices=(--cpu); fi
 mkdir -p "$out"
-parts=${PARTS:-tests step upload train}
 failed=0
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 run() { # a failure does not keep the rest from being measured
@@ -29,24 +31,25 @@ if wanted tests; then
     run "$python" -m pytest -p no:cacheprovider "${tests[@]}" > >(tee "$out/tests.log") 2>&1
 fi
 if wanted step; then
-    run "$python" tests/bench/step.py --gpus "$gpus" --precision bf16 tf32 --width 1 --batch 128 512 --rounds 5 \
-        > >(tee "$out/step.log") 2>&1
+    run "$python" tests/bench/step.py "${step_devices[@]}" --precision bf16 tf32 --width "$width" \
+        --batch "${batches[@]}" --rounds 5 > >(tee "$out/step.log") 2>&1
 fi
-if wanted upload; then
+if wanted upload && [[ $gpus != cpu ]]; then
     run "$python" tests/bench/upload.py > >(tee "$out/upload.log") 2>&1
 fi
 if wanted train; then
-    run "$python" -m loader.pack_command "$cifar10" "$out/data" > >(tail -n 2) 2>&1
-    "$python" -m loader.command --workers "$(nproc)" --data "$out/data" --bind tcp://127.0.0.1:5590 \
+    "$python" -m loader.pack_command "$cifar10" "$out/data" > >(tail -n 2) 2>&1 || exit
+    rm -f "$out/ready"
+    "$python" -m loader.command --workers "$(nproc)" --data "$out/data" --bind "tcp://127.0.0.1:*" \
         --ready-file "$out/ready" 2> "$out/loader.log" &
     loader=$!
     trap 'kill "$loader" 2> /dev/null || true; wait' EXIT
-    until [ -e "$out/ready" ]; do
-        kill -0 "$loader"
+    until [ -s "$out/ready" ]; do
+        kill -0 "$loader" 2> /dev/null || { cat "$out/loader.log" && exit 1; }
         sleep 0.1
     done
-    run "$python" -m trainer.command --gpus "$gpus" --loader tcp://127.0.0.1:5590 --recipe source --precision bf16 \
-        --epochs "$epochs" --profile 20 --run "$out/cifar10" > >(tee "$out/train.log") 2>&1
+    run "$python" -m trainer.command "${train_devices[@]}" --loader "$(cat "$out/ready")" --recipe source --precision bf16 \
+        --width "$width" --epochs "$epochs" --profile 20 --run "$out/cifar10" > >(tee "$out/train.log") 2>&1
     run "$python" tests/bench/curve.py "$out/cifar10" --out "$out/cifar10.svg"
 fi
 exit "$failed"

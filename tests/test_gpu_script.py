@@ -1,0 +1,38 @@
+"""tests/bench/gpu.sh, which is run seldom and where time is dear, goes through to its end; here on the CPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.photo_tree import make_tree
+
+SCRIPT = Path(__file__).parent / "bench" / "gpu.sh"
+
+
+def run(photos: Path, out: Path, parts: str) -> subprocess.CompletedProcess[str]:
+    settings = {"PYTHON": sys.executable, "PARTS": parts, "WIDTH": "0.05", "BATCHES": "2"}
+    command: list[str | Path] = [SCRIPT, photos, out, "cpu", "13"]
+    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=200)
+
+
+def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_curve(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run(make_tree(tmp_path / "photos", train=6, val=3), out, "step upload train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = (out / "step.log").read_text()
+    assert steps.count("two halves on it") == 2
+    assert steps.count("x plain, all bfloat16  exchange exposed") == 1
+    training = (out / "train.log").read_text()
+    assert "3 steps of" in training
+    assert "waiting for data" in training
+    assert "epoch 13/13" in training
+    assert (out / "cifar10" / "trace.json").exists()
+    assert "<svg" in (out / "cifar10.svg").read_text()
+
+
+def test_photos_that_are_not_there_end_it_with_their_name(tmp_path: Path) -> None:
+    done = run(tmp_path / "nowhere", tmp_path / "out", "train")
+    assert done.returncode != 0
+    assert "nowhere does not exist" in done.stdout
+    assert "alexnet-loader" not in done.stdout
