@@ -96,7 +96,7 @@ class Profile:
     def _start(self) -> None:
         kinds = torch.profiler.ProfilerActivity
         activities = [kinds.CPU, kinds.CUDA] if torch.cuda.is_available() else [kinds.CPU]
-        self._profiler = torch.profiler.profile(activities=activities)
+        self._profiler = torch.profiler.profile(activities=activities, acc_events=True)  # which warns without
         self._profiler.start()
 
     def _finish(self, profiler: torch.profiler.profile) -> None:
