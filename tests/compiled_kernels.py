@@ -22,7 +22,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
-from trainer.network import kernels, precision
+from trainer import kernels
+from trainer.network import precision
 from trainer.network.model import norm_of
 from trainer.recipes.named import PAPER, SOURCE
 

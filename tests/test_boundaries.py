@@ -14,11 +14,20 @@ NEVER = {
     "loader": ("trainer", "torch"),
     "trainer": ("loader", "lmdb", "turbojpeg", "cv2"),
 }
-LAYERS = ("recipes", "network", "feeding", "checkpoints", "evaluation", "training")  # each imports those before it
+LAYERS = (
+    "recipes",
+    "kernels",
+    "network",
+    "feeding",
+    "checkpoints",
+    "evaluation",
+    "training",
+)  # each imports those before it
 ONLY_IN = {
     "lmdb": {"loader/dataset.py"},
     "turbojpeg": {"loader/jpeg.py"},
     "cv2": {"loader/pixels.py"},
+    "triton": {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer/kernels").glob("*.py")},
     "zmq": {
         "common/client.py",
         "common/host.py",

@@ -13,9 +13,9 @@ from torch import Tensor
 from trainer.feeding.feed import PixelTransform
 from trainer.network.dropout import philox_words
 from trainer.network.lrn import normalise
-from trainer.network.norm import Norm
 from trainer.recipes.layers import InputShape
 from trainer.recipes.named import PAPER, SOURCE
+from trainer.recipes.norm import Norm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
@@ -33,7 +33,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
-    from trainer.network import kernels
+    from trainer import kernels
 
     return kernels
 
@@ -74,7 +74,7 @@ def test_a_normalisation_and_its_gradients_are_torch_s_in_float64(
 @given(h=st.integers(3, 15), w=st.integers(3, 15), channels=st.sampled_from((1, 8, 24)), seed=st.integers(0, 99))
 @settings(max_examples=10)
 def test_pooling_and_its_gradient_are_torch_s(h: int, w: int, channels: int, seed: int) -> None:
-    from trainer.network import kernels
+    from trainer import kernels
 
     # Few distinct values: which of several equal ones is the largest decides where the gradient goes.
     draws = torch.Generator().manual_seed(seed)

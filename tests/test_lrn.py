@@ -7,8 +7,8 @@ from torch import Tensor
 
 from trainer.network import lrn
 from trainer.network.lrn import normalise
-from trainer.network.norm import Norm
 from trainer.recipes.named import PAPER, SOURCE
+from trainer.recipes.norm import Norm
 from trainer.recipes.recipe import Recipe
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

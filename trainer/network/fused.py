@@ -15,7 +15,7 @@ _MAX_ELEMENTS = 1 << 31  # kernels count in 32 bits, for division in 64 would be
 
 
 def kernels(x: Tensor) -> ModuleType | None:
-    """The module `trainer.network.kernels` if it can work on x, else None."""
+    """The module `trainer.kernels` if it can work on x, else None."""
     fits = x.dtype in _TYPES and x.numel() < _MAX_ELEMENTS
     return _module() if x.is_cuda and fits else None
 
@@ -23,7 +23,7 @@ def kernels(x: Tensor) -> ModuleType | None:
 @functools.cache
 def _module() -> ModuleType | None:
     try:
-        from trainer.network import kernels as module
+        from trainer import kernels as module
     except ImportError:  # torch's own CUDA wheels bring triton; other builds may not
         return None
     return module

@@ -9,7 +9,7 @@ Such a window is its own transpose, so both have the gradient
 
 Its arithmetic is cheap; going through memory is not. So a CPU works on pieces of the batch that stay in its cache, the
 sum over a window is a few additions of a zero-padded copy to itself, shifted, and only x is kept for the backward. A
-GPU goes once through memory, in `trainer/network/kernels.py`. Sums are in float32 where x is bfloat16.
+GPU goes once through memory, in `trainer/kernels/`. Sums are in float32 where x is bfloat16.
 """
 
 from types import ModuleType
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainer.network.fused import kernels
-from trainer.network.norm import Norm
+from trainer.recipes.norm import Norm
 
 _MAPS_OF_KERNEL = (5, 1.0)  # size and k: the original's
 _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers stay in a core's cache

@@ -16,9 +16,9 @@ from trainer.network.activation import activate, with_bias
 from trainer.network.convolution import convolve
 from trainer.network.dropout import Dropout
 from trainer.network.lrn import normalise
-from trainer.network.norm import Norm
 from trainer.network.pooling import max_pool
 from trainer.recipes.layers import Conv, Layer, Op
+from trainer.recipes.norm import Norm
 from trainer.recipes.recipe import Recipe
 
 
