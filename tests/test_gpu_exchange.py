@@ -103,6 +103,13 @@ def same_bits(found: list[Tensor], expected: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*[Dd]eterministic")
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_graphs_change_no_bit_though_the_number_of_pictures_changes(pair: tuple[torch.device, torch.device]) -> None:
+    ways: Ways = ("direct", "direct")
+    assert same_bits(some_steps(pair, ways, graphs=True), some_steps(pair, ways, graphs=False))
+
+
 # What has no deterministic algorithm, or says that it needs a setting of cuBLAS, warns; what counts is what comes out.
 @pytest.mark.filterwarnings("ignore:.*[Dd]eterministic")
 @pytest.mark.parametrize("ways", [("host", "host"), ("direct", "host"), ("host", "direct")], ids="-".join)

@@ -58,6 +58,19 @@ class Parameter:
             self.operand.copy_(self.weight)
 
 
+Gradients = Mapping[Parameter, Tensor]
+
+
+def keep(gradients: Gradients) -> None:
+    """They are the parameters' now.
+
+    To be called outside whatever is recorded as a graph: a replay puts numbers where they were, but calls nothing, and
+    between two replays a step of another batch size leaves gradients of its own.
+    """
+    for parameter, gradient in gradients.items():
+        parameter.gradient = gradient
+
+
 class Placement:
     """The weights' side of a `Net`, the same wherever the blocks lie."""
 

@@ -13,10 +13,9 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, TypeVar
 
-import torch
 from torch import Tensor
 
-from trainer.network.streams import Side, Stream, Streams
+from trainer.network.streams import Graph, Side, Stream, Streams
 
 log = logging.getLogger(__name__)
 
@@ -33,27 +32,28 @@ class Pieces:
 
     def __init__(self, streams: Streams, sides: Sequence[Side], *, recorded: bool) -> None:
         self._streams, self._sides = streams, sides
-        self._recorded = recorded and all(side.stream.handle is not None for side in sides)
+        recorders = {side.stream: streams.recorder(side.stream) for side in sides} if recorded else {}
+        self._recorders = {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
+        self._recorded = recorded and len(self._recorders) == len(sides)
         self._mode: Literal["direct", "record", "replay"] = "direct"
         self._recorded_form: Hashable = None
         self._last_form: Hashable = None
         self._in_a_row = self._next = 0
-        self._graphs: list[tuple[torch.cuda.CUDAGraph, Any]] = []
+        self._graphs: list[tuple[Graph, Any]] = []
         self._inputs: list[Tensor] = []
-        self._pools: dict[Stream, Any] = {}
 
     def play(
-        self, schedule: Callable[[Sequence[Tensor]], T], inputs: Sequence[Tensor] = (), addresses: Hashable = None
+        self, schedule: Callable[[Sequence[Tensor]], T], inputs: Sequence[Tensor] = (), fixed: Hashable = None
     ) -> T:
         """What the schedule returns, given the inputs, or what lies at fixed places and equals them.
 
         It behaves as if queued on the current streams of its devices. What comes again and again in one form is
         recorded; a shorter batch at an epoch's end is not.
 
-        addresses   of whatever else the pieces read and write, where these might change
+        fixed   what else a recording keeps, where it might change: addresses of what is read and written, numbers
         """
         same = tuple(next(index for index, other in enumerate(inputs) if other is x) for x in inputs)
-        form = tuple((x.shape, x.stride()) for x in inputs), same, addresses
+        form = tuple((x.shape, x.stride()) for x in inputs), same, fixed
         if self._recorded and self._is_recorded(form, schedule, inputs):
             for place, x in dict(zip(self._inputs, inputs, strict=True)).items():
                 place.copy_(x, non_blocking=True)
@@ -90,10 +90,12 @@ class Pieces:
             if self._mode == "direct":
                 return work()
             if self._mode == "record":
-                return self._capture(stream, work)
-            graph, result = self._graphs[self._next]
-            self._next += 1
-            graph.replay()
+                graph, result = self._recorders[stream].record(work)
+                self._graphs.append((graph, result))
+            else:
+                graph, result = self._graphs[self._next]
+                self._next += 1
+                graph.replay()
         returned: T = result
         return returned
 
@@ -112,15 +114,3 @@ class Pieces:
             self._mode = "direct"
             for side in self._sides:
                 side.end()
-
-    def _capture(self, stream: Stream, work: Callable[[], T]) -> T:
-        """Each stream has a pool of memory of its own: pieces of one stream follow each other and may share it."""
-        pool = self._pools.setdefault(stream, torch.cuda.graph_pool_handle())
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=pool)
-        try:
-            result = work()
-        finally:
-            graph.capture_end()
-        self._graphs.append((graph, result))
-        return result

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trainer.network.blocks import Block, Parameter, Placement
+from trainer.network.blocks import Block, Gradients, Parameter, Placement, keep
 from trainer.network.dropout import Masking, Scaling
 from trainer.network.graphs import Pieces
 from trainer.network.initial import initial_tensors
@@ -49,15 +49,15 @@ class OneDevice(Placement):
         return self._pieces.play(self._train, [*x_nchw, labels])
 
     def _train(self, inputs: Sequence[Tensor]) -> Tensor:
-        return self._pieces.piece(self._side.stream, "step", partial(self._forward_backward, *inputs))
+        told, gradients = self._pieces.piece(self._side.stream, "step", partial(self._forward_backward, *inputs))
+        keep(gradients)
+        return told
 
-    def _forward_backward(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _forward_backward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
         scores = logits(x, self._operands, self._recipe, self._masking)
         loss = loss_of(scores, labels)
         gradients = torch.autograd.grad(loss, list(self._operands.values()))
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.gradient = gradient
-        return loss_and_error(loss, scores, labels)
+        return loss_and_error(loss, scores, labels), dict(zip(self.parameters, gradients, strict=True))
 
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:

@@ -7,10 +7,13 @@ schedule on a CPU and tell which of its accesses no wait has put in order.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,33 @@ class Mark:
     handle: torch.cuda.Event | None = None
 
 
+class Graph(Protocol):
+    """Work recorded once, which is queued again as a whole: the same operations on the same memory."""
+
+    def replay(self) -> None:
+        """Queue it on the current stream."""
+
+
+class Recorder:
+    """Records graphs of work on one stream of a GPU. They follow each other, so they share a pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], T]) -> tuple[Graph, T]:
+        """Record what `work` queues on the current stream, without doing it, and give what it returns.
+
+        Raises RuntimeError where it cannot be recorded, as when the host waits for a number.
+        """
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=self._pool)
+        try:
+            result = work()
+        finally:
+            graph.capture_end()
+        return graph, result
+
+
 class Streams:
     """Makes streams and events, and puts them to use. On the host only `synchronize` and `seconds_between` wait."""
 
@@ -57,6 +87,10 @@ class Streams:
     def current(self, device: torch.device) -> Stream:
         """The stream on which the caller's own work for `device` is queued."""
         return Stream(device, "current", torch.cuda.current_stream(device) if device.type == "cuda" else None)
+
+    def recorder(self, stream: Stream) -> Recorder | None:
+        """What records the stream's work; None on a CPU."""
+        return None if stream.handle is None else Recorder()
 
     def record(self, event: Event, stream: Stream) -> None:
         """The event is reached when all that is queued on `stream` so far is done."""

@@ -8,9 +8,9 @@ half where the next layer reads both, and backward is driven segment by segment,
     backward   the rest down to dz; from that the peer's input gradient; send it; the own input's gradient and all
                the first layer's weights', while it travels; wait; own + received is what the segment below begins with
 
-Gradients are asked for (`autograd.grad`) and assigned, never accumulated: an AccumulateGrad node would bring a stream
-of its own. Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay; at its ends a step
-joins the devices' current streams.
+Gradients are asked for (`autograd.grad`), never accumulated: an AccumulateGrad node would bring a stream of its own.
+Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay: a piece has no effect but on
+memory and by what it returns. At its ends a step joins the devices' current streams.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UsageError
-from trainer.network.blocks import Parameter, Placement
+from trainer.network.blocks import Gradients, Placement, keep
 from trainer.network.crossing import Crossing
 from trainer.network.dropout import Dropout, Masking, Scaling
 from trainer.network.exchange import Exchange, Link, Route, Ways
@@ -209,7 +209,8 @@ class TwoHalves(Placement):
             gradient = gradients[half]
             received = gradient.received.receive() if gradient.received else None
             rest = partial(self._rest_backward, segment, half, passage, gradient, received)
-            dz[half], peer = self._pieces.piece(self._compute[half], f"{segment.first.name} backward", rest)
+            dz[half], peer, found = self._pieces.piece(self._compute[half], f"{segment.first.name} backward", rest)
+            keep(found)
             if gradient.received:
                 gradient.received.release()
             if exchange:
@@ -217,7 +218,8 @@ class TwoHalves(Placement):
         own = {}
         for half, passage in passages.items():
             first = partial(self._first_backward, segment, half, passage, dz[half])
-            own[half] = self._pieces.piece(self._compute[half], f"{segment.first.name} own backward", first)
+            own[half], found = self._pieces.piece(self._compute[half], f"{segment.first.name} own backward", first)
+            keep(found)
         if not exchange:
             return {}
         self._release_activations(segment)
@@ -225,7 +227,7 @@ class TwoHalves(Placement):
 
     def _rest_backward(
         self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Gradients]:
         """From the segment's output down to its first layer's z, and all weights but that layer's; then from z the
         peer's input gradient, before all else of that layer, so that its copy overlaps what is left.
         """
@@ -234,23 +236,23 @@ class TwoHalves(Placement):
         wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
         received = None if received is None else self._crossing.receive_gradient(received)
         dz, *others = torch.autograd.grad(passage.output, wanted, gradient.total(received))
-        _assign(parameters, others)
+        gradients = dict(zip(parameters, others, strict=True))
         if passage.peer_input is None:
-            return dz, dz
+            return dz, dz, gradients
         (peer,) = torch.autograd.grad(passage.z, passage.peer_input, dz, retain_graph=True)
-        return dz, self._crossing.send_gradient(peer)
+        return dz, self._crossing.send_gradient(peer), gradients
 
-    def _first_backward(self, segment: Segment, half: int, passage: _Passage, dz: Tensor) -> Tensor | None:
+    def _first_backward(
+        self, segment: Segment, half: int, passage: _Passage, dz: Tensor
+    ) -> tuple[Tensor | None, Gradients]:
         """The first layer's weights, and its own input's gradient unless that is the image."""
         weights = self._halves[half].weights(segment.first)
         parameters = [weights.own] + ([weights.peer] if weights.peer is not None else [])
         operands = [parameter.operand for parameter in parameters]
         if not segment.exchanges:
-            _assign(parameters, torch.autograd.grad(passage.z, operands, dz))
-            return None
+            return None, dict(zip(parameters, torch.autograd.grad(passage.z, operands, dz), strict=True))
         own, *others = torch.autograd.grad(passage.z, [passage.own_input, *operands], dz)
-        _assign(parameters, others)
-        return own
+        return own, dict(zip(parameters, others, strict=True))
 
     # Streams
 
@@ -291,8 +293,3 @@ def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     loss = loss_of(logits, labels)
     (gradient,) = torch.autograd.grad(loss, logits)
     return loss_and_error(loss, logits, labels), gradient
-
-
-def _assign(parameters: Sequence[Parameter], gradients: Sequence[Tensor]) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.gradient = gradient

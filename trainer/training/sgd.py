@@ -6,7 +6,8 @@
 so that after a drop of the rate the steps already under way go on at the old one.
 
 On a GPU one kernel goes once over weights, velocities and gradients, and renews the operands; the rates lie in its
-memory, so that a recorded CUDA graph follows the schedule. Elsewhere torch's own operations do the same.
+memory, so that a recorded CUDA graph follows the schedule. Elsewhere torch's own operations do the same; the rates are
+in their graph, so with others it is another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,12 +63,14 @@ class Sgd:
             self._rates = dict(rates)
             for _, group, on_device in self._places:
                 on_device.copy_(torch.tensor([rates[parameter.name] for parameter in group]))
-        self._pieces.play(self._update, addresses=tuple(_gradient(each).data_ptr() for each in self._parameters))
+        addresses = tuple(_gradient(each).data_ptr() for each in self._parameters)
+        in_the_graph = tuple(rates.values()) if any(not _is_fused(group) for _, group, _ in self._places) else ()
+        self._pieces.play(self._update, fixed=(addresses, in_the_graph))
 
     def _update(self, _inputs: Sequence[Tensor]) -> None:
         for side, group, on_device in self._places:
-            fused = kernels(group[0].weight) is not None
-            work = partial(self._with_kernel, group, on_device) if fused else partial(self._with_torch, group)
+            fused = partial(self._with_kernel, group, on_device)
+            work = fused if _is_fused(group) else partial(self._with_torch, group)
             self._pieces.piece(side.stream, "update", work)
 
     def _with_kernel(self, group: Sequence[Parameter], rates: Tensor) -> None:
@@ -102,6 +105,10 @@ class Sgd:
 
     def _decay(self, parameter: Parameter) -> float:
         return self._weight_decay if self._decay_biases or not parameter.name.endswith(".bias") else 0.0
+
+
+def _is_fused(group: Sequence[Parameter]) -> bool:
+    return kernels(group[0].weight) is not None
 
 
 def _gradient(parameter: Parameter) -> Tensor:
