@@ -1,14 +1,56 @@
 """What every command owes its user before any work is done: quick help, and one clear line for a wrong option."""
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 BIN = Path(sys.executable).parent
 COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate")
+WRONG = {  # a command, and what its error names
+    "alexnet-pack --nonsense": "--nonsense",
+    "alexnet-pack": "SOURCE|DATA|missing|Missing",
+    "alexnet-pack no-such-photos data": "no-such-photos",
+    "alexnet-pack --info no-such-data": "no-such-data",
+    "alexnet-pack --demo": "DATA|missing|Missing",
+    "alexnet-pack --on-bad shrug photos data": "shrug",
+    "alexnet-loader --nonsense": "--nonsense",
+    "alexnet-loader --workers 0": "workers",
+    "alexnet-loader --workers many": "many",
+    "alexnet-loader --data no-such-data": "no-such-data",
+    "alexnet-loader surplus": "surplus",
+    "alexnet-loader --workers 2 keys keys": "workers",
+    "alexnet-loader audit": "epoch",
+    "alexnet-loader audit --epoch 0 --data no-such-data": "no-such-data",
+    "alexnet-loader audit --epoch 0 --crop 300": "crop",
+    "alexnet-loader keys": "DIR",
+    "alexnet-loader keys keys --client ../bob": "bob",
+    "alexnet-trainer --nonsense": "--nonsense",
+    "alexnet-trainer --cpu --recipe lasagne": "lasagne",
+    "alexnet-trainer --cpu --epochs 0": "epochs",
+    "alexnet-trainer --cpu --on-bad-record shrug": "shrug",
+    "alexnet-trainer --cpu --digest perhaps": "perhaps",
+    "alexnet-trainer --cpu --batch-size -1": "batch-size",
+    "alexnet-trainer --gpus one,two": "one,two",
+    "alexnet-trainer --cpu --gpus 0,1": "cpu",
+    "alexnet-trainer --cpu --loader nowhere": "nowhere",
+    "alexnet-trainer --cpu --resume": "resume",
+    "alexnet-evaluate": "CHECKPOINT",
+    "alexnet-evaluate --nonsense": "--nonsense",
+    "alexnet-evaluate --cpu no-such-run": "no-such-run",
+    "alexnet-evaluate --cpu run --views 5": "views",
+    "alexnet-evaluate --cpu run --split test": "split",
+    "alexnet-evaluate --cpu run --weights 1,2": "weights",
+    "alexnet-evaluate --cpu run --ilsvrc s.txt": "--devkit",
+    "alexnet-evaluate --cpu run --ilsvrc s.txt --devkit d --limit 9": "--limit",
+    "alexnet-evaluate --cpu run --skipped skipped.jsonl": "--ilsvrc",
+    "alexnet-evaluate --cpu run --json no-such-folder/x.json": "no-such-folder",
+}
 SLOW_IMPORTS = {"torch", "cv2", "lmdb", "scipy", "PIL", "turbojpeg", "matplotlib"}
 
 
@@ -31,54 +73,31 @@ def test_an_import_of_torch_would_be_seen() -> None:
     assert "lmdb" in re.findall(r"\| +(\w+)[\w.]*$", done.stderr, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("command", "wrong"),
-    [
-        ("alexnet-pack --nonsense", "--nonsense"),
-        ("alexnet-pack", "SOURCE|DATA|missing|Missing"),
-        ("alexnet-pack no-such-photos data", "no-such-photos"),
-        ("alexnet-pack --info no-such-data", "no-such-data"),
-        ("alexnet-pack --demo", "DATA|missing|Missing"),
-        ("alexnet-pack --on-bad shrug photos data", "shrug"),
-        ("alexnet-loader --nonsense", "--nonsense"),
-        ("alexnet-loader --workers 0", "workers"),
-        ("alexnet-loader --workers many", "many"),
-        ("alexnet-loader --data no-such-data", "no-such-data"),
-        ("alexnet-loader surplus", "surplus"),
-        ("alexnet-loader --workers 2 keys keys", "workers"),
-        ("alexnet-loader audit", "epoch"),
-        ("alexnet-loader audit --epoch 0 --data no-such-data", "no-such-data"),
-        ("alexnet-loader audit --epoch 0 --crop 300", "crop"),
-        ("alexnet-loader keys", "DIR"),
-        ("alexnet-loader keys keys --client ../bob", "bob"),
-        ("alexnet-trainer --nonsense", "--nonsense"),
-        ("alexnet-trainer --cpu --recipe lasagne", "lasagne"),
-        ("alexnet-trainer --cpu --epochs 0", "epochs"),
-        ("alexnet-trainer --cpu --on-bad-record shrug", "shrug"),
-        ("alexnet-trainer --cpu --digest perhaps", "perhaps"),
-        ("alexnet-trainer --cpu --batch-size -1", "batch-size"),
-        ("alexnet-trainer --gpus one,two", "one,two"),
-        ("alexnet-trainer --cpu --gpus 0,1", "cpu"),
-        ("alexnet-trainer --cpu --loader nowhere", "nowhere"),
-        ("alexnet-trainer --cpu --resume", "resume"),
-        ("alexnet-evaluate", "CHECKPOINT"),
-        ("alexnet-evaluate --nonsense", "--nonsense"),
-        ("alexnet-evaluate --cpu no-such-run", "no-such-run"),
-        ("alexnet-evaluate --cpu run --views 5", "views"),
-        ("alexnet-evaluate --cpu run --split test", "split"),
-        ("alexnet-evaluate --cpu run --weights 1,2", "weights"),
-        ("alexnet-evaluate --cpu run --ilsvrc s.txt", "--devkit"),
-        ("alexnet-evaluate --cpu run --ilsvrc s.txt --devkit d --limit 9", "--limit"),
-        ("alexnet-evaluate --cpu run --skipped skipped.jsonl", "--ilsvrc"),
-        ("alexnet-evaluate --cpu run --json no-such-folder/x.json", "no-such-folder"),
-    ],
-)
-def test_a_wrong_option_or_value_gets_one_clear_line_and_exit_code_2(tmp_path: Path, command: str, wrong: str) -> None:
-    name, *arguments = command.split()
-    done = run(BIN / name, *arguments, cwd=tmp_path)
+Answer = tuple[subprocess.CompletedProcess[str], Path]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Answer]]]:
+    """By wrong command, how it ended and the folder where it ran. Most of it is starting, so each core starts one."""
+
+    def ended(command: str) -> Answer:
+        folder = tmp_path_factory.mktemp("wrong")
+        name, *arguments = command.split()
+        return run(BIN / name, *arguments, cwd=folder), folder
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {command: pool.submit(ended, command) for command in WRONG}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_option_or_value_gets_one_clear_line_and_exit_code_2(
+    answers: dict[str, Future[Answer]], command: str
+) -> None:
+    done, folder = answers[command].result()
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("Usage:", "Try "))]
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert len([line for line in lines if line]) == 1, done.stderr
-    assert re.search(f"(?i)error: .*({wrong})", lines[-1]), done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert re.search(f"(?i)error: .*({WRONG[command]})", lines[-1]), done.stderr
+    assert list(folder.iterdir()) == []

@@ -13,7 +13,8 @@ from trainer.recipes.named import SOURCE
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # the same memory, but not equal to CPU: a second device as far as the schedule knows
-NARROW = replace(SOURCE, width=1 / 16, classes=5)
+SIDE = 67  # of the pictures: conv5 makes maps of one pixel
+NARROW = replace(SOURCE, width=1 / 16, classes=5, input_size=SIDE, crop=SIDE)
 
 
 ONE_WAY: list[Ways] = [("direct", "direct"), ("host", "host")]
@@ -24,7 +25,7 @@ def races(devices: tuple[torch.device, torch.device], ways: Ways, leave_out: str
     """Two steps and a prediction of growing batches, the caller writing pixels before and reading gradients after."""
     detector = RaceDetector(leave_out)
     net = TwoHalves(NARROW, seed=0, devices=devices, ways=ways, streams=detector)
-    pixels = [torch.zeros(3, 3, 227, 227) for _ in devices]
+    pixels = [torch.zeros(3, 3, SIDE, SIDE) for _ in devices]
     with detector.watching():
         for step in range(2):
             for x, device in zip(pixels, devices, strict=True):
@@ -126,7 +127,7 @@ def test_a_link_alone_needs_each_of_its_waits(way: Way, kind: str, target: torch
 
 def test_both_ways_bring_the_same_bits() -> None:
     draws = torch.Generator().manual_seed(0)
-    x, labels = 60 * torch.randn(3, 3, 227, 227, generator=draws), torch.randint(5, (3,), generator=draws)
+    x, labels = 60 * torch.randn(3, 3, SIDE, SIDE, generator=draws), torch.randint(5, (3,), generator=draws)
     nets = [TwoHalves(NARROW, seed=0, devices=(CPU, OTHER), ways=ways) for ways in ANY_WAYS]
     for step, count in enumerate((2, 3, 1)):
         losses = [net.train_step((x[:count], x[:count]), labels[:count], step=step) for net in nets]

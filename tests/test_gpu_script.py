@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parent / "bench" / "gpu.sh"
 
 
 def run(photos: Path, out: Path, parts: str) -> subprocess.CompletedProcess[str]:
-    settings = {"PYTHON": sys.executable, "PARTS": parts, "WIDTH": "0.05", "BATCHES": "2"}
+    settings = {"PYTHON": sys.executable, "PARTS": parts, "WIDTH": "0.05", "BATCHES": "1", "ROUNDS": "1"}
     command: list[str | Path] = [SCRIPT, photos, out, "cpu", "13"]
     return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=200)
 

@@ -17,8 +17,11 @@ from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 
 CPU = torch.device("cpu")
+SIDE = 67  # of the pictures: conv5 makes maps of one pixel
 NARROW = {
-    recipe.name: replace(recipe.with_each_layer(weight_std="he"), width=1 / 16, classes=5, dropout=0.0)
+    recipe.name: replace(
+        recipe.with_each_layer(weight_std="he"), width=1 / 16, classes=5, dropout=0.0, input_size=SIDE, crop=SIDE
+    )
     for recipe in (PAPER, SOURCE)
 }
 BATCH_SIZES = (2, 2, 2, 2, 2, 1, 2, 3, 3, 3, 3, 3, 2, 2, 2, 2)  # often enough the same to be recorded and replayed
@@ -77,7 +80,7 @@ class Training:
         return [*self.told, *self.net.gather().values(), *self.net.gather(self.sgd.velocities).values()]
 
     def _pixels(self, size: int) -> tuple[Tensor, ...]:
-        x = 60 * torch.randn(size, 3, 227, 227, generator=self._draws)
+        x = 60 * torch.randn(size, 3, SIDE, SIDE, generator=self._draws)
         return (x,) * len(self.net.input_devices)
 
 

@@ -13,7 +13,8 @@ from trainer.recipes.named import SOURCE
 from trainer.training.profile import TRACE, WARM_UP, Profile, WatchedStreams, table
 
 CPU = torch.device("cpu")
-NARROW = replace(SOURCE, width=1 / 16, classes=5)
+SIDE = 67
+NARROW = replace(SOURCE, width=1 / 16, classes=5, input_size=SIDE, crop=SIDE)
 
 
 class Run:
@@ -23,7 +24,7 @@ class Run:
         self.streams = WatchedStreams()
         self.profile = Profile(profiled, self.streams, folder)
         self._net = TwoHalves(NARROW, seed=0, devices=(CPU, CPU), streams=self.streams)
-        self._x = torch.randn(1, 3, 227, 227)
+        self._x = torch.randn(1, 3, SIDE, SIDE)
 
     def train(self, steps: int) -> None:
         for step in range(steps):
