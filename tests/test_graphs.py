@@ -24,6 +24,7 @@ NARROW = {
     )
     for recipe in (PAPER, SOURCE)
 }
+NARROW["in float16"] = replace(NARROW["source"], exchange="float16")
 BATCH_SIZES = (2, 2, 2, 2, 2, 1, 2, 3, 3, 3, 3, 3, 2, 2, 2, 2)  # often enough the same to be recorded and replayed
 RATES = {name: rate / 10 for name, rate in Schedule(NARROW["source"]).rates(0).items()}
 
@@ -45,6 +46,7 @@ NETS: dict[str, Make] = {
     "halves": halves(("direct", "direct")),
     "halves by the host": halves(("host", "host")),
     "the paper's": halves(("direct", "host"), "paper"),
+    "exchanging float16": halves(("direct", "direct"), "in float16"),
     "one device": one,
 }
 
