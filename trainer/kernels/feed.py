@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -36,7 +37,8 @@ def pixels(images_nhwc: Tensor, mean_rows: Tensor, out_nhwc: Tensor, scale: floa
     n, height, width, _ = images_nhwc.shape
     fold = math.isqrt(out_nhwc.shape[3] // 3)
     crop, side = len(mean_rows), fold * out_nhwc.shape[1]
-    _pixels[(n, side)](
-        images_nhwc, mean_rows, out_nhwc, scale, (height - crop) // 2, (width - crop) // 2,
-        height, width, crop, side, fold, triton.next_power_of_2(3 * side), num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(out_nhwc):  # Triton launches on the current GPU, which need not be where the tensors lie
+        _pixels[(n, side)](
+            images_nhwc, mean_rows, out_nhwc, scale, (height - crop) // 2, (width - crop) // 2,
+            height, width, crop, side, fold, triton.next_power_of_2(3 * side), num_warps=4,
+        )  # fmt: skip
