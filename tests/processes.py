@@ -34,6 +34,14 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def command_line(pid: int | str) -> str:
+    """Its words, each with a NUL behind it; none if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and was not waited for does not."""
     try:

@@ -18,7 +18,7 @@ from loader.audit import Audited, Part
 from loader.audit import audit as audit_parts
 from loader.audit_command import audit, parts_of
 from tests.bad_records import with_records
-from tests.processes import LoaderProcess, children
+from tests.processes import LoaderProcess, children, command_line
 from trainer.training.metrics import FILE_NAME, read
 
 BIN = Path(sys.executable).parent
@@ -126,7 +126,7 @@ def test_a_killed_process_of_the_audit_is_an_error_and_no_hang(packed: Path) -> 
     found = audit_parts(packed / "train.lmdb", SPEC, 1, parts, 2)
     assert isinstance(next(found), Audited)
     for pid in set(children(os.getpid())) - before:
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if "spawn_main" in command_line(pid):
             os.kill(pid, signal.SIGKILL)
     with pytest.raises(AlexNetError, match="was killed"):
         list(found)

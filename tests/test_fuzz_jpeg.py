@@ -11,7 +11,7 @@ import pytest
 
 from tests import jpeg_fuzz
 from tests.jpeg_fuzz import Failed
-from tests.processes import wait_for
+from tests.processes import command_line, wait_for
 
 CASES = 1500
 SEED = 0 if os.environ.get("CI") == "true" else time.time_ns() % 10**9
@@ -51,5 +51,5 @@ def test_a_crash_and_a_hang_would_be_seen(
 def working_with(case: Path) -> int:
     """The child, of whichever thread, that was given this file; a child of its own may bear its name for a moment."""
     ours = [pid for listed in Path("/proc/self/task").glob("*/children") for pid in listed.read_text().split()]
-    (pid,) = (pid for pid in ours if str(case).encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (pid,) = (pid for pid in ours if str(case) in command_line(pid))
     return int(pid)

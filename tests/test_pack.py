@@ -20,7 +20,7 @@ from loader.dataset import Dataset
 from loader.packing import discover
 from loader.packing.pack import Options, Summary, pack
 from tests.photo_tree import CLASSES, contents, make_tree, photo
-from tests.processes import alive, children, wait_for
+from tests.processes import alive, children, command_line, wait_for
 
 COMMAND = [sys.executable, "-c", "from loader.pack_command import main; main()"]
 TRAIN, VAL = 1200, 100
@@ -62,7 +62,7 @@ def packing(tree: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
 
 def workers(pid: int) -> list[int]:
     """The pool's processes; multiprocessing has a helper process beside them."""
-    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children(pid) if "spawn_main" in command_line(child)]
 
 
 def written(path: Path, file_bytes: float) -> Callable[[], bool]:

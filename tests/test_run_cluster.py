@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from common import keys
+from tests.processes import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "deploy" / "run_cluster.sh"
@@ -84,13 +85,6 @@ def wait_until(condition: Callable[[], object], limit_s: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited {limit_s} s"
         time.sleep(0.02)
-
-
-def command_line(pid: int | str) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def family(run: Path) -> list[int]:
