@@ -35,7 +35,7 @@ def compiled() -> dict[str, list[dict[str, Any]]]:
         )
         for capability, precision in GPUS.items()
     }
-    told = {capability: program.communicate()[0] for capability, program in programs.items()}
+    told = {capability: program.communicate(timeout=200)[0] for capability, program in programs.items()}
     assert all(program.returncode == 0 for program in programs.values())
     return {capability: [json.loads(line) for line in lines.splitlines()] for capability, lines in told.items()}
 

@@ -20,7 +20,7 @@ def run(photos: Path, out: Path, parts: str) -> "subprocess.Popen[str]":
 def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_curve(tmp_path: Path) -> None:
     photos, out = make_tree(tmp_path / "photos", train=6, val=3), tmp_path / "out"
     for script in [run(photos, out, "step upload"), run(photos, out, "train")]:  # beside each other
-        told, _ = script.communicate()
+        told, _ = script.communicate(timeout=200)
         assert script.returncode == 0, told
     steps = (out / "step.log").read_text()
     assert steps.count("two halves on it") == 2
@@ -35,7 +35,7 @@ def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_curve(tmp_
 
 def test_photos_that_are_not_there_end_it_with_their_name(tmp_path: Path) -> None:
     script = run(tmp_path / "nowhere", tmp_path / "out", "train")
-    told, _ = script.communicate()
+    told, _ = script.communicate(timeout=200)
     assert script.returncode != 0
     assert "nowhere does not exist" in told
     assert "alexnet-loader" not in told
