@@ -44,8 +44,8 @@ def losses(net: Net, recipe: Recipe, steps: int, dtype: torch.dtype) -> list[flo
     return found
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_each_comparison_starts_to_learn(name: str) -> None:
+@pytest.mark.parametrize("name", ["one-column", "conv6"])
+def test_a_comparison_starts_to_learn(name: str) -> None:
     recipe = small(name)
     one = OneDevice(recipe, seed=0, device=CPU)
     net: Net = one if recipe.columns == 1 else TwoHalves(recipe, seed=0, devices=(CPU, CPU))

@@ -15,7 +15,7 @@ from common.spec import StreamSpec
 from tests.chaos import Action, Disturber, Mortal, Reading, client, read_epochs, undisturbed
 from tests.proxy import Faults, Proxy
 
-SECONDS = float(os.environ.get("ALEXNET_CHAOS_SECONDS", "12"))
+SECONDS = float(os.environ.get("ALEXNET_CHAOS_SECONDS", "6"))
 SEED = int(os.environ.get("ALEXNET_CHAOS_SEED", "1"))
 SPEC = StreamSpec(split="train", seed=5, crop=200)
 BATCH = 16

@@ -13,7 +13,7 @@ from common.spec import StreamSpec
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import ReaderProcess
 
-KILLS = 10  # the last of them with a trainer, the others with a client that only reads
+KILLS = 4  # the last of them with a trainer, the others with a client that only reads
 _MARK = "ALEXNET_TEST_MARK"
 
 
