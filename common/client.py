@@ -22,6 +22,7 @@ from common.endpoints import EndpointsFile
 from common.errors import LoaderRefused, LoaderTimeout, UsageError, VersionMismatch, WireError
 from common.host import Host
 from common.keys import ClientKeys
+from common.linux import need_linux
 from common.opened import Transport
 from common.received import DigestUse
 from common.sockets import Context
@@ -47,6 +48,8 @@ class LoaderClient:
                 socket. "auto": the first where it can be had
     keys        folder with client.key_secret and server.key, which `alexnet-loader keys` makes; UsageError where they
                 are missing. Without it no service that wants keys answers, and nothing is encrypted
+
+    Raises UsageError on another system than Linux.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class LoaderClient:
         transport: Transport = "auto",
         keys: str | os.PathLike[str] | None = None,
     ) -> None:
+        need_linux()
         self._given = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self._file = EndpointsFile(Path(loaders_file)) if loaders_file is not None else None
         more = self._file.changed(time.monotonic()) if self._file is not None else None

@@ -82,14 +82,14 @@ make_demo_data() {
 }
 
 default_recipe() {
-    "$VENV/bin/python" -c 'import sys; from pathlib import Path; from loader.dataset import Dataset; from loader.packing.demo import DemoSource; sys.exit(Dataset(Path(sys.argv[1])).classes != DemoSource.classes)' \
+    "$VENV/bin/python" -Pc 'import sys; from pathlib import Path; from loader.dataset import Dataset; from loader.packing.demo import DemoSource; sys.exit(Dataset(Path(sys.argv[1])).classes != DemoSource.classes)' \
         "$data/train.lmdb" 2>/dev/null && echo demo || echo source
 }
 
 default_devices() {
     local gpus=0
     if command -v nvidia-smi >/dev/null || compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
-        gpus="$("$VENV/bin/python" -c 'import torch; print(torch.cuda.device_count())')"
+        gpus="$("$VENV/bin/python" -Pc 'import torch; print(torch.cuda.device_count())')"
     fi
     case "$gpus" in
         0) devices=(--cpu) ;;

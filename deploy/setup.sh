@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the scripts share, to be sourced: `set_up [EXTRA]` makes .venv with the versions of deploy/constraints.txt.
 # A second call with nothing changed does nothing. Options of pip (an index, a proxy) come from pip's own settings.
+# Every Python runs with -P: nothing in the folder that a script is started in is imported.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
@@ -14,6 +15,8 @@ fail() {
     say "error: $*"
     exit "$code"
 }
+
+[[ "$(uname)" == Linux ]] || fail 2 "AlexNet runs on Linux only, and this is $(uname)"
 
 # A command that is told to end (SIGTERM) should this script die, kill -9 included.
 guarded() { setpriv --pdeathsig TERM -- "$@"; }
@@ -45,21 +48,21 @@ unlock() { exec 9<&-; }
 stamp_text() { (echo "$ROOT" && cat "$ROOT/pyproject.toml" "$ROOT/deploy/constraints.txt") | sha256sum; }
 
 make_venv() {
-    if "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return; fi
+    if "$VENV/bin/python" -Pc 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return; fi
     local python
     python="$(find_python 'venv, ensurepip')" || python="$(find_python sys)" ||
         fail 1 "no Python 3.11 or newer; on Debian or Ubuntu: sudo apt-get install python3 python3-venv"
-    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+    "$python" -Pc 'import venv, ensurepip' 2>/dev/null ||
         fail 1 "$python has no venv module; on Debian or Ubuntu: sudo apt-get install python3-venv"
     say "making .venv with $("$python" --version)"
-    guarded "$python" -m venv --clear "$VENV" >&2 || fail 1 "$python could not make $VENV; its reason is above"
+    guarded "$python" -P -m venv --clear "$VENV" >&2 || fail 1 "$python could not make $VENV; its reason is above"
 }
 
 # The first Python of 3.11 or newer that has these modules.
 find_python() {
     local name
     for name in python3.11 python3 python3.12 python3.13 python3.14; do
-        if "$name" -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+        if "$name" -Pc "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
             command -v "$name"
             return
         fi
@@ -80,7 +83,7 @@ need_turbojpeg() {
 }
 
 has_turbojpeg() {
-    "$VENV/bin/python" -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("turbojpeg"))'
+    "$VENV/bin/python" -Pc 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("turbojpeg"))'
 }
 
 apt_install() {
@@ -91,7 +94,7 @@ apt_install() {
 # pip's own account, reduced to what takes long.
 install_packages() {
     say "installing into .venv; torch is large, so a first time takes some minutes"
-    guarded env PYTHONWARNINGS=ignore "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
+    guarded env PYTHONWARNINGS=ignore "$VENV/bin/python" -P -m pip install --disable-pip-version-check --no-input --progress-bar off \
         -c "$ROOT/deploy/constraints.txt" -e "$ROOT${1:+[$1]}" \
         > >(sed -un -e 's/^ *Downloading \([^- ]*-[^- ]*\)[^ ]* (/  \1 (/p' -e 's/^Installing collected.*/  unpacking/p' >&2) ||
         fail 1 "pip could not install; its reason is above"

@@ -1,0 +1,23 @@
+"""Where `alexnet-loader` and `alexnet-pack` begin."""
+
+from common.entry import Command, enter
+
+
+def loader() -> None:
+    enter("alexnet-loader", _loader)
+
+
+def pack() -> None:
+    enter("alexnet-pack", _pack)
+
+
+def _loader() -> Command:
+    from loader.command import main
+
+    return main
+
+
+def _pack() -> Command:
+    from loader.pack_command import main
+
+    return main

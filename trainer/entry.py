@@ -1,0 +1,23 @@
+"""Where `alexnet-trainer` and `alexnet-evaluate` begin."""
+
+from common.entry import Command, enter
+
+
+def trainer() -> None:
+    enter("alexnet-trainer", _trainer)
+
+
+def evaluate() -> None:
+    enter("alexnet-evaluate", _evaluate)
+
+
+def _trainer() -> Command:
+    from trainer.command import main
+
+    return main
+
+
+def _evaluate() -> Command:
+    from trainer.evaluate_command import main
+
+    return main
