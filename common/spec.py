@@ -2,14 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import UsageError
+from common.ranges import CROPS, SEEDS, SIGMAS
 
-STORED_SIZE = 256  # height and width in pixels of a packed picture
+STORED_SIZE = CROPS.high  # height and width in pixels of a packed picture
 
 Split = Literal["train", "val"]
 View = Literal["train", "full"]
@@ -30,6 +31,10 @@ class StreamSpec:
     pixels  "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
     on_bad_record   "replace": where a record is no picture, the next good one of the epoch's order takes its place,
             with the place's own crop, flip and noise. "stop": the stream ends there, in a LoaderFault
+    shuffle True: each epoch has an order of its own. False: position p is record p; crop, flip and noise are drawn anew
+            in each epoch all the same
+
+    Whole numbers may be numpy's. Raises UsageError for a value of another type or out of its range.
     """
 
     split: Split = "train"
@@ -39,22 +44,22 @@ class StreamSpec:
     sigma: float = 0.1
     pixels: Pixels = "uint8"
     on_bad_record: OnBadRecord = "replace"
+    shuffle: bool = True
 
     def __post_init__(self) -> None:
-        if self.split not in ("train", "val"):
-            raise UsageError(f"split is {self.split!r}; it is 'train' or 'val'")
-        if self.view not in ("train", "full"):
-            raise UsageError(f"view is {self.view!r}; it is 'train' or 'full'")
-        if self.pixels not in ("uint8", "float32"):
-            raise UsageError(f"pixels is {self.pixels!r}; it is 'uint8' or 'float32'")
-        if self.on_bad_record not in ("replace", "stop"):
-            raise UsageError(f"on_bad_record is {self.on_bad_record!r}; it is 'replace' or 'stop'")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}; it is 0 to 2**63 - 1")
-        if not 1 <= self.crop <= STORED_SIZE:
-            raise UsageError(f"crop is {self.crop} pixels; it is 1 to {STORED_SIZE}")
-        if not 0 <= self.sigma <= 10:
-            raise UsageError(f"sigma is {self.sigma}; it is 0 to 10")
+        """Check every value, and make it Python's own: a seed may be numpy's, a split a member of an enumeration."""
+        checked = {
+            "split": one_of("split", self.split, ("train", "val")),
+            "view": one_of("view", self.view, ("train", "full")),
+            "pixels": one_of("pixels", self.pixels, ("uint8", "float32")),
+            "on_bad_record": one_of("on_bad_record", self.on_bad_record, ("replace", "stop")),
+            "shuffle": one_of("shuffle", self.shuffle, (True, False)),
+            "seed": SEEDS.of("seed", self.seed),
+            "crop": CROPS.of("crop", self.crop),
+            "sigma": SIGMAS.of("sigma", self.sigma),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,7 +88,16 @@ class StreamSpec:
     @property
     def _text(self) -> str:
         shape = f"{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}"
-        return f"{self.split}|{self.seed}|{shape}|{self.on_bad_record}"
+        order = "" if self.shuffle else "|in record order"  # as before there was a choice: runs of then are resumed
+        return f"{self.split}|{self.seed}|{shape}|{self.on_bad_record}{order}"
+
+
+def one_of(what: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """The one of `allowed` that `value` equals and is a kind of. Raises UsageError."""
+    for each in allowed:
+        if isinstance(value, type(each)) and value == each:
+            return each
+    raise UsageError(f"{what} is {value!r}; it is {' or '.join(map(repr, allowed))}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

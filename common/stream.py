@@ -56,7 +56,7 @@ class Stream:
         self._wait, self._hear, self._digests = wait, hear, digests
         hello = wire.Hello(
             request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
-            digests != "off", batch_size,
+            spec.shuffle, digests != "off", batch_size,
         )  # fmt: skip
         self._members = Members(hosts, spec, hello, transport)
         self._window: Window[Host, Answer] | None = None

@@ -24,9 +24,10 @@ from typing import Any, ClassVar
 import msgpack
 
 from common.errors import VersionMismatch, WireError
+from common.ranges import BATCH_SIZES, CROPS, EPOCHS, RECORDS, SEEDS, SIGMAS
 from common.waits import MOST_US, Took
 
-VERSION = 3
+VERSION = 4
 MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does not
 
 
@@ -97,8 +98,8 @@ class Message:
         return 0
 
 
-MAX_COUNT = 1 << 14  # pictures of a batch: their records, labels and digests fit into a header
-MAX_RECORD = (1 << 32) - 1
+MAX_COUNT = BATCH_SIZES.high  # pictures of a batch
+MAX_RECORD = RECORDS.high
 MAX_REASON = 80  # characters of why a record is bad
 NO_RECORD = -1
 MAX_SLOTS = 4096
@@ -111,14 +112,15 @@ class Hello(Message):
     kind: ClassVar[str] = "HELLO"
     request: int = _integer(0, 2**63 - 1)  # the client's number for this HELLO, echoed in the answer
     split: str = _text(16)
-    seed: int = _integer(0, 2**63 - 1)
+    seed: int = _integer(*SEEDS)
     view: str = _text(16)
-    crop: int = _integer(1, 4096)
-    sigma: float = _number(0, 10)
+    crop: int = _integer(*CROPS)
+    sigma: float = _number(*SIGMAS)
     pixels: str = _text(16)
     on_bad_record: str = _text(16)
+    shuffle: bool = _flag()
     digests: bool = _flag()  # whether BATCH is to carry them
-    batch_size: int = _integer(1, MAX_COUNT)
+    batch_size: int = _integer(*BATCH_SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,9 @@ class Ticket(Message):
     kind: ClassVar[str] = "TICKET"
     number: int = _integer(0, 2**63 - 1)  # the same when it is asked for again
     stream: bytes = _binary(16, 16)
-    epoch: int = _integer(0, 2**31 - 1)
-    first: int = _integer(0, MAX_RECORD)
-    count: int = _integer(1, MAX_COUNT)
+    epoch: int = _integer(*EPOCHS)
+    first: int = _integer(*RECORDS)
+    count: int = _integer(*BATCH_SIZES)
     by_slot: bool = _flag()  # the client has mapped the slab: answer with a slot, not with pixels
     oldest: int = _integer(0, 2**63 - 1)  # the client is done with every ticket of a lower number, its slot included
     done: bytes = _words(MAX_SLOTS)  # and with these: little-endian uint32, a ticket's number less `oldest`

@@ -9,6 +9,7 @@ import click
 
 from common import log as logs
 from common.errors import UsageError
+from common.ranges import EPOCHS, SEEDS
 
 if TYPE_CHECKING:
     from common.spec import StreamSpec
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(context_settings={"show_default": True}, short_help="Compute anew what a stream delivered.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
 @click.option("--split", type=click.Choice(["train", "val"]), default="train", help="Which LMDB is read.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of order and augmentation.")
+@click.option("--seed", type=click.IntRange(*SEEDS), default=0, help="Of order and augmentation.")
 @click.option("--view", type=click.Choice(["train", "full"]), default="train", help="Crops, or stored pictures.")
 @click.option("--crop", type=int, default=227, help="Height and width of a crop in pixels.")
 @click.option("--sigma", type=float, default=0.1, help="Standard deviation of the colour noise.")
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--on-bad-record", type=click.Choice(["replace", "stop"]), default="replace", help="As the stream was asked to."
 )
-@click.option("--epoch", type=click.IntRange(0, 2**31 - 1), required=True, help="Counted from 0.")
+@click.option("--shuffle", type=bool, default=True, help="An order for each epoch, or always that of the records.")
+@click.option("--epoch", type=click.IntRange(*EPOCHS), required=True, help="Counted from 0.")
 @click.option("--batch-size", type=click.IntRange(1, 2**20), default=128, help="Pictures a line; it changes no digest.")
 @click.option("--batches", metavar="A..B", show_default="all", help="Numbers of the first and last batch, from 0.")
 @click.option("--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Processes.")

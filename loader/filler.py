@@ -38,7 +38,7 @@ class Filler:
         Raises BadRecord where the stream is to stop at bad records, or where there are too many in a row; DatasetError.
         """
         laps = laps or Laps()
-        order, count = sampler.order(self.dataset.records, spec.seed, epoch), len(batch.images)
+        order, count = sampler.order_of(spec, self.dataset.records, epoch), len(batch.images)
         records, labels = order[first : first + count].tolist(), []
         laps.end(READ)
         pictures = self._pictures(spec, epoch, first, batch)

@@ -47,6 +47,7 @@ class Fill:
     sigma: float
     pixels: str
     on_bad_record: str
+    shuffle: bool
     digests: bool
     epoch: int
     first: int
@@ -55,7 +56,8 @@ class Fill:
     @property
     def spec(self) -> StreamSpec:
         return StreamSpec(
-            self.split, self.seed, self.view, self.crop, self.sigma, self.pixels, self.on_bad_record  # type: ignore[arg-type]
+            self.split, self.seed, self.view, self.crop, self.sigma, self.pixels, self.on_bad_record,  # type: ignore[arg-type]
+            self.shuffle,
         )  # fmt: skip
 
 

@@ -42,6 +42,19 @@ def order(records: int, seed: int, epoch: int) -> Records:
     return result
 
 
+@functools.lru_cache(maxsize=1)
+def record_order(records: int) -> Records:
+    """0..records - 1, uint32, read only."""
+    result = np.arange(records, dtype=np.uint32)
+    result.flags.writeable = False
+    return result
+
+
+def order_of(spec: StreamSpec, records: int, epoch: int) -> Records:
+    """The records at all positions of the stream's epoch, uint32, read only."""
+    return order(records, spec.seed, epoch) if spec.shuffle else record_order(records)
+
+
 def records_at(records: int, seed: int, epoch: int, first: int, count: int) -> Records:
     """uint32 `count`: the records at positions first..first + count - 1 of the epoch's order."""
     return order(records, seed, epoch)[first : first + count]

@@ -41,7 +41,7 @@ class Work:
             session.slab.batch(slot, spec, ticket.count).begin()
             fill = link.Fill(
                 session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
-                spec.on_bad_record, session.digests, ticket.epoch, ticket.first, ticket.count,
+                spec.on_bad_record, spec.shuffle, session.digests, ticket.epoch, ticket.first, ticket.count,
             )  # fmt: skip
             self._pool.give(worker, fill, session.slab)
 

@@ -63,7 +63,7 @@ class Worker:
         """Near an epoch's end work out the next one's order, while nobody waits for it."""
         records = self._filler(word.split).dataset.records
         if word.first + word.count > records * _EPOCH_NEARLY_OVER:
-            sampler.order(records, word.seed, word.epoch + 1)
+            sampler.order_of(word.spec, records, word.epoch + 1)
 
     def _filler(self, split: str) -> Filler:
         if split not in self._fillers:

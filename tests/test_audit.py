@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -42,11 +43,13 @@ def audited(data: Path, *options: str) -> list[str]:
     return run(BIN / "alexnet-loader", "audit", "--data", data, *options).splitlines()
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_the_audit_finds_the_digests_that_a_service_delivered(spoilt: Path, tmp_path: Path, jobs: str) -> None:
-    told, rolling = [], digest.NOTHING
+@pytest.mark.parametrize(("jobs", "shuffle"), [("1", True), ("2", False)])
+def test_the_audit_finds_the_digests_that_a_service_delivered(
+    spoilt: Path, tmp_path: Path, jobs: str, shuffle: bool
+) -> None:
+    told, rolling, spec = [], digest.NOTHING, replace(SPEC, shuffle=shuffle)
     with LoaderProcess(spoilt, tmp_path) as service, LoaderClient(service.endpoint) as loader:
-        for batch in loader.stream(SPEC, 16, digests="on").batches([5]):
+        for batch in loader.stream(spec, 16, digests="on").batches([5]):
             assert batch.digests is not None
             positions = f"positions {batch.first}..{batch.first + len(batch) - 1}"
             one = digest.roll(digest.NOTHING, batch.digests).hex()
@@ -55,7 +58,8 @@ def test_the_audit_finds_the_digests_that_a_service_delivered(spoilt: Path, tmp_
                 other = batch.records[position - batch.first]
                 told.append(f"  position {position}: record {record} is bad, record {other} takes its place: {reason}")
             rolling = digest.roll(rolling, batch.digests)
-    lines = audited(spoilt, "--seed", "3", "--crop", "64", "--epoch", "5", "--batch-size", "16", "--jobs", jobs)
+    options = ["--seed", "3", "--crop", "64", "--epoch", "5", "--shuffle", str(shuffle)]
+    lines = audited(spoilt, *options, "--batch-size", "16", "--jobs", jobs)
     assert lines[:-1] == told
     assert len(told) == 10 + 3
     assert lines[-1] == f"epoch 5, positions 0..149 of 150: digest {rolling.hex()}, bad records replaced: 3"

@@ -65,7 +65,7 @@ def dealer(service: LoaderProcess) -> "Iterator[zmq.Socket[bytes]]":
 
 
 def hello(request: int = 0, batch_size: int = 16) -> wire.Hello:
-    return wire.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", False, batch_size)
+    return wire.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, batch_size)
 
 
 def ask(socket: "zmq.Socket[bytes]", message: wire.Message) -> wire.Message:

@@ -153,7 +153,7 @@ class Hoarder:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.connect(endpoint)
-        self._send(wire.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", False, 8))
+        self._send(wire.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", True, False, 8))
         welcome = self._receive()
         assert isinstance(welcome, wire.Welcome)
         self._stream, self.slots = welcome.stream, welcome.slots

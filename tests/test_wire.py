@@ -14,7 +14,7 @@ from common.errors import VersionMismatch, WireError
 STREAM = bytes(range(16))
 REPLACED: Any = [[1281, 9, "checksum"]]  # lists, as they come back
 MESSAGES = [
-    wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", True, 128),
+    wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", False, True, 128),
     wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
     wire.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
     wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", [], [0] * 5),

@@ -28,7 +28,8 @@ kind "epoch", at the end of each
     replaced                 places of the epoch where another record stood in for a bad one
     digest                   of its records and pixels, in hex, as `alexnet-loader audit` finds it; null without
                              --digest, or where a part of the epoch was trained without
-    stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record
+    stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record,
+                             shuffle
 
 waits, whose shares add up to wait_share (how a wait is divided: `common/waits.py`)
     no_loader                no loader had the ticket: all were gone or silent, or it was asked again

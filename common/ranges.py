@@ -1,0 +1,46 @@
+"""The ranges of the numbers that a caller gives and the wire carries, said once, so that both refuse the same."""
+
+import numbers
+import operator
+from typing import Any, NamedTuple
+
+from common.errors import UsageError
+
+
+class Whole(NamedTuple):
+    """Whole numbers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+    def of(self, what: str, value: Any) -> int:
+        """`value` as int, be it numpy's. Raises UsageError, naming `what`, for another type (bool too) or range."""
+        try:
+            whole = operator.index(value) if not isinstance(value, bool) else None
+        except TypeError:
+            whole = None
+        if whole is None or not self.low <= whole <= self.high:
+            raise UsageError(f"{what} is {value!r}; it is a whole number from {self.low} to {self.high}")
+        return whole
+
+
+class Real(NamedTuple):
+    """Numbers from `low` to `high`, both included; NaN is none."""
+
+    low: float
+    high: float
+
+    def of(self, what: str, value: Any) -> float:
+        """`value` as float, or int as it was. Raises UsageError as `Whole.of` does."""
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not self.low <= value <= self.high:
+            raise UsageError(f"{what} is {value!r}; it is a number from {self.low} to {self.high}")
+        return value if type(value) is int else float(value)
+
+
+SEEDS = Whole(0, 2**63 - 1)
+CROPS = Whole(1, 256)  # height and width in pixels, up to those of a packed picture
+SIGMAS = Real(0, 10)
+EPOCHS = Whole(0, 2**31 - 1)
+RECORDS = Whole(0, 2**32 - 1)  # and positions
+BATCH_SIZES = Whole(1, 1 << 14)  # the records, labels and digests of so many pictures fit into a header
