@@ -34,7 +34,7 @@ def a_checkpoint(step: int = 130) -> Checkpoint:
     torch.manual_seed(step)
     weights = {"conv1.weight": torch.randn(4, 3, 11, 11), "fc8.bias": torch.randn(10)}
     velocities = {name: torch.randn_like(w) for name, w in weights.items()}
-    return Checkpoint(replace(STATE, step=step), weights, velocities, torch.rand(8, 8, 3))
+    return Checkpoint(replace(STATE, step=step), weights, velocities, torch.rand(256, 256, 3))
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from common.errors import CheckpointError, SaveError, UsageError
 from common.received import DigestUse
-from common.spec import OnBadRecord
+from common.spec import STORED_SIZE, OnBadRecord
 from trainer.checkpoints import tensor_file
 from trainer.checkpoints.disk import PARTIAL, put_in_place
 from trainer.recipes.recipe_file import object_of
@@ -152,6 +153,11 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}") from None
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a nan or an infinity; None without one."""
+    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
+
+
 def set_aside(path: Path) -> Path:
     """Give a damaged checkpoint a name under which it neither counts among the kept nor is written over."""
     names = (path.with_name(path.name + DAMAGED + (f"-{number}" if number > 1 else "")) for number in count(1))
@@ -169,8 +175,21 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError("it is damaged: its contents do not match their digest")
     state = _state_of(metadata.get("state", ""))
+    _check_tensors(tensors)
     weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
     return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError for what this program never writes."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise CheckpointError(f"its {name} is of {str(tensor.dtype).removeprefix('torch.')}; all are of float32")
+    if _MEAN in tensors and tensors[_MEAN].shape != (STORED_SIZE, STORED_SIZE, 3):
+        shape = "x".join(map(str, tensors[_MEAN].shape))
+        raise CheckpointError(f"its mean image is {shape}; it is {STORED_SIZE}x{STORED_SIZE}x3")
+    if (spoilt := not_finite(tensors)) is not None:
+        raise CheckpointError(f"its {spoilt} is not finite: training diverged before it was saved")
 
 
 def _state_of(text: str) -> State:
@@ -179,6 +198,8 @@ def _state_of(text: str) -> State:
         return object_of(State, json.loads(text))
     except ValueError as error:
         raise CheckpointError(f"it has no readable state: {error}") from None
+    except RecursionError:
+        raise CheckpointError("it has no readable state: brackets in brackets, without end") from None
     except UsageError as error:
         raise CheckpointError(f"its state is of another version of this program: {error}") from None
 

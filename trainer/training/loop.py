@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from common import digest
 from common.errors import Diverged, LoaderError, SaveError
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.checkpoints.checkpoint import Checkpoint, State, not_finite
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import FedBatch
@@ -73,14 +73,17 @@ class Trainer:
         report: Report,
         signals: StopSignals,
         profile: Profile | None = None,
+        resumed_from: Path | None = None,
     ) -> None:
         self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
         self._run_folder, self._limits, self._report, self._signals = run_folder, limits, report, signals
-        self._profile = profile
+        self._profile, self._resumed_from = profile, resumed_from
         self.state = state
+        self._began = _position(state)
         self._tally = Tally.of(state.tally)
         self._streams = Streams()
         self._late: tuple[LateNumbers, int, Tensor | None] | None = None  # of the last step, see train_step
+        self._last: FedBatch | None = None  # what the last update was made of, and what it is tried on before a save
         self._shown: int | None = None  # the epoch whose first pictures were shown
         self._batches: Iterator[FedBatch] | None = None
         self._evaluation: Evaluation | None = None
@@ -90,8 +93,8 @@ class Trainer:
     def train(self) -> Outcome:
         """To the end, a limit or a signal; a checkpoint is left behind in each case.
 
-        Raises LoaderError once the run is saved, SaveError where that last checkpoint cannot be written, and Diverged,
-        where there is nothing worth saving.
+        Raises LoaderError once the run is saved, SaveError if that last checkpoint cannot be written, and Diverged if
+        the network no longer computes numbers, which is not saved.
         """
         if self.state.step == 0:
             self._show_filters(0)
@@ -126,6 +129,7 @@ class Trainer:
         self._sgd.step(self._schedule.rates(batch.epoch))
         self._read_late_loss()
         self._late = late, len(batch), self._to_show(batch)  # loss and error, number of pictures, some of them
+        self._last = batch
         self._note(batch)
         step_s, waits = time.monotonic() - started_s, self._data.clock.waits - waits
         self._tally.seconds += step_s
@@ -143,12 +147,15 @@ class Trainer:
         self._tally.replaced += len(batch.replaced)
 
     def validate(self) -> tuple[Evaluation | None, float]:
-        """The errors on the validation set, if there is one, and the seconds that took."""
+        """The errors on the validation set, if there is one, and the seconds that took. Raises Diverged."""
         if not self._data.validates:
+            self._check_answers()
             return None, 0.0
         self._report.validating(self.state.epoch)
         started_s = time.monotonic()
         evaluation = evaluate(self._net, self._data.validation(self._net, self._signals.breakable))
+        if not math.isfinite(evaluation.loss):
+            raise self._diverged(f"the validation loss is {evaluation.loss}")
         return evaluation, time.monotonic() - started_s
 
     def finish_epoch(self, evaluation: Evaluation | None, seconds: float) -> None:
@@ -170,8 +177,14 @@ class Trainer:
             self.state = dataclasses.replace(self.state, best_error=before.best_error, best_epoch=before.best_epoch)
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment, unless it is there already; gives where it lies. Raises SaveError."""
+        """Write a checkpoint of this moment, unless it is there already; gives where it lies.
+
+        Raises SaveError, and Diverged if the weights are not finite or do not answer with numbers: the last update
+        came after the last loss.
+        """
         self._read_late_loss()
+        if self._resumed_from is not None and _position(self.state) == self._began:
+            return self._resumed_from
         self._report.sync()  # a resume finds the history of its checkpoint whole
         self.state = dataclasses.replace(
             self.state,
@@ -182,6 +195,7 @@ class Trainer:
         )
         if self._saved is None or self._saved[0] != self.state:
             weights, velocities = self._net.gather(), self._net.gather(self._sgd.velocities)
+            self._check_finite(weights, velocities)
             mean_hwc = torch.tensor(self._data.info.mean_hwc)
             whole = Checkpoint(self.state, weights, velocities, mean_hwc)
             path = checkpoint.save(self._run_folder, whole, self._limits.keep)
@@ -223,16 +237,37 @@ class Trainer:
         (late, images, seen), self._late = self._late, None
         loss, error = late.read().tolist()
         if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss} at step {self.state.step} (epoch {self.state.epoch + 1}): the weights are spoilt;"
-                f" try a lower --lr, with --resume if there is a good checkpoint in {self._run_folder}"
-            )
+            raise self._diverged(f"the loss is {loss}")
         self._tally.images += images
         self._tally.loss_sum += loss * images
         self._tally.error_sum += error * images
         self._report.step(self.state.step, self.state.epoch, loss, self._learning_rate(), self._tally)
         if seen is not None:
             self._report.inputs(self.state.epoch, self._data.seen(seen, self.state.epoch))
+
+    def _check_finite(self, weights: Mapping[str, Tensor], velocities: Mapping[str, Tensor]) -> None:
+        """Raises Diverged."""
+        if (name := not_finite(weights) or not_finite(velocities)) is not None:
+            raise self._diverged(f"{name} is no longer finite")
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        """Raises Diverged if the weights, as the last update left them, do not answer with numbers."""
+        if self._last is not None and not bool(self._net.predict(self._last.x_nchw).isfinite().all()):
+            raise self._diverged("the network answers with nan")
+
+    def _diverged(self, what: str) -> Diverged:
+        """The error that says `what`, and how to go on from the last checkpoint, which was seen to be good."""
+        state, folder = self.state, self._run_folder
+        saved = checkpoint.all_in(folder)
+        if not saved:
+            advice = "nothing was saved; begin anew with a lower --lr"
+        else:
+            lower = f"--lr {self._learning_rate() / 10:g}"
+            advice = f"{saved[-1]} is the last good checkpoint; --resume --run {folder} {lower} goes on from it"
+            if saved[-1] == self._resumed_from and len(saved) > 1:
+                advice += f", or from {saved[-2]} once {saved[-1].name} is moved away"
+        return Diverged(f"{what} at step {state.step} (epoch {state.epoch + 1}): training diverged; {advice}")
 
     def _to_show(self, batch: FedBatch) -> Tensor | None:
         """Some pictures of an epoch's first batch, if anybody looks at them."""
@@ -258,3 +293,7 @@ class Trainer:
 
     def _outcome(self, signal_number: int | None) -> Outcome:
         return Outcome(self.state, self._evaluation, self.save(), signal_number)
+
+
+def _position(state: State) -> tuple[int, int, int]:
+    return state.epoch, state.first, state.step

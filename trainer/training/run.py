@@ -92,7 +92,8 @@ def _run(options: Options) -> Outcome:
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
             report = Report(metrics, progress, plan, every_steps=options.log_steps, board=board)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
-            return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile).train()
+            path = found.path if found else None
+            return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile, path).train()
 
 
 def build(
