@@ -21,7 +21,7 @@ STATE = State(
     first=96,
     step=130,
     seed=7,
-    recipe=asdict(DEMO),
+    recipe=asdict(replace(DEMO, classes=2)),
     dataset="ab" * 16,
     class_names=("cat", "dog"),
     threads=1,

@@ -1,8 +1,12 @@
 """Which runs are gone on with, and as what."""
 
+import os
+import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -12,8 +16,11 @@ from tests.memory_loader import MemoryLoader
 from tests.tiny_run import STEPS_PER_EPOCH, TINY, Train, equal, lines, weights
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.resume import check_same_data, check_same_stream
+from trainer.recipes.named import RECIPES
+from trainer.recipes.recipe import Phase
 from trainer.recipes.recipe_file import to_toml
 from trainer.training import run
+from trainer.training.loop import Outcome
 from trainer.training.options import Options
 
 
@@ -23,11 +30,81 @@ def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:
         train(steps=1)
 
 
-def test_a_run_that_is_done_stays_as_it_is(train: Train) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("asked", [{}, {"epochs": 1}, {"epochs": 2, "rate": 0.5}, {"steps": 3, "recipe": "tiny"}])
+def test_a_resume_that_has_nothing_to_train_writes_nothing_and_says_so(
+    train: Train, tmp_path: Path, asked: dict[str, Any]
+) -> None:
     done = train()
-    again = train(resume=True)
-    assert equal(weights(again), weights(done))
-    assert "done already" in run.last_line(again)
+    before = contents(tmp_path / "run")
+    again = train(resume=True, **asked)
+    assert contents(tmp_path / "run") == before
+    assert again.checkpoint == done.checkpoint
+    assert run.last_line(again).startswith("nothing to train: 3 epochs, 15 steps were done already; best top-1 error ")
+
+
+def test_a_resume_that_is_stopped_before_its_first_step_leaves_the_checkpoint_as_it_is(
+    train: Train, loader: MemoryLoader
+) -> None:
+    saved = train(steps=3).checkpoint
+    before = saved.read_bytes()
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loader.on_ask = stop
+    assert train(resume=True, rate=0.5).checkpoint == saved
+    assert saved.read_bytes() == before
+
+
+def phases(outcome: Outcome) -> list[tuple[int, float]]:
+    return [
+        (phase["first_epoch"], phase["rate"]) for phase in checkpoint.load(outcome.checkpoint).state.recipe["phase"]
+    ]
+
+
+def test_a_schedule_is_stretched_from_the_original_however_often(train: Train) -> None:
+    train(steps=1)
+    assert phases(train(resume=True, steps=2, epochs=1)) == [(0, 0.01)], "one epoch has no room for two phases"
+    assert phases(train(resume=True, steps=3)) == [(0, 0.01)]
+    assert phases(train(resume=True, steps=4, epochs=3)) == [(0, 0.01), (2, 0.003)]
+    assert phases(train(resume=True, steps=5, epochs=9, rate=0.02)) == [(0, 0.02), (6, 0.006)]
+    assert phases(train(resume=True, steps=6, epochs=3)) == [(0, 0.02), (2, 0.006)]
+
+
+def test_a_checkpoint_of_before_the_original_was_kept_takes_its_own_recipe_for_it(train: Train) -> None:
+    path = train(steps=1, epochs=6).checkpoint
+    loaded = checkpoint.load(path)
+    older = replace(loaded.state, original={}, asked_rate=None, rate_factor=1.0)
+    checkpoint.save(path.parent, replace(loaded, state=older))
+    assert phases(train(resume=True, steps=2, epochs=12)) == [(0, 0.01), (8, 0.003)]
+
+
+def test_a_rate_that_is_asked_for_in_a_later_phase_is_that_from_there_on(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(steps=2 * STEPS_PER_EPOCH + 1, rate=0.02)
+    train(resume=True, steps=2 * STEPS_PER_EPOCH + 2, rate=0.02)  # as the same command does that is queued again
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    train(resume=True, rate=0.012)
+    rates = [line["learning_rate"] for line in lines(tmp_path / "run", "step")]
+    before = rates[2 * STEPS_PER_EPOCH]
+    assert before in (pytest.approx(0.006), pytest.approx(0.0006)), "the second phase's, divided on a plateau or not"
+    assert rates[2 * STEPS_PER_EPOCH :] == pytest.approx([before, before, 0.012, 0.012, 0.012])
+    assert changed(tmp_path / "run")[1:] == [{}, {**changed(tmp_path / "run")[2], "learning_rate": [before, ANY]}]
+    assert (
+        f"the learning rate goes up: 0.012 from here on, instead of {before:g}; --lr names another" in caplog.messages
+    )
+
+
+def test_a_rate_of_0_is_not_raised_in_proportion(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, phase=(Phase(0, 0.01), Phase(1, 0.0))))
+    train(steps=STEPS_PER_EPOCH + 1)
+    with pytest.raises(UsageError, match=r"--lr 0\.5: the rate is 0 by now.*edit --recipe"):
+        train(resume=True, rate=0.5)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +162,13 @@ def test_a_run_goes_on_with_another_recipe_and_says_what_changed(
         "recipe.batch_size": [4, 6],
         "recipe.phase[0].rate": [0.01, 0.005],
         "recipe.phase[1].rate": [0.003, 0.0015],
+        "learning_rate": [0.01, 0.005],
     }
     assert [message for message in caplog.messages if message.startswith("changed")] == [
         "changed: recipe.batch_size 4 -> 6",
         "changed: recipe.phase[0].rate 0.01 -> 0.005",
         "changed: recipe.phase[1].rate 0.003 -> 0.0015",
+        "changed: learning_rate 0.01 -> 0.005",
     ]
     assert "another stream" not in caplog.text
     rates = [line["learning_rate"] for line in lines(tmp_path / "run", "step")]
@@ -198,6 +277,10 @@ def test_a_resumed_run_may_have_more_epochs(train: Train, caplog: pytest.LogCapt
     assert outcome.state.epoch == 6
     assert "changed: recipe.epochs 3 -> 6" in caplog.messages
     assert "changed: recipe.phase[1].first_epoch 2 -> 4" in caplog.messages
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(
+        r"the learning rate goes up: [\d.e-]+ from here on, instead of [\d.e-]+; --lr names another", warning
+    )
 
 
 def test_a_recipe_with_a_phase_more_or_less_is_told_whole(train: Train, tmp_path: Path) -> None:

@@ -48,12 +48,18 @@ from trainer.training.options import Options, recipe_of
 )
 @click.option("--show-recipe", is_flag=True, help="Print the recipe with all that changes it, as TOML, and end.")
 @click.option("--width", type=click.FloatRange(0, 4, min_open=True), help="Share of AlexNet's channels and units.")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs; the recipe's schedule is stretched to them.")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Epochs of the whole run; the recipe's own schedule is stretched to them."
+)
 @click.option("--steps", type=click.IntRange(1), help="Stop once the run has done so many steps, for a trial.")
 @click.option("--batch-size", type=click.IntRange(1), show_default="the recipe's", help="Pictures a step.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), show_default="0", help="Of weights, order, crops, dropout.")
 @click.option(
-    "--lr", "rate", type=click.FloatRange(0, min_open=True), help="First learning rate; the others go along with it."
+    "--lr",
+    "rate",
+    type=click.FloatRange(0, min_open=True),
+    help="First learning rate, and with --resume the one from here on; later ones go along in proportion. Given again"
+    " on a further resume, it changes nothing more.",
 )
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), show_default="runs/RECIPE-TIME", help="Folder of the run."
@@ -103,7 +109,7 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
 
 def _recipe(options: Options) -> Recipe:
     if not options.resume and options.init is None:
-        return recipe_of(options)
+        return recipe_of(options).recipe
     from trainer.training.beginning import recipe_to_train  # reads a checkpoint
 
     return recipe_to_train(options)

@@ -10,6 +10,7 @@ from common.errors import CheckpointError, UsageError
 from trainer.checkpoints.checkpoint import State
 from trainer.network.model import reference_shapes
 from trainer.recipes import recipe_file
+from trainer.recipes.derived import Derived
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,25 @@ _OF_A_RUN = ("precision", "threads", "on_bad_record", "digests")
 
 def stored_recipe(state: State) -> Recipe:
     """The recipe that a checkpoint holds. Raises CheckpointError."""
+    recipe = _stored(state.recipe)
+    if recipe.classes != len(state.class_names):
+        raise CheckpointError(f"the checkpoint names {len(state.class_names)} classes, its recipe {recipe.classes}")
+    return recipe
+
+
+def _stored(values: Mapping[str, Any]) -> Recipe:
     try:
-        return recipe_file.from_dict(state.recipe)
+        return recipe_file.from_dict(values)
     except UsageError as error:
         raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
+
+
+def stored_derived(state: State) -> Derived:
+    """The same with what it was made of, which in a checkpoint of before that was kept is itself."""
+    recipe = stored_recipe(state)
+    if not state.original:
+        return Derived(recipe, recipe)
+    return Derived(recipe, _stored(state.original), state.asked_rate, state.rate_factor)
 
 
 def check_fits(recipe: Recipe, stored: Recipe) -> None:

@@ -45,6 +45,8 @@ class State:
     epoch, first    where the next batch begins; `first` equal to the records means that validation is what is next
     step            steps done
     recipe          of the run, as an object; with it classes, width, batch size and schedule
+    original, asked_rate, rate_factor   what it was made of (`trainer/recipes/derived.py`): the recipe before --epochs
+                    and --lr, empty in checkpoints of before it was kept; the last --lr, and what that multiplied
     schedule        what the schedule carries from epoch to epoch
     tally           the running sums of the unfinished epoch
     best_error      lowest top-1 validation error so far, a share, and the epoch it was found after; None before the
@@ -66,6 +68,9 @@ class State:
     dataset: str
     class_names: tuple[str, ...]
     threads: int
+    original: dict[str, Any] = field(default_factory=dict)
+    asked_rate: float | None = None
+    rate_factor: float = 1.0
     precision: str = "fp32"
     stream: str = ""
     decoder: str = ""

@@ -186,9 +186,13 @@ class Recipe:
 
         return replace(self, conv=tuple(map(changed, self.conv)), fc=tuple(map(changed, self.fc)))
 
+    def times(self, factor: float) -> "Recipe":
+        """The same with every learning rate multiplied."""
+        return self if factor == 1 else replace(self, phase=tuple(phase.times(factor) for phase in self.phase))
+
     def with_rate(self, rate: float) -> "Recipe":
         """The same with this first learning rate; every other goes along in proportion."""
-        return replace(self, phase=tuple(phase.times(rate / self.phase[0].rate) for phase in self.phase))
+        return self.times(rate / self.phase[0].rate)
 
     def stretched(self, epochs: int) -> "Recipe":
         """The same recipe over `epochs` epochs: phases begin, and patience ends, proportionately sooner or later."""

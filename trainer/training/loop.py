@@ -50,12 +50,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How training ended: at its end, or at a limit, or by a signal (its number); the last validation of this call."""
+    """How training ended: at its end, or at a limit, or by a signal (its number); the last validation of this call.
+
+    idle   nothing was left to train, so nothing was written
+    """
 
     state: State
     evaluation: Evaluation | None
     checkpoint: Path
     stopped_by: int | None = None
+    idle: bool = False
 
 
 class Trainer:

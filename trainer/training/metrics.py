@@ -8,7 +8,8 @@ kind "run", once at each start or resume
     precision                fp32, tf32 or bf16
     versions                 of python, torch, the package and the loader's decoder
     dataset                  train_records, val_records (null without validation), classes, digest
-    changed                  of a resume: what is otherwise than before, as {"recipe.phase[1].rate": [before, after]}
+    changed                  of a resume: what is otherwise than before, as {"recipe.phase[1].rate": [before, after]};
+                             learning_rate: what it would have gone on with, and what it goes on with
     init                     of a run with --init: checkpoint, its step and its data set's digest, and weights, by name
                              "taken" or why they were initialised; else null
 kind "step", every so many steps

@@ -9,6 +9,7 @@ from common.errors import UsageError
 from common.received import DigestUse
 from common.spec import OnBadRecord
 from trainer.recipes.ablations import ablated
+from trainer.recipes.derived import Derived, derived
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import read
@@ -51,8 +52,13 @@ class Options:
     threads: int | None = None
 
 
-def recipe_of(options: Options, begun: Recipe | None = None) -> Recipe:
-    """The recipe of a run: the named one, or the file's, with what the options change. Raises UsageError.
+def recipe_of(options: Options) -> Derived:
+    """The recipe of a run that begins with no other's. Raises UsageError."""
+    return derived(original_of(options), epochs=options.epochs, rate=options.rate)
+
+
+def original_of(options: Options, begun: Recipe | None = None) -> Recipe:
+    """The named recipe, or the file's, with what the options change but --epochs and --lr. Raises UsageError.
 
     begun   a checkpoint's, which takes the place of the default; what it was ablated of once, it is not again
     """
@@ -65,9 +71,7 @@ def recipe_of(options: Options, begun: Recipe | None = None) -> Recipe:
         recipe = dataclasses.replace(recipe, width=options.width)
     if options.batch_size is not None:
         recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
-    if options.rate is not None:
-        recipe = recipe.with_rate(options.rate)
-    return recipe if options.epochs is None else recipe.stretched(options.epochs)
+    return recipe
 
 
 def _asked_recipe(asked: str) -> Recipe:

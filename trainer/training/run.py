@@ -15,7 +15,7 @@ import torch
 
 from common.errors import UsageError
 from common.progress import percent, showing_progress
-from trainer.checkpoints.changes import Changes, changes_of, tell
+from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint, State
 from trainer.checkpoints.transfer import take_weights
 from trainer.feeding.connecting import open_client
@@ -26,7 +26,7 @@ from trainer.network.placing import full_memory_as_error, kind_of_net, placed_ne
 from trainer.network.precision import default_precision, set_up
 from trainer.network.streams import Streams
 from trainer.recipes.recipe import Recipe
-from trainer.training.beginning import gone_on, new_state, sources_of, threads_of
+from trainer.training.beginning import all_changes, gone_on, is_done, new_state, sources_of, threads_of
 from trainer.training.board import Board, writer_type
 from trainer.training.loop import Limits, Outcome, Trainer
 from trainer.training.metrics import Metrics
@@ -50,8 +50,10 @@ def _run(options: Options) -> Outcome:
     if options.tensorboard:
         writer_type()  # one that is missing is better known now
     devices = devices_of_halves(options.gpus, options.cpu)
-    found, origin, recipe = sources_of(options)
-    resumed = found.checkpoint if found else None
+    found, origin, made = sources_of(options)
+    recipe, resumed = made.recipe, found.checkpoint if found else None
+    if found and is_done(options, recipe, found.checkpoint.state):
+        return Outcome(found.checkpoint.state, None, found.path, idle=True)
     seed = resumed.state.seed if resumed else options.seed or 0
     threads = threads_of(options, resumed)
     precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
@@ -65,6 +67,9 @@ def _run(options: Options) -> Outcome:
         state = dataclasses.replace(
             state,
             recipe=dataclasses.asdict(recipe),
+            original=dataclasses.asdict(made.original),
+            asked_rate=made.rate,
+            rate_factor=made.factor,
             threads=threads,
             precision=precision,
             on_bad_record=on_bad_record,
@@ -85,8 +90,7 @@ def _run(options: Options) -> Outcome:
             if found:
                 found.take_over()
             metrics.rewind(state.step if resumed else -1, state.epoch)
-            changes = changes_of(resumed.state, state) if resumed else {}
-            tell(changes)
+            changes = all_changes(resumed.state, state) if resumed else {}
             say_start(metrics, kind_of_net(options.net, recipe), devices, state, data, changes, origins)
             metrics.sync()  # a disk that is full is better known now than at the first checkpoint
             plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
@@ -209,6 +213,10 @@ def last_line(outcome: Outcome) -> str:
     """What the command ends with: how far training came, the errors, where the run lies."""
     state, evaluation, folder = outcome.state, outcome.evaluation, outcome.checkpoint.parent
     epochs = state.recipe["epochs"]
+    if outcome.idle:
+        best = "" if state.best_error is None else f"; best top-1 error {percent(state.best_error)}"
+        done = f"{state.epoch} epochs, {state.step} steps"
+        return f"nothing to train: {done} were done already{best}; {folder} is left as it is"
     if outcome.stopped_by is not None:
         name = signal.Signals(outcome.stopped_by).name
         return (
@@ -219,6 +227,4 @@ def last_line(outcome: Outcome) -> str:
         return f"stopped after step {state.step}, in epoch {state.epoch + 1} of {epochs}{errors}; run in {folder}"
     if evaluation is not None:
         return f"trained {epochs} epochs: validation {errors_of(evaluation)}; run in {folder}"
-    if state.best_error is not None:
-        return f"all {epochs} epochs were done already: best top-1 error {percent(state.best_error)}; run in {folder}"
     return f"trained {epochs} epochs, without validation; run in {folder}"

@@ -35,16 +35,24 @@ class Schedule:
         """Standard deviation of the colour noise in `epoch`, in units of each component's own; 0 is off."""
         return self._recipe.current_phase(epoch).sigma
 
+    def rate(self, epoch: int) -> float:
+        """Learning rate in `epoch` of the weights that no layer's own rate is said of."""
+        return self._recipe.current_phase(epoch).rate / self._divisor
+
     def rates(self, epoch: int) -> dict[str, float]:
         """Learning rate of each parameter by its reference name; 0 means: leave it alone altogether."""
         phase = self._recipe.current_phase(epoch)
-        divisor = self._recipe.plateau.factor**self._drops if self._recipe.plateau else 1.0
-        rates = {}
+        divisor, rates = self._divisor, {}
         for layer in self._recipe.layer_names:
             weight_rate, bias_rate = _rates_of(layer, phase)
             rates[f"{layer}.weight"] = weight_rate / divisor
             rates[f"{layer}.bias"] = bias_rate / divisor
         return rates
+
+    @property
+    def _divisor(self) -> float:
+        """What the drops so far divide every rate by."""
+        return self._recipe.plateau.factor**self._drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:
         """Take note of the top-1 error after an epoch; on a plateau the next epoch's rates drop."""

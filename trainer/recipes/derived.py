@@ -1,0 +1,56 @@
+"""A run's recipe, and the one it was made of: `--epochs` and `--lr` always change the original.
+
+A schedule that was stretched twice is not the one stretched once: phases that coincide in few epochs are gone. So a
+checkpoint keeps the original beside what was asked, and each resume starts from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.errors import UsageError
+from trainer.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """`recipe` is `original` with every rate times `factor`, stretched to its epochs.
+
+    rate   the last `--lr`, which `factor` comes of; None without one
+    """
+
+    recipe: Recipe
+    original: Recipe
+    rate: float | None = None
+    factor: float = 1.0
+
+
+def first_rate(recipe: Recipe) -> float:
+    return recipe.phase[0].rate
+
+
+def derived(
+    original: Recipe,
+    *,
+    epochs: int | None,
+    rate: float | None,
+    begun: Derived | None = None,
+    rate_now: Callable[[Recipe], float] = first_rate,
+) -> Derived:
+    """The recipe of a run that goes on from `begun`, or begins. Raises UsageError.
+
+    original   before it is stretched
+    epochs     of the whole run; None: as many as before, or as the original has
+    rate       from here on; later phases' go along in proportion. None, or what was asked for last time: as before
+    rate_now   the rate at which a recipe would go on
+    """
+    if epochs is None:
+        epochs = original.epochs if begun is None else begun.recipe.epochs
+    stretched = original.stretched(epochs)
+    factor = 1.0
+    if begun is not None and rate in (None, begun.rate):
+        rate, factor = begun.rate, begun.factor
+    elif rate is not None:
+        if (now := rate_now(stretched)) == 0:
+            raise UsageError(f"--lr {rate:g}: the rate is 0 by now, which nothing raises in proportion; edit --recipe")
+        factor = rate / now
+    return Derived(stretched.times(factor), original, rate, factor)
