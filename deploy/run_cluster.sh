@@ -191,7 +191,7 @@ if ((${#devices[@]} == 0)); then default_devices; fi
 mkdir -p "$run" || fail 2 "--run $run cannot be made"
 
 loader='' trainer='' endpoint='' signal='' signals=0
-for name in INT TERM HUP; do
+for name in INT TERM HUP USR1; do
     # shellcheck disable=SC2064
     trap "signal=$name signals=\$((signals + 1))" "$name"
 done

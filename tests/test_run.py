@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -71,8 +73,10 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(
         assert histories[0] == histories[1]
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("split", "number"),
+    [("train", signal.SIGTERM), ("val", signal.SIGINT), ("train", signal.SIGUSR1), ("val", signal.SIGHUP)],
+)
 def test_a_signal_while_waiting_for_data_saves_and_stops(
     train: Train, loader: MemoryLoader, split: str, number: signal.Signals
 ) -> None:
@@ -159,10 +163,37 @@ def test_what_is_done_with_bad_records_stays_as_it_was_asked(
     }  # fmt: skip
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
 def test_signals_are_left_as_they_were(train: Train) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOPPING]
     train(steps=1)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+def test_sighup_stays_ignored_under_nohup(train: Train, loader: MemoryLoader) -> None:
+    loader.on_ask = lambda *_: os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = train(epochs=1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (outcome.stopped_by, outcome.state.epoch) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ends_by"),
+    [("HUP HUP USR1 TERM HUP", 0), ("TERM HUP USR1", 0), ("TERM TERM", signal.SIGTERM), ("INT TERM", signal.SIGTERM)],
+)
+def test_only_a_second_ctrl_c_or_sigterm_ends_the_process_at_once(sent: str, ends_by: int) -> None:
+    program = (
+        "import os, signal, sys\nfrom trainer.training.signals import StopSignals\nwith StopSignals() as signals:\n"
+        "    for name in sys.argv[1:]: os.kill(os.getpid(), signal.Signals[f'SIG{name}'])\n"
+        "    assert signals.received == signal.Signals[f'SIG{sys.argv[1]}']\n"
+    )
+    root = Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", program, *sent.split()], cwd=root).returncode == -ends_by
 
 
 def test_a_loader_that_fails_costs_nothing(train: Train, loader: MemoryLoader, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_failing_trainer_has_the_last_word(clusters: Callable[..., Cluster]) -
     assert family(cluster.run) == []
 
 
-def test_ctrl_c_saves_and_resume_goes_on(clusters: Callable[..., Cluster]) -> None:
+def test_ctrl_c_saves_and_resume_goes_on_until_sigusr1(clusters: Callable[..., Cluster]) -> None:
     cluster = clusters("run", "--epochs", "1000", *TRIAL)
     processes = cluster.train()
     os.killpg(cluster.process.pid, signal.SIGINT)
@@ -167,10 +167,16 @@ def test_ctrl_c_saves_and_resume_goes_on(clusters: Callable[..., Cluster]) -> No
     assert f"stopped by SIGINT; go on with --resume --run {cluster.run}" in last
     assert alive(processes) == family(cluster.run) == []
 
-    resumed = clusters("run", "--resume", "--", "--steps", "1")
+    saved = max(cluster.run.glob("checkpoint-*"))
+    resumed = clusters("run", "--resume")
+    begun = '"kind": "run"'
+    wait_until(lambda: (cluster.run / "metrics.jsonl").read_text().count(begun) == 2 or resumed.process.poll())
+    os.kill(resumed.process.pid, signal.SIGUSR1)  # as a batch system does before the time limit
     code, last = resumed.end()
-    assert code == 0, resumed.output.read_text()
-    assert re.search(r"after step \d+, in epoch \d+ of 1000", last)
+    assert code == 128 + signal.SIGUSR1, resumed.output.read_text()
+    assert f"stopped by SIGUSR1; go on with --resume --run {cluster.run}" in last
+    assert max(cluster.run.glob("checkpoint-*")) >= saved
+    assert family(cluster.run) == []
 
 
 def test_nobody_outlives_a_killed_script(clusters: Callable[..., Cluster]) -> None:

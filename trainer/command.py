@@ -91,8 +91,9 @@ from trainer.training.options import Options, recipe_of
 def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
     """Train AlexNet, a half on each GPU, with batches from alexnet-loader.
 
-    Checkpoints and metrics.jsonl go to the run folder. Ctrl-C or SIGTERM ends the step, saves and stops; --resume goes
-    on from there. A second one stops at once.
+    Checkpoints and metrics.jsonl go to the run folder. Ctrl-C, SIGTERM, SIGUSR1, or SIGHUP unless it is ignored as
+    under nohup, ends the step, saves and stops with exit code 128 + the signal's number; --resume goes on from there.
+    A second Ctrl-C or SIGTERM stops at once.
     """
     logs.setup("alexnet-trainer", verbose)
     with logs.errors_as_exit_codes("alexnet-trainer"):

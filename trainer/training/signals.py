@@ -1,4 +1,8 @@
-"""Being asked to stop: SIGTERM and Ctrl-C end the step, not the process; a second one ends the process."""
+"""Requests to stop: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the step, not the process.
+
+A second Ctrl-C or SIGTERM ends the process. The others may come several times for one event, SIGHUP from a terminal
+that closes and its shell, SIGUSR1 from a batch system before the time limit, and are then no more than repeated.
+"""
 
 import os
 import signal
@@ -6,11 +10,14 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TypeVar
 
+_URGENT = (signal.SIGINT, signal.SIGTERM)
+_REPEATED = (signal.SIGHUP, signal.SIGUSR1)
+
 T = TypeVar("T")
 
 
 class StopRequested(Exception):
-    """SIGTERM or SIGINT arrived; raised where nothing is half done."""
+    """A signal asked to stop; raised where nothing is half done."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -18,7 +25,9 @@ class StopRequested(Exception):
 
 
 class StopSignals:
-    """A `with` block in which the two signals are only noted, to be acted on between two steps.
+    """A `with` block in which these signals are only noted, to be acted on between two steps.
+
+    SIGHUP and SIGUSR1 stay ignored if they were, as SIGHUP is under nohup.
 
     Waiting for data is another matter: `breakable` passes batches on, and lets a signal break the wait for the next one
     off at once. The loop is between two steps then, so nothing is lost, and a silent loader does not hold up a Ctrl-C.
@@ -26,11 +35,14 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._urgent = 0  # Ctrl-C and SIGTERM so far
         self._waiting = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (*_URGENT, *_REPEATED):
+            if number in _REPEATED and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -56,9 +68,11 @@ class StopSignals:
             yield item
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None:
+        self._urgent += number in _URGENT
+        if self._urgent > 1:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if self.received is not None:
             return
         self.received = number
         if self._waiting:
