@@ -193,14 +193,16 @@ class Stream:
         if opened is not None and self._window is not None:
             self._window.add_host(host, opened.credit, opened.using)
 
-    def _left_out(self, host: Host, record: int, reason: str) -> bool:
-        """Whether others are asked instead of a host with a bad record: its disk may be what is bad, and no pixel must
-        depend on who answers. A host that is alone is believed.
-        """
+    def _left_out_for(self, host: Host, record: int, reason: str) -> bool:
+        """Leave out a host with a bad record: its disk may be what is bad, and no pixel must depend on who answers."""
+        reason = f"its record {record} is bad, as another host's need not be: {reason}"
+        return self._left_out(host, f"{reason}; alexnet-pack --info DATA --verify there finds all")
+
+    def _left_out(self, host: Host, reason: str) -> bool:
+        """Ask the others instead and return True, unless the host is alone: then it is believed."""
         if len(self._members) == 1:
             return False
-        reason = f"its record {record} is bad, as another host's need not be: {reason}"
-        log.warning("%s is left out: %s; alexnet-pack --info DATA --verify there finds all", host.endpoint, reason)
+        log.warning("%s is left out: %s", host.endpoint, reason)
         self.leave(host)
         self._members.refuse(host, reason)
         return True
@@ -223,7 +225,9 @@ class Stream:
         if fault.code == wire.UNKNOWN_STREAM:
             self.reopen(host)
         elif self._window is not None and self._window.expects(fault.number):
-            if fault.record != wire.NO_RECORD and self._left_out(host, fault.record, fault.reason):
+            if fault.record != wire.NO_RECORD and self._left_out_for(host, fault.record, fault.reason):
+                return
+            if fault.code == wire.BAD_DATASET and self._left_out(host, fault.reason):
                 return
             record = f" (record {fault.record})" if fault.record != wire.NO_RECORD else ""
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
@@ -244,7 +248,7 @@ class Stream:
         if self._digests == "verify" and not is_intact(batch):
             self._damaged_on_the_way(host, work)
             return
-        if batch.replaced and self._left_out(host, batch.replaced[0].record, batch.replaced[0].reason):
+        if batch.replaced and self._left_out_for(host, batch.replaced[0].record, batch.replaced[0].reason):
             return
         if payload is None:
             opened.using.add(work.number)

@@ -184,6 +184,7 @@ UNKNOWN_STREAM = "unknown stream"
 NO_SUCH_SPLIT = "no such split"
 REFUSED = "refused"
 BAD_RECORD = "bad record"
+BAD_DATASET = "bad dataset"  # this service can give nothing of the split: another one may
 VERSION_MISMATCH = "version"
 NO_ACCESS = "no access"
 

@@ -136,7 +136,7 @@ def serve(
             raise UsageError(
                 f"cannot listen on {bind}: there is no port {port} (--bind)"
             )  # ZeroMQ takes it modulo 2**16
-        pool = WorkerPool(data, crew.wanted(), worker_timeout_s, pinned)
+        pool = WorkerPool(datasets, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.start()
         most_connections = raise_file_limit() - FILES_BESIDE_CONNECTIONS

@@ -1,7 +1,7 @@
 """A packed split: one LMDB file, written once, read at random. The only file that knows LMDB.
 
     key                       value
-    record, 8 bytes, big end  label, checksum (uint32 each, little end), JPEG; records are 0..n - 1
+    record, 8 bytes, big end  see `records`; they are 0..n - 1
     "skipped" + item, 8 bytes msgpack [name, reason]: a picture of the source that is no record
     "progress"                msgpack, while packing: all that is needed to go on after the last commit
     "meta"                    msgpack, once finished; its presence is what makes the file a data set
@@ -9,12 +9,9 @@
 Every commit is atomic and on the disk when it returns, so a file is always a prefix of the finished one.
 """
 
-import hashlib
-import os
-import re
-import struct
-import zlib
+import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,35 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, DatasetError
-from common.spec import STORED_SIZE
-from loader import jpeg as codec
+from loader.data_file import DataFile, Version
+from loader.records import FORMAT, HEAD, LONGEST, damage, digest_of, extend_chain, fault
 from loader.stats import Stats
 
-FORMAT = 1
-
 _META, _PROGRESS, _SKIPPED = b"meta", b"progress", b"skipped"
-_HEAD = struct.Struct("<II")  # label, checksum
 _SMALLEST_MAP = 1 << 30
-
-
-def record_bytes(label: int, jpeg: bytes) -> bytes:
-    """One record's value; the checksum is CRC-32 of label and JPEG."""
-    return _HEAD.pack(label, _checksum(label, jpeg)) + jpeg
-
-
-def extend_chain(chain: bytes, record: bytes) -> bytes:
-    """16 bytes that stand for labels and checksums of all records up to this one. It begins as b""."""
-    return hashlib.blake2b(chain + record[: _HEAD.size], digest_size=16).digest()
-
-
-def digest_of(chain: bytes, split: str, classes: tuple[str, ...], stats: Stats) -> bytes:
-    """16 bytes naming a split's contents: equal digests, equal labels, pictures, class names and statistics."""
-    told = [FORMAT, split, list(classes), stats.to_fields(), chain]
-    return hashlib.blake2b(msgpack.packb(told), digest_size=16).digest()
-
-
-def _checksum(label: int, jpeg: bytes) -> int:
-    return zlib.crc32(jpeg, zlib.crc32(struct.pack("<I", label)))
 
 
 class _File:
@@ -74,6 +48,8 @@ class _File:
 class Dataset(_File):
     """A finished split, read only. Open it after a fork or spawn, once in each process.
 
+    file        what it is read from: its descriptor, not its name
+    version     what that held when it was opened; another process that reads the same file is given it
     split       "train" or "val"
     records     number of records
     classes     names, in the order of the labels
@@ -83,10 +59,19 @@ class Dataset(_File):
     meta        all that packing noted: counts of what was skipped, JPEG quality, versions
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises DatasetError: missing, not finished, of another format, or cut off."""
+    def __init__(self, path: Path, fd: int | None = None, version: Version | None = None) -> None:
+        """Open the file at `path`, or the one behind `fd`, which is taken over; `path` is then its name in messages.
+
+        Raises DatasetError: missing, not finished, of another format, cut off, or not of the dataset of `version`.
+        """
         self.path = path
-        self._env = _open_to_read(path)
+        self.file = DataFile(path, fd)
+        try:
+            before = self.file.version(b"")  # what is written from here on counts as a change
+            self._env = _open_to_read(self.file)
+        except DatasetError:
+            self.file.close()
+            raise
         try:
             self._transaction = self._env.begin(buffers=True)
             self.meta = self._read_meta()
@@ -95,17 +80,25 @@ class Dataset(_File):
             self.records: int = self.meta["records"]
             self.classes: tuple[str, ...] = tuple(self.meta["classes"])
             self.digest: bytes = self.meta["digest"]
+            if version is not None and version.digest != self.digest:
+                raise self._changed()
         except (KeyError, TypeError, ValueError, lmdb.Error) as error:
             self.close()
             raise DatasetError(f"{path} is damaged: {error!r}; delete it and pack again") from None
         except DatasetError:
             self.close()
             raise
+        self.version = version or replace(before, digest=self.digest)
+        self._sound = True
         self.mean_hwc: npt.NDArray[np.float32] = stats.mean_hwc
         self.sd: npt.NDArray[np.float64] = stats.sd
         self.components: npt.NDArray[np.float64] = stats.components
         self.colour: npt.NDArray[np.float64] = stats.components * stats.sd[:, np.newaxis]
         self.stats = stats
+
+    def close(self) -> None:
+        super().close()
+        self.file.close()
 
     def _read_meta(self) -> dict[str, Any]:
         raw, progress = self._transaction.get(_META), self._transaction.get(_PROGRESS)
@@ -120,56 +113,87 @@ class Dataset(_File):
         return meta
 
     def read(self, record: int) -> tuple[int, bytes]:
-        """Label and JPEG of 0..records - 1. DatasetError where it is absent, BadImage where its bytes are damaged."""
+        """Label and JPEG of 0..records - 1. Raises BadImage if its bytes, or the pages that lead to them, are damaged;
+        DatasetError if there is no such record.
+        """
+        if not 0 <= record < self.records:
+            raise DatasetError(f"{self.path} has no record {record}; it holds 0 to {self.records - 1}")
         label, checksum, view = self._parts(record)
         jpeg = bytes(view)
-        if damage := self._damage(label, checksum, jpeg):
-            raise BadImage(f"damaged: {damage}")
+        if reason := damage(label, checksum, jpeg, len(self.classes)):
+            raise BadImage(f"damaged: {reason}")
         return label, jpeg
 
     def _parts(self, record: int) -> tuple[int, int, memoryview]:
-        """Label, checksum, JPEG; the view is valid while the data set is open."""
+        """Label, checksum, JPEG; the view is valid until the next read. Raises BadImage if there are none."""
         try:
-            value = self._transaction.get(record.to_bytes(8, "big")) if record >= 0 else None
-        except lmdb.Error as error:
-            raise DatasetError(f"{self.path} is damaged at record {record}: {error}; pack again") from None
-        if value is None or len(value) < _HEAD.size:
-            raise DatasetError(f"{self.path} has no record {record}; it holds 0 to {self.records - 1}")
-        label, checksum = _HEAD.unpack_from(value)
-        return label, checksum, memoryview(value)[_HEAD.size :]
+            value = self._transaction.get(record.to_bytes(8, "big"))
+        except lmdb.Error:
+            self._renew()
+            raise BadImage("damaged: a page of the database") from None
+        if value is None or not HEAD.size <= len(value) <= LONGEST:
+            raise BadImage("damaged: a page of the database")
+        label, checksum = HEAD.unpack_from(value)
+        return label, checksum, memoryview(value)[HEAD.size :]
+
+    def _renew(self) -> None:
+        """Begin a new transaction: LMDB lets nothing more be read in one that met a bad page."""
+        self._transaction.abort()
+        self._transaction = self._env.begin(buffers=True)
+
+    def refuse_changes(self) -> None:
+        """Raise DatasetError if the file was written to since `version` and holds another dataset now.
+
+        Whatever was read before the call is then of this one. It costs a system call, unless the file was written to,
+        or merely touched: then the label and the checksum of each record are read again.
+        """
+        now = self.file.version(self.digest)
+        if now != self.version:
+            self._sound = self._sound and self._is_still(now)
+            if not self._sound:
+                raise self._changed()
+            self.version = now
+
+    def _is_still(self, now: Version) -> bool:
+        if now.size != self.version.size:
+            return False
+        self._renew()
+        digest = b""
+        with contextlib.suppress(lmdb.Error, DatasetError, BadImage, KeyError, TypeError, ValueError):
+            digest = self._read_meta()["digest"]
+            if digest == self.digest and now.modified_ns != self.version.modified_ns:
+                digest = self._digest_of_records()
+        return digest == self.digest
+
+    def _digest_of_records(self) -> bytes:
+        chain = b""
+        for record in range(self.records):
+            label, checksum, _ = self._parts(record)
+            chain = extend_chain(chain, HEAD.pack(label, checksum))
+        return digest_of(chain, self.split, self.classes, self.stats)
+
+    def _changed(self) -> DatasetError:
+        return DatasetError(
+            f"{self.path} was written to and is another data set now: the data set under --data has changed;"
+            " restart the loader"
+        )
 
     def verify(self) -> Iterator[str | None]:
         """For each record in turn what is wrong with it, or None. At the end DatasetError if the whole does not
         have its digest although every record looks sound."""
         chain, faults = b"", 0
         for record in range(self.records):
-            fault = None
+            reason = None
             try:
                 label, checksum, jpeg = self._parts(record)
-                fault = self._fault(label, checksum, bytes(jpeg))
-                chain = extend_chain(chain, _HEAD.pack(label, checksum))
-            except DatasetError as error:
-                fault = str(error)
-            faults += fault is not None
-            yield fault
+                reason = fault(label, checksum, bytes(jpeg), len(self.classes))
+                chain = extend_chain(chain, HEAD.pack(label, checksum))
+            except BadImage as error:
+                reason = str(error)
+            faults += reason is not None
+            yield reason
         if not faults and digest_of(chain, self.split, self.classes, self.stats) != self.digest:
             raise DatasetError(f"{self.path}: records and statistics do not have the digest noted; pack again")
-
-    def _damage(self, label: int, checksum: int, jpeg: bytes) -> str | None:
-        if checksum != _checksum(label, jpeg):
-            return "checksum"
-        if label >= len(self.classes):
-            return f"label {label} of {len(self.classes)} classes"
-        return None
-
-    def _fault(self, label: int, checksum: int, jpeg: bytes) -> str | None:
-        if damage := self._damage(label, checksum, jpeg):
-            return damage
-        try:
-            height, width = codec.size(jpeg)
-        except BadImage as error:
-            return str(error)
-        return None if (height, width) == (STORED_SIZE, STORED_SIZE) else f"{width}x{height} pixels"
 
     def skipped(self) -> list[tuple[str, str]]:
         """Names and reasons of the pictures that were left out."""
@@ -242,25 +266,17 @@ class Writer(_File):
                 ) from None
 
 
-def _fits_in_memory(path: Path) -> bool:
-    """Whether reading ahead is of use: what is read at random will be wanted soon, and need not make way for more."""
-    available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return available is not None and path.stat().st_size < int(available[1]) * 1024 // 2
-
-
-def _open_to_read(path: Path) -> lmdb.Environment:
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing; alexnet-pack makes it")
+def _open_to_read(file: DataFile) -> lmdb.Environment:
+    path, ahead = file.by_descriptor, file.fits_in_memory()
     try:
-        env = lmdb.open(
-            str(path), subdir=False, readonly=True, lock=False, readahead=_fits_in_memory(path), max_spare_txns=1
-        )
+        env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=ahead, max_spare_txns=1)
     except (lmdb.Error, OSError) as error:
-        raise DatasetError(f"{path} cannot be opened as a data set: {error}") from None
-    needed, present = _bytes_in_use(env), os.path.getsize(path)
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DatasetError(f"{file.path} cannot be opened as a data set: {reason}") from None
+    needed, present = _bytes_in_use(env), file.size
     if present < needed:  # to read a page beyond the end of the file would be a SIGBUS, not an error
         env.close()
-        raise DatasetError(f"{path} is cut off: {present:,} of {needed:,} bytes; copy it again")
+        raise DatasetError(f"{file.path} is cut off: {present:,} of {needed:,} bytes; copy it again")
     return env
 
 

@@ -11,8 +11,26 @@ from typing import ClassVar
 import msgpack
 
 from common.spec import StreamSpec
+from loader.data_file import Version
 
 _LONGEST = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """To the worker, with the file's descriptor: read this split from it, whatever its path names by now."""
+
+    kind: ClassVar[str] = "open"
+    split: str
+    path: bytes  # for messages
+    digest: bytes
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @property
+    def version(self) -> Version:
+        return Version(self.digest, self.size, self.modified_ns, self.changed_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +105,8 @@ class Failed:
     reason: str
 
 
-Word = Attach | Detach | Fill | Ready | Filled | Failed
-_WORDS: dict[str, type[Word]] = {word.kind: word for word in (Attach, Detach, Fill, Ready, Filled, Failed)}
+Word = Open | Attach | Detach | Fill | Ready | Filled | Failed
+_WORDS: dict[str, type[Word]] = {word.kind: word for word in (Open, Attach, Detach, Fill, Ready, Filled, Failed)}
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

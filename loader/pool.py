@@ -4,6 +4,7 @@ Workers are started as programs of their own, not forked: nothing of the service
 all, is alive in them.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,13 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, field
 
 from common.errors import LoaderError
 from common.slab import Slab
 from loader import link
+from loader.dataset import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,13 @@ class Lost:
 
 
 class WorkerPool:
-    """`count` workers over the data sets under `data`; a fill that takes longer than `timeout_s` ends its worker.
+    """`count` workers over `datasets`, by split; a fill that takes longer than `timeout_s` ends its worker.
 
     pinned   each worker stays on one core, in turn of those the service may use
     """
 
-    def __init__(self, data: Path, count: int, timeout_s: float, pinned: bool = False) -> None:
-        self._data, self.count, self._timeout_s = data, count, timeout_s
+    def __init__(self, datasets: Mapping[str, Dataset], count: int, timeout_s: float, pinned: bool = False) -> None:
+        self._datasets, self.count, self._timeout_s = datasets, count, timeout_s
         self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
         self._failed_starts = 0.0
         self.workers: list[Worker] = []
@@ -169,12 +170,20 @@ class WorkerPool:
         ours, theirs = link.pair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "loader.worker", str(theirs.fileno()), os.fspath(self._data), *core],
+                [sys.executable, "-m", "loader.worker", str(theirs.fileno()), *core],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
                 stdin=subprocess.DEVNULL,
             )
+        self._hand_over_files(ours)
         return Worker(process, ours, place)
+
+    def _hand_over_files(self, end: socket.socket) -> None:
+        """The very files that the service opened: their paths may name others by now."""
+        for split, dataset in self._datasets.items():
+            word = link.Open(split, os.fsencode(dataset.path), *astuple(dataset.version))
+            with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
+                link.send(end, word, dataset.file.fd)
 
     def _replace(self, worker: Worker) -> Lost | None:
         worker.end.close()

@@ -200,6 +200,8 @@ class Service:
         if self._sessions.full:
             self._call_clients()
         session, is_new = self._sessions.open(identity, hello, self._pool.count)
+        if is_new and not session.dataset.file.in_place() and self._seldom.due(f"{session.dataset.path} replaced"):
+            log.warning("%s was deleted or replaced; what it was is served until a restart", session.dataset.path)
         if is_new and self._seldom.due("streams", times=100):
             log.info(
                 "stream %s: %s, batches of %d, credit %d",

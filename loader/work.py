@@ -57,7 +57,8 @@ class Work:
                 self._retry(session, ticket, outcome)
             elif isinstance(outcome.outcome, link.Failed):
                 session.slots.abandon(outcome.fill.slot)
-                self.fault(session, ticket, wire.BAD_RECORD, outcome.outcome.reason, outcome.outcome.record)
+                code = wire.BAD_DATASET if outcome.outcome.record == wire.NO_RECORD else wire.BAD_RECORD
+                self.fault(session, ticket, code, outcome.outcome.reason, outcome.outcome.record)
             elif session.is_done(ticket.number):
                 session.slots.abandon(outcome.fill.slot)
             else:

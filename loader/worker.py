@@ -1,6 +1,7 @@
 """A worker process: takes a ticket's positions, fills the slot, says so. One thread, no state worth losing.
 
-Started by the pool as `python -m loader.worker FD DATA [CORE]`; FD is its end of the link, CORE where it is to stay.
+Started by the pool as `python -m loader.worker FD [CORE]`; FD is its end of the link, CORE where it is to stay. It
+opens nothing by name: the service hands over the files that it announced.
 """
 
 import contextlib
@@ -25,10 +26,10 @@ _EPOCH_NEARLY_OVER = 0.95
 
 
 class Worker:
-    """Fills slots from the data sets under `data`."""
+    """Fills slots from the files that the service hands over."""
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[link.Open, int]] = {}  # by split, with the descriptor
         self._fillers: dict[str, Filler] = {}
         self._slabs: dict[int, Slab] = {}
         self._scratch = Scratch()
@@ -38,21 +39,28 @@ class Worker:
         link.send(end, link.Ready())
         while (received := link.receive(end)) is not None:
             word, fd = received
-            if isinstance(word, link.Attach):
+            if isinstance(word, link.Open):
+                assert fd is not None
+                self._files[word.split] = word, fd
+            elif isinstance(word, link.Attach):
                 assert fd is not None
                 self._slabs[word.slab] = Slab(fd, word.size, word.slots)
             elif isinstance(word, link.Detach):
                 if word.slab in self._slabs:
                     self._slabs.pop(word.slab).close()
             elif isinstance(word, link.Fill):
-                link.send(end, self._fill(word))
-                self._look_ahead(word)
+                link.send(end, outcome := self._fill(word))
+                if isinstance(outcome, link.Filled):
+                    self._look_ahead(word)
 
     def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
         spec, laps = word.spec, Laps()
         batch = self._slabs[word.slab].batch(word.slot, spec, word.count)
         try:
-            self._filler(word.split).fill(spec, word.epoch, word.first, batch, digests=word.digests, laps=laps)
+            filler = self._filler(word.split)
+            filler.dataset.refuse_changes()  # of a file that was cut off a page may be missing, which would be a SIGBUS
+            filler.fill(spec, word.epoch, word.first, batch, digests=word.digests, laps=laps)
+            filler.dataset.refuse_changes()
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
@@ -67,7 +75,9 @@ class Worker:
 
     def _filler(self, split: str) -> Filler:
         if split not in self._fillers:
-            self._fillers[split] = Filler(Dataset(self._data / f"{split}.lmdb"), self._scratch)
+            file, fd = self._files[split]
+            dataset = Dataset(Path(os.fsdecode(file.path)), os.dup(fd), file.version)
+            self._fillers[split] = Filler(dataset, self._scratch)
         return self._fillers[split]
 
 
@@ -77,17 +87,17 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    fd, data = int(sys.argv[1]), Path(sys.argv[2])
+    fd = int(sys.argv[1])
     _die_with_parent()
-    if len(sys.argv) > 3:
-        os.sched_setaffinity(0, {int(sys.argv[3])})
+    if len(sys.argv) > 2:
+        os.sched_setaffinity(0, {int(sys.argv[2])})
     give_back_large_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle; it ends the link
     end = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            Worker(data).serve(end)
+            Worker().serve(end)
     except AlexNetError as error:
         link.send(end, link.Failed(-1, str(error)))
         sys.exit(error.exit_code)

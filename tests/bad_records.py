@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
+from loader.dataset import Dataset, Writer
+from loader.records import digest_of, extend_chain, record_bytes
 
 
 def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: str = "train") -> Path:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from common.errors import BadImage, DatasetError
 from loader import dataset, jpeg
-from loader.dataset import FORMAT, Dataset, Writer, digest_of, extend_chain, record_bytes
+from loader.dataset import Dataset, Writer
+from loader.records import FORMAT, digest_of, extend_chain, record_bytes
 from loader.stats import PartialSums, Stats, Sums
 
 PICTURE = jpeg.encode(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8), 90)

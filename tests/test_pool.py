@@ -14,6 +14,7 @@ from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
 from loader import link
 from loader.crew import Crew
+from loader.dataset import Dataset
 from loader.pool import Finished, Lost, WorkerPool
 from tests.processes import alive, wait_for
 
@@ -23,10 +24,11 @@ COUNT = 8
 
 @pytest.fixture
 def pool(packed: Path) -> Iterator[WorkerPool]:
-    workers = WorkerPool(packed, 2, timeout_s=60)
-    workers.start()
-    yield workers
-    workers.stop()
+    with Dataset(packed / "train.lmdb") as dataset:
+        workers = WorkerPool({"train": dataset}, 2, timeout_s=60)
+        workers.start()
+        yield workers
+        workers.stop()
 
 
 @pytest.fixture

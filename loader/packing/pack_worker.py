@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from common.errors import BadImage
 from loader import jpeg, pixels
-from loader.dataset import record_bytes
 from loader.packing import picture
 from loader.packing.sources import Source
+from loader.records import record_bytes
 from loader.stats import PartialSums
 
 QUALITY = 90  # of the stored JPEG, 4:2:0

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from loader import jpeg
-from loader.dataset import Dataset, Writer, digest_of, extend_chain, record_bytes
+from loader.dataset import Dataset, Writer
 from loader.packing import discover
 from loader.packing.pack import Options, pack
+from loader.records import digest_of, extend_chain, record_bytes
 
 MADE = 100
 _COMMIT = 1000

@@ -1,0 +1,80 @@
+"""A regular file held by its descriptor: it stays the one that was opened, whatever becomes of its name."""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import DatasetError
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A file's contents at one moment.
+
+    digest        16 bytes, of the dataset in it
+    size          in bytes
+    modified_ns   equal as long as nobody has written to the file, unless its time was set back
+    changed_ns    equal as long as that did not happen either; deleting the file changes it too
+    """
+
+    digest: bytes
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class DataFile:
+    """The file at `path`, or behind `fd`, which is taken over; `path` is then its name in messages.
+
+    Raises DatasetError: missing, unreadable, no regular file.
+    """
+
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        self.path = path
+        self.fd = _opened(path) if fd is None else fd
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            self.close()
+            raise DatasetError(f"{path} is no file; alexnet-pack makes it")
+
+    @property
+    def by_descriptor(self) -> str:
+        """A path to the file within this process, deleted or not."""
+        return f"/proc/self/fd/{self.fd}"
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def version(self, digest: bytes) -> Version:
+        """The present version, given the digest of what it holds."""
+        now = os.fstat(self.fd)
+        return Version(digest, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+    def in_place(self) -> bool:
+        """Return True if `path` names this very file."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), self.path.stat())
+        except OSError:
+            return False
+
+    def fits_in_memory(self) -> bool:
+        """Return True if reading ahead is of use: what is read at random is wanted soon and need not make way."""
+        available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        return available is not None and self.size < int(available[1]) * 1024 // 2
+
+    def close(self) -> None:
+        """Close the descriptor, once."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO's open would wait
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing; alexnet-pack makes it") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be opened as a data set: {error.strerror}") from None
