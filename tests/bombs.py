@@ -1,5 +1,6 @@
 """Small files that ask a decoder for gigabytes or for minutes."""
 
+import functools
 import io
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ def with_size(data: bytes, height: int, width: int) -> bytes:
     return data[: frame + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[frame + 9 :]
 
 
+@functools.cache
 def saved_as_jpeg(height: int, width: int, mode: str = "RGB", *, progressive: bool) -> bytes:
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     rgb = (np.stack([x, y, 1 - x], axis=2) * 200 + 20).astype(np.uint8)
@@ -26,6 +28,7 @@ def saved_as_jpeg(height: int, width: int, mode: str = "RGB", *, progressive: bo
     return file.getvalue()
 
 
+@functools.cache
 def of_many_scans(mode: str = "RGB", scans: int = SCANS, size: int = STORED_SIZE) -> bytes:
     """A progressive JPEG whose first scan of high coefficients comes again and again: each time a pass over all."""
     sound = saved_as_jpeg(size, size, mode, progressive=True)

@@ -11,7 +11,7 @@ from common.errors import BadImage
 from common.spec import STORED_SIZE
 from loader import jpeg, limits
 from loader.packing import picture
-from tests.bombs import BOMBS
+from tests.bombs import BOMBS, saved_as_jpeg, with_size
 
 
 @pytest.fixture
@@ -65,5 +65,6 @@ def test_a_huge_picture_within_a_small_one_is_refused() -> None:
 
 
 def test_the_largest_photos_are_allowed() -> None:
-    limits.check_jpeg(bytes(20_000_000), 9_000, 7_000)
-    limits.check_jpeg(b"\xff\xda" * 15 + bytes(20_000_000), 9_000, 7_000)
+    for progressive, scans in ((False, 1), (True, 14)):
+        photo = saved_as_jpeg(48, 60, progressive=progressive) + b"\xff\xda" * scans + bytes(20_000_000)
+        limits.check_jpeg(with_size(photo, 9_000, 7_000), 9_000, 7_000)

@@ -37,6 +37,7 @@ def saved(rgb: Rgb, mode: str, file_format: str, **options: object) -> bytes:
         ("RGBA", "PNG", 0),
         ("RGB", "BMP", 0),
         ("RGB", "WEBP", 8),
+        ("RGB", "AVIF", 8),
         ("P", "GIF", 40),
         ("RGB", "TIFF", 0),
         ("CMYK", "TIFF", 0),
@@ -75,6 +76,54 @@ def test_transparent_parts_lie_over_white() -> None:
     assert (rgb[:, 4:] == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("mode", "file_format", "options"),
+    [
+        ("RGB", "PNG", {}),
+        ("RGB", "PNG", {"transparency": (20, 20, 220)}),
+        ("RGBA", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("L", "PNG", {"transparency": 0}),
+        ("P", "PNG", {"transparency": bytes(range(256))}),
+        ("1", "PNG", {}),
+        ("I;16", "PNG", {}),
+        ("P", "GIF", {"transparency": 3}),
+        ("RGBA", "WEBP", {"lossless": True}),
+        ("RGBA", "AVIF", {}),
+        ("CMYK", "TIFF", {}),
+        ("YCbCr", "TIFF", {}),
+    ],
+)
+def test_pixels_converted_in_bands_are_those_of_the_whole_picture_converted_at_once(
+    mode: str, file_format: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (37, 29, 4), dtype=np.uint8)
+    whole = Image.fromarray(rgba)
+    if mode == "I;16":
+        whole = Image.fromarray(rgba[:, :, :2].copy().view(np.uint16)[:, :, 0])
+    file = io.BytesIO()
+    whole.convert(mode).save(file, file_format, **options)
+    with Image.open(file) as opened:
+        if opened.mode == "I;16":
+            expected = np.repeat((np.asarray(opened) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+        elif opened.has_transparency_data:
+            white = Image.new("RGBA", opened.size, "white")
+            expected = np.asarray(Image.alpha_composite(white, opened.convert("RGBA")).convert("RGB"))
+        else:
+            expected = np.asarray(opened.convert("RGB"))
+    monkeypatch.setattr(picture, "_BAND_PIXELS", 100)
+    np.testing.assert_array_equal(picture.decode(file.getvalue())[0], expected)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_of_several_pictures_in_a_file_the_first_counts(file_format: str) -> None:
+    first, other = Image.fromarray(drawn()), Image.new("RGB", (60, 40), "black")
+    file = io.BytesIO()
+    first.save(file, file_format, save_all=True, append_images=[other, other])
+    rgb, _ = picture.decode(file.getvalue())
+    assert np.abs(rgb.astype(int) - drawn()).mean() < 40
+
+
 def test_exif_orientation_is_not_obeyed_and_broken_exif_not_read() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees"
@@ -88,8 +137,18 @@ def test_exif_orientation_is_not_obeyed_and_broken_exif_not_read() -> None:
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (b"<html><body>404", "not recognised as a picture: it begins with b'<html><b'"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not recognised as a picture"),
+        (b"GALAXY of bytes", "not recognised as a picture: it begins with b'GALAXY o'"),
+        (b"\r\n<HTML lang=en><body>404", "an HTML page"),
+        (b"<!DOCTYPE html><svg></svg>", "an HTML page"),
+        (b"<?xml version='1.0'?><!-- drawn --><svg width='3'/>", "an SVG drawing, which is not read"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, which is not read"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a video"),
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL picture, which is not read"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n\0\0", "a JPEG XL picture, which is not read"),
+        (b"%PDF-1.7", "a PDF document"),
+        (bytes(3000), "nothing but zeros"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript file, which is not read"),
         (b"\xff\xd8\xff", "JPEG"),
         (b"\xff\xd8" + bytes(500), "JPEG"),
     ],

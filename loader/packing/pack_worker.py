@@ -1,24 +1,30 @@
 """One process of the packing: pictures in, records and sums out. It opens no data set.
 
-It ends when its pipe does, so also when the parent is killed.
+It ends when its pipe does, so also when the parent is killed. Its memory is limited: what a picture's header says of
+its cost need not be true.
 """
 
+import contextlib
+import resource
 import signal
 from ctypes import c_int64
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage
-from loader import jpeg, pixels
+from common.malloc import give_back_large_blocks
+from loader import jpeg, limits, pixels
 from loader.packing import picture
 from loader.packing.sources import Source
 from loader.records import record_bytes
 from loader.stats import PartialSums
 
 QUALITY = 90  # of the stored JPEG, 4:2:0
+_SLACK_BYTES = 24 << 20  # beside what the limits count: decoders' tables, libraries loaded late, the answer
 
 Items = npt.NDArray[np.int64]
 
@@ -48,9 +54,16 @@ def versions() -> dict[str, str]:
 
 
 def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
-    """The JPEG that is kept of a picture file, and whether its decoder warned; BadImage with the reason."""
-    rgb, warned = picture.decode(data)
-    return jpeg.encode(pixels.centre_square(rgb), QUALITY), warned
+    """The JPEG that is kept of a picture file, and whether its decoder warned; BadImage with the reason.
+
+    MemoryError only if the machine has no memory, not if the picture takes more than a picture may.
+    """
+    with contextlib.suppress(MemoryError):
+        rgb, warned = picture.decode(data)
+        return jpeg.encode(pixels.centre_square(rgb), QUALITY), warned
+    # Now that all is given back: is there as much as a picture may take? Then this one took more.
+    np.empty(limits.MAX_BYTES - len(data), np.uint8)
+    raise BadImage(f"it takes more than {limits.MAX_BYTES >> 20} MiB to decode, whatever its header says")
 
 
 def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Failure:
@@ -71,10 +84,21 @@ def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Fa
     return packed
 
 
+def limit_memory() -> None:
+    """Let this process have as much more memory as one picture may take; beyond that comes a MemoryError."""
+    held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
+    wanted = int(held.split()[1]) * 1024 + limits.MAX_BYTES + _SLACK_BYTES
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    lowest = min(limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))
+
+
 def run(pipe: Connection, source: Source, working_on: c_int64) -> None:
     """Answer each list of items on `pipe`, until it ends. `working_on` tells the parent, should this process die."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
     pixels.use_one_thread()
+    give_back_large_blocks()
+    limit_memory()
     while True:
         try:
             pipe.send(pack_chunk(source, pipe.recv(), working_on))
