@@ -17,6 +17,7 @@ from loader.crew import Crew
 from loader.keys_command import keys
 from loader.resources import half_of_memory, raise_file_limit
 from loader.signals import caught
+from loader.supervisor import Announce, supervise
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -56,6 +57,11 @@ FILES_BESIDE_CONNECTIONS = 700  # open ones: slabs, workers, data sets, logs
 @click.option("--insecure", is_flag=True, help="Let --bind be reached from other hosts, by anyone, unencrypted.")
 @click.option("--pin", is_flag=True, help="Keep each worker on one core.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
+@click.option(
+    "--no-restart",
+    is_flag=True,
+    help="Serve in this process itself, and end if that dies: for systemd and the like, which start it again.",
+)
 @click.option("--verbose", is_flag=True, help="Log more.")
 @click.pass_context
 def main(
@@ -71,12 +77,16 @@ def main(
     insecure: bool,
     pin: bool,
     ready_file: Path | None,
+    no_restart: bool,
     verbose: bool,
 ) -> None:
     """Serve the packed photos of a data set, train and val, as batches for any number of clients.
 
     Worker processes read JPEGs, decode, crop, flip and add colour noise; clients get them over ZeroMQ. What a client
     gets depends on the data set, its seed, epoch and position alone. Ends on Ctrl-C or SIGTERM.
+
+    The service is a process of its own: one that dies is started again at the same endpoint, after a pause of 0.1 to
+    1 s. After 30 deaths within a minute this ends too, with exit code 1.
 
     With a COMMAND it serves nothing, and takes that command's options alone.
     """
@@ -88,7 +98,15 @@ def main(
         refuse_open_bind(bind, key_folder, insecure)
         crew = Crew(workers, workers_file)
         memory_bytes = (memory_mib << 20) if memory_mib else half_of_memory()
-        serve(crew, data, bind, key_folder, stream_mib << 20, memory_bytes, worker_timeout, pin, ready_file)
+
+        def service(bind: str, announce: Announce) -> None:
+            limits = stream_mib << 20, memory_bytes, worker_timeout
+            serve(crew, data, bind, key_folder, *limits, pin, ready_file, announce)
+
+        if no_restart:
+            service(bind, lambda endpoint: None)
+        else:
+            supervise("alexnet-loader", service, bind, hangup=workers_file is not None)
 
 
 def refuse_options_of_serving(context: click.Context) -> None:
@@ -108,8 +126,9 @@ def serve(
     worker_timeout_s: float,
     pinned: bool,
     ready_file: Path | None,
+    announce: Announce,
 ) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM; `announce` gets the endpoint once it is served."""
     import zmq
 
     from common import sockets
@@ -148,6 +167,7 @@ def serve(
             sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
             secrecy = "encrypted" if own_keys is not None else "unencrypted"
             log.info("serving %s (%s) on %s, %s, with %d workers", data, sizes, endpoint, secrecy, pool.count)
+            announce(endpoint)
             if ready_file is not None:
                 write_whole(ready_file, endpoint)
 
@@ -192,10 +212,13 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Whoever sees the file sees all of it."""
+    """Whoever sees the file sees all of it. Raises UsageError."""
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text + "\n")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text + "\n")
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror} (--ready-file)") from None
 
 
 main.add_command(audit)

@@ -5,7 +5,6 @@ opens nothing by name: the service hands over the files that it announced.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -20,8 +19,8 @@ from loader.augment import Scratch
 from loader.dataset import Dataset
 from loader.filler import Filler
 from loader.laps import Laps
+from loader.parent import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _EPOCH_NEARLY_OVER = 0.95
 
 
@@ -81,14 +80,9 @@ class Worker:
         return self._fillers[split]
 
 
-def _die_with_parent() -> None:
-    """Be killed when the service dies, even while stopped, so that no worker is ever left behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> None:
     fd = int(sys.argv[1])
-    _die_with_parent()
+    die_with_parent(os.getppid())
     if len(sys.argv) > 2:
         os.sched_setaffinity(0, {int(sys.argv[2])})
     give_back_large_blocks()

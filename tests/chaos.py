@@ -89,7 +89,7 @@ class Mortal:
         seed: int = 0,
     ) -> None:
         self._random = random.Random(seed)
-        self._start = partial(LoaderProcess, data, folder, workers, prefix=prefix)
+        self._start = partial(LoaderProcess, data, folder, workers, prefix=prefix, restarts=True)
         self._more = more
         self.process = self._start(bind, *more)
         self.endpoint = self.process.endpoint
@@ -108,15 +108,15 @@ class Mortal:
             except ProcessLookupError:
                 return
 
+    def kill_service(self) -> None:
+        """The command starts it again."""
+        self.process.signal(signal.SIGKILL)
+
     def restart(self, down_s: float = 0.0) -> None:
-        """Kill the service, let it be dead for a while, start it again."""
-        self.kill()
+        """Kill the command, and the service with it; let it be dead for a while, start it again."""
+        self.process.kill()
         time.sleep(down_s)
         self.process = self._start(self.endpoint, *self._more)
-
-    def kill(self) -> None:
-        self.process.signal(signal.SIGKILL)
-        self.process.process.wait()
 
     def freeze(self, seconds: float) -> None:
         """Stop the service: its connections stand, and it says nothing."""

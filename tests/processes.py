@@ -59,7 +59,9 @@ def memory_mib(pid: int) -> float:
 class LoaderProcess:
     """`alexnet-loader` on a port of its own, ready to serve. Use in a `with` block.
 
-    prefix   a command to run it by, which becomes it
+    prefix     a command to run it by, which becomes it
+    restarts   the command starts a service that dies again, as it does for users. Without, the service is the process
+               that was started, so that its death cannot go unseen
     """
 
     def __init__(
@@ -70,8 +72,11 @@ class LoaderProcess:
         bind: str = "tcp://127.0.0.1:*",
         *more: str,
         prefix: Sequence[str] = (),
+        restarts: bool = False,
     ) -> None:
-        ready_file = folder / f"ready-{time.monotonic_ns()}"
+        self._restarts = restarts
+        more = more if restarts else (*more, "--no-restart")
+        self.ready_file = ready_file = folder / f"ready-{time.monotonic_ns()}"
         self.log = folder / f"{ready_file.name}.log"
         command = [*prefix, sys.executable, "-m", "loader.command", "--data", str(data), "--workers", str(workers)]
         with self.log.open("w") as log:
@@ -83,16 +88,30 @@ class LoaderProcess:
         self.endpoint = ready_file.read_text().strip()
 
     @property
+    def pid(self) -> int:
+        """Of the service."""
+        if not self._restarts:
+            return self.process.pid
+        return wait_for("the service", lambda: next(filter(alive, children(self.process.pid)), None))
+
+    @property
     def workers(self) -> list[int]:
-        return children(self.process.pid)
+        return children(self.pid)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.process.pid, number)
+        """To the service."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9 of the command, and wait for the service to be gone too."""
+        family = [self.process.pid, *children(self.process.pid)]
+        self.process.kill()
+        self.process.wait()
+        wait_for("the service to be gone", lambda: not any(map(alive, family)))
 
     def __enter__(self) -> "LoaderProcess":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+            self.kill()

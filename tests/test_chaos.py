@@ -36,7 +36,8 @@ def test_whatever_happens_at_random_moments_the_stream_is_the_same(
             for what, weight, action in (
                 ("a worker killed", 3, host.kill_worker),
                 ("a worker stopped", 3, host.stop_worker),
-                ("the service restarted", 1, host.restart),
+                ("the service killed", 1, host.kill_service),
+                ("the whole loader killed and started again", 1, host.restart),
                 ("the service stopped for a while", 1, partial(host.freeze, 1.5)),
             )
         }

@@ -1,7 +1,6 @@
 """kill -9 of loader and trainer at once, again and again: memory, files and the process table stay as they were."""
 
 import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -61,16 +60,16 @@ def test_nothing_is_left_of_loaders_and_trainers_that_are_killed_together(
     monkeypatch.setenv(_MARK, mark)
     names, memory_mib = set(os.listdir("/dev/shm")), shared_memory_mib()
     for number in range(1, KILLS + 1):
-        with LoaderProcess(packed, tmp_path) as service:
+        with LoaderProcess(packed, tmp_path, restarts=True) as service:
             if number < KILLS:
                 reader = ReaderProcess(service.endpoint, StreamSpec(crop=128), 64, epochs=10**6, transport="slab")
                 reader.read_until(1)
                 client = reader.process
             else:
                 client = training(service.endpoint, tmp_path / "run")
-            assert marked(mark) >= {service.process.pid, client.pid, *service.workers}
+            assert marked(mark) >= {service.process.pid, service.pid, client.pid, *service.workers}
             client.kill()
-            service.signal(signal.SIGKILL)
+            service.process.kill()
             client.communicate()
         wait_for("every process to be gone", lambda: not marked(mark))
     wait_for("the memory to be given back", lambda: shared_memory_mib() < memory_mib + 100)  # a slab has some 30 MiB

@@ -3,7 +3,8 @@
     python tests/bench/chaos.py workers --seconds 200             a random worker of two killed every second
     python tests/bench/chaos.py workers --seconds 200 --stop      the same, stopped (SIGSTOP) instead
     python tests/bench/chaos.py hosts --times 20                  one of two services killed, and started again later
-    python tests/bench/chaos.py restarts --times 20               an only service killed and started again
+    python tests/bench/chaos.py deaths --times 20                 an only service killed, which its command starts again
+    python tests/bench/chaos.py restarts --times 20               an only loader killed as a whole and started again
     python tests/bench/chaos.py link --times 20                   the link to one of two hosts cut for a while (as root)
     python tests/bench/chaos.py trainer --times 20                the trainer killed, resumed with other workers
 
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -114,12 +115,21 @@ def hosts(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
     return figures.tell(f"one of two services killed, and started again after {given.down:g} s")
 
 
+def deaths(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    return only(given, stack, folder, Mortal.kill_service, "the only service killed, and started again by its command")
+
+
 def restarts(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    return only(given, stack, folder, Mortal.restart, "the only loader killed as a whole and started again")
+
+
+def only(
+    given: argparse.Namespace, stack: ExitStack, folder: Path, action: Callable[[Mortal], None], what: str
+) -> bool:
     data = photos.packed_records(given.data, folder, given.records)
     host = stack.enter_context(Mortal(data, folder, given.workers))
-    actions = {"restart": (1.0, host.restart)}
-    figures = measure([host.endpoint], "auto", actions, (given.every, given.every), given)
-    return figures.tell("the only service killed and started again")
+    actions = {what: (1.0, partial(action, host))}
+    return measure([host.endpoint], "auto", actions, (given.every, given.every), given).tell(what)
 
 
 @contextmanager
@@ -172,7 +182,7 @@ def trainer(given: argparse.Namespace, _: ExitStack, folder: Path) -> bool:
     return kill_again_and_again(folder, given.times, given.epochs, random.Random(given.seed), say)
 
 
-MODES = {"workers": workers, "hosts": hosts, "restarts": restarts, "link": link, "trainer": trainer}
+MODES = {"workers": workers, "hosts": hosts, "deaths": deaths, "restarts": restarts, "link": link, "trainer": trainer}
 
 
 def main() -> None:

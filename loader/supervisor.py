@@ -1,0 +1,169 @@
+"""The process that a user starts: it runs the service in a child, and starts it again when it dies.
+
+A service can be killed, run out of memory or be aborted by a library. Clients wait for it and go on
+(`common/client.py`), so all it takes is another one at the same endpoint, soon.
+
+The child is a fork, not a program of its own, because that costs no second start. This process must therefore never
+load ZeroMQ, LMDB or numpy, nor have a second thread: it has nothing that a fork could break, and nothing that crashes.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from common.errors import AlexNetError, LoaderError
+from common.log import errors_as_exit_codes
+from loader.parent import die_with_parent
+from loader.signals import STOP
+
+log = logging.getLogger(__name__)
+
+MOST_DEATHS = 30  # within WITHIN_S, or in a row before it could serve; one every 3 s is survived
+WITHIN_S = 60.0
+_FIRST_PAUSE_S, _GROWTH, _LONGEST_PAUSE_S = 0.1, 1.5, 1.0
+_SI_KERNEL = 0x80
+_SERVES, _GIVES_UP = "serves ", "gives up"
+
+Announce = Callable[[str], None]  # tells the endpoint, once it is served
+Service = Callable[[str, Announce], None]  # serves at an endpoint until it is told to stop
+
+
+def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
+    """Serve at `bind` until SIGINT or SIGTERM; ends as the service does, if that is no accident.
+
+    What is found wrong at the first start, and an AlexNetError later, are no accidents. A `bind` of any free port is
+    the port first found in all later lives. Raises LoaderError when the service dies too often.
+
+    hangup   SIGHUP is the service's too; else it ends this process, as is usual
+    """
+    deaths, unready, endpoint = deque[float](maxlen=MOST_DEATHS), 0, ""
+    with _held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
+        while True:
+            life = _Life(program, serve, endpoint or bind, signals)
+            code, stopped = life.wait()
+            if code == 0 or stopped or life.gave_up or (code > 0 and not (endpoint or life.endpoint)):
+                break
+            endpoint, unready = (life.endpoint, 0) if life.endpoint else (endpoint, unready + 1)
+            deaths.append(time.monotonic())
+            pause_s = _pause_s(deaths, unready, how := _ending(code))
+            log.warning("the service %s; it is started again in %.1f s", how, pause_s)
+            if signals.stopped_within(pause_s):
+                log.info("stopped")
+                return
+    if code != 0:
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def _pause_s(deaths: "deque[float]", unready: int, how: str) -> float:
+    """Seconds until the next start: longer the more often it died of late. Raises LoaderError if that was too often."""
+    often = len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < WITHIN_S
+    if often or unready >= MOST_DEATHS:
+        when = f"within {WITHIN_S:.0f} s" if often else "before it could serve"
+        raise LoaderError(f"the service died {MOST_DEATHS} times {when} and is given up; the last time it {how}")
+    recent = sum(deaths[-1] - death < WITHIN_S for death in deaths)
+    return min(_FIRST_PAUSE_S * _GROWTH ** (recent - 1), _LONGEST_PAUSE_S)
+
+
+def _ending(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+class _Held:
+    """Signals that come to this process only when it asks for them."""
+
+    def __init__(self, numbers: set[int], before: set[int]) -> None:
+        self.numbers, self._before = numbers, before
+
+    def let_go(self) -> None:
+        """In the child: deliver signals as ever."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    def stopped_within(self, seconds: float) -> bool:
+        """Wait so long, unless a signal to stop comes."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            came = signal.sigtimedwait(self.numbers, left)
+            if came is not None and came.si_signo in STOP:
+                return True
+        return False
+
+
+@contextlib.contextmanager
+def _held(numbers: set[int]) -> Iterator[_Held]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield _Held(numbers, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Life:
+    """One process of the service.
+
+    endpoint   where it served, or "" if it never did; known once it has ended, as is
+    gave_up    whether it ended with an AlexNetError after it had served
+    """
+
+    def __init__(self, program: str, serve: Service, bind: str, signals: _Held) -> None:
+        self._signals = signals
+        self.endpoint, self.gave_up = "", False
+        parent = os.getpid()
+        self._said, said = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _live(program, serve, bind, signals, said, parent)
+        os.close(said)
+
+    def wait(self) -> tuple[int, bool]:
+        """Pass signals on until it has ended: its exit code, or minus the signal that ended it; was it told to stop."""
+        stopped = False
+        while True:
+            came = signal.sigwaitinfo(self._signals.numbers)
+            if came.si_signo == signal.SIGCHLD:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+                if pid == 0:
+                    continue  # it was stopped, or goes on after that
+                self._read()
+                return os.waitstatus_to_exitcode(status), stopped
+            stopped = stopped or came.si_signo in STOP
+            if not (came.si_signo == signal.SIGINT and came.si_code == _SI_KERNEL):  # a terminal's Ctrl-C reaches both
+                os.kill(self._pid, came.si_signo)
+
+    def _read(self) -> None:
+        with open(self._said) as said:
+            for line in said.read().splitlines():
+                self.endpoint = line.removeprefix(_SERVES) if line.startswith(_SERVES) else self.endpoint
+                self.gave_up = bool(self.endpoint) and line == _GIVES_UP
+
+
+def _live(program: str, serve: Service, bind: str, signals: _Held, said: int, parent: int) -> NoReturn:
+    """Be the child: serve, and end without going back to what the parent was about to do."""
+    code: object = 1
+    try:
+        die_with_parent(parent)
+        signals.let_go()
+        with errors_as_exit_codes(program):
+            try:
+                serve(bind, lambda endpoint: _say(said, _SERVES + endpoint))
+            except AlexNetError:
+                _say(said, _GIVES_UP)
+                raise
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        logging.shutdown()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _say(said: int, line: str) -> None:
+    os.write(said, f"{line}\n".encode())
