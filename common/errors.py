@@ -15,6 +15,8 @@
     |   `-- LoaderTimeout             it said nothing for too long
     |-- ExchangeError                 copies between two GPUs arrive with wrong bits
     |-- CheckpointError               a checkpoint is missing, damaged or of another network
+    |-- OutputError                   what a command was asked for cannot be written to stdout
+    |   `-- ReaderGone                  nobody reads it any longer, as behind `| head`: the command ends without a word
     |-- SaveError                     the disk does not take a run's files; what was saved before is intact
     `-- Diverged                      the loss is no longer a number
 
@@ -87,6 +89,14 @@ class ExchangeError(AlexNetError):
 
 
 class CheckpointError(AlexNetError):
+    pass
+
+
+class OutputError(AlexNetError):
+    pass
+
+
+class ReaderGone(OutputError):
     pass
 
 

@@ -1,39 +1,91 @@
 """The one set-up of logging, and how a command turns an error into a line and an exit code."""
 
 import contextlib
+import errno
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 
-from common.errors import AlexNetError
+from common import console
+from common.entry import INTERRUPTED
+from common.errors import AlexNetError, ReaderGone
 
-INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
+log = logging.getLogger(__name__)
+
+# What the user named is not there, or not for this user; all other reasons lie with the machine.
+_PATH_ERRORS = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
+
+_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}  # in errors of ZeroMQ's own
 
 
 def setup(program: str, verbose: bool = False) -> None:
     """Log to stderr as `program: message`, with the time; DEBUG and above if `verbose`, else INFO."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format=f"%(asctime)s {program}: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = _Handler()
+    handler.setFormatter(_Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            console.tell(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Called by logging.shutdown."""
+        console.drain()
+
+
+class _Formatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        record.message = console.shown(record.message)
+        return super().formatMessage(record)
 
 
 @contextlib.contextmanager
 def errors_as_exit_codes(program: str) -> Iterator[None]:
-    """Run a command's body: an `AlexNetError` becomes one line on stderr and its exit code, never a traceback."""
+    """Run a command's body: what a person or the machine did wrong becomes one line on stderr and an exit code.
+
+    That is an `AlexNetError`, an error of the system or no memory; DEBUG logs have their traceback too. Any other
+    exception is a bug of ours and stays a traceback.
+    """
     try:
         yield
-    except AlexNetError as error:
-        sys.stderr.write(f"{program}: error: {error}\n")
+    except ReaderGone as error:
         sys.exit(error.exit_code)
+    except AlexNetError as error:
+        _end(program, str(error), error.exit_code)
+    except OSError as error:
+        _end(program, told(error), 2 if error.errno in _PATH_ERRORS else 1)
+    except MemoryError as error:
+        _end(program, f"not enough memory: {error}" if str(error) else "not enough memory", 1)
+    except Exception as error:
+        if getattr(error, "errno", None) not in _LACKS:
+            raise
+        _end(program, getattr(error, "strerror", None) or str(error), 1)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{program}: interrupted\n")
+        console.tell(f"{program}: interrupted")
         sys.exit(INTERRUPTED)
+
+
+def told(error: OSError) -> str:
+    """`runs/first: Permission denied`: the file, if there is one, and the reason, without a number."""
+    names = [name for name in (error.filename, error.filename2) if name is not None]
+    files = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names]
+    return ": ".join([" to ".join(files)] * bool(files) + [error.strerror or str(error) or type(error).__name__])
+
+
+def _end(program: str, message: str, exit_code: int) -> None:
+    log.debug("where that happened", exc_info=True)
+    console.tell(f"{program}: error: {console.shown(message)}")
+    sys.exit(exit_code)
 
 
 class Seldom:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
+from common import console
+
 PLAIN_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.1
 
@@ -21,7 +23,7 @@ class ProgressLine:
 
     def __init__(self, stream: TextIO | None = None, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._is_terminal = self._stream.isatty()
+        self._is_terminal = console.is_terminal(self._stream)
         self._interval_s = TERMINAL_INTERVAL_S if self._is_terminal else PLAIN_INTERVAL_S
         self._now_s = now_s
         self._next_s = now_s() if self._is_terminal else now_s() + PLAIN_INTERVAL_S
@@ -38,20 +40,21 @@ class ProgressLine:
         self._next_s = self._now_s() + self._interval_s
         if self._is_terminal:
             columns = shutil.get_terminal_size().columns
-            self._write(f"\r\x1b[K{text[: columns - 1]}")  # it must not wrap
+            text = console.shown(text)[: columns - 1]  # it must not wrap
+            console.draw(self._stream, f"\r\x1b[K{text}", may_be_left_out=True)
             self._drawn = True
         else:
-            self._write(text + "\n")
+            self._write(text)
 
     def line(self, text: str) -> None:
         """A line that stays: the end of an epoch, where a checkpoint lies."""
         self.clear()
-        self._write(text + "\n")
+        self._write(text)
 
     def clear(self) -> None:
         """Take the renewed line away, before something else writes to the terminal."""
         if self._drawn:
-            self._write("\r\x1b[K")
+            console.draw(self._stream, "\r\x1b[K", may_be_left_out=True)
             self._drawn = False
 
     def __enter__(self) -> Self:
@@ -61,8 +64,7 @@ class ProgressLine:
         self.clear()
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        console.draw(self._stream, console.shown(text) + "\n")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common import log as logs
+from common.console import result, shown
+from common.entry import interruptible
 from common.errors import UsageError
 from common.ranges import EPOCHS, SEEDS
 
@@ -32,12 +34,16 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(1, 2**20), default=128, help="Pictures a line; it changes no digest.")
 @click.option("--batches", metavar="A..B", show_default="all", help="Numbers of the first and last batch, from 0.")
 @click.option("--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Processes.")
-def audit(data: Path, epoch: int, batch_size: int, batches: str | None, jobs: int, **stream: Any) -> None:
+@click.option("--verbose", is_flag=True, help="Log more.")
+def audit(
+    data: Path, epoch: int, batch_size: int, batches: str | None, jobs: int, verbose: bool, **stream: Any
+) -> None:
     """Compute batches anew from the data set, without a service, and print their digests.
 
     The last line's digest, of a whole epoch, is the one that alexnet-trainer --digest on writes into metrics.jsonl; the
     line there says in "stream" which options belong to it.
     """
+    logs.setup("alexnet-loader audit", verbose)
     with logs.errors_as_exit_codes("alexnet-loader audit"):
         from common.spec import StreamSpec
 
@@ -50,6 +56,7 @@ def run(data: Path, spec: "StreamSpec", epoch: int, batch_size: int, batches: st
     from loader.dataset import Dataset
     from loader.progress import Progress
 
+    interruptible()
     path = data / f"{spec.split}.lmdb"
     if not path.exists():
         raise UsageError(f"{path} is missing; alexnet-pack makes it (--data)")
@@ -64,7 +71,7 @@ def run(data: Path, spec: "StreamSpec", epoch: int, batch_size: int, batches: st
             rolling, done = digest.roll(rolling, audited.digests), done + audited.part.count
             replaced += len(audited.replaced)
             progress.count(done)
-    click.echo(
+    result(
         f"epoch {epoch}, positions {first}..{first + done - 1} of {records:,}: digest {rolling.hex()},"
         f" bad records replaced: {replaced:,}"
     )
@@ -73,10 +80,10 @@ def run(data: Path, spec: "StreamSpec", epoch: int, batch_size: int, batches: st
 def tell(audited: "Audited", digest: bytes, number: int) -> None:
     """A line for the batch, and one for each bad record."""
     part = audited.part
-    click.echo(f"batch {number}: positions {part.first}..{part.first + part.count - 1}, digest {digest.hex()}")
+    result(f"batch {number}: positions {part.first}..{part.first + part.count - 1}, digest {digest.hex()}")
     for position, record, reason in audited.replaced:
         other = audited.records[position - part.first]
-        click.echo(f"  position {position}: record {record} is bad, record {other} takes its place: {reason}")
+        result(f"  position {position}: record {record} is bad, record {other} takes its place: {shown(reason)}")
 
 
 def parts_of(epoch: int, records: int, batch_size: int, batches: str | None) -> "list[Part]":

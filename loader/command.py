@@ -1,5 +1,11 @@
 """`alexnet-loader`: the data-loader service, and the commands beside it."""
 
+if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
+    from loader.entry import loader
+
+    loader()
+    raise SystemExit
+
 import contextlib
 import logging
 import os
@@ -10,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from common import log as logs
+from common.command_line import HELP
 from common.endpoints import DEFAULT_ENDPOINT
 from common.errors import UsageError
 from loader.audit_command import audit
@@ -27,7 +34,10 @@ log = logging.getLogger(__name__)
 FILES_BESIDE_CONNECTIONS = 700  # open ones: slabs, workers, data sets, logs
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND ...]", context_settings={"show_default": True})
+@click.group(
+    invoke_without_command=True, subcommand_metavar="[COMMAND ...]", context_settings={"show_default": True} | HELP
+)
+@click.version_option(package_name="alexnet")
 @click.option("--workers", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Worker processes.")
 @click.option(
     "--workers-file",
@@ -56,7 +66,9 @@ FILES_BESIDE_CONNECTIONS = 700  # open ones: slabs, workers, data sets, logs
 )
 @click.option("--insecure", is_flag=True, help="Let --bind be reached from other hosts, by anyone, unencrypted.")
 @click.option("--pin", is_flag=True, help="Keep each worker on one core.")
-@click.option("--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served.")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served; - is stdout."
+)
 @click.option(
     "--no-restart",
     is_flag=True,
@@ -223,6 +235,3 @@ def write_whole(path: Path, text: str) -> None:
 
 main.add_command(audit)
 main.add_command(keys)
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ Every commit is atomic and on the disk when it returns, so a file is always a pr
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from loader.stats import Stats
 
 _META, _PROGRESS, _SKIPPED = b"meta", b"progress", b"skipped"
 _SMALLEST_MAP = 1 << 30
+_SPARE = 1 << 20  # so many bytes free, and the disk is as good as full: a commit takes some pages beside its records
 
 
 class _File:
@@ -249,21 +251,37 @@ class Writer(_File):
 
     def _write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None = None) -> None:
         """One transaction; where the map is too small it is doubled, which costs address space only."""
-        while True:
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, value in puts:
-                        transaction.put(key, value)
-                    if delete is not None:
-                        transaction.delete(delete)
-                return
-            except lmdb.MapFullError:
+        try:
+            while not self._try_to_write(puts, delete):
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
-            except lmdb.Error as error:
-                raise DatasetError(
-                    f"{self._path} cannot be written ({error}); what is committed stays: "
-                    "make room and run the same command again to go on"
-                ) from None
+        except lmdb.Error as error:
+            size = sum(len(key) + len(value) for key, value in puts)
+            raise DatasetError(
+                f"{self._path} cannot be written: {_reason(error, self._path.parent, size)}; what is committed stays:"
+                " make room and run the same command again to go on"
+            ) from None
+
+    def _try_to_write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None) -> bool:
+        """Return False if the map is too small for it."""
+        try:
+            with self._env.begin(write=True) as transaction:
+                for key, value in puts:
+                    transaction.put(key, value)
+                if delete is not None:
+                    transaction.delete(delete)
+        except lmdb.MapFullError:
+            return False
+        return True
+
+
+def _reason(error: lmdb.Error, folder: Path, size: int) -> str:
+    """Why `size` bytes could not be written to a file in `folder`; of a full disk LMDB says an input/output error."""
+    free = shutil.disk_usage(folder).free
+    if free < max(size, _SPARE):
+        return f"the disk is full, {free / 2**20:,.1f} MiB are free"
+    if isinstance(error, lmdb.MemoryError):
+        return "not enough memory, or address space (ulimit -v), to map the file"
+    return str(error)
 
 
 def _open_to_read(file: DataFile) -> lmdb.Environment:

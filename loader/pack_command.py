@@ -1,5 +1,11 @@
 """alexnet-pack: photos to LMDB, once. Heavy libraries are imported where they are used, so that --help is quick."""
 
+if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
+    from loader.entry import pack
+
+    pack()
+    raise SystemExit
+
 import os
 import sys
 from pathlib import Path
@@ -7,8 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from common import log as logs
+from common.command_line import HELP
+from common.console import result, say, shown, tell
+from common.entry import INTERRUPTED, interruptible
 from common.errors import DatasetError, UsageError
-from common.log import INTERRUPTED, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -18,7 +27,8 @@ if TYPE_CHECKING:
 _PROGRAM = "alexnet-pack"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
+@click.version_option(package_name="alexnet")
 @click.argument("paths", metavar="[SOURCE] DATA", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--demo", is_flag=True, help="Pack drawn pictures of ten shapes and textures: no SOURCE is needed.")
 @click.option("--demo-train", default=2000, show_default=True, type=click.IntRange(10), help="Training pictures.")
@@ -41,6 +51,7 @@ _PROGRAM = "alexnet-pack"
     type=click.IntRange(1),
     help="Records between commits: as many at most are done again after a kill.",
 )
+@click.option("--verbose", is_flag=True, help="Log more.")
 def main(
     paths: tuple[Path, ...],
     demo: bool,
@@ -51,6 +62,7 @@ def main(
     jobs: int | None,
     on_bad: str,
     commit_records: int,
+    verbose: bool,
 ) -> None:
     """Pack photos into DATA/train.lmdb and DATA/val.lmdb: 256x256 JPEGs, shuffled, with labels, checksums, mean image
     and colour components.
@@ -60,7 +72,8 @@ def main(
 
     Killed at any moment, the same command goes on where it was and ends in the same data set.
     """
-    with errors_as_exit_codes(_PROGRAM):
+    logs.setup(_PROGRAM, verbose)
+    with logs.errors_as_exit_codes(_PROGRAM):
         if verify and not info:
             raise UsageError("--verify goes with --info: alexnet-pack --info --verify DATA")
         if info:
@@ -68,20 +81,21 @@ def main(
             return
         from loader.packing.pack import Options, pack
 
+        interruptible()
         data = _only_data(paths, False, "--demo") if demo else _source_and_data(paths)[1]
         sources = _demo(demo_train, demo_val) if demo else _discover(_source_and_data(paths)[0])
         options = Options(jobs or len(os.sched_getaffinity(0)), on_bad, commit_records)  # type: ignore[arg-type]
         try:
             summaries = pack(sources, data, options)
         except KeyboardInterrupt:
-            sys.stderr.write(f"{_PROGRAM}: interrupted; what is committed stays: run it again to go on\n")
+            tell(f"{_PROGRAM}: interrupted; what is committed stays: run it again to go on")
             sys.exit(INTERRUPTED)
         for summary in summaries:
-            click.echo(_told(summary, data, options.jobs))
+            say(_told(summary, data, options.jobs))
         if "val" not in sources:
-            click.echo("SOURCE has no val: no val.lmdb is written, and the trainer will have nothing to validate on")
+            say("SOURCE has no val: no val.lmdb is written, and the trainer will have nothing to validate on")
         if any(summary.skipped for summary in summaries):
-            click.echo(f"{data / 'skipped.jsonl'} lists the pictures left out, with reasons")
+            say(f"{shown(data / 'skipped.jsonl')} lists the pictures left out, with reasons")
 
 
 def _source_and_data(paths: tuple[Path, ...]) -> tuple[Path, Path]:
@@ -112,7 +126,9 @@ def _discover(source: Path) -> "dict[str, Source]":
 
 def _told(summary: "Summary", data: Path, jobs: int) -> str:
     path = data / f"{summary.split}.lmdb"
-    what = f"{path}: {summary.records:,} records, {summary.classes:,} classes, {summary.file_bytes / 1e6:,.1f} MB"
+    what = (
+        f"{shown(path)}: {summary.records:,} records, {summary.classes:,} classes, {summary.file_bytes / 1e6:,.1f} MB"
+    )
     what += f", {summary.skipped:,} skipped"
     if summary.warned:
         what += f", {summary.warned:,} kept though their decoder warned (left-over bytes, odd headers)"
@@ -125,25 +141,26 @@ def _told(summary: "Summary", data: Path, jobs: int) -> str:
 def _show(data: Path, verify: bool) -> None:
     from loader.dataset import Dataset
 
+    interruptible()
     paths = [data / "train.lmdb", data / "val.lmdb"]
     if not any(path.exists() for path in paths):
         raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb")
     for path in filter(Path.exists, paths):
         with Dataset(path) as dataset:
-            click.echo(_described(dataset))
+            result(_described(dataset))
             if verify:
                 _verify(dataset)
 
 
 def _described(dataset: "Dataset") -> str:
     meta = dataset.meta
-    names = ", ".join(dataset.classes[:10]) + (", ..." if len(dataset.classes) > 10 else "")
+    names = ", ".join(map(shown, dataset.classes[:10])) + (", ..." if len(dataset.classes) > 10 else "")
     lines = [
-        f"{dataset.path}: {dataset.records:,} records, {dataset.path.stat().st_size / 1e6:,.1f} MB",
+        f"{shown(dataset.path)}: {dataset.records:,} records, {dataset.path.stat().st_size / 1e6:,.1f} MB",
         f"  digest      {dataset.digest.hex()}",
         f"  classes     {len(dataset.classes):,}: {names}",
         f"  stored      {meta['stored']}, shuffled with seed {meta['order_seed']}",
-        f"  made with   {', '.join(meta['versions'].values())}",
+        f"  made with   {shown(', '.join(meta['versions'].values()))}",
         f"  left out    {meta['skipped']:,} of {meta['items']:,}; kept though the decoder warned: {meta['warned']:,}",
         f"  mean RGB    {_numbers(dataset.mean_hwc.mean(axis=(0, 1), dtype=float))} (of the training set, 0..255)",
     ]
@@ -173,8 +190,4 @@ def _verify(dataset: "Dataset") -> None:
         raise DatasetError(
             f"{dataset.path}: {len(faults):,} of {dataset.records:,} records are damaged: {listed}; pack again"
         )
-    click.echo("  verified    every record's checksum, label and size, and the digest")
-
-
-if __name__ == "__main__":
-    main()
+    result("  verified    every record's checksum, label and size, and the digest")

@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
+from common import console
 from common.errors import AlexNetError, BadRecord
 from common.malloc import give_back_large_blocks
 from common.slab import Slab
@@ -81,6 +82,7 @@ class Worker:
 
 
 def main() -> None:
+    console.take_over()
     fd = int(sys.argv[1])
     die_with_parent(os.getppid())
     if len(sys.argv) > 2:

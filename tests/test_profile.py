@@ -37,8 +37,7 @@ class Run:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> str:
-    (record,) = caplog.records
-    return record.getMessage()
+    return "\n".join(caplog.messages)
 
 
 def test_a_profile_ends_with_a_trace_and_a_table_of_its_steps_alone(

@@ -1,5 +1,11 @@
 """`alexnet-trainer`: trains AlexNet on what alexnet-loader serves."""
 
+if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
+    from trainer.entry import trainer
+
+    trainer()
+    raise SystemExit
+
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,7 +13,10 @@ from typing import Any
 import click
 
 from common import log as logs
-from trainer.command_options import device_options, loader_options
+from common.command_line import HELP
+from common.console import result, say
+from common.entry import interruptible
+from trainer.command_options import complete_recipe, device_options, loader_options
 from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
@@ -15,7 +24,8 @@ from trainer.recipes.recipe_file import to_toml
 from trainer.training.options import Options, recipe_of
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True} | HELP)
+@click.version_option(package_name="alexnet")
 @device_options
 @click.option(
     "--precision",
@@ -37,6 +47,7 @@ from trainer.training.options import Options, recipe_of
 @click.option(
     "--recipe",
     metavar=f"[{'|'.join(RECIPES)}|FILE.toml]",
+    shell_complete=complete_recipe,
     show_default="source",
     help="The net and its training, by name or from a file.",
 )
@@ -98,12 +109,13 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
     logs.setup("alexnet-trainer", verbose)
     with logs.errors_as_exit_codes("alexnet-trainer"):
         if show_recipe:
-            click.echo(to_toml(_recipe(Options(**options))), nl=False)
+            result(to_toml(_recipe(Options(**options))).removesuffix("\n"))
             return
         from trainer.training.run import last_line, run
 
+        interruptible()
         outcome = run(Options(**options))
-        click.echo(last_line(outcome))
+        say(last_line(outcome))
         if outcome.stopped_by is not None:
             sys.exit(128 + outcome.stopped_by)
 
@@ -114,7 +126,3 @@ def _recipe(options: Options) -> Recipe:
     from trainer.training.beginning import recipe_to_train  # reads a checkpoint
 
     return recipe_to_train(options)
-
-
-if __name__ == "__main__":
-    main()

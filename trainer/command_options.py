@@ -1,5 +1,6 @@
 """Options that the trainer's commands have in common."""
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from common.endpoints import DEFAULT_ENDPOINT
+from trainer.recipes.named import RECIPES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,6 +59,14 @@ def loader_options(command: Command) -> Command:
         ),
     )
     return _with(options, command)
+
+
+def complete_recipe(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    """For a shell's <TAB>: recipes by name, *.toml files, and folders, in which there may be more of them."""
+    folder, _, start = begun.rpartition("/")
+    found = sorted(Path(f"{folder}/" if folder or begun else ".").glob(f"{glob.escape(start)}*"))
+    files = [f"{path}/" if path.is_dir() else str(path) for path in found if path.suffix == ".toml" or path.is_dir()]
+    return [name for name in RECIPES if name.startswith(begun)] + files
 
 
 def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:

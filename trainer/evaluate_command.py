@@ -1,5 +1,11 @@
 """`alexnet-evaluate`: errors, predictions and features of trained networks, on what alexnet-loader serves."""
 
+if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
+    from trainer.entry import evaluate
+
+    evaluate()
+    raise SystemExit
+
 import json
 from pathlib import Path
 from typing import Any
@@ -7,13 +13,17 @@ from typing import Any
 import click
 
 from common import log as logs
+from common.command_line import HELP
+from common.console import result, say
+from common.entry import interruptible
 from trainer.command_options import device_options, loader_options
 from trainer.evaluation.options import STDOUT, VIEW_COUNTS, EvaluateOptions
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True} | HELP)
+@click.version_option(package_name="alexnet")
 @click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_FILE)
 @click.option("--split", type=click.Choice(["train", "val"]), default="val", help="Which pictures.")
 @click.option(
@@ -66,12 +76,9 @@ def main(verbose: bool, **options: Any) -> None:
         asked = EvaluateOptions(**options)
         from trainer.evaluation.run import evaluate_checkpoints, features_of
 
+        interruptible()
         if asked.features is not None or asked.out is not None:
-            click.echo(features_of(asked).text())
+            say(features_of(asked).text())
             return
         report = evaluate_checkpoints(asked)
-        click.echo(json.dumps(report.to_dict()) if asked.json == STDOUT else report.text())
-
-
-if __name__ == "__main__":
-    main()
+        result(json.dumps(report.to_dict()) if asked.json == STDOUT else report.text())

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common import console
 from common.errors import BadImage
 from common.malloc import give_back_large_blocks
 from loader import jpeg, limits, pixels
@@ -95,6 +96,7 @@ def limit_memory() -> None:
 
 def run(pipe: Connection, source: Source, working_on: c_int64) -> None:
     """Answer each list of items on `pipe`, until it ends. `working_on` tells the parent, should this process die."""
+    console.take_over()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
     pixels.use_one_thread()
     give_back_large_blocks()

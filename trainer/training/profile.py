@@ -104,7 +104,9 @@ class Profile:
         seconds = self._streams.seconds()
         profiler.stop()
         profiler.export_chrome_trace(str(self._path))
-        log.info("%s\nthe trace is in %s", table(seconds, self._done, self._step_s, self._waited_s), self._path)
+        for line in table(seconds, self._done, self._step_s, self._waited_s).splitlines():
+            log.info("%s", line)
+        log.info("the trace is in %s", self._path)
 
 
 def table(seconds: dict[tuple[str, str], float], steps: int, step_s: float, waited_s: float) -> str:
