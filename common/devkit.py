@@ -6,27 +6,33 @@
 Packing needs it for labels; evaluation for a file of answers that ILSVRC takes.
 """
 
-import io
 import re
 import tarfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from common import tar
 from common.errors import UsageError
+from common.mat_file import structures
+from common.regular_file import open_regular, read_regular
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+_MAX_BYTES = 1 << 24  # of each of the two; they have less than a megabyte
+_REASON_CHARACTERS = 200
 _LEAF_CLASSES = 1000  # ids above are inner nodes of WordNet's tree
 _PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG$")
 
 
 @dataclass(frozen=True, slots=True)
 class Devkit:
-    """ids: ILSVRC2012_ID by class name. truth: the class name of each validation picture, the first has number 1."""
+    """ids: ILSVRC2012_ID by class name. truth: the class name of each validation picture, the first has number 1.
+    words: what a class is, in English, by its name."""
 
     ids: dict[str, int]
     truth: tuple[str, ...]
+    words: dict[str, str] = field(default_factory=dict)
 
     def number_of(self, picture: str) -> int:
         """1, 2, ... of a validation picture's file name; 0 where it is none of them."""
@@ -42,46 +48,69 @@ def picture_name(number: int) -> str:
 def read_devkit(path: Path) -> Devkit:
     """From ILSVRC2012_devkit_t12.tar.gz, its unpacked folder, or the folder that holds one of them.
 
-    Raises UsageError where it is missing or cannot be read.
+    Raises UsageError if it is missing or cannot be read.
     """
     try:
         truth, meta = _files(path)
-        name_of = _names(meta)
+        name_of, words_of = _names(meta)
         ids = [int(line) for line in truth.split()]
     except FileNotFoundError as error:
         raise UsageError(
             f"{error.filename} is missing: the devkit of ILSVRC2012 says of which class each validation picture is"
         ) from None
-    except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError, KeyError, IndexError) as error:
-        raise UsageError(f"the devkit in {path} cannot be read: {error}") from None
+    except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+        reason = f"{error.filename} is {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        raise UsageError(f"the devkit in {path} cannot be read: {_short(str(reason))}") from None
     for number, class_id in enumerate(ids, 1):
         if class_id not in name_of:
             raise UsageError(f"{_TRUTH}: line {number} is {class_id}, which {_META} does not know as a class")
-    return Devkit({name: class_id for class_id, name in name_of.items()}, tuple(name_of[class_id] for class_id in ids))
+    return Devkit(
+        {name: class_id for class_id, name in name_of.items()},
+        tuple(name_of[class_id] for class_id in ids),
+        {name_of[class_id]: words for class_id, words in words_of.items()},
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _REASON_CHARACTERS else text[:_REASON_CHARACTERS] + "..."
 
 
 def _files(path: Path) -> tuple[bytes, bytes]:
     """The ground truth's and meta.mat's bytes."""
     for folder in (path, path / DEVKIT):
         if (folder / _META).is_file():
-            return (folder / _TRUTH).read_bytes(), (folder / _META).read_bytes()
-    with tarfile.open(path / f"{DEVKIT}.tar.gz" if path.is_dir() else path) as archive:
-        return _extract(archive, _TRUTH), _extract(archive, _META)
+            return read_regular(folder / _TRUTH, _MAX_BYTES), read_regular(folder / _META, _MAX_BYTES)
+    archive = path / f"{DEVKIT}.tar.gz" if path.is_dir() else path
+    found: dict[str, bytes] = {}
+    with open_regular(archive) as file, tar.opened(file, "r:*") as opened:
+        for member in tar.members(opened):
+            name = member.name.removeprefix("./").removeprefix(f"{DEVKIT}/")
+            if name in (_TRUTH, _META) and member.isreg():
+                found[name] = _extract(opened, member)
+            if len(found) == 2:
+                return found[_TRUTH], found[_META]
+    raise ValueError(f"it holds no {DEVKIT}/{_META}" if _TRUTH in found else f"it holds no {DEVKIT}/{_TRUTH}")
 
 
-def _extract(archive: tarfile.TarFile, name: str) -> bytes:
-    file = archive.extractfile(f"{DEVKIT}/{name}")  # KeyError where it is not there
-    assert file is not None
-    return file.read()
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _MAX_BYTES:
+        raise ValueError(f"{member.name} has {member.size:,} bytes, more than {_MAX_BYTES:,}")
+    file = archive.extractfile(member)
+    return file.read() if file else b""
 
 
-def _names(meta: bytes) -> dict[int, str]:
-    from scipy.io import loadmat  # slow to import, and needed here only
-    from scipy.io.matlab import MatReadError
-
+def _names(meta: bytes) -> tuple[dict[int, str], dict[int, str]]:
+    """Name and words of each class, by its id."""
     try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-    except MatReadError as error:
+        rows = structures(meta, "synsets", ("ILSVRC2012_ID", "WNID", "words"))
+    except ValueError as error:
         raise ValueError(f"{_META}: {error}") from None
-    names = {int(number): str(wnid) for number, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
-    return {number: wnid for number, wnid in names.items() if 1 <= number <= _LEAF_CLASSES}
+    leaves = [
+        (number, wnid, words)
+        for number, wnid, words in rows
+        if isinstance(number, int) and isinstance(wnid, str) and 1 <= number <= _LEAF_CLASSES
+    ]
+    if not leaves:
+        raise ValueError(f"{_META} names no class")
+    names = {number: wnid for number, wnid, _ in leaves}
+    return names, {number: words for number, _, words in leaves if isinstance(words, str)}

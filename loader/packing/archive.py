@@ -13,8 +13,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from common import tar
 from common.errors import BadImage, UsageError
-from loader.packing.sources import MAX_FILE_BYTES, Labels, Names, check_classes, readable
+from common.regular_file import open_regular
+from loader.packing.sources import MAX_FILE_BYTES, Labels, Names, check_classes, readable, shortened
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -92,27 +94,29 @@ def _labelled(path: Path, pairs: list[tuple[bytes, Member]], classes: tuple[str,
 def members(path: Path, within: Member | None = None) -> Iterator[Member]:
     """The regular files of the tar at `path`, or of the tar that is its member `within`.
 
-    Raises UsageError where it is compressed, no tar, cut off, or holds links or sparse files.
+    Raises UsageError if it is compressed, no tar, cut off, or holds links or sparse files.
     """
-    where = f"{path}, {readable(within.name)}" if within else str(path)
+    where = f"{path}, {shortened(within.name)}" if within else str(path)
     with _opened(path) as file:
         file.seek(within.offset if within else 0)
         end = within.offset + within.size if within else os.fstat(file.fileno()).st_size
         try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tar.opened(file, "r:") as archive:
                 yield from _regular(archive, end, where)
                 # tarfile takes a header it cannot read for the end; the real one is a block of zeros.
                 if os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
                     raise UsageError(f"{where} is cut off or damaged at byte {archive.offset:,}; fetch it again")
         except tarfile.TarError as error:
             raise UsageError(f"{where} is no tar archive, or cut off: {error}") from None
+        except OSError as error:
+            raise UsageError(f"{where} cannot be read: {error.strerror}") from None
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """UsageError where it cannot be read or is compressed."""
+    """UsageError if it cannot be read or is compressed."""
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     with file:
@@ -125,11 +129,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
     """Offsets are of the file beneath `archive`, which begins wherever that file stood."""
-    while (info := archive.next()) is not None:
-        archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, a kilobyte each
+    for info in tar.members(archive):
+        name = os.fsencode(info.name)
         if info.offset_data + info.size > end:
-            raise UsageError(f"{where} is cut off in {info.name}; fetch it again")
+            raise UsageError(f"{where} is cut off in {shortened(name)}; fetch it again")
         if info.issym() or info.islnk() or info.issparse():
-            raise UsageError(f"{where}: {info.name} is a link or sparse; unpack the archive")
+            raise UsageError(f"{where}: {shortened(name)} is a link or sparse; unpack the archive")
         if info.isreg():
-            yield Member(os.fsencode(info.name), info.offset_data, info.size)
+            yield Member(name, info.offset_data, info.size)

@@ -1,5 +1,6 @@
 """From the path a user names to the sources of its splits."""
 
+import os
 from pathlib import Path
 
 from common.errors import UsageError
@@ -14,10 +15,12 @@ EXPECTED = (
 
 def sources(path: Path) -> dict[str, Source]:
     """Sources of "train" and, where there is one, "val". Raises UsageError that says what was expected."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UsageError(f"{path} does not exist; SOURCE holds {EXPECTED}")
     if path.is_file():
         return dict(archive.tree(path))
+    if not path.is_dir():
+        raise UsageError(f"{path} is neither a folder nor a regular file; SOURCE holds {EXPECTED}")
     if ilsvrc.is_ilsvrc(path):
         return dict(ilsvrc.archives(path))
     if cifar.is_cifar(path):

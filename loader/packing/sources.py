@@ -13,6 +13,7 @@ import numpy.typing as npt
 from common.errors import BadImage, UsageError
 
 MAX_FILE_BYTES = 1 << 28  # no photo is larger; a disk image among the pictures must not fill the memory
+_TOLD_BYTES = 200  # of a name
 
 Labels = npt.NDArray[np.int32]
 
@@ -56,6 +57,11 @@ class Names:
 def readable(name: bytes) -> str:
     """A file name as text that any terminal and any JSON reader takes, whatever its bytes."""
     return name.decode("utf-8", "backslashreplace")
+
+
+def shortened(name: bytes) -> str:
+    """The same, of a bounded length, for a message."""
+    return readable(name[:_TOLD_BYTES]) + ("..." if len(name) > _TOLD_BYTES else "")
 
 
 class FolderSource:
