@@ -169,7 +169,7 @@ def serve(
             )  # ZeroMQ takes it modulo 2**16
         pool = WorkerPool(datasets, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
-        pool.start()
+        pool.staff()
         most_connections = raise_file_limit() - FILES_BESIDE_CONNECTIONS
         access = stack.enter_context(contextlib.closing(Access(context, end, own_keys, most_connections)))
         service = Service(end.socket, access, datasets, decoder, pool, MemoryLimits(stream_bytes, memory_bytes))
@@ -178,7 +178,7 @@ def serve(
         def on_ready() -> None:
             sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
             secrecy = "encrypted" if own_keys is not None else "unencrypted"
-            log.info("serving %s (%s) on %s, %s, with %d workers", data, sizes, endpoint, secrecy, pool.count)
+            log.info("serving %s (%s) on %s, %s, with %d workers", data, sizes, endpoint, secrecy, len(pool.workers))
             announce(endpoint)
             if ready_file is not None:
                 write_whole(ready_file, endpoint)

@@ -5,7 +5,9 @@ all, is alive in them.
 """
 
 import contextlib
+import itertools
 import logging
+import math
 import os
 import signal
 import socket
@@ -16,14 +18,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 
 from common.errors import LoaderError
+from common.log import Seldom
 from common.slab import Slab
 from loader import link
 from loader.dataset import Dataset
 
 log = logging.getLogger(__name__)
 
-_START_LIMIT = 5  # workers in a row that end before they are ready: the machine is at fault, not chance
+_START_LIMIT = 5  # starts in a row that come to nothing: the machine is at fault, not chance
 _KILLED_SHARE = 0.1  # of that, where another killed it
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0  # after starts that came to nothing
+NO_WORKER_LIMIT_S = 60.0  # without a single worker, after there was one, and then the service ends
 
 
 @dataclass(eq=False)
@@ -67,17 +72,33 @@ class Lost:
 class WorkerPool:
     """`count` workers over `datasets`, by split; a fill that takes longer than `timeout_s` ends its worker.
 
+    A worker that cannot be started (no descriptor, process or memory is left) leaves its place vacant for a while, and
+    the others go on. Every method that may start one raises LoaderError when none could be started for long.
+
     pinned   each worker stays on one core, in turn of those the service may use
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], count: int, timeout_s: float, pinned: bool = False) -> None:
         self._datasets, self.count, self._timeout_s = datasets, count, timeout_s
         self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
-        self._failed_starts = 0.0
+        self._failed_starts, self._next_start_s = 0.0, 0.0
+        self._last_ready_s: float | None = None
+        self._seldom = Seldom()
         self.workers: list[Worker] = []
 
-    def start(self) -> None:
-        self.workers = [self._spawn(place) for place in range(self.count)]
+    def staff(self) -> None:
+        """Start a worker for every vacant place; if starts failed of late, not before their pause is over."""
+        vacant = self.count - sum(not worker.retiring for worker in self.workers)
+        if vacant <= 0 or time.monotonic() < self._next_start_s:
+            return
+        taken = {worker.place for worker in self.workers}
+        free = (place for place in itertools.count() if place not in taken)
+        for place in itertools.islice(free, vacant):
+            try:
+                self.workers.append(self._spawn(place))
+            except OSError as error:
+                self._start_failed(f"{error.strerror or error}", 1)
+                return
 
     def resize(self, count: int) -> None:
         """From now on `count` workers; those too many end at once where they are idle, or else with what they do."""
@@ -87,13 +108,12 @@ class WorkerPool:
             worker.retiring = True
         for worker in [worker for worker in self.workers if worker.retiring and worker.fill is None]:
             self._retire(worker)
-        places = {worker.place for worker in self.workers}
-        free = (place for place in range(len(places) + count) if place not in places)
-        self.workers += [self._spawn(next(free)) for _ in range(count - len(staying))]
+        self.staff()
 
     @property
     def all_ready(self) -> bool:
-        return all(worker.ready for worker in self.workers)
+        """There are workers, and none that is still starting."""
+        return bool(self.workers) and all(worker.ready for worker in self.workers)
 
     def idle(self) -> Worker | None:
         return next((worker for worker in self.workers if worker.idle), None)
@@ -127,11 +147,12 @@ class WorkerPool:
         word, _ = received
         if isinstance(word, link.Ready):
             worker.ready = True
-            self._failed_starts = 0.0
+            self._failed_starts, self._last_ready_s = 0.0, time.monotonic()
             return None
-        if worker.fill is None:  # it could not even start: the reason is for the log, its end follows
+        if worker.fill is None:  # it could not even start, and its end follows
             assert isinstance(word, link.Failed)
-            raise LoaderError(f"a worker cannot work: {word.reason}")
+            worker.ended_for = word.reason
+            return None
         assert isinstance(word, link.Filled | link.Failed)
         finished = Finished(worker.fill, word)
         worker.fill = None
@@ -168,13 +189,22 @@ class WorkerPool:
     def _spawn(self, place: int) -> Worker:
         core = [str(self._cores[place % len(self._cores)])] if self._cores else []
         ours, theirs = link.pair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as stack:
+            stack.enter_context(ours)
             process = subprocess.Popen(
-                [sys.executable, "-m", "loader.worker", str(theirs.fileno()), *core],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "loader.worker",
+                    str(theirs.fileno()),
+                    *core,
+                ],  # -P: nothing of this folder
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
                 stdin=subprocess.DEVNULL,
             )
+            stack.pop_all()
         self._hand_over_files(ours)
         return Worker(process, ours, place)
 
@@ -190,16 +220,32 @@ class WorkerPool:
         worker.process.kill()
         status = worker.process.wait()
         how = worker.ended_for or _ending(status)
+        self.workers.remove(worker)
         if worker.retiring:
-            self.workers.remove(worker)
             return Lost(worker.fill, how) if worker.fill is not None else None
-        if not worker.ready:
-            self._failed_starts += _KILLED_SHARE if status == -signal.SIGKILL else 1
-            if self._failed_starts >= _START_LIMIT:
-                raise LoaderError(f"workers do not start: again and again they end early, the last {how}")
-        log.warning("worker %d ended (%s); another takes its place", worker.process.pid, how)
-        self.workers[self.workers.index(worker)] = self._spawn(worker.place)
+        if worker.ready:
+            log.warning("worker %d ended (%s); another takes its place", worker.process.pid, how)
+            self._last_ready_s = time.monotonic()
+        else:
+            self._start_failed(f"it ended early, {how}", _KILLED_SHARE if status == -signal.SIGKILL else 1)
+        self.staff()
         return Lost(worker.fill, how) if worker.fill is not None else None
+
+    def _start_failed(self, reason: str, weight: float) -> None:
+        """Make a pause, the longer the more starts failed in a row; raise LoaderError if it is hopeless."""
+        now = time.monotonic()
+        self._failed_starts += weight
+        without_s = 0.0 if any(worker.ready for worker in self.workers) else now - (self._last_ready_s or -math.inf)
+        if self._failed_starts >= _START_LIMIT and without_s >= NO_WORKER_LIMIT_S:
+            raise LoaderError(f"workers do not start: again and again this fails, none is left; the last: {reason}")
+        doubled = _FIRST_PAUSE_S * 2 ** min(self._failed_starts, 10)
+        pause_s = min(doubled, _LONGEST_PAUSE_S) if self._failed_starts >= 1 else 0.0
+        self._next_start_s = now + pause_s
+        log.log(
+            logging.WARNING if self._seldom.due("start") else logging.DEBUG,
+            "a worker could not be started: %s; tried again in %.1f s, with %d of %d meanwhile",
+            reason, pause_s, len(self.workers), self.count,
+        )  # fmt: skip
 
     def _retire(self, worker: Worker) -> None:
         self.workers.remove(worker)

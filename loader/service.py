@@ -70,7 +70,7 @@ class Service:
     def run(self, signals: Signals, on_ready: Callable[[], None], on_hangup: Callable[[], None]) -> None:
         """Serve until a signal to stop comes.
 
-        Calls `on_ready` once, when every worker can take work, and `on_hangup` when SIGHUP has come.
+        Calls `on_ready` once, when every worker that could be started can take work, and `on_hangup` after a SIGHUP.
         """
         announced = False
         while True:
@@ -88,6 +88,7 @@ class Service:
             self._work.take_in(ready)
             for pid in self._pool.end_hung():
                 log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
+            self._pool.staff()
             self._probe()
             self._work.give_out()
             if not announced and self._pool.all_ready:

@@ -26,7 +26,7 @@ COUNT = 8
 def pool(packed: Path) -> Iterator[WorkerPool]:
     with Dataset(packed / "train.lmdb") as dataset:
         workers = WorkerPool({"train": dataset}, 2, timeout_s=60)
-        workers.start()
+        workers.staff()
         yield workers
         workers.stop()
 
@@ -97,20 +97,40 @@ def test_a_worker_too_many_that_dies_has_no_successor_and_its_ticket_is_not_lost
     assert isinstance(lost, Lost)
 
 
-def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_in_the_end(pool: WorkerPool) -> None:
+def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_in_the_end(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hear(pool, lambda: pool.all_ready)
     killed = 0
 
     def kill_all() -> bool:
         nonlocal killed
+        pool.staff()
         for worker in pool.workers:
             worker.process.kill()
             killed += 1
-        return False
+        return killed > 60
 
-    with pytest.raises(LoaderError, match="workers do not start"):
+    hear(pool, kill_all)
+    monkeypatch.setattr("loader.pool.NO_WORKER_LIMIT_S", 0.0)
+    killed = -1000
+    with pytest.raises(
+        LoaderError, match="workers do not start: .*, none is left; the last: it ended early, by SIGKILL"
+    ):
         hear(pool, kill_all)
-    assert killed > 20
+
+
+def test_workers_that_never_start_end_the_service_at_once(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with Dataset(packed / "train.lmdb") as dataset:
+        pool = WorkerPool({"train": dataset}, 2, timeout_s=60)
+
+        def staff() -> bool:
+            pool.staff()
+            return False
+
+        with pytest.raises(LoaderError, match="workers do not start: .*No such file"):
+            wait_for("the pool to give up", staff)
 
 
 def test_a_worker_starts_without_what_only_packing_needs() -> None:
