@@ -1,6 +1,8 @@
 """What a client delivers."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +23,21 @@ class Batch:
 
     epoch    0, 1, ...
     first    position of the first picture in the epoch's order; `first + len(batch)` is the next batch's
-    images   n x height x width x 3, RGB, uint8 (or float32, as the stream was asked for); read only
+    images   n x height x width x 3, RGB, uint8 (or float32, as the stream was asked for); read only if lent
     labels   int64 n
     records  int64 n, the record of the data set each picture came from
     replaced places whose own record is bad; with `on_bad_record="stop"` there are none
     digests  uint64 n, see `common.digest`; None where the stream was not opened with them
     life     when it was asked for and came, and what took how long; None where nobody knows
 
-    slab     in one of whose slots the images lie; None where they lie in memory of their own, or were released
+    lent     whether the images may lie in a slot of the service's slab, which will be used again
+    slab     in one of whose slots the images lie; None if they lie in memory of their own, or were released
     kept     whether the slot is the caller's to give back
 
-    On the service's own host the images lie in a slot of its slab, which will be used again: they are good until the
-    next batch is asked for. `release` gives the slot back sooner, `keep` leaves it to the caller to do so later, `copy`
-    makes a batch in memory of its own. With ALEXNET_DEBUG=1 using them later is an error, see `common.guard`.
+    Unless lending was asked for (`Stream.batches(lend=True)`), the images are the caller's: good for ever, to be
+    written to, shared with torch.from_numpy without a copy. Lent ones are good until the next batch is asked for:
+    `release` gives the slot back sooner, `keep` leaves it to the caller to do so later, `copy` makes a batch in memory
+    of its own. With ALEXNET_DEBUG=1 using lent images later is an error, see `common.guard`.
     """
 
     def __init__(
@@ -49,11 +53,13 @@ class Batch:
         replaced: Sequence[Replaced] = (),
         digests: Digests | None = None,
         life: Life | None = None,
+        lent: bool = True,
     ) -> None:
         self.epoch, self.first = epoch, first
         self.labels, self.records = labels, records
         self.replaced, self.digests, self.life = tuple(replaced), digests, life
-        self._lease = guard.Lease(images, self._misuse) if guard.is_wanted() else None
+        self.lent = lent
+        self._lease = guard.Lease(images, self._misuse) if lent and guard.is_wanted() else None
         self._images: Images | None = self._lease.images if self._lease is not None else images
         self.slab = slab if self._lease is None else None
         self.kept = False
@@ -68,14 +74,17 @@ class Batch:
 
     @property
     def _misuse(self) -> str:
-        return (
-            f"the batch of epoch {self.epoch}, position {self.first} was released: images are good until the next"
-            " batch is asked for; batch.copy() has them for longer"
-        )
+        which = f"the batch of epoch {self.epoch}, position {self.first} was released"
+        if not self.lent:
+            return which
+        return f"{which}: lent images are good until the next batch is asked for; batch.copy() has them for longer"
 
     def keep(self) -> None:
-        """The images stay good until `release`, whatever is asked for meanwhile; KEPT batches of a stream at most."""
-        self.kept = True
+        """The images stay good until `release`, whatever is asked for meanwhile; KEPT lent batches of a stream at most.
+
+        Images that are not lent stay good anyway.
+        """
+        self.kept = self.lent
 
     def release(self) -> None:
         """The images are not needed any more. A second time changes nothing."""
@@ -89,16 +98,37 @@ class Batch:
 
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
+        return self._with(cast(Images, np.array(self.images)))
+
+    def own(self) -> "Batch":
+        """The same batch for its caller to have for ever, its slot given back; what lies in no slot is not copied."""
+        images = self.images
+        if self.slab is not None or self._lease is not None or not images.flags.aligned:
+            owned = self.copy()
+        else:
+            owned = self._with(images)
+            images.flags.writeable = True
+        self.release()
+        return owned
+
+    def _with(self, images: Images) -> "Batch":
         return Batch(
             self.epoch,
             self.first,
-            self.images.copy(),
+            images,
             self.labels,
             self.records,
             replaced=self.replaced,
             digests=self.digests,
             life=self.life,
+            lent=False,
         )
+
+    def __reduce__(self) -> Any:
+        """Another process gets the images in memory of their own."""
+        whole = self.copy() if self.lent else self
+        rest: dict[str, Any] = {name: getattr(self, name) for name in ("replaced", "digests", "life")}
+        return partial(Batch, **rest, lent=False), (self.epoch, self.first, whole.images, self.labels, self.records)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,38 +2,44 @@
 
     with LoaderClient("tcp://127.0.0.1:5555") as loader:
         stream = loader.stream(StreamSpec(split="train", seed=0, crop=224), batch_size=128)
-        for batch in stream.batches(epochs=range(90)):
-            ...  # batch.images: uint8 128 x 224 x 224 x 3
+        for epoch in range(90):
+            for batch in stream:
+                ...  # batch.images: uint8 128 x 224 x 224 x 3, the caller's own
 
-One thread, no torch. Nothing runs here while the caller computes: what was asked for arrives in ZeroMQ's own thread,
-and the next tickets leave when the caller comes back for a batch.
+No torch, and no thread of its own. Nothing runs here while the caller computes: what was asked for arrives in ZeroMQ's
+thread, and the next tickets leave when the caller comes back for a batch. A client is its process's own, and serves one
+thread at a time (`common/owner.py`).
 """
 
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import zmq
 
 from common import wire
 from common.endpoints import EndpointsFile
-from common.errors import LoaderRefused, LoaderTimeout, UsageError, VersionMismatch, WireError
+from common.errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
 from common.host import Host
 from common.keys import ClientKeys
 from common.linux import need_linux
-from common.opened import Transport
+from common.log import Seldom
+from common.opened import TRANSPORTS, Transport
+from common.owner import Owner
+from common.patience import Services, Wait
+from common.ranges import Real
 from common.received import DigestUse
 from common.sockets import Context
-from common.spec import StreamSpec
+from common.spec import StreamSpec, one_of
 from common.stream import Stream
 
 log = logging.getLogger(__name__)
 
 PING_S = 0.5  # how often a host that says nothing is asked whether it is there
 TICK_S = 0.05  # how often a wait looks whether a ticket is late
-PATIENCE = 10  # times timeout_s that a service which is there may owe an answer
 MESSAGES_AT_ONCE = 1000  # of a host, before the caller's turn comes: one that never stops talking ends no wait
 
 
@@ -62,17 +68,21 @@ class LoaderClient:
         keys: str | os.PathLike[str] | None = None,
     ) -> None:
         need_linux()
-        self._given = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+        self._owner = Owner(self._close)
+        self.timeout_s = Real(0, float("inf")).of("timeout_s", timeout_s)
+        self._transport = one_of("transport", transport, TRANSPORTS)
+        self._given = _endpoints(endpoints)
         self._file = EndpointsFile(Path(loaders_file)) if loaders_file is not None else None
         more = self._file.changed(time.monotonic()) if self._file is not None else None
         names = dict.fromkeys([*self._given, *(more or [])])
         if not names:
             raise LoaderRefused("no loader endpoint was given")
         self._keys = ClientKeys.read(Path(keys)) if keys is not None else None
-        self.timeout_s, self._transport = timeout_s, transport
         self._context: Context = zmq.Context()
         self._hosts: list[Host] = []
-        self._streams: list[Stream] = []
+        self._streams: dict[int, Stream] = {}  # by the number of the request that opened it
+        self._requests = 0
+        self._seldom = Seldom()
         try:
             self._hosts = [Host(self._context, name, self._keys) for name in names]
         except LoaderRefused:
@@ -87,15 +97,30 @@ class LoaderClient:
 
         Raises NoSuchSplit, LoaderRefused where every service says no, LoaderTimeout where none answers.
         """
-        request = len(self._streams)
-        stream = Stream(self.wait, self.hear, self._hosts, spec, batch_size, request, self._transport, digests)
-        self._streams.append(stream)
-        stream.open()
+        return self._owner.run(lambda: self._open(spec, batch_size, digests))
+
+    def _open(self, spec: StreamSpec, batch_size: int, digests: DigestUse) -> Stream:
+        services = Services(self._owner, self._hosts, self.timeout_s, self.wait, self.hear)
+        stream = Stream(services, spec, batch_size, self._requests, self._transport, digests)
+        self._streams[self._requests] = stream
+        self._requests += 1
+        try:
+            stream.open()
+        except BaseException:  # KeyboardInterrupt too: nobody else could close it
+            stream.shut()
+            raise
         return stream
 
     def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
+        """Close all streams and connections. A thread that waits for a batch meanwhile gets a LoaderError.
+
+        A second time changes nothing; nor does it in a process that was forked from the one that opened the client.
+        """
+        self._owner.close()
+
+    def _close(self) -> None:
+        for stream in [*self._streams.values()]:
+            stream.shut()
         for host in self._hosts:
             host.close()
         self._context.destroy(linger=0)
@@ -106,7 +131,10 @@ class LoaderClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def wait(self, awaited: str, started: float) -> None:
+    def __reduce__(self) -> Any:
+        raise LoaderError("a LoaderClient cannot be pickled or copied: open one in the process that reads")
+
+    def wait(self, wait: Wait) -> None:
         """Hear the services once, for up to TICK_S; ping those that say nothing; raise LoaderTimeout in the end."""
         connected = self._poll()
         self.hear()
@@ -118,7 +146,7 @@ class LoaderClient:
             if due and not host.ping(now):
                 self._reopen_streams(host)
             host.note_silence(now)
-        self._limit_waiting(awaited, started, now)
+        wait.check(self._hosts)
 
     def _poll(self) -> list[Host]:
         """Wait until a host speaks; gives those that could not be reached before and now can."""
@@ -128,26 +156,11 @@ class LoaderClient:
         events = dict(poller.poll(int(TICK_S * 1000)))
         return [host for host in self._hosts if host.can_send(events)]
 
-    def _limit_waiting(self, awaited: str, started: float, now: float) -> None:
-        names = ", ".join(host.endpoint for host in self._hosts)
-        silent_s = now - max([started, *(host.heard for host in self._hosts)])
-        if silent_s > self.timeout_s:
-            said = ", ".join(
-                f"{host.endpoint} (which refuses: {host.refusal})" if host.refusal else host.endpoint
-                for host in self._hosts
-            )
-            raise LoaderTimeout(
-                f"no word from {said} for {silent_s:.0f} s while waiting for {awaited};"
-                " is alexnet-loader running there? (--loader-timeout changes how long is waited)"
-            )
-        if now - started > PATIENCE * self.timeout_s:
-            raise LoaderTimeout(
-                f"{names} answers, but did not deliver {awaited} in {now - started:.0f} s; its log may say why"
-                f" (that is {PATIENCE} times --loader-timeout)"
-            )
-
     def hear(self) -> None:
-        """Take in everything that has arrived."""
+        """Take in everything that has arrived. Raises LoaderError where the client is to be closed."""
+        self._owner.refuse_closed()
+        for number in [number for number, stream in self._streams.items() if stream.closed]:
+            del self._streams[number]
         self._follow_file()
         for host in self._hosts:
             if host.watch():
@@ -182,7 +195,7 @@ class LoaderClient:
 
     def _leave(self, host: Host) -> None:
         log.info("%s leaves", host.endpoint)
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.leave(host)
         self._hosts.remove(host)
         host.close()
@@ -196,9 +209,9 @@ class LoaderClient:
                 self._recognise(host, message.instance)
             elif isinstance(message, wire.Welcome):
                 host.workers, host.cores = message.workers, message.cores
-                if message.request < len(self._streams):
+                if message.request < self._requests:
                     self._recognise(host, message.instance)
-                    self._streams[message.request].welcome(host, message, frames[1].buffer)
+                    self._welcome(host, message, frames[1].buffer)
             elif isinstance(message, wire.BatchReply):
                 if (stream := self._named(message.stream)) is not None:
                     stream.batch_arrived(host, message, frames[1].buffer if len(frames) > 1 else None)
@@ -209,6 +222,13 @@ class LoaderClient:
         except WireError as error:
             log.warning("a message of %s was ignored: %s", host.endpoint, error)
 
+    def _welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> None:
+        stream = self._streams.get(message.request)
+        if stream is None or stream.closed:  # the answer to a HELLO of before
+            host.send(wire.Bye(message.stream))
+        else:
+            stream.welcome(host, message, mean)
+
     def _fault(self, host: Host, fault: wire.Fault) -> None:
         if fault.code in (wire.VERSION_MISMATCH, wire.NO_ACCESS):
             self._refused(host, fault.reason)
@@ -216,8 +236,10 @@ class LoaderClient:
         if fault.stream:
             if (stream := self._named(fault.stream)) is not None:
                 stream.ticket_failed(host, fault)
-        elif 0 <= fault.number < len(self._streams):
-            self._streams[fault.number].refused(host, fault)
+        elif (asking := self._streams.get(fault.number)) is not None:
+            asking.refused(host, fault)
+        elif fault.number < 0 and self._seldom.due(host.endpoint):
+            log.warning("%s could not read a message of ours: %s", host.endpoint, fault.reason)
 
     def _refused(self, host: Host, reason: str) -> None:
         if host.refusal != reason:
@@ -233,8 +255,16 @@ class LoaderClient:
         host.instance = instance
 
     def _reopen_streams(self, host: Host) -> None:
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.reopen(host)
 
     def _named(self, stream_id: bytes) -> Stream | None:
-        return next((stream for stream in self._streams if stream.id == stream_id and not stream.closed), None)
+        return next((stream for stream in self._streams.values() if stream.id == stream_id and not stream.closed), None)
+
+
+def _endpoints(given: Any) -> list[str]:
+    """The endpoints as a list. Raises UsageError for what is none."""
+    endpoints = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if wrong := [each for each in endpoints if not isinstance(each, str)]:
+        raise UsageError(f"endpoint {wrong[0]!r} is no text like 'tcp://host:5555'")
+    return endpoints

@@ -13,6 +13,7 @@ from common.spec import StreamSpec
 log = logging.getLogger(__name__)
 
 Transport = Literal["auto", "slab", "frames"]
+TRANSPORTS = ("auto", "slab", "frames")
 
 
 class Opened:

@@ -7,13 +7,15 @@ import numpy as np
 
 from common import digest, wire
 from common.batch import Batch
-from common.errors import WireError
+from common.errors import LoaderFault, WireError
 from common.slab import Replaced, Slab
 from common.spec import StreamInfo, StreamSpec
 from common.waits import Life
 from common.window import Work
 
 DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
+DIGEST_USES = ("off", "on", "verify")
+Answer = Batch | LoaderFault
 
 
 def batch_of(
@@ -53,3 +55,12 @@ def is_intact(batch: Batch) -> bool:
     assert batch.digests is not None
     made_anew = digest.of_pictures(batch.images, batch.records.tolist(), batch.labels.tolist())
     return np.array_equal(made_anew, batch.digests)
+
+
+def displaced(answer: Answer) -> Answer:
+    """The answer outside of its slot, which is given back."""
+    if isinstance(answer, LoaderFault):
+        return answer
+    copy = answer.copy()
+    answer.release()
+    return copy

@@ -1,69 +1,71 @@
 """One stream of a client: opened with HELLO, asked for in tickets, delivered in order."""
 
+import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-
-import numpy as np
+from typing import Any
 
 from common import wire
 from common.batch import KEPT, Batch
-from common.errors import LoaderError, LoaderFault, LoaderRefused
+from common.done import done_with
+from common.errors import LoaderError, LoaderFault, UsageError
 from common.host import Host, Loaders
 from common.lateness import AnswerTimes
 from common.members import Members
 from common.opened import Transport
-from common.received import DigestUse, batch_of, is_intact
-from common.spec import StreamInfo, StreamSpec
+from common.passes import Pass, epochs_of, places, plan
+from common.patience import Services, Wait
+from common.ranges import BATCH_SIZES, EPOCHS
+from common.received import DIGEST_USES, Answer, DigestUse, batch_of, displaced, is_intact
+from common.spec import StreamInfo, StreamSpec, one_of
 from common.waits import Life, Took
 from common.window import Window, Work
 
 log = logging.getLogger(__name__)
 
 OTHERS_S = 2.0  # how long to wait for hosts that say nothing, where those that do speak refuse
-REPORT_S = 5.0  # how often a wait is said
 DAMAGED_LIMIT = 3  # arrivals of a ticket with wrong digests, before that is an error
-
-Answer = Batch | LoaderFault
 
 
 class Stream:
     """One stream, open on every service that has answered. `info` says what its data set is.
 
-    wait, hear   the client's: hear the services once, blocking for a while or not at all
+    Iterating it reads an epoch: the first time epoch 0, then, however far that one was read, the next. `len` is the
+    number of batches of an epoch. `batches` reads any epochs, from any position on.
+
+    epoch        that the next loop over the stream reads; to be set to go on from there
+    services     the client's
     request      the client's number for this stream
-    transport    how pixels come
+    way          that pixels come
     digests      whether batches carry digests, and whether they are checked
+
+    Raises UsageError for a value of another type or out of its range.
     """
 
     def __init__(
-        self,
-        wait: Callable[[str, float], None],
-        hear: Callable[[], None],
-        hosts: list[Host],
-        spec: StreamSpec,
-        batch_size: int,
-        request: int,
-        transport: Transport,
-        digests: DigestUse,
+        self, services: Services, spec: StreamSpec, batch_size: int, request: int, way: Transport, digests: DigestUse
     ) -> None:
-        if not 1 <= batch_size <= wire.MAX_COUNT:
-            raise LoaderRefused(f"batch size is {batch_size}; it is 1 to {wire.MAX_COUNT}")
-        self.spec, self.batch_size = spec, batch_size
+        if not isinstance(spec, StreamSpec):
+            raise UsageError(f"spec is {spec!r}; it is a StreamSpec")
+        self.spec, self.batch_size = spec, BATCH_SIZES.of("batch_size", batch_size)
         self.closed = False
-        self._wait, self._hear, self._digests = wait, hear, digests
+        self._epoch = 0
+        self._services, self._owner, self._settled = services, services.owner, services.owner.interruptions
+        self._digests = one_of("digests", digests, DIGEST_USES)
         hello = wire.Hello(
             request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
-            spec.shuffle, digests != "off", batch_size,
+            spec.shuffle, digests != "off", self.batch_size,
         )  # fmt: skip
-        self._members = Members(hosts, spec, hello, transport)
+        self._members = Members(services.hosts, spec, hello, way)
+        self._pass: Pass | None = None
         self._window: Window[Host, Answer] | None = None
         self._times = AnswerTimes()
         self._in_use: Batch | None = None
         self._kept: list[Batch] = []  # in slots that are the caller's to give back
-        self._tickets = 0
+        self._numbers = itertools.count()  # of tickets
         self._damaged: Counter[int] = Counter()  # arrivals by ticket number
 
     @property
@@ -81,45 +83,96 @@ class Stream:
 
     def open(self) -> None:
         """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""
-        started = time.monotonic()
+        wait = Wait(f"a {self.spec.split} stream to open", self._services.timeout_s)
         while not self._members:
             self._members.say_hello()
-            try:
-                self._members.raise_if_refused(gone_too=time.monotonic() - started > OTHERS_S)
-            except LoaderRefused:
-                self.closed = True
-                raise
-            self._wait(f"a {self.spec.split} stream to open", started)
+            self._members.raise_if_refused(gone_too=time.monotonic() - wait.started > OTHERS_S)
+            self._services.wait(wait)
 
-    def batches(self, epochs: Iterable[int], *, first: int = 0, end: int | None = None) -> Iterator[Batch]:
+    def __len__(self) -> int:
+        return -(-self.info.records // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self.batches([self.epoch])
+        self.epoch += 1
+        return batches
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch = EPOCHS.of("epoch", epoch)
+
+    def batches(
+        self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False
+    ) -> Iterator[Batch]:
         """The batches of whole epochs, in order; `first` is the position at which the first of them begins, `end` one
         before which each of them ends, for a trial.
 
-        Every epoch ends with a smaller batch where the number of records is no multiple of the batch size. A batch
-        may be used until the next one is asked for, or until its `release` if it was kept. Raises LoaderFault where a
-        record cannot be delivered, in its turn, LoaderTimeout, and LoaderError where more than KEPT batches are kept.
+        Every epoch ends with a smaller batch if the number of records is no multiple of the batch size. Batches are
+        the caller's own. With `lend` they are views of the slab where the service is on this host, which saves a copy:
+        good until the next one is asked for, or until their `release` if they were kept, KEPT at most.
+
+        A stream is read by one pass at a time: the first batch of this one ends the pass before. Raises UsageError for
+        epochs and positions that do not exist; the iterator LoaderFault if a record cannot be delivered, in its turn,
+        LoaderTimeout, after which it may be asked again, and LoaderError for more than KEPT batches kept, and for a
+        use that `common/owner.py` excludes.
         """
-        self._give_up_pass()
-        window: Window[Host, Answer] = Window(self._plan(epochs, first, end), displaced)
-        for host, opened in self._members:
-            window.add_host(host, opened.credit, opened.using)
-        self._window = window
-        while not window.finished:
-            yield self._next(window)
+        start, stop = places(self.info.records, first, end)
+        works = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)
+        return Pass(self._owner, partial(self._deliver, works), one_of("lend", lend, (True, False)))
 
     def close(self) -> None:
+        """End it, at the services too. A second time changes nothing; nor does it in a process forked since."""
+        if not self.closed and not self._owner.is_other_process:
+            self._owner.run(self.shut)
+
+    def shut(self) -> None:
+        """The same, for the client, whose turn it is."""
         if not self.closed:
             self.closed = True
-            self._give_up_pass()
+            self._give_up_pass("the stream was closed")
             self._members.close()
 
-    def _give_up_pass(self) -> None:
+    def __reduce__(self) -> Any:
+        raise LoaderError("a stream cannot be pickled or copied: open one in the process that reads")
+
+    def _begin(self, pass_: Pass, works: Iterator[Work]) -> Window[Host, Answer]:
+        self._give_up_pass("another pass over the stream began; a second stream would be read beside the first")
+        if self._settled != self._owner.interruptions:  # which may have left anything half done
+            self._settled = self._owner.interruptions
+            for host in [host for host, _ in self._members]:
+                self.leave(host)
+        window: Window[Host, Answer] = Window(works, displaced)
+        for host, opened in self._members:
+            window.add_host(host, opened.credit, opened.using)
+        self._pass, self._window = pass_, window
+        return window
+
+    def _deliver(self, works: Iterator[Work], pass_: Pass) -> Batch | None:
+        """The pass's next batch, None after the last."""
+        if self.closed:
+            raise LoaderError("the stream was closed")
+        window = self._window if self._pass is pass_ else self._begin(pass_, works)
+        if window is None or window.finished:
+            return None
+        batch = self._next(window)
+        if pass_.lend:
+            self._in_use = batch
+            return batch
+        return batch.own()
+
+    def _give_up_pass(self, why: str) -> None:
         """Nothing of the last pass is wanted any more."""
         self._let_go()
+        if self._pass is not None:
+            self._pass.end(why)
         for answer in self._window.drain() if self._window is not None else []:
             if isinstance(answer, Batch):
                 answer.release()
-        self._window = None
+        self._pass = self._window = None
 
     def _let_go(self) -> None:
         """The batch that was delivered last is not used any more, unless it was kept."""
@@ -128,23 +181,12 @@ class Stream:
             batch.release()
         self._kept = [each for each in (*self._kept, batch) if each is not None and each.kept]
 
-    def _plan(self, epochs: Iterable[int], first: int, end: int | None) -> Iterator[Work]:
-        end = self.info.records if end is None else min(end, self.info.records)
-        for epoch in epochs:
-            for position in range(first, end, self.batch_size):
-                count = min(self.batch_size, end - position)
-                yield Work(self._tickets, epoch, position, count)
-                self._tickets += 1
-            first = 0
-
     def _next(self, window: Window[Host, Answer]) -> Batch:
-        if self.closed or self._window is not window:
-            raise LoaderError("this pass over the stream has ended: the stream was closed, or another pass began")
         self._let_go()
         if len(self._kept) > KEPT:
             raise LoaderError(f"{len(self._kept)} batches are kept: release all but {KEPT} before asking for the next")
-        started = reported = time.monotonic()
-        self._hear()
+        wait = Wait("a batch", self._services.timeout_s)
+        self._services.hear()
         while True:
             self._ask(window)
             taken = window.take()
@@ -152,21 +194,17 @@ class Stream:
                 self._ask(window)
                 if isinstance(taken[1], LoaderFault):
                     raise taken[1]
-                self._in_use = taken[1]
                 return taken[1]
             self._members.raise_if_refused()
             work = window.awaited
-            awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
-            self._wait(awaited, started)
+            wait.awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
+            self._services.wait(wait)
             now = time.monotonic()
             for host, late in window.overdue(now - self._times.overdue_s):
                 log.debug("no answer from %s to ticket %d yet; asking again", host.endpoint, late.number)
             while (second := window.ask_second(now, now - self._times.late_s)) is not None:
                 log.debug("ticket %d is late; asking %s too", second[1].number, second[0].endpoint)
                 self._send(window, *second)
-            if now - reported > REPORT_S:
-                reported = now
-                log.info("waiting for the loader: %s for %.0f s", awaited, now - started)
 
     def _ask(self, window: Window[Host, Answer]) -> None:
         self._members.say_hello()
@@ -186,9 +224,6 @@ class Stream:
     # What services say, told by the client
 
     def welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> None:
-        if self.closed:  # the answer to a HELLO of before
-            host.send(wire.Bye(message.stream))
-            return
         opened = self._members.welcome(host, message, mean)
         if opened is not None and self._window is not None:
             self._window.add_host(host, opened.credit, opened.using)
@@ -263,26 +298,3 @@ class Stream:
         if self._damaged[work.number] == DAMAGED_LIMIT:
             fault = LoaderFault(f"{host.endpoint}: {where} came damaged {DAMAGED_LIMIT} times; is its memory sound?")
             self._window.answer(host, work.number, fault)
-
-
-def done_with(needed: set[int], asked_last: int) -> tuple[int, bytes]:
-    """What a TICKET says to be done with, all but the `needed` tickets: everything below a number, and some above it,
-    up to the one that was asked for last. A displaced answer's number may lie above all that are needed.
-
-    That is said anew with every ticket, and once true it stays true, so a TICKET may be lost or come late or twice.
-    Raises LoaderError where that would be more than a TICKET can say.
-    """
-    oldest = min(needed)
-    done = [number - oldest for number in range(oldest, asked_last + 1) if number not in needed]
-    if len(done) > wire.MAX_SLOTS:
-        raise LoaderError(f"a batch was kept while {len(done)} others came; batch.copy() has its images for so long")
-    return oldest, np.array(done, "<u4").tobytes()
-
-
-def displaced(answer: Answer) -> Answer:
-    """The answer outside of its slot, which is given back."""
-    if isinstance(answer, LoaderFault):
-        return answer
-    copy = answer.copy()
-    answer.release()
-    return copy

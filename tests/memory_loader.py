@@ -52,8 +52,10 @@ class MemoryStream:
         self.info = StreamInfo(loader.records[spec.split], loader.classes, mean_hwc, loader.digest, loader.decoder)
         self._buffer = np.zeros((batch_size, *spec.image_shape), np.uint8)
 
-    def batches(self, epochs: Iterable[int], *, first: int = 0, end: int | None = None) -> Iterator[Batch]:
-        """As the real one: a batch's pictures are gone once the next is asked for, here by being painted over."""
+    def batches(
+        self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False
+    ) -> Iterator[Batch]:
+        """As the real one: a lent batch's pictures are gone once the next is asked for, here by being painted over."""
         end = self.info.records if end is None else min(end, self.info.records)
         for epoch in epochs:
             for position in range(first, end, self.batch_size):
@@ -68,7 +70,8 @@ class MemoryStream:
                 told = None if self._digests == "off" else digest.of_pictures(images, records.tolist(), labels.tolist())
                 places = [at for at in records.tolist() if (self.spec.split, at) in self._loader.bad]
                 replaced = [Replaced(at, 1000 + at, "cut off") for at in places]
-                yield Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)
+                batch = Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)
+                yield batch if lend else batch.copy()
                 self._buffer[:] = 255
             first = 0
 

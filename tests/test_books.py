@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from common import wire
+from common.done import done_with
 from common.spec import StreamSpec
-from common.stream import done_with
 from common.window import Window, Work
 from loader.dataset import Dataset
 from loader.session import SPARE_SLOTS, Session

@@ -132,8 +132,8 @@ def test_batches_of_a_real_loader_reach_the_gpu_as_they_reach_a_cpu(
     with LoaderProcess(packed, tmp_path) as service:
         with LoaderClient(service.endpoint, transport=transport) as loader:  # type: ignore[arg-type]
             stream = loader.stream(SPEC, COUNT)
-            expected = list(feed(Pinned(), CPU)(stream.batches(range(3))))
-            fed = list(feed(Pinned(), GPU, streams=SlowCopies())(stream.batches(range(3))))
+            expected = list(feed(Pinned(), CPU)(stream.batches(range(3), lend=True)))
+            fed = list(feed(Pinned(), GPU, streams=SlowCopies())(stream.batches(range(3), lend=True)))
     assert len(fed) == len(expected)
     for on_gpu, on_cpu in zip(fed, expected, strict=True):
         assert (on_gpu.epoch, on_gpu.first) == (on_cpu.epoch, on_cpu.first)

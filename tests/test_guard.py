@@ -119,7 +119,7 @@ def test_a_reader_that_keeps_the_last_batch_is_told_so(
 ) -> None:
     spec = StreamSpec(crop=64, pixels=pixels)
     with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint, transport=transport) as loader:
-        batches = loader.stream(spec, 16).batches([0])
+        batches = loader.stream(spec, 16).batches([0], lend=True)
         before = next(batches).images
         now = next(batches).images
         with pytest.raises(LoaderError, match="epoch 0, position 0 was released"):

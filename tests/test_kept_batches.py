@@ -8,22 +8,22 @@ import pytest
 from common import wire
 from common.batch import KEPT, Batch
 from common.client import LoaderClient
+from common.done import done_with
 from common.errors import LoaderError
-from common.stream import done_with
 from tests.processes import LoaderProcess
 from tests.reader import SPEC, fingerprint
 
 
 def test_a_batch_is_gone_once_the_next_is_asked_for_unless_it_was_copied(packed: Path, tmp_path: Path) -> None:
     with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
-        batches = loader.stream(SPEC, 16).batches(range(20))
+        batches = loader.stream(SPEC, 16).batches(range(20), lend=True)
         first = next(batches)
         before, kept = fingerprint([first]), first.copy()
         list(batches)
         assert fingerprint([kept]) == before
         with pytest.raises(LoaderError, match=r"released.*copy\(\)"):
             _ = first.images
-        view = next(loader.stream(SPEC, 16).batches([0])).images
+        view = next(loader.stream(SPEC, 16).batches([0], lend=True)).images
         with pytest.raises(ValueError, match="read-only"):
             view[0] = 0
 
@@ -36,7 +36,7 @@ def test_each_batch_kept_until_the_next_has_come_changes_nothing(
     with LoaderProcess(packed, tmp_path, workers) as service:
         with LoaderClient(service.endpoint, transport="slab") as loader:
             late: list[Batch] = []
-            for batch in loader.stream(SPEC, 16).batches(range(2)):
+            for batch in loader.stream(SPEC, 16).batches(range(2), lend=True):
                 batch.keep()
                 assert batch.slab is not None
                 late.append(batch)
@@ -49,9 +49,9 @@ def test_each_batch_kept_until_the_next_has_come_changes_nothing(
 def test_a_kept_batch_outlives_everything_but_its_release(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
     with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
         stream = loader.stream(SPEC, 16)
-        kept = next(stream.batches([0]))
+        kept = next(stream.batches([0], lend=True))
         kept.keep()
-        assert fingerprint(stream.batches(range(2))) == undisturbed
+        assert fingerprint(stream.batches(range(2), lend=True)) == undisturbed
         service.signal(signal.SIGKILL)
         loader.close()
         assert fingerprint([kept]) == undisturbed[:1]
@@ -64,9 +64,9 @@ def test_more_batches_than_may_be_kept_are_an_error_and_not_a_wait_for_ever(pack
     with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
         stream = loader.stream(SPEC, 16)
         for _ in range(KEPT + 1):
-            next(stream.batches([0])).keep()
+            next(stream.batches([0], lend=True)).keep()
         with pytest.raises(LoaderError, match="2 batches are kept"):
-            next(stream.batches([0]))
+            next(stream.batches([0], lend=True))
 
 
 def test_a_batch_kept_for_longer_than_a_ticket_can_tell_is_an_error() -> None:
@@ -81,5 +81,5 @@ def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: P
     with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
         stream = loader.stream(SPEC, 16)
         for _ in range(30):  # many times the slots there are
-            next(stream.batches([0]))
-        assert fingerprint(stream.batches(range(2))) == undisturbed
+            next(stream.batches([0], lend=True))
+        assert fingerprint(stream.batches(range(2), lend=True)) == undisturbed

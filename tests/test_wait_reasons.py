@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import stream, wire
+from common import patience, wire
 from common.client import LoaderClient
 from common.host import Loaders
 from common.spec import StreamSpec
@@ -68,19 +68,19 @@ class WhenWaiting(logging.Handler):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
         super().__init__()
         self._actions = [action]
-        monkeypatch.setattr(stream, "REPORT_S", OUTAGE_S)
-        monkeypatch.setattr(stream.log, "level", logging.INFO)
+        monkeypatch.setattr(patience, "SAID_FIRST_S", OUTAGE_S)
+        monkeypatch.setattr(patience.log, "level", logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._actions and record.getMessage().startswith("waiting for the loader"):
             self._actions.pop()()
 
     def __enter__(self) -> "WhenWaiting":
-        stream.log.addHandler(self)
+        patience.log.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        stream.log.removeHandler(self)
+        patience.log.removeHandler(self)
 
 
 def test_a_reader_whose_only_service_is_killed_has_no_loader_until_there_is_another(

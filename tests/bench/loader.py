@@ -7,7 +7,8 @@ PHOTOS is what alexnet-pack takes: train/<class>/*, or a .tar of it; made pictur
 to this process. Rounds of all contenders alternate; figures are medians, with the lowest and highest.
 
     limit     libjpeg-turbo alone, as many processes as workers
-    slab      this loader, pixels through shared memory
+    slab      this loader, pixels through shared memory, lent as to its own trainer: batches(lend=True)
+    owned     the same, each batch copied into memory of its own, as batches() gives it
     frames    this loader, pixels over tcp on loopback
     curve     the same, encrypted
     many      this loader by slab, with eight times the workers
@@ -71,6 +72,8 @@ class Ours:
         workers: int,
         transport: Transport,
         key_folder: Path | None = None,
+        *,
+        lend: bool = False,
     ) -> None:
         started = time.perf_counter()
         secrecy = ["--keys", str(key_folder)] if key_folder is not None else []
@@ -78,7 +81,7 @@ class Ours:
         self.ready_s = time.perf_counter() - started
         started = time.perf_counter()
         client = stack.enter_context(LoaderClient(self._service.endpoint, transport=transport, keys=key_folder))
-        batches = client.stream(SPEC, BATCH).batches(range(10**6))
+        batches = client.stream(SPEC, BATCH).batches(range(10**6), lend=lend)
         next(batches)
         self.first_batch_ms = (time.perf_counter() - started) * 1e3
         self._sizes = (len(batch) for batch in batches)
@@ -131,16 +134,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         data = photos.packed_records(given.data, folder, given.records)
-        slab = Ours(stack, data, folder, given.workers, "slab")
+        slab = Ours(stack, data, folder, given.workers, "slab", lend=True)
+        owned = Ours(stack, data, folder, given.workers, "slab")
         frames = Ours(stack, data, folder, given.workers, "frames")
         key_folder = folder / "keys"
         keys.make(key_folder)
         curve = Ours(stack, data, folder, given.workers, "frames", key_folder)
-        many = Ours(stack, data, folder, 8 * given.workers, "slab")
+        many = Ours(stack, data, folder, 8 * given.workers, "slab", lend=True)
         torch_sizes = contenders.torch_batches(data, given.workers, BATCH)
         runs: dict[str, Callable[[], float]] = {
             "limit": lambda: contenders.bare_decoding(data, given.workers, given.seconds),
             "slab": lambda: slab.run(given.seconds),
+            "owned": lambda: owned.run(given.seconds),
             "frames": lambda: frames.run(given.seconds),
             "curve": lambda: curve.run(given.seconds),
             "many": lambda: many.run(given.seconds),
@@ -155,7 +160,7 @@ def main() -> None:
                 rates[contender].append(run())
             done = ", ".join(f"{contender} {of[-1]:.0f}" for contender, of in rates.items())
             sys.stdout.write(f"round {number + 1}: {done}\n")
-        report(rates, {"slab": slab, "frames": frames, "curve": curve, "many": many})
+        report(rates, {"slab": slab, "owned": owned, "frames": frames, "curve": curve, "many": many})
 
 
 def report(rates: dict[str, list[float]], ours: dict[str, Ours]) -> None:

@@ -53,7 +53,7 @@ def _evaluate(options: EvaluateOptions) -> EvaluationReport:
         del trained
         answering = Answering(members, weights, options.view_counts, stream.info.records, placing.streams)
         clock, started_s = WaitClock(), time.monotonic()
-        batches = clock.timed(stream.batches([0], end=options.limit))
+        batches = clock.timed(stream.batches([0], end=options.limit, lend=True))
         if submission is not None:
             batches = submission.checked(batches)
         ask_all(answering, batches, members, options, stream.info)
@@ -79,7 +79,7 @@ def features_of(options: EvaluateOptions) -> Written:
             member = member_of(trained, stream.info, placing)
             records = stream.info.records
             rows = min(options.limit or records, records)
-            batches = stream.batches([0], end=options.limit)
+            batches = stream.batches([0], end=options.limit, lend=True)
             return write_features(out, layer, member, batches, rows=rows, records=records, streams=placing.streams)
 
 

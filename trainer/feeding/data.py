@@ -84,7 +84,7 @@ class TrainingData:
             if sigma != self._training_stream.spec.sigma:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
-            batches = self._telling("train", self._training_stream.batches(list(group), first=first))
+            batches = self._telling("train", self._training_stream.batches(list(group), first=first, lend=True))
             yield from self._feed_of(net).batches(breakable(batches), self._training_scale(sigma))
             first = 0
 
@@ -96,7 +96,7 @@ class TrainingData:
     def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
         """The centres of the validation set's pictures, once."""
         assert self._validation_stream is not None
-        batches = self._telling("val", self._validation_stream.batches([0]))
+        batches = self._telling("val", self._validation_stream.batches([0], lend=True))
         return self._feed_of(net).batches(breakable(batches), self._recipe.test_scale)
 
     def _telling(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -1,0 +1,86 @@
+"""Whose a client is: the process that opened it, and there one thread at a time.
+
+ZeroMQ's sockets survive no fork and are not safe for threads. So a call from another process, or from a second thread
+while one is in it, is an error at once; threads that take turns are fine, and so is one that alone reads ahead.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from common.errors import LoaderError, UsageError
+
+Result = TypeVar("Result")
+
+
+class Owner:
+    """Lets one call at a time use a client.
+
+    close   ends what the client has; is called once, and never while it is used
+    interruptions   how many calls were broken off by what is no error of ours, as KeyboardInterrupt: each may have left
+                    anything half done
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close, self._pid, self._lock = close, os.getpid(), threading.Lock()
+        self._thread = 0  # that has the lock
+        self._closing = self._closed = False
+        self.interruptions = 0
+
+    @property
+    def is_other_process(self) -> bool:
+        return os.getpid() != self._pid
+
+    def run(self, call: Callable[[], Result]) -> Result:
+        """What `call` gives. Raises LoaderError in another process, while the client is in use, and after `close`."""
+        self._refuse_other_process()
+        if self._lock.locked():
+            raise LoaderError(
+                "the client is in the middle of another call, of "
+                + ("this thread" if self._thread == threading.get_ident() else "another thread")
+                + ": it serves one at a time; open a LoaderClient for each thread"
+            )
+        with self._lock:
+            self._thread = threading.get_ident()
+            try:
+                self.refuse_closed()
+                return call()
+            except (LoaderError, UsageError, StopIteration):
+                raise
+            except BaseException:
+                self.interruptions += 1
+                raise
+            finally:
+                self._close_if_asked()
+
+    def close(self) -> None:
+        """Close the client; a call that another thread is in ends in LoaderError first.
+
+        In another process nothing is closed: the connections are the owner's.
+        """
+        if self.is_other_process:
+            return
+        self._closing = True
+        if self._lock.locked() and self._thread == threading.get_ident():
+            return  # in a signal handler: the call that it interrupted closes, on its way out
+        with self._lock:
+            self._close_if_asked()
+
+    def refuse_closed(self) -> None:
+        """Raises LoaderError where the client was closed, or is to be."""
+        if self._closing:
+            raise LoaderError("the client was closed; open another LoaderClient")
+
+    def _close_if_asked(self) -> None:
+        if self._closing and not self._closed:
+            self._close()
+            self._closed = True
+
+    def _refuse_other_process(self) -> None:
+        if self.is_other_process:
+            raise LoaderError(
+                f"the client was opened in process {self._pid} and is used in process {os.getpid()}, forked from it:"
+                " its sockets do not survive that; open the LoaderClient in the process that reads (in a torch"
+                " DataLoader's worker: in the data set's __iter__)"
+            )
