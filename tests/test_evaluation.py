@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from common.errors import CheckpointError, LoaderTimeout, NoSuchSplit, UsageError
 from loader import jpeg, sampler
@@ -19,6 +20,8 @@ from loader.dataset import Dataset
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.trained_nets import SMALL, plain_probabilities, save_net
+from trainer.checkpoints import checkpoint
+from trainer.evaluate_command import main
 from trainer.evaluation.options import EvaluateOptions
 from trainer.evaluation.report import EvaluationReport
 from trainer.evaluation.run import evaluate_checkpoints
@@ -74,7 +77,7 @@ def errors(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float,
     return float((rank > 1).mean()), float((rank > 5).mean()), float(np.log(of_label).mean())
 
 
-def told(report: EvaluationReport) -> dict[tuple[str, int], tuple[float, float, float]]:
+def told(report: EvaluationReport) -> dict[tuple[str, int], tuple[float, float | None, float]]:
     return {
         (name, views): (of.top1_error, of.top5_error, -of.loss)
         for name, by_views in report.rows
@@ -199,6 +202,25 @@ def test_a_run_s_folder_means_its_best_or_the_newest_that_is_whole(
     (tmp_path / "best.safetensors").write_bytes(checkpoints[0].read_bytes())
     ((name, _),) = evaluated(tmp_path, limit=1).rows
     assert name == str(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize("options", [(), ("--features", "fc7", "--out", "fc7.npy")])
+def test_a_net_that_answers_with_nan_is_no_result(
+    loader: LoaderProcess,
+    checkpoints: list[Path],
+    tmp_path: Path,
+    options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = checkpoint.load(checkpoints[0])
+    large = {name: weight * 1e30 for name, weight in whole.weights.items()}  # finite, and right as far as a file goes
+    path = checkpoint.save(tmp_path, replace(whole, weights=large))
+    given = [str(path), "--cpu", "--threads", "1", "--loader", loader.endpoint, *options]
+    result = CliRunner().invoke(main, given)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.search(r"error: .*(answers with nan|features are not finite): training diverged.*\n$", result.stderr)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_checkpoint_without_a_mean_image_takes_that_of_the_data(

@@ -32,8 +32,8 @@ def test_what_is_written_reads_as_the_same_recipe(recipe: Recipe, ablation: str 
     assert reread(recipe, tmp_path) == recipe
 
 
-rates = st.floats(0, 1e300)
-biases = st.floats(allow_nan=False, allow_infinity=False)
+rates = st.floats(0, 1e30)
+biases = st.floats(-1e30, 1e30)
 spreads: "st.SearchStrategy[float | Literal['he']]" = st.floats(0, 100) | st.just("he")
 ops: "st.SearchStrategy[list[Op]]" = st.lists(st.sampled_from(("activation", "lrn", "spatial")), max_size=4)
 pools: "st.SearchStrategy[tuple[Op, ...]]" = st.sampled_from(((), ("pool",)))
@@ -70,9 +70,9 @@ def drawn_recipes(draw: st.DrawFn) -> Recipe:
         width=draw(st.floats(0, 16, exclude_min=True)),
         activation=draw(st.sampled_from(("relu", "tanh"))),
         lrn_size=draw(odd),
-        lrn_k=draw(st.floats(0, exclude_min=True, allow_infinity=False)),
+        lrn_k=draw(st.floats(0, 1e30, exclude_min=True)),
         decay_biases=draw(st.booleans()),
-        plateau=draw(st.none() | st.builds(Plateau, st.floats(1.5, 1e9), st.integers(0, 9), st.integers(1, 9))),
+        plateau=draw(st.none() | st.builds(Plateau, st.floats(1.5, 1000), st.integers(0, 9), st.integers(1, 9))),
         phase=(Phase(0, draw(st.floats(0, 1, exclude_min=True))), *phases),
         conv=tuple(conv),
         fc=(*fc, Linear(name="last")),

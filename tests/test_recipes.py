@@ -88,7 +88,7 @@ def test_maps_are_55_27_and_13_pixels_wide_and_pooled_to_27_13_and_6(recipe: Rec
     x, sides = torch.randn(1, 3, 227, 227), []
     for conv in recipe.conv:
         maps = convolve(conv, x, weights[f"{conv.name}.weight"], groups_of(conv, recipe))
-        x = after_convolution(replace(conv, name="not the last"), maps.clone(), torch.zeros(maps.shape[1]), recipe, 2)
+        x = after_convolution(replace(conv, name="not_the_last"), maps.clone(), torch.zeros(maps.shape[1]), recipe, 2)
         sides.append((tuple(maps.shape[2:]), tuple(x.shape[2:])))
     wide, narrower, narrowest = (55, 55), (27, 27), (13, 13)
     kept = (narrowest, narrowest)

@@ -1,5 +1,7 @@
 """Whatever is wrong in a recipe's file is one line that says what, with exit code 2."""
 
+import math
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from trainer.recipes.layers import Conv, Linear
 from trainer.recipes.named import SOURCE
 from trainer.recipes.ranges import Range
 from trainer.recipes.recipe import Phase, Plateau, Recipe
-from trainer.recipes.recipe_file import to_toml
+from trainer.recipes.recipe_file import read, to_toml
 
 WHOLE = to_toml(replace(SOURCE, plateau=Plateau()))  # every field is there
 SECTIONS = {Recipe: "", Conv: "[[conv]]", Linear: "[[fc]]", Phase: "[[phase]]", Plateau: "[plateau]"}
@@ -52,13 +54,12 @@ def ranges() -> Iterator[tuple[Any, str, type, Range]]:
 
 
 def literals_outside(number: type, range_: Range) -> Iterator[str]:
-    least = 1 if number is int else 1e-9
     if number is float:
-        yield from ("nan", "inf", "-inf")
+        yield from ("nan", "inf", "-inf", "1e+31", "-1e+31")
     if range_.ge is not None:
-        yield str(number(range_.ge - least))
+        yield str(range_.ge - 1 if number is int else math.nextafter(range_.ge, -math.inf))
     if range_.le is not None:
-        yield str(number(range_.le + least))
+        yield str(range_.le + 1 if number is int else math.nextafter(range_.le, math.inf))
     yield from (str(number(bound)) for bound in (range_.gt, range_.lt) if bound is not None)
     if range_.odd:
         yield "4"
@@ -116,7 +117,8 @@ def test_a_size_with_some_digits_too_many_is_refused_by_name_and_bound(
         (Range(ge=0, lt=1), (0, 0.999), (-1e-9, 1)),
         (Range(gt=0, le=16), (1e-300, 16), (0, 16.01)),
         (Range(ge=1, odd=True), (1, 5), (-1, 0, 4)),
-        (Range(), (-1e308, 0, 1e308), (float("nan"), float("inf"), -float("inf"))),
+        (Range(), (-1e30, 0, 1e30), (float("nan"), float("inf"), -1.1e30, 1.1e30)),
+        (Range(ge=0), (0, 1e30), (1.1e30,)),
     ],
 )
 def test_a_range_ends_where_it_says(range_: Range, inside: tuple[float, ...], outside: tuple[float, ...]) -> None:
@@ -125,9 +127,9 @@ def test_a_range_ends_where_it_says(range_: Range, inside: tuple[float, ...], ou
 
 
 def test_a_rate_of_a_layer_out_of_its_range_is_named(tmp_path: Path) -> None:
-    for literal in ("nan", "inf", "-0.1"):
+    for literal in ("nan", "inf", "-0.1", "1e+308"):
         line = refused(edited("[[phase]]", "layer_rates", f"{{ conv1 = {literal} }}"), tmp_path)
-        assert line == f": phase of epoch 0: layer_rates.conv1 is {literal}; it is 0 or more"
+        assert line == f": phase of epoch 0: layer_rates.conv1 is {literal}; it is 0 or more, at most 1e+30"
 
 
 WRONG = {
@@ -296,12 +298,42 @@ def test_a_field_that_is_missing_is_named(tmp_path: Path) -> None:
         (b"epochs = 1\nepochs = 2\n", r" is no TOML: .*overwrite.* \(at line 2, column \d+\)"),
         (b"x = " + 5000 * b"9", r" is no TOML: .*4300.*"),
         (b"x = " + 5000 * b"[", r" is no TOML: .+"),
+        ("name".encode("utf-16"), ": it is in UTF-16; TOML is in UTF-8"),
+        (b"#" * (1 << 20) + b"#", ": it is of more than 1 MiB; a recipe is of a few KiB"),
+        (b'"a\\nb" = 1', r": 'a\\nb': there is no such field; there are name, .*"),
+        (b"x = " + 300 * b"[" + 300 * b"]", ": x: there is no such field; .*"),
+        (b"name = [" + 9000 * b"1," + b"]", r": name is \[1, 1, .{50}\.\.\.; it is a text|: conv is missing"),
         (b"", ": name is missing"),
         (b"recipe = 3", r": recipe: there is no such field; there are name, columns, .*"),
     ],
 )
 def test_a_file_of_something_else_is_told_so(content: bytes, line: str, tmp_path: Path) -> None:
     assert re.fullmatch(line, refused(content, tmp_path))
+
+
+@pytest.mark.parametrize(("table", "what"), [("[[conv]]", "layers"), ("[[phase]]", "phases")])
+def test_a_hundred_layers_and_phases_are_enough(table: str, what: str, tmp_path: Path) -> None:
+    section = WHOLE[WHOLE.index(table) :].split("\n\n")[0]
+    assert re.fullmatch(
+        rf": there are 10\d {what}; 100 at most", refused(f"{WHOLE}\n" + f"{section}\n" * 100, tmp_path)
+    )
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    (path := tmp_path / "mine.toml").write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
+    assert read(path) == replace(SOURCE, plateau=Plateau())
+
+
+def test_what_never_ends_or_has_no_writer_is_refused_and_a_shells_pipe_is_read(tmp_path: Path) -> None:
+    (endless := tmp_path / "endless.toml").symlink_to("/dev/zero")
+    assert refusal(endless).endswith("it is of more than 1 MiB; a recipe is of a few KiB")
+    os.mkfifo(fifo := tmp_path / "fifo.toml")
+    assert refusal(fifo).endswith("name is missing")
+    reading, writing = os.pipe()
+    os.write(writing, WHOLE.encode())
+    os.close(writing)
+    assert read(Path(f"/dev/fd/{reading}")) == replace(SOURCE, plateau=Plateau())
+    os.close(reading)
 
 
 def test_a_path_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
@@ -317,7 +349,7 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(asked: str, 
 
 def test_what_an_option_makes_impossible_is_told_too() -> None:
     for options, line in (
-        (["--lr", "inf"], "phase of epoch 0: rate is inf; it is 0 or more"),
+        (["--lr", "inf"], "phase of epoch 0: rate is inf; it is 0 or more, at most 1e\\+30"),
         (["--width", "nan"], "width is nan; it is more than 0, at most 16"),
         (["--ablate", "conv6", "--ablate", "conv6"], "layers are .*, conv6, conv6, .*"),
     ):

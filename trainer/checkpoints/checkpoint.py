@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from common.received import DigestUse
 from common.spec import STORED_SIZE, OnBadRecord
 from trainer.checkpoints import tensor_file
 from trainer.checkpoints.disk import PARTIAL, put_in_place
+from trainer.network.precision import Precision
+from trainer.recipes.ranges import MOST_SHOWN, Range, check_ranges, shown
 from trainer.recipes.recipe_file import object_of
 
 FORMAT = "alexnet-checkpoint-1"
@@ -35,6 +37,7 @@ KEPT = 3
 BEST = "best.safetensors"
 DAMAGED = ".damaged"
 _MEAN = "mean_hwc"
+_COUNT = Range(ge=0, le=2**53)
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
@@ -60,22 +63,22 @@ class State:
                     or where not every picture of it had one
     """
 
-    epoch: int
-    first: int
-    step: int
-    seed: int
+    epoch: Annotated[int, _COUNT]
+    first: Annotated[int, _COUNT]
+    step: Annotated[int, _COUNT]
+    seed: Annotated[int, Range(ge=0, le=2**63 - 1)]
     recipe: dict[str, Any]
     dataset: str
     class_names: tuple[str, ...]
-    threads: int
+    threads: Annotated[int, Range(ge=1, le=2**12)]
     original: dict[str, Any] = field(default_factory=dict)
-    asked_rate: float | None = None
-    rate_factor: float = 1.0
-    precision: str = "fp32"
+    asked_rate: Annotated[float | None, Range(gt=0)] = None
+    rate_factor: Annotated[float, Range(gt=0)] = 1.0
+    precision: Precision = "fp32"
     stream: str = ""
     decoder: str = ""
-    best_error: float | None = None
-    best_epoch: int | None = None
+    best_error: Annotated[float | None, Range(ge=0, le=1)] = None
+    best_epoch: Annotated[int | None, _COUNT] = None
     schedule: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, Any] = field(default_factory=dict)
     on_bad_record: OnBadRecord = "replace"
@@ -176,7 +179,7 @@ def set_aside(path: Path) -> Path:
 
 def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"it is no checkpoint of this program: its format is {metadata.get('format')!r}")
+        raise CheckpointError(f"it is no checkpoint of this program: its format is {shown(metadata.get('format'))}")
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError("it is damaged: its contents do not match their digest")
     state = _state_of(metadata.get("state", ""))
@@ -188,6 +191,8 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
 def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Raises CheckpointError for what this program never writes."""
     for name, tensor in tensors.items():
+        if not name.isprintable() or len(name) > MOST_SHOWN:
+            raise CheckpointError(f"it has a tensor called {shown(name)}")
         if tensor.dtype != torch.float32:
             raise CheckpointError(f"its {name} is of {str(tensor.dtype).removeprefix('torch.')}; all are of float32")
     if _MEAN in tensors and tensors[_MEAN].shape != (STORED_SIZE, STORED_SIZE, 3):
@@ -200,7 +205,10 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
 def _state_of(text: str) -> State:
     """Raises CheckpointError, for one of another version too: with other fields, or with other values in them."""
     try:
-        return object_of(State, json.loads(text))
+        state = object_of(State, json.loads(text))
+        check_ranges(state)
+        bytes.fromhex(state.epoch_digest or "")
+        return state
     except ValueError as error:
         raise CheckpointError(f"it has no readable state: {error}") from None
     except RecursionError:

@@ -7,6 +7,7 @@ its own first, which a kill leaves behind, and does not tell why the disk refuse
 """
 
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from common.errors import CheckpointError
 from trainer.checkpoints.disk import put_in_place
+from trainer.network.memory import free_memory, gib
 
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 _READ_BYTES = 1 << 20
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's, of 1.6 and before
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -44,6 +47,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors. Raises CheckpointError, with the reason alone."""
     try:
+        _check_readable(path)
         _read_through(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -51,12 +55,32 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except OSError as error:
         raise CheckpointError(f"it cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise CheckpointError(f"it is damaged: {error}") from None
+        raise CheckpointError(_foreign(path) or f"it is damaged: {error}") from None
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a contiguous tensor on the CPU, not copied."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _check_readable(path: Path) -> None:
+    """Raises CheckpointError for what has no end, such as a device or a FIFO, and for more than the memory takes."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError("it is no regular file")
+    if status.st_size > (free := free_memory()):
+        raise CheckpointError(f"it is of {gib(status.st_size)}, and {gib(free)} of memory are free")
+
+
+def _foreign(path: Path) -> str | None:
+    """What else the file is; None if it may have been a checkpoint."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(_PICKLES):
+        return "it is a pickle of PyTorch's (.pt, .pth), which is not read: reading one runs the code in it"
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return None
+    return "it is no checkpoint file"
 
 
 def _read_through(path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from common.batch import Batch
+from common.errors import CheckpointError
 from trainer.evaluation.answers import Answers, told
 from trainer.evaluation.ensemble import Member, mixed
 from trainer.evaluation.evaluate import is_wrong, places_with_own
@@ -71,15 +72,17 @@ class Answering:
         self._late = _Late(carried.batch, late)
 
     def finish(self) -> None:
-        """Take in what was told last."""
+        """Take in what was told last. Raises CheckpointError if that is no number."""
         if self._late is None:
             return
         (batch, late), self._late = (self._late.batch, self._late.told), None
         own = places_with_own(len(batch), batch.first, batch.replaced)
         records, labels = batch.records[own], batch.labels[own]
-        for (_, answers), of_views in zip(self.by_answerer, late, strict=True):
+        for (name, answers), of_views in zip(self.by_answerer, late, strict=True):
             for count, numbers in of_views.items():
                 rows = numbers.read()[own]
+                if not bool(rows.isfinite().all()):
+                    raise CheckpointError(f"{name} answers with nan: training diverged before it was saved")
                 answers[count].take_in(records, labels, rows)
         self._note(len(own), rows)
         self.bad.update(place.record for place in batch.replaced)

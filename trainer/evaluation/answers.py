@@ -74,7 +74,7 @@ class Answers:
             raise ValueError("there was no picture to evaluate on")
         rank, loss = torch.from_numpy(self.rank[seen]), losses(torch.from_numpy(self.probability[seen]))
         top1, top5 = (float(is_wrong(rank, top).double().mean()) for top in (1, TOP))
-        return Evaluation(top1, top5, float(loss.mean()), len(seen))
+        return Evaluation(top1, top5 if self.class_count > TOP else None, float(loss.mean()), len(seen))
 
     def confusions(self, most: int) -> list[Confusion]:
         """The pairs of classes that were confused most often, in number of pictures; `most` of them at most."""

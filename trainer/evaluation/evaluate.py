@@ -15,10 +15,13 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Shares of pictures, 0 to 1, whose label is not the likeliest and not among the five likeliest; mean -log p."""
+    """Shares of pictures, 0 to 1, whose label is not the likeliest and not among the five likeliest; mean -log p.
+
+    top5_error   None with five classes or fewer, among which every label is
+    """
 
     top1_error: float
-    top5_error: float
+    top5_error: float | None
     loss: float
     images: int
 
@@ -40,7 +43,8 @@ def evaluate(net: Net, batches: Iterable[FedBatch]) -> Evaluation:
     if images == 0:
         raise ValueError("there was no picture to evaluate on")
     top1_errors, top5_errors, loss = totals.tolist()
-    return Evaluation(top1_errors / images, top5_errors / images, loss / images, images)
+    top5_error = top5_errors / images if probabilities.shape[1] > TOP else None
+    return Evaluation(top1_errors / images, top5_error, loss / images, images)
 
 
 def places_with_own(count: int, first: int, replaced: Sequence[Replaced]) -> list[int]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from common.batch import Batch
+from common.errors import CheckpointError
 from common.progress import duration, showing_progress
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.outputs import whole_file
@@ -49,7 +50,7 @@ def write_features(
     """The layer's features of the centre view of `rows` pictures, of a split of so many `records`.
 
     The file is written as the pictures come, and may be larger than the memory. Raises UsageError where there is no
-    such layer, AlexNetError where the disk is full.
+    such layer, AlexNetError where the disk is full, CheckpointError if the numbers are none.
     """
     started_s = time.monotonic()
     carrier = Carrier(member.net, streams=streams, pinned=Pinned())
@@ -90,6 +91,8 @@ class _Table:
 
     def take_in(self, batch: Batch, parts: list[LateNumbers]) -> None:
         features = torch.cat([part.read() for part in parts], dim=1).numpy()
+        if not np.isfinite(features).all():
+            raise CheckpointError("the checkpoint's features are not finite: training diverged before it was saved")
         records, labels = batch.records.copy(), batch.labels.copy()
         for place in batch.replaced:
             at = place.position - batch.first

@@ -63,7 +63,9 @@ class EvaluationReport:
         return f"{label} taken for {taken_for}: {share} of {label} ({pair.count:,} of {pair.of_label:,})"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: errors are shares, 0 to 1; `log_probability` is the mean natural logarithm of the label's."""
+        """For JSON. Errors are shares, 0 to 1, the top-5 error null with five classes or fewer; `log_probability` is
+        the mean natural logarithm of the label's.
+        """
         return {
             "split": self.split,
             "dataset": self.dataset,
@@ -95,20 +97,20 @@ def _numbers(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
-    """Names on the left; for each number of views the three figures side by side."""
+    """Names on the left; for each number of views its figures side by side."""
     width = max(len(name) for name, _ in rows)
-    counts = list(rows[0][1])
-    heads = [f"{count} view{'s' if count > 1 else ''}".center(_FIGURES_WIDTH) for count in counts]
-    lines = [" " * width + "".join(f"   {head}" for head in heads), " " * width + f"   {_FIGURES}" * len(counts)]
+    by_count = rows[0][1]
+    titles = {count: "  ".join(_figures(of)) for count, of in by_count.items()}
+    heads = [f"{count} view{'s' if count > 1 else ''}".center(len(titles[count])) for count in by_count]
+    lines = [" " * width + "".join(f"   {text}" for text in texts) for texts in (heads, titles.values())]
     for name, by_views in rows:
-        lines.append(name.ljust(width) + "".join(f"   {_figures(by_views[count])}" for count in counts))
+        lines.append(name.ljust(width) + "".join(f"   {'  '.join(_figures(of).values())}" for of in by_views.values()))
     return [line.rstrip() for line in lines]
 
 
-_FIGURES = f"{'top-1 error':>11}  {'top-5 error':>11}  {'log p':>7}"
-_FIGURES_WIDTH = len(_FIGURES)
-
-
-def _figures(evaluation: Evaluation) -> str:
-    errors = f"{percent(evaluation.top1_error):>11}  {percent(evaluation.top5_error):>11}"
-    return f"{errors}  {-evaluation.loss:>7.3f}"
+def _figures(of: Evaluation) -> dict[str, str]:
+    """Each figure below its title, both of one width."""
+    figures = {f"{'top-1 error':>11}": f"{percent(of.top1_error):>11}"}
+    if of.top5_error is not None:
+        figures[f"{'top-5 error':>11}"] = f"{percent(of.top5_error):>11}"
+    return figures | {f"{'log p':>7}": f"{-of.loss:>7.3f}"}

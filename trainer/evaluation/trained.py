@@ -90,6 +90,7 @@ def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
         devices=placing.devices,
         dtype=placing.dtype,
         streams=placing.streams,
+        training=False,
     )
     try:
         net.scatter(trained.weights)

@@ -8,6 +8,7 @@ import torch
 from common.errors import AlexNetError, UsageError
 from common.malloc import keep_all_blocks
 from trainer.network.devices import Devices
+from trainer.network.memory import check_room
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
 from trainer.network.peers import ways_between
@@ -35,6 +36,7 @@ def placed_net(
     streams: Streams,
     exchange: str = "auto",
     graphs: bool = True,
+    training: bool = True,
 ) -> Net:
     """A net with its initial weights; on a CPU this process keeps the memory that it once had.
 
@@ -42,7 +44,11 @@ def placed_net(
     dtype      of activations
     exchange   how activations cross between two halves, see `trainer.network.peers`; UsageError where nothing crosses
     graphs     whether CUDA graphs are recorded
+    training   whether gradients and velocities are to come
+
+    Raises UsageError if the host's memory has no room for it.
     """
+    check_room(recipe, devices, dtype, training=training)
     if devices[0].type == "cpu":
         keep_all_blocks()
     if kind_of_net(asked, recipe) == "halves":
@@ -55,9 +61,16 @@ def placed_net(
 
 @contextlib.contextmanager
 def full_memory_as_error() -> Iterator[None]:
-    """A device whose memory is full ends the command in one line, not in a traceback."""
+    """A device or a host whose memory is full ends the command in one line, not in a traceback."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).partition(". ")[0]
         raise AlexNetError(f"the memory of the device is full ({reason}); try a smaller --batch-size") from None
+    except MemoryError as error:
+        raise AlexNetError(f"memory is full ({error}); try a smaller --batch-size") from None
+    except RuntimeError as error:  # torch has no type of its own for the host
+        _, allocator, reason = str(error).partition("DefaultCPUAllocator: ")
+        if not allocator:
+            raise
+        raise AlexNetError(f"memory is full ({reason.partition('. ')[0]}); try a smaller --batch-size") from None

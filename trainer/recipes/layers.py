@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from common.errors import UsageError
 from common.spec import STORED_SIZE
-from trainer.recipes.ranges import Range, check_ranges
+from trainer.recipes.ranges import Range, check_ranges, shown, shown_name
 
 Op = Literal["activation", "lrn", "spatial", "pool"]
 Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it
@@ -41,6 +41,7 @@ class Conv:
     bias: Annotated[float, Range()] = 0.0
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         check_ranges(self, f"{self.name}: ")
         if self.padding >= self.kernel:
             raise UsageError(f"{self.name}: padding is {self.padding}; it is less than the kernel")
@@ -63,12 +64,18 @@ class Linear:
     bias: Annotated[float, Range()] = 0.0
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         check_ranges(self, f"{self.name}: ")
         if self.reads == "image":
             raise UsageError(f"{self.name}: only the first convolution reads the image")
 
 
 Layer = Conv | Linear
+
+
+def _check_name(name: str) -> None:
+    if shown_name(name) != name:
+        raise UsageError(f"a layer is called {shown(name)}; a name is of letters, digits and _")
 
 
 class InputShape(NamedTuple):

@@ -1,15 +1,16 @@
 """The range of each number of a recipe, said once, beside its field: `rate: Annotated[float, Range(ge=0)]`."""
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from common.errors import UsageError
 
+MOST = 1e30  # of any number: float32, which all is computed in, ends at 3.4e38
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from a bound (ge, le), or beyond it (gt, lt). NaN and the infinities are in none."""
+    """Numbers from a bound (ge, le), or beyond it (gt, lt). NaN and what lies beyond +-MOST are in none."""
 
     ge: float | None = None
     gt: float | None = None
@@ -19,7 +20,7 @@ class Range:
 
     def holds(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            abs(value) <= MOST
             and (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
@@ -29,14 +30,35 @@ class Range:
 
     def __str__(self) -> str:
         bounds = (self.ge, "{} or more"), (self.gt, "more than {}"), (self.le, "at most {}"), (self.lt, "less than {}")
-        said = [text.format(bound) for bound, text in bounds if bound is not None] + ["odd"] * self.odd
-        return ", ".join(said) or "a finite number"
+        said = [text.format(bound) for bound, text in bounds if bound is not None]
+        if not said:
+            return f"from {-MOST:g} to {MOST:g}"
+        if self.le is None and self.lt is None:
+            said.append(f"at most {MOST:g}")
+        return ", ".join(said + ["odd"] * self.odd)
+
+
+MOST_SHOWN = 60  # characters of a name or a value that is wrong
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, on one line and not without end."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "brackets in brackets, without end"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def shown_name(name: str) -> str:
+    """A name as it is, or, if it is no name or too long for one, as `shown` has it."""
+    return name if name.isidentifier() and name.isascii() and len(name) <= MOST_SHOWN else shown(name)
 
 
 def check(what: str, value: float | str | None, range_: Range) -> None:
     """Raises UsageError for a number out of its range; a text or None, where a field may be that, is in any."""
     if isinstance(value, int | float) and not range_.holds(value):
-        raise UsageError(f"{what} is {value}; it is {range_}")
+        raise UsageError(f"{what} is {shown(value)}; it is {range_}")
 
 
 def check_ranges(instance: Any, where: str = "") -> None:

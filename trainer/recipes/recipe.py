@@ -12,7 +12,7 @@ from common.errors import UsageError
 from common.spec import STORED_SIZE
 from trainer.recipes.layers import Conv, InputShape, Layer, Linear
 from trainer.recipes.possible import check_possible
-from trainer.recipes.ranges import Range, check, check_ranges
+from trainer.recipes.ranges import Range, check, check_ranges, shown_name
 
 AnyLayer = TypeVar("AnyLayer", Conv, Linear)
 
@@ -23,6 +23,7 @@ _STEP = 4  # widths are rounded to so many channels or units of a half
 
 # Far beyond what anyone trains: a slip of the pen is refused by name, where a full memory would tell nothing.
 _MOST_EPOCHS = 100_000
+MOST_DROPS = 100
 _MOST_NEIGHBOURS = 2 * STORED_SIZE - 1
 
 
@@ -46,7 +47,7 @@ class Phase:
         where = f"phase of epoch {self.first_epoch}: "
         check_ranges(self, where)
         for layer, rate in self.layer_rates.items():
-            check(f"{where}layer_rates.{layer}", rate, _RATE)
+            check(f"{where}layer_rates.{shown_name(layer)}", rate, _RATE)
 
     def times(self, factor: float) -> "Phase":
         """The same with every learning rate multiplied."""
@@ -62,8 +63,8 @@ class Plateau:
     An error has fallen if it is lower than the lowest so far by more than `threshold`, a share.
     """
 
-    factor: Annotated[float, Range(gt=1)] = 10.0
-    drops: Annotated[int, Range(ge=0, le=100)] = 3
+    factor: Annotated[float, Range(gt=1, le=1000)] = 10.0
+    drops: Annotated[int, Range(ge=0, le=MOST_DROPS)] = 3
     patience: Annotated[int, Range(ge=1, le=_MOST_EPOCHS)] = 5
     threshold: Annotated[float, Range(ge=0, lt=1)] = 0.0
 

@@ -5,6 +5,7 @@ is only read off them.
 """
 
 import json
+import os
 import tomllib
 import types
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from common.errors import UsageError
+from trainer.recipes.ranges import shown, shown_name
 from trainer.recipes.recipe import Recipe
 
 _HEAD = """\
@@ -22,6 +24,8 @@ _HEAD = """\
 # The number of classes is that of the data set, whatever is said here.
 """
 Read = TypeVar("Read")
+
+_MOST_BYTES = 1 << 20
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -50,10 +54,9 @@ def _inline(value: Any) -> str:
 
 
 def read(path: Path) -> Recipe:
-    """Raises UsageError, naming the file and what is wrong in it."""
+    """Raises UsageError, naming the file and what is wrong in it. Some editors put a byte-order mark before UTF-8."""
     try:
-        with path.open("rb") as file:
-            return from_dict(tomllib.load(file))
+        return from_dict(tomllib.loads(_contents(path).decode("utf-8-sig")))
     except OSError as error:
         raise UsageError(f"--recipe {path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
@@ -62,6 +65,19 @@ def read(path: Path) -> Recipe:
         raise UsageError(f"--recipe {path} is no TOML: brackets in brackets, without end") from None
     except UsageError as error:
         raise UsageError(f"--recipe {path}: {error}") from None
+
+
+def _contents(path: Path) -> bytes:
+    """What the file, or the pipe of a shell's <(...), holds. Raises OSError, and UsageError for what never ends."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO that nobody writes to would not open otherwise
+    os.set_blocking(descriptor, True)
+    with open(descriptor, "rb") as file:
+        contents = file.read(_MOST_BYTES + 1)
+    if len(contents) > _MOST_BYTES:
+        raise UsageError(f"it is of more than {_MOST_BYTES >> 20} MiB; a recipe is of a few KiB")
+    if contents.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError("it is in UTF-16; TOML is in UTF-8")
+    return contents
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
@@ -80,7 +96,7 @@ def object_of(kind: type[Read], values: Any) -> Read:
 
 def _object(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        raise UsageError(f"{where or 'all of it'} is {values!r}; it is a table")
+        raise UsageError(f"{where or 'all of it'} is {shown(values)}; it is a table")
     known = {field.name: field for field in fields(kind)}
     for name in values:
         if name not in known:
@@ -109,15 +125,15 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return _one_of(arguments, value, where)
     if origin is Literal:
         if not any(type(value) is type(each) and value == each for each in arguments):
-            raise UsageError(f"{where} is {value!r}; it is {' or '.join(map(repr, arguments))}")
+            raise UsageError(f"{where} is {shown(value)}; it is {' or '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{where} is {value!r}; it is a list")
+            raise UsageError(f"{where} is {shown(value)}; it is a list")
         return tuple(_value(arguments[0], each, f"{where}[{index}]") for index, each in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where} is {value!r}; it is a table")
+            raise UsageError(f"{where} is {shown(value)}; it is a table")
         return {name: _value(arguments[1], each, _path(where, name)) for name, each in value.items()}
     if is_dataclass(kind):
         return _object(kind, value, where)
@@ -146,9 +162,9 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
         except OverflowError:
             raise UsageError(f"{where} is a whole number beyond all floats") from None
     if type(value) is not kind:
-        raise UsageError(f"{where} is {value!r}; it is {_KINDS[kind]}")
+        raise UsageError(f"{where} is {shown(value)}; it is {_KINDS[kind]}")
     return value
 
 
 def _path(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+    return f"{where}.{shown_name(name)}" if where else shown_name(name)

@@ -23,7 +23,8 @@ kind "step", every so many steps
 kind "epoch", at the end of each
     step, epoch
     train_loss, train_error  means over the epoch's pictures as they were trained on (dropout, crops, noise)
-    val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1
+    val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1, and the last is
+                             null with five classes or fewer too
     learning_rate
     train_seconds, val_seconds, images_per_s, wait_share, waits    of training; images_per_s leaves validation out
     replaced                 places of the epoch where another record stood in for a bad one

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import UsageError
 from common.received import DigestUse
@@ -13,6 +14,9 @@ from trainer.recipes.derived import Derived, derived
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import read
+
+if TYPE_CHECKING:  # it imports torch, which --help need not wait for
+    from trainer.network.precision import Precision
 
 DEFAULT_RECIPE = "source"
 
@@ -24,7 +28,7 @@ class Options:
     gpus: str | None = None
     cpu: bool = False
     net: str | None = None
-    precision: str | None = None
+    precision: "Precision | None" = None
     cuda_graphs: bool = True
     profile: int | None = None
     exchange: str = "auto"

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import CheckpointError
+from common.errors import CheckpointError, UsageError
 from common.host import Loaders
 from common.progress import ProgressLine, duration, percent
 from common.spec import StreamSpec
 from common.waits import Waits
 from trainer.checkpoints.checkpoint import State
 from trainer.evaluation.evaluate import Evaluation
+from trainer.recipes.recipe_file import object_of
 from trainer.training.board import Board
 from trainer.training.filters import filters_picture, tiled
 from trainer.training.metrics import Metrics
@@ -45,8 +46,10 @@ class Tally:
     def of(cls, stored: Mapping[str, Any]) -> "Tally":
         """The tally that `asdict` made this of. Raises CheckpointError for what `asdict` made of another."""
         try:
-            return cls(**{**stored, "waits": Waits(**stored["waits"])}) if stored else cls()
-        except (KeyError, TypeError):
+            if stored.keys() not in ({of.name for of in fields(cls)}, set()):
+                raise UsageError("it has other sums")
+            return object_of(cls, stored)
+        except UsageError:
             raise CheckpointError("the checkpoint's running sums are of another version of this program") from None
 
     @property
@@ -252,5 +255,6 @@ class Report:
 
 
 def errors_of(evaluation: Evaluation) -> str:
-    """`top-1 error 40.7 %, top-5 error 18.2 %`."""
-    return f"top-1 error {percent(evaluation.top1_error)}, top-5 error {percent(evaluation.top5_error)}"
+    """`top-1 error 40.7 %, top-5 error 18.2 %`; the first alone with five classes or fewer."""
+    top5 = "" if evaluation.top5_error is None else f", top-5 error {percent(evaluation.top5_error)}"
+    return f"top-1 error {percent(evaluation.top1_error)}{top5}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.errors import CheckpointError
-from trainer.recipes.recipe import Phase, Recipe
+from trainer.recipes.recipe import MOST_DROPS, Phase, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class Schedule:
             self._best_error = float(state["best_error"])
             self._epochs_without_gain = int(state["epochs_without_gain"])
             self._drops = int(state["drops"])
-        except (KeyError, TypeError, ValueError):
+            if not 0 <= self._drops <= MOST_DROPS:
+                raise ValueError(self._drops)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise CheckpointError("the checkpoint's schedule is of another version of this program") from None
 
 
