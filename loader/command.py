@@ -9,6 +9,7 @@ if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C m
 import contextlib
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ from click.core import ParameterSource
 
 from common import log as logs
 from common.command_line import HELP
+from common.console import say
 from common.endpoints import DEFAULT_ENDPOINT
-from common.errors import UsageError
+from common.errors import AlexNetError, UsageError
+from common.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from loader.audit_command import audit
 from loader.crew import Crew
 from loader.keys_command import keys
@@ -108,6 +111,8 @@ def main(
     logs.setup("alexnet-loader", verbose)
     with logs.errors_as_exit_codes("alexnet-loader"):
         refuse_open_bind(bind, key_folder, insecure)
+        if ready_file is not None:
+            refuse_unwritable(ready_file, "--ready-file")
         crew = Crew(workers, workers_file)
         memory_bytes = (memory_mib << 20) if memory_mib else half_of_memory()
 
@@ -180,8 +185,10 @@ def serve(
             secrecy = "encrypted" if own_keys is not None else "unencrypted"
             log.info("serving %s (%s) on %s, %s, with %d workers", data, sizes, endpoint, secrecy, len(pool.workers))
             announce(endpoint)
-            if ready_file is not None:
-                write_whole(ready_file, endpoint)
+            if ready_file is not None and is_fifo(ready_file):  # which waits for its reader
+                threading.Thread(target=announce_in, args=(ready_file, endpoint), daemon=True).start()
+            elif ready_file is not None:
+                announce_in(ready_file, endpoint)
 
         def on_hangup() -> None:
             try:
@@ -223,14 +230,16 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
     return datasets
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Whoever sees the file sees all of it. Raises UsageError."""
-    unfinished = path.with_name(path.name + ".part")
+def announce_in(ready_file: Path, endpoint: str) -> None:
+    """Write the endpoint to the file. It only tells: if that cannot be done by now, the log says so."""
+    if ready_file == STDOUT:
+        say(endpoint)
+        return
     try:
-        unfinished.write_text(text + "\n")
-        unfinished.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror} (--ready-file)") from None
+        with written(ready_file) as file:
+            file.write(endpoint + "\n")
+    except AlexNetError as error:
+        log.warning("%s (--ready-file)", error)
 
 
 main.add_command(audit)

@@ -5,13 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from common.errors import AlexNetError, UsageError
 from trainer.evaluation.answers import Answers, Confusion, told
 from trainer.evaluation.evaluate import Evaluation
-from trainer.evaluation.outputs import refuse_unwritable, whole_file
 from trainer.evaluation.predictions import write_jsonl
 from trainer.evaluation.report import EvaluationReport
 
@@ -78,28 +75,3 @@ def test_what_a_spoilt_net_answers_is_null_in_json(tmp_path: Path) -> None:
     answer = line["views"]["1"]
     assert (line["class"], answer["rank"], answer["probability"]) == ("bee", 0, None)
     assert [one["probability"] for one in answer["likeliest"]] == [None, None]
-
-
-def test_asking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "there").write_text("kept")
-    for name in ("there", "new"):
-        refuse_unwritable(tmp_path / name, "--json")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
-    assert (tmp_path / "there").read_text() == "kept"
-    with pytest.raises(UsageError, match=r"it is a folder \(--json\)"):
-        refuse_unwritable(tmp_path, "--json")
-
-
-def write_half(path: Path, error: BaseException) -> None:
-    with whole_file(path) as partial:
-        partial.write_text("half")
-        raise error
-
-
-def test_a_file_that_was_not_finished_is_not_there_and_what_was_there_before_is(tmp_path: Path) -> None:
-    (tmp_path / "there").write_text("kept")
-    for error, message in ((KeyboardInterrupt(), None), (OSError(28, "no room"), "there cannot be written: no room")):
-        with pytest.raises((KeyboardInterrupt, AlexNetError), match=message):
-            write_half(tmp_path / "there", error)
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
-    assert (tmp_path / "there").read_text() == "kept"

@@ -6,7 +6,6 @@ if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C m
     evaluate()
     raise SystemExit
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import click
 
 from common import log as logs
 from common.command_line import HELP
-from common.console import result, say
+from common.console import result, say, tell
 from common.entry import interruptible
+from common.errors import AlexNetError
+from common.outputs import STDOUT
 from trainer.command_options import device_options, loader_options
-from trainer.evaluation.options import STDOUT, VIEW_COUNTS, EvaluateOptions
+from trainer.evaluation.options import VIEW_COUNTS, EvaluateOptions
 
 _FILE = click.Path(path_type=Path)
 
@@ -68,6 +69,8 @@ _FILE = click.Path(path_type=Path)
 def main(verbose: bool, **options: Any) -> None:
     """Evaluate checkpoints of alexnet-trainer on the pictures of alexnet-loader.
 
+    Files appear whole at the end. FIFOs and devices are written to, and - is stdout: the table then goes to stderr.
+
     CHECKPOINT is a file, or a run's folder: its best checkpoint, else its newest. Several are evaluated each by itself
     and all together, their probabilities averaged.
     """
@@ -81,4 +84,9 @@ def main(verbose: bool, **options: Any) -> None:
             say(features_of(asked).text())
             return
         report = evaluate_checkpoints(asked)
-        result(json.dumps(report.to_dict()) if asked.json == STDOUT else report.text())
+        if not asked.fills_stdout:
+            result(report.text())
+        elif asked.json != STDOUT:
+            tell(report.text())
+        if report.unwritten:
+            raise AlexNetError("; ".join(report.unwritten))

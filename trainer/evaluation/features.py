@@ -19,9 +19,9 @@ from torch import Tensor
 
 from common.batch import Batch
 from common.errors import CheckpointError
+from common.outputs import whole_file
 from common.progress import duration, showing_progress
 from trainer.evaluation.ensemble import Member
-from trainer.evaluation.outputs import whole_file
 from trainer.evaluation.views import views
 from trainer.feeding.carrier import Carried, Carrier
 from trainer.feeding.pinned import Pinned

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UsageError
+from common.outputs import STDOUT, refuse_unwritable
 from common.spec import Split
-from trainer.evaluation.outputs import refuse_unwritable
 
-STDOUT = Path("-")
 VIEW_COUNTS = {"1": (1,), "10": (10,), "both": (1, 10)}
 
 
@@ -44,11 +43,21 @@ class EvaluateOptions:
         return VIEW_COUNTS[self.views]
 
     def refuse_unwritable_files(self) -> None:
-        """Raises UsageError where a file that is to be written cannot be."""
-        files = {"--json": self.json, "--predictions": self.predictions, "--ilsvrc": self.ilsvrc, "--out": self.out}
+        """Raises UsageError if a file that is to be written cannot be."""
+        files = {"--json": self.json, "--predictions": self.predictions, "--ilsvrc": self.ilsvrc}
         for option, path in files.items():
-            if path is not None and path != STDOUT:
+            if path is not None:
                 refuse_unwritable(path, option)
+        if len(on_stdout := [option for option, path in files.items() if path == STDOUT]) > 1:
+            raise UsageError(f"{' and '.join(on_stdout)} cannot both be -: there is one stdout")
+        if self.out is not None:
+            for path in (self.out, self.out.with_suffix(".labels.npy"), self.out.with_suffix(".records.npy")):
+                refuse_unwritable(path, "--out", as_file=True)
+
+    @property
+    def fills_stdout(self) -> bool:
+        """Whether a file goes to stdout, where the table would be in its way."""
+        return STDOUT in (self.json, self.predictions, self.ilsvrc)
 
     def refuse_what_features_lack(self) -> tuple[Path, str]:
         """Where to write which layer's features. Raises UsageError for options that do not go together."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.outputs import written
 from trainer.evaluation.answers import Answers
-from trainer.evaluation.outputs import whole_file
 
 
 def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str, ...]) -> None:
@@ -18,7 +18,7 @@ def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str,
                              each with `class`, `label` and `probability`, falling
     """
     first = next(iter(by_views.values()))
-    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with written(path) as file:
         for record in first.answered.tolist():
             label = int(first.labels[record])
             views = {str(count): _answer(answers, record, classes) for count, answers in by_views.items()}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from common.console import shown
 from common.progress import percent
 from trainer.evaluation.answers import Confusion
 from trainer.evaluation.evaluate import Evaluation
@@ -21,6 +22,7 @@ class EvaluationReport:
     confusions   of the last row with the most views
     bad          records that are no picture, and were left out
     seconds      of the pass; `waited_s` of them for data
+    unwritten    for each file that was asked for and could not be written, which and why
     """
 
     split: str
@@ -33,6 +35,7 @@ class EvaluationReport:
     bad: Sequence[int]
     seconds: float
     waited_s: float
+    unwritten: Sequence[str] = ()
 
     @property
     def images(self) -> int:
@@ -44,7 +47,7 @@ class EvaluationReport:
 
     def text(self) -> str:
         """Several lines, without the last line's end."""
-        lines = [self._head(), "", *_table(self.rows)]
+        lines = [self._head(), "", *_table([(shown(name), by_views) for name, by_views in self.rows])]
         if self.confusions:
             lines += ["", "most confused", *(f"  {self._confusion(pair)}" for pair in self.confusions)]
         return "\n".join(lines)
@@ -58,7 +61,7 @@ class EvaluationReport:
         )
 
     def _confusion(self, pair: Confusion) -> str:
-        label, taken_for = self.classes[pair.label], self.classes[pair.taken_for]
+        label, taken_for = shown(self.classes[pair.label]), shown(self.classes[pair.taken_for])
         share = percent(pair.count / pair.of_label)
         return f"{label} taken for {taken_for}: {share} of {label} ({pair.count:,} of {pair.of_label:,})"
 

@@ -3,19 +3,22 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from common.batch import Batch
 from common.client import LoaderClient
 from common.devkit import read_devkit
+from common.errors import AlexNetError
+from common.outputs import written
 from common.progress import duration, percent, showing_progress
 from common.spec import StreamInfo, StreamSpec
 from common.waits import WaitClock
 from trainer.evaluation.answering import Answering
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.features import Written, write_features
-from trainer.evaluation.options import STDOUT, EvaluateOptions
-from trainer.evaluation.outputs import whole_file
+from trainer.evaluation.options import EvaluateOptions
 from trainer.evaluation.predictions import write_jsonl
 from trainer.evaluation.report import EvaluationReport
 from trainer.evaluation.submission import Submission
@@ -58,8 +61,7 @@ def _evaluate(options: EvaluateOptions) -> EvaluationReport:
             batches = submission.checked(batches)
         ask_all(answering, batches, members, options, stream.info)
         report = _report(options, stream.info, answering, weights, time.monotonic() - started_s, clock.waited_s)
-    _write_files(options, report, answering, submission)
-    return report
+    return replace(report, unwritten=tuple(_write_files(options, report, answering, submission)))
 
 
 def _submission(options: EvaluateOptions, info: StreamInfo) -> Submission | None:
@@ -147,11 +149,23 @@ def _report(
 
 def _write_files(
     options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
-) -> None:
-    if options.predictions is not None:
-        write_jsonl(options.predictions, answering.together, report.classes)
-    if options.ilsvrc is not None and submission is not None:
-        submission.write(options.ilsvrc, answering.together[max(options.view_counts)])
-    if options.json is not None and options.json != STDOUT:
-        with whole_file(options.json) as partial:
-            partial.write_text(json.dumps(report.to_dict()) + "\n")
+) -> Iterator[str]:
+    """Write each file, and yield why one cannot be written: the others, and the table, are there all the same."""
+    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes)),
+        (options.json, lambda path: _write_json(path, report)),
+    ]
+    if submission is not None:
+        answers = answering.together[max(options.view_counts)]
+        writers.append((options.ilsvrc, lambda path: submission.write(path, answers)))
+    for path, write in writers:
+        try:
+            if path is not None:
+                write(path)
+        except AlexNetError as error:
+            yield str(error)
+
+
+def _write_json(path: Path, report: EvaluationReport) -> None:
+    with written(path) as file:
+        file.write(json.dumps(report.to_dict()) + "\n")

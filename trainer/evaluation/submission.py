@@ -13,11 +13,11 @@ import numpy.typing as npt
 from common.batch import Batch
 from common.devkit import DEVKIT, Devkit, picture_name
 from common.errors import UsageError
+from common.outputs import written
 from common.packing_order import ORDER_SEED, shuffled
 from common.spec import StreamInfo
 from trainer.evaluation.answers import Answers
 from trainer.evaluation.evaluate import TOP
-from trainer.evaluation.outputs import whole_file
 
 Numbers = npt.NDArray[np.int64]
 
@@ -79,7 +79,7 @@ class Submission:
         lines = np.tile(nothing, (len(self.truth), 1))
         answered = answers.answered
         lines[self.pictures[answered]] = self.ids[answers.classes[answered]]
-        with whole_file(path) as partial, partial.open("w", encoding="ascii") as file:
+        with written(path, "ascii") as file:
             file.writelines(_line(ids) for ids in lines.tolist())
         if unanswered := len(self.truth) - len(answered):
             log.warning("%s: %d without an answer; %s stands for each", path, unanswered, _line(nothing).strip())

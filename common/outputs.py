@@ -1,0 +1,113 @@
+"""What a command writes to a name that the user gave: refused at its beginning if it must fail, whole or not at all.
+
+-                     stdout
+a file, or nothing    appears whole under its name; a link stays, and what it leads to is replaced
+a FIFO or a device    is written to
+a folder, a block device, a socket    is refused
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from common import console
+from common.errors import AlexNetError, UsageError
+
+STDOUT = Path("-")
+_PARTIAL = ".partial"
+_REFUSED = {stat.S_IFDIR: "it is a folder", stat.S_IFBLK: "it is a block device", stat.S_IFSOCK: "it is a socket"}
+
+
+def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None:
+    """Raise UsageError if `path` cannot be written, so that nobody waits an hour for that.
+
+    as_file   only a regular file will do
+    """
+    if path == STDOUT and not as_file:
+        return
+    try:
+        mode = _mode(path)
+        if reason := _REFUSED.get(stat.S_IFMT(mode)):
+            raise OSError(0, reason)
+        if mode and not os.access(path, os.W_OK, effective_ids=True):
+            raise PermissionError(0, "Permission denied")
+        if _is_stream(mode):
+            if as_file:
+                raise OSError(0, "it is no regular file")
+            return
+        partial = _partial(path)
+        partial.open("wb").close()
+        partial.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror} ({option})") from None
+
+
+@contextlib.contextmanager
+def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Write text to `path`, whatever it is. Raises AlexNetError, for a full disk or a reader that is gone."""
+    descriptor = _own_descriptor(path)
+    if path == STDOUT or descriptor == 1:
+        with console.results() as stream:
+            yield stream
+    elif descriptor is not None or _is_stream(_mode(path)):
+        with _errors_of(path), open(path if descriptor is None else os.dup(descriptor), "w", encoding=encoding) as file:
+            yield file
+    else:
+        with whole_file(path) as partial, partial.open("w", encoding=encoding) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write what then becomes `path`; nothing is left of it after an error. Raises AlexNetError."""
+    partial = _partial(path)
+    try:
+        with _errors_of(path):
+            yield partial
+            if mode := _mode(path):
+                partial.chmod(stat.S_IMODE(mode))
+            partial.replace(os.path.realpath(path))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def is_fifo(path: Path) -> bool:
+    """Whether opening it waits for a reader."""
+    return stat.S_ISFIFO(_mode(path))
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AlexNetError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _mode(path: Path) -> int:
+    """Of what it leads to; 0 if there is nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mode
+    return 0
+
+
+def _is_stream(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """1 or 2 if `path`, such as /dev/stderr, is the very file that this process has there."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def _partial(path: Path) -> Path:
+    """Beside the file that `path` leads to, so that it can be renamed to it."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(target.name + _PARTIAL)
