@@ -23,12 +23,13 @@ from typing import Any, ClassVar
 
 import msgpack
 
+from common import class_names
 from common.errors import VersionMismatch, WireError
 from common.ranges import BATCH_SIZES, CROPS, EPOCHS, RECORDS, SEEDS, SIGMAS
 from common.waits import MOST_US, Took
 
 VERSION = 4
-MAX_HEADER_BYTES = 1 << 20  # class names of a large data set fit; a flood does not
+MAX_HEADER_BYTES = class_names.MOST_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not
 
 
 def _integer(low: int, high: int) -> Any:
@@ -130,7 +131,7 @@ class Welcome(Message):
     stream: bytes = _binary(16, 16)
     instance: bytes = _binary(8, 8)  # of this run of the service: another one remembers nothing
     records: int = _integer(1, MAX_RECORD)
-    classes: list[str] = _names(1 << 16, 256)  # noqa: RUF009
+    classes: list[str] = _names(class_names.MOST, class_names.MOST_CHARACTERS)  # noqa: RUF009
     digest: bytes = _binary(16, 16)
     decoder: str = _text(256)
     workers: int = _integer(1, 4096)

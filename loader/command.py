@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from common import class_names
 from common import log as logs
 from common.command_line import HELP
 from common.console import say
 from common.endpoints import DEFAULT_ENDPOINT
-from common.errors import AlexNetError, UsageError
+from common.errors import AlexNetError, DatasetError, UsageError
 from common.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from loader.audit_command import audit
 from loader.crew import Crew
@@ -227,6 +228,9 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
     datasets = {split: Dataset(path) for split, path in paths.items() if path.exists()}
     if not datasets:
         raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb; alexnet-pack makes them (--data)")
+    for dataset in datasets.values():
+        if fault := class_names.fault(dataset.classes):
+            raise DatasetError(f"{dataset.path} cannot be served: {fault}; rename its folder and pack again")
     return datasets
 
 

@@ -199,7 +199,7 @@ class Dataset(_File):
 
     def skipped(self) -> list[tuple[str, str]]:
         """Names and reasons of the pictures that were left out."""
-        return _skipped(self._transaction)
+        return [(name, reason) for _, name, reason in _skipped(self._transaction)]
 
 
 class Writer(_File):
@@ -247,7 +247,12 @@ class Writer(_File):
 
     def skipped(self) -> list[tuple[str, str]]:
         with self._env.begin(buffers=True) as transaction:
-            return _skipped(transaction)
+            return [(name, reason) for _, name, reason in _skipped(transaction)]
+
+    def skipped_items(self) -> list[int]:
+        """Numbers of the source's pictures that are no record."""
+        with self._env.begin(buffers=True) as transaction:
+            return [item for item, _, _ in _skipped(transaction)]
 
     def _write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None = None) -> None:
         """One transaction; where the map is too small it is doubled, which costs address space only."""
@@ -303,12 +308,13 @@ def _bytes_in_use(env: lmdb.Environment) -> int:
     return pages * int(env.stat()["psize"])
 
 
-def _skipped(transaction: lmdb.Transaction) -> list[tuple[str, str]]:
+def _skipped(transaction: lmdb.Transaction) -> list[tuple[int, str, str]]:
+    """Item, name and reason."""
     found = []
     cursor = transaction.cursor()
     more = cursor.set_range(_SKIPPED)
     while more and bytes(cursor.key()).startswith(_SKIPPED):
         name, reason = msgpack.unpackb(cursor.value())
-        found.append((name, reason))
+        found.append((int.from_bytes(cursor.key()[len(_SKIPPED) :], "big"), name, reason))
         more = cursor.next()
     return found

@@ -67,8 +67,12 @@ def main(
     """Pack photos into DATA/train.lmdb and DATA/val.lmdb: 256x256 JPEGs, shuffled, with labels, checksums, mean image
     and colour components.
 
-    SOURCE is a folder, or one uncompressed .tar, of train/<class>/* and perhaps val/<class>/*; or the folder of the
-    ILSVRC2012 archives as downloaded; or the unpacked cifar-10-binary.tar.gz.
+    SOURCE is a folder, or one uncompressed .tar, of train/<class>/* and perhaps val/<class>/*; or, each as it is
+    distributed: the folder of the ILSVRC2012 archives; Kaggle's ILSVRC; Tiny ImageNet; the unpacked
+    cifar-10-binary.tar.gz.
+
+    Pictures are JPEG, PNG, WebP, AVIF, GIF, TIFF, JPEG 2000, BMP, PPM, TGA and ICO, whatever their names end in; of an
+    animation the first. One that would take more than 448 MiB to decode is left out.
 
     Killed at any moment, the same command goes on where it was and ends in the same data set.
     """
@@ -92,6 +96,8 @@ def main(
             sys.exit(INTERRUPTED)
         for summary in summaries:
             say(_told(summary, data, options.jobs))
+            if summary.empty_classes:
+                say(_told_empty(summary))
         if "val" not in sources:
             say("SOURCE has no val: no val.lmdb is written, and the trainer will have nothing to validate on")
         if any(summary.skipped for summary in summaries):
@@ -138,6 +144,14 @@ def _told(summary: "Summary", data: Path, jobs: int) -> str:
     return f"{what}; {summary.seconds:,.1f} s, {rate:,.0f} a second, {rate / jobs:,.0f} a second and process"
 
 
+def _told_empty(summary: "Summary") -> str:
+    first, *others = summary.empty_classes
+    more = f" and {len(others):,} more" if others else ""
+    return (
+        f"{summary.split}: no picture of class {shown(first)}{more} could be decoded; the label stays, with no record"
+    )
+
+
 def _show(data: Path, verify: bool) -> None:
     from loader.dataset import Dataset
 
@@ -154,11 +168,13 @@ def _show(data: Path, verify: bool) -> None:
 
 def _described(dataset: "Dataset") -> str:
     meta = dataset.meta
-    names = ", ".join(map(shown, dataset.classes[:10])) + (", ..." if len(dataset.classes) > 10 else "")
+    classes = [_class(dataset, label) for label in range(min(10, len(dataset.classes)))]
+    names = ", ".join(classes) + (", ..." if len(dataset.classes) > 10 else "")
     lines = [
         f"{shown(dataset.path)}: {dataset.records:,} records, {dataset.path.stat().st_size / 1e6:,.1f} MB",
         f"  digest      {dataset.digest.hex()}",
         f"  classes     {len(dataset.classes):,}: {names}",
+        *_sizes(dataset),
         f"  stored      {meta['stored']}, shuffled with seed {meta['order_seed']}",
         f"  made with   {shown(', '.join(meta['versions'].values()))}",
         f"  left out    {meta['skipped']:,} of {meta['items']:,}; kept though the decoder warned: {meta['warned']:,}",
@@ -169,6 +185,22 @@ def _described(dataset: "Dataset") -> str:
         for sd, component in zip(dataset.sd, dataset.components, strict=True)
     ]
     return "\n".join(lines)
+
+
+def _class(dataset: "Dataset", label: int) -> str:
+    """Its name; in brackets what it is called in words, if packing found that."""
+    words = dataset.meta.get("words")
+    return shown(dataset.classes[label]) + (f" ({shown(words[label])})" if words and words[label] else "")
+
+
+def _sizes(dataset: "Dataset") -> list[str]:
+    """The largest and the smallest class; data sets packed before they were noted have no such line."""
+    counts: list[int] | None = dataset.meta.get("counts")
+    if not counts:
+        return []
+    largest, smallest = max(counts), min(counts)
+    told = [f"{count:,} of {_class(dataset, counts.index(count))}" for count in (largest, smallest)]
+    return [f"  records     from {told[1]} to {told[0]}"]
 
 
 def _numbers(values: "object") -> str:

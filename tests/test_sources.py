@@ -39,6 +39,7 @@ def test_validation_takes_the_training_sets_labels(tmp_path: Path) -> None:
     (tmp_path / "val" / "cat" / "1.jpg").write_bytes(b"x")
     assert discover.sources(tmp_path)["val"].labels[0] == 2
     (tmp_path / "val" / "dog").mkdir()
+    (tmp_path / "val" / "dog" / "1.jpg").write_bytes(b"x")
     with pytest.raises(UsageError, match="class 'dog' is not among the training set's 3 classes"):
         discover.sources(tmp_path)
 

@@ -6,7 +6,7 @@ A tar within a tar lies there uncompressed and in one piece, so its members too 
 import contextlib
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,16 @@ import numpy as np
 from common import tar
 from common.errors import BadImage, UsageError
 from common.regular_file import open_regular
-from loader.packing.sources import MAX_FILE_BYTES, Labels, Names, check_classes, readable, shortened
+from loader.packing.sources import (
+    MAX_FILE_BYTES,
+    NO_WORDS,
+    Labels,
+    Names,
+    check_classes,
+    is_left_out,
+    readable,
+    shortened,
+)
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -33,13 +42,20 @@ class Member:
 class ArchiveSource:
     """Members of one tar file, `labels[i]` the class of `members[i]`."""
 
-    def __init__(self, path: Path, members: Iterable[Member], labels: Labels, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        members: Iterable[Member],
+        labels: Labels,
+        classes: tuple[str, ...],
+        words: Mapping[str, str] = NO_WORDS,
+    ) -> None:
         members = list(members)
         self._path = path
         self._names = Names(member.name for member in members)
         self._offsets = np.array([member.offset for member in members], np.int64)
         self._sizes = np.array([member.size for member in members], np.int64)
-        self.labels, self.classes = labels, classes
+        self.labels, self.classes, self.words = labels, classes, words
         self._descriptor: int | None = None
 
     def __len__(self) -> int:
@@ -73,9 +89,9 @@ def tree(path: Path) -> dict[str, ArchiveSource]:
     for member in members(path):
         parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
         split = readable(parts[0]) if parts else ""
-        if split in found and not parts[-1].startswith(b"."):
+        if split in found and not any(map(is_left_out, parts)):
             if len(parts) != 3:
-                raise UsageError(f"{path}: {readable(member.name)} is not {split}/<class>/<picture>")
+                raise UsageError(f"{path}: {shortened(member.name)} is not {split}/<class>/<picture>")
             found[split].append((parts[1], Member(b"/".join(parts), member.offset, member.size)))
     if not found["train"]:
         raise UsageError(f"{path} holds no train/<class>/<picture>")

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, UsageError
-from loader.packing.sources import Source
+from common.regular_file import open_regular, read_regular
+from loader.packing.sources import NO_WORDS, Source
 
 _SIDE = 32  # pixels
 _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
 _NAMES = "batches.meta.txt"
 _FILES = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "val": ["test_batch.bin"]}
+_MAX_NAMES_BYTES = 1 << 20
 _HEADER = f"P6 {_SIDE} {_SIDE} 255\n".encode()  # of a PPM, the plainest of picture files
 
 
@@ -27,10 +29,20 @@ def is_cifar(folder: Path) -> bool:
     return (folder / _FILES["train"][0]).is_file()
 
 
+def refuse_pickles(folder: Path) -> None:
+    """UsageError if it is CIFAR's version for Python: reading a pickle runs what is in it."""
+    for names in (("data_batch_1", "batches.meta"), ("train", "meta")):  # CIFAR-10, CIFAR-100
+        if all((folder / name).is_file() for name in names):
+            raise UsageError(
+                f"{folder} holds pickles, CIFAR's version for Python, which are not read: reading one can run anything."
+                f" Fetch the binary version, cifar-10-binary.tar.gz"
+            )
+
+
 def batches(folder: Path) -> dict[str, Source]:
     """Sources of "train" and "val". Raises UsageError where a file is missing, cut off or of other classes."""
     try:
-        classes = tuple((folder / _NAMES).read_text().split())
+        classes = tuple(read_regular(folder / _NAMES, _MAX_NAMES_BYTES).decode().split())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{folder / _NAMES}, with the classes' names, cannot be read: {error}") from None
     return {split: CifarSource([folder / name for name in names], classes) for split, names in _FILES.items()}
@@ -40,7 +52,7 @@ class CifarSource:
     """A Source (see loader/packing/sources.py) of the records of some of the files, one file after the other."""
 
     def __init__(self, files: list[Path], classes: tuple[str, ...]) -> None:
-        self.classes = classes
+        self.classes, self.words = classes, NO_WORDS
         self._files = files
         of_files = [_labels(path) for path in files]
         self.labels: npt.NDArray[np.int32] = np.concatenate(of_files).astype(np.int32)
@@ -58,7 +70,7 @@ class CifarSource:
     def read(self, item: int) -> bytes:
         """The picture as a PPM file."""
         path, record = self._place(item)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(record * _RECORD_BYTES + 1)
             planes = file.read(_RECORD_BYTES - 1)
         if len(planes) < _RECORD_BYTES - 1:
@@ -73,7 +85,8 @@ class CifarSource:
 
 def _labels(path: Path) -> npt.NDArray[np.uint8]:
     try:
-        records = np.memmap(path, np.uint8, "r")
+        with open_regular(path) as file:
+            records = np.memmap(file, np.uint8, "r")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     if len(records) % _RECORD_BYTES:

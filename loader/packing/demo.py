@@ -4,6 +4,7 @@ Place, size, rotation, stretch, line widths, both colours, lighting, background 
 whatever its class, so that neither a colour histogram nor a linear model of the pixels gets far.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ class DemoSource:
     """
 
     classes: tuple[str, ...] = tuple(SHAPES)
+    words: Mapping[str, str] = {}
 
     def __init__(self, split: Literal["train", "val"], count: int, seed: int = 0) -> None:
         self.split = split

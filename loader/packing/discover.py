@@ -4,17 +4,20 @@ import os
 from pathlib import Path
 
 from common.errors import UsageError
-from loader.packing import archive, cifar, ilsvrc
-from loader.packing.sources import FolderSource, Source
+from loader.packing import archive, cifar, ilsvrc, kaggle, tiny
+from loader.packing.sources import FolderSource, Source, warn_of_test
 
 EXPECTED = (
-    "train/<class>/* and perhaps val/<class>/*, as folders or in one plain .tar, or the ILSVRC2012 archives, or"
-    " CIFAR-10's .bin files"
+    "train/<class>/* and perhaps val/<class>/*, as folders or in one plain .tar, or the ILSVRC2012 archives, Kaggle's"
+    " ILSVRC, Tiny ImageNet, or CIFAR-10's .bin files"
 )
 
 
 def sources(path: Path) -> dict[str, Source]:
-    """Sources of "train" and, where there is one, "val". Raises UsageError that says what was expected."""
+    """Sources of "train" and, if there is one, "val". Raises UsageError that says what was expected.
+
+    The log names what is left out: folders of no picture, pictures of no known class.
+    """
     if not os.path.lexists(path):
         raise UsageError(f"{path} does not exist; SOURCE holds {EXPECTED}")
     if path.is_file():
@@ -25,9 +28,19 @@ def sources(path: Path) -> dict[str, Source]:
         return dict(ilsvrc.archives(path))
     if cifar.is_cifar(path):
         return cifar.batches(path)
+    if tiny.is_tiny(path):
+        return tiny.sources(path)
+    if (pictures := kaggle.find(path)) is not None:
+        return kaggle.sources(pictures)
+    return _folders(path)
+
+
+def _folders(path: Path) -> dict[str, Source]:
     if not (path / "train").is_dir():
+        cifar.refuse_pickles(path)
         raise UsageError(f"{path} holds no train/; SOURCE holds {EXPECTED}")
     train = FolderSource(path / "train")
+    warn_of_test(path)
     if not (path / "val").is_dir():
         return {"train": train}
     return {"train": train, "val": FolderSource(path / "val", train.classes)}

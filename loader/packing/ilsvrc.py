@@ -31,7 +31,9 @@ def archives(folder: Path) -> dict[str, ArchiveSource]:
     train = _train(folder / TRAIN)
     if not (folder / VAL).exists():
         return {"train": train}
-    return {"train": train, "val": _val(folder, train.classes)}
+    val = _val(folder, train.classes)
+    train.words = val.words
+    return {"train": train, "val": val}
 
 
 def _train(path: Path) -> ArchiveSource:
@@ -57,7 +59,8 @@ def _val(folder: Path, classes: tuple[str, ...]) -> ArchiveSource:
     wnids = [_wnid(picture, devkit) for picture in pictures]
     check_classes(wnids, classes, str(folder / VAL))
     label_of = {name: label for label, name in enumerate(classes)}
-    return ArchiveSource(folder / VAL, pictures, np.array([label_of[wnid] for wnid in wnids], np.int32), classes)
+    labels = np.array([label_of[wnid] for wnid in wnids], np.int32)
+    return ArchiveSource(folder / VAL, pictures, labels, classes, devkit.words)
 
 
 def _wnid(picture: Member, devkit: Devkit) -> str:

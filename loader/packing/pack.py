@@ -21,6 +21,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from common import class_names
 from common.errors import DatasetError, PackError, UsageError
 from common.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
@@ -50,7 +51,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Summary:
-    """One split, finished. `packed` and `seconds` are of this run alone: 0 where it was complete already."""
+    """One split, finished. `packed` and `seconds` are of this run alone: 0 if it was complete already. Of the pictures
+    of `empty_classes` none could be decoded; their labels stay."""
 
     split: str
     records: int
@@ -61,6 +63,7 @@ class Summary:
     digest: bytes
     packed: int
     seconds: float
+    empty_classes: tuple[str, ...]
 
 
 def pack(sources: Mapping[str, Source], data: Path, options: Options) -> list[Summary]:
@@ -69,6 +72,9 @@ def pack(sources: Mapping[str, Source], data: Path, options: Options) -> list[Su
     Raises UsageError where DATA holds something else than these sources give, PackError where packing stopped,
     DatasetError where DATA cannot be written.
     """
+    for split, source in sources.items():
+        if fault := class_names.fault(source.classes):
+            raise UsageError(f"{split}: {fault}, which no loader could serve")
     with _only_one_pack(data):
         if "val" not in sources and (data / "val.lmdb").exists():
             raise UsageError(f"{data} holds a val.lmdb, but SOURCE has no val; delete it or name another folder")
@@ -218,8 +224,25 @@ class _Packing:
             "stats": stats.to_fields(),
             "digest": digest_of(self._chain, self._split, classes, stats),
         }
+        counts = self._counts()
+        if any(self._source.words.values()):
+            final["words"] = [self._source.words.get(name, "") for name in classes]
+        final["counts"] = counts.tolist()
         progress = {name: value for name, value in self._progress().items() if name not in ("sums", "consumed")}
         self._writer.finish(progress | final)
+
+    def _counts(self) -> npt.NDArray[np.int64]:
+        """Records of each class: the source's pictures less those that were skipped."""
+        labels = np.asarray(self._source.labels)
+        skipped = labels[self._writer.skipped_items()]
+        return np.bincount(labels, minlength=len(self._source.classes)) - np.bincount(
+            skipped, minlength=len(self._source.classes)
+        )
+
+    def _empty_classes(self) -> tuple[str, ...]:
+        pictures = np.bincount(np.asarray(self._source.labels), minlength=len(self._source.classes))
+        empty = (pictures > 0) & (self._counts() == 0)
+        return tuple(self._source.classes[label] for label in np.flatnonzero(empty))
 
     def _summary(self, packed: int, seconds: float) -> Summary:
         meta = self._writer.meta
@@ -234,6 +257,7 @@ class _Packing:
             meta["digest"],
             packed,
             seconds,
+            self._empty_classes(),
         )
 
 

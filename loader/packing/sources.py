@@ -1,9 +1,10 @@
 """Where pictures come from: an indexed list that any process can read at random."""
 
 import errno
+import logging
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, UsageError
+
+log = logging.getLogger(__name__)
+
+NO_WORDS: Mapping[str, str] = {}
 
 MAX_FILE_BYTES = 1 << 28  # no photo is larger; a disk image among the pictures must not fill the memory
 _TOLD_BYTES = 200  # of a name
@@ -23,6 +28,11 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def words(self) -> Mapping[str, str]:
+        """What some of the classes are called in words, by name."""
+        ...
 
     @property
     def labels(self) -> Sequence[int] | npt.NDArray[np.integer]: ...
@@ -65,35 +75,91 @@ def shortened(name: bytes) -> str:
 
 
 class FolderSource:
-    """`root/<class>/*`. Files that begin with a dot are left out; nothing is sorted by locale."""
+    """`root/<class>/*`, or `root/<class>/<inside>/*`. Left out are files and folders that begin with a dot, the folder
+    `__MACOSX`, and classes of no file, which the log names; nothing is sorted by locale."""
 
-    def __init__(self, root: Path, classes: tuple[str, ...] | None = None) -> None:
-        """Lists the tree. `classes`, where given, are the training set's: any other is a UsageError, as is a folder
+    def __init__(
+        self,
+        root: Path,
+        classes: tuple[str, ...] | None = None,
+        inside: str = "",
+        words: Mapping[str, str] = NO_WORDS,
+    ) -> None:
+        """Lists the tree. `classes`, if given, are the training set's: any other is a UsageError, as is a folder
         within a class's folder, a file outside them, or a tree without a picture."""
         self._root = root
-        self._folders = _folders(root)
+        self._inside = os.fsencode(inside)
+        listed = {folder: self._files(folder) for folder in _folders(root)}
+        self._folders = [folder for folder, files in listed.items() if files]
+        _tell_of_empty(root, [folder for folder, files in listed.items() if not files])
         own_classes = tuple(readable(folder) for folder in self._folders)
         self.classes = own_classes if classes is None else classes
+        self.words = words
         label_of = {name: label for label, name in enumerate(self.classes)}
         check_classes(own_classes, self.classes, str(root))
-        files = [_files(os.path.join(os.fsencode(root), folder)) for folder in self._folders]
-        counts = [len(names) for names in files]
-        self._names = Names(name for names in files for name in names)
-        self._folder_of = np.repeat(np.arange(len(files), dtype=np.int32), counts)
-        self.labels: Labels = np.array([label_of[name] for name in own_classes], np.int32)[self._folder_of]
+        counts = [len(listed[folder]) for folder in self._folders]
+        self._names = Names(name for folder in self._folders for name in listed[folder])
+        self._folder_of = np.repeat(np.arange(len(self._folders), dtype=np.int32), counts)
         if not len(self._names):
             raise UsageError(f"{root} holds no picture: they lie in {root}/<class>/")
+        self.labels: Labels = np.array([label_of[name] for name in own_classes], np.int32)[self._folder_of]
 
     def __len__(self) -> int:
         return len(self._names)
 
     def name(self, item: int) -> str:
-        folder = self._folders[int(self._folder_of[item])]
-        return readable(b"/".join((os.fsencode(self._root.name), folder, self._names[item])))
+        return readable(os.path.join(os.fsencode(self._root.name), self._place(item)))
 
     def read(self, item: int) -> bytes:
-        folder = self._folders[int(self._folder_of[item])]
-        return read_file(os.path.join(os.fsencode(self._root), folder, self._names[item]))
+        return read_file(os.path.join(os.fsencode(self._root), self._place(item)))
+
+    def _place(self, item: int) -> bytes:
+        return os.path.join(self._folders[int(self._folder_of[item])], self._inside, self._names[item])
+
+    def _files(self, folder: bytes) -> list[bytes]:
+        path = os.path.join(os.fsencode(self._root), folder, *[self._inside] * bool(self._inside))
+        return files_of(path) if os.path.isdir(path) else []
+
+
+class FlatSource:
+    """Pictures that lie in one folder together; something else says of which class each is."""
+
+    def __init__(
+        self,
+        root: Path,
+        class_of: Callable[[str], str | None],
+        classes: tuple[str, ...],
+        said_by: str,
+        words: Mapping[str, str] = NO_WORDS,
+    ) -> None:
+        """`class_of` takes a file's name. A UsageError is a file of no class, or of none of the training set's."""
+        self._root, self.classes, self.words = root, classes, words
+        files = files_of(os.fsencode(root))
+        if not files:
+            raise UsageError(f"{root} holds no picture")
+        own = [class_of(readable(name)) for name in files]
+        if None in own:
+            raise UsageError(f"{root}: {said_by} does not say of which class {shortened(files[own.index(None)])} is")
+        names = [name for name in own if name is not None]
+        check_classes(names, classes, str(root))
+        label_of = {name: label for label, name in enumerate(classes)}
+        self._names = Names(files)
+        self.labels: Labels = np.array([label_of[name] for name in names], np.int32)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, item: int) -> str:
+        return readable(os.path.join(os.fsencode(self._root.name), self._names[item]))
+
+    def read(self, item: int) -> bytes:
+        return read_file(os.path.join(os.fsencode(self._root), self._names[item]))
+
+
+def _tell_of_empty(root: Path, folders: list[bytes]) -> None:
+    if folders:
+        more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
+        log.warning("%s/%s%s: no picture, so no class; left out", root, shortened(folders[0]), more)
 
 
 def check_classes(own: Iterable[str], known: tuple[str, ...], where: str) -> None:
@@ -110,8 +176,10 @@ def read_file(path: bytes) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
     except OSError as error:
         lost_link = error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path)
-        if lost_link or error.errno in (errno.EACCES, errno.ENXIO):
+        if lost_link or error.errno in (errno.EACCES, errno.EPERM):
             raise BadImage("a link to nothing" if lost_link else str(error.strerror)) from None
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device that is not there
+            raise BadImage("not a regular file") from None
         raise
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
@@ -122,28 +190,54 @@ def read_file(path: bytes) -> bytes:
         return file.readall() or b""
 
 
+def warn_of_test(folder: Path) -> None:
+    """Pictures to be tested on have no labels, and nothing here reads them."""
+    if (folder / "test").is_dir():
+        log.warning("%s/test: left out; train/ and val/ alone are packed", folder)
+
+
+def is_left_out(name: bytes) -> bool:
+    """Whether a file or folder of this name is none of the user's: hidden, or what macOS puts into archives."""
+    return name.startswith(b".") or name == b"__MACOSX"
+
+
 def _folders(root: Path) -> list[bytes]:
     """Names of the class folders, sorted by their bytes; links to folders count."""
     folders = []
     for entry in _visible(os.fsencode(root)):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             raise UsageError(f"{readable(entry.path)} lies in no class's folder: pictures lie in {root}/<class>/")
         folders.append(entry.name)
     return sorted(folders)
 
 
-def _files(folder: bytes) -> list[bytes]:
+def files_of(folder: bytes) -> list[bytes]:
+    """Names of the files in a folder, sorted by their bytes. UsageError if a folder is among them."""
     names = []
     for entry in _visible(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             raise UsageError(f"{readable(entry.path)} is a folder: pictures lie directly in the class's folder")
         names.append(entry.name)
     return sorted(names)
 
 
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    """Also of a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _visible(folder: bytes) -> list[os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(b".")]
+            visible = []
+            for entry in entries:
+                if not is_left_out(entry.name):
+                    visible.append(entry)
+                elif not entry.name.startswith(b"."):
+                    log.warning("%s: left out", readable(entry.path))
+            return visible
     except OSError as error:
         raise UsageError(f"{readable(folder)} cannot be listed: {error.strerror}") from None

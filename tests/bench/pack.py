@@ -38,7 +38,7 @@ class InMemory:
 
     def __init__(self, files: list[bytes]) -> None:
         self._files = files
-        self.classes = ("photo",)
+        self.classes, self.words = ("photo",), dict[str, str]()
         self.labels: Labels = np.zeros(len(files), np.int32)
 
     def __len__(self) -> int:
