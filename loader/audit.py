@@ -20,6 +20,7 @@ from common.errors import AlexNetError
 from common.slab import Replaced, SlotBatch, slot_bytes
 from common.spec import StreamSpec
 from loader.augment import Scratch
+from loader.children import SAFE_PATH, environment
 from loader.dataset import Dataset
 from loader.filler import Filler
 
@@ -66,7 +67,9 @@ def audit(path: Path, spec: StreamSpec, batch_size: int, parts: list[Part], proc
         yield from map(auditor.audit, parts)
         return
     context = get_context("spawn")  # nothing of LMDB may be alive in them
-    pool = ProcessPoolExecutor(processes, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    with environment(SAFE_PATH):
+        pool = ProcessPoolExecutor(processes, context, initializer=signal.signal, initargs=quiet)
     try:
         yield from _in_order(pool, path, spec, batch_size, parts, ahead=_AHEAD * processes)
     except BrokenProcessPool:
@@ -80,7 +83,8 @@ def _in_order(
 ) -> Iterator[Audited]:
     given: deque[Future[Audited]] = deque()
     for part in parts:
-        given.append(pool.submit(_audit_part, path, spec, batch_size, part))
+        with environment(SAFE_PATH):  # this may start a process
+            given.append(pool.submit(_audit_part, path, spec, batch_size, part))
         if len(given) >= ahead:
             yield given.popleft().result()
     while given:

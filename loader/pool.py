@@ -189,17 +189,11 @@ class WorkerPool:
     def _spawn(self, place: int) -> Worker:
         core = [str(self._cores[place % len(self._cores)])] if self._cores else []
         ours, theirs = link.pair()
+        program = [sys.executable, "-P", "-m", "loader.worker"]  # -P: nothing of the folder that it is started in
         with theirs, contextlib.ExitStack() as stack:
             stack.enter_context(ours)
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "loader.worker",
-                    str(theirs.fileno()),
-                    *core,
-                ],  # -P: nothing of this folder
+                [*program, str(theirs.fileno()), *core],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
                 stdin=subprocess.DEVNULL,

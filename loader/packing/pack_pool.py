@@ -5,7 +5,6 @@ for an earlier one, which bounds the memory.
 """
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,13 +18,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.errors import PackError
+from loader.children import SAFE_PATH, environment
 from loader.packing import pack_worker
 from loader.packing.pack_worker import Failure, Items, Packed
 from loader.packing.sources import Source
 
 AHEAD = 4
 _DEPTH = 2  # chunks in a process's pipe: it never waits for the parent's commit
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # a process a core
 _GO_ON = "what is committed stays: run the same command again to go on"
 
 
@@ -45,9 +45,10 @@ class PackPool:
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
-        resource_tracker.ensure_running()  # starting it unblocks signals, so not within the block below
+        with environment(SAFE_PATH):
+            resource_tracker.ensure_running()  # starting it unblocks signals, so not within the block below
         try:
-            with _one_thread_each(), _sigint_held():
+            with environment(SAFE_PATH | _ONE_THREAD), _sigint_held():
                 for _ in range(self._jobs):
                     self._workers.append(self._start())
         except BaseException:
@@ -130,21 +131,6 @@ class PackPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """A process a core, so one thread a process; read by numpy's BLAS when the child imports it."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
