@@ -41,7 +41,7 @@ def test_a_save_on_a_full_disk_leaves_what_was_there_and_says_how_much_is_missin
     with pytest.raises(SaveError) as refused:
         checkpoint.save(disk.folder, a_checkpoint(2))
     assert str(refused.value) == (
-        f"{disk.folder}/checkpoint-00000002.safetensors cannot be written: the disk is full: it takes 0.0 MiB, and 0.0"
+        f"{disk.folder}/checkpoint-00000002.safetensors cannot be written: the disk is full: it takes 0.8 MiB, and 0.0"
         f" MiB are free; the last good checkpoint is {good}"
     )
     assert checkpoint.load(good).state.step == checkpoint.load(disk.folder / checkpoint.BEST).state.step == 1
@@ -49,7 +49,7 @@ def test_a_save_on_a_full_disk_leaves_what_was_there_and_says_how_much_is_missin
 
 
 def test_what_a_kill_left_makes_room_for_the_next_save(disk: FullDisk) -> None:
-    (disk.folder / "checkpoint-00000001.safetensors.partial").write_bytes(bytes(100_000))
+    (disk.folder / "checkpoint-00000001.safetensors.partial").write_bytes(bytes(1_000_000))
     disk.fill()
     checkpoint.save(disk.folder, a_checkpoint(2))
 
@@ -122,6 +122,20 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_th
         assert histories[0] == histories[1]
     best = checkpoint.load(disk.folder / "run" / checkpoint.BEST).state
     assert (best.step, best.best_error) == (3 * STEPS_PER_EPOCH, outcome.state.best_error), "the best of those saved"
+
+
+def test_a_disk_that_is_full_at_the_last_epoch_s_end_is_not_said_to_let_training_go_on(
+    train: Train, loader: MemoryLoader, disk: FullDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fill(spec: StreamSpec, epoch: int, position: int) -> None:
+        if (spec.split, epoch, position) == ("train", 2, 8):  # in the last epoch
+            disk.fill()
+
+    loader.on_ask = fill
+    with pytest.raises(SaveError, match="the disk is full"):
+        train("disk/run")
+    assert not any("training goes on" in message for message in caplog.messages)
+    assert sum("training has come to its end, and saves once more" in message for message in caplog.messages) == 1
 
 
 def test_a_file_that_may_not_be_so_large_ends_the_run_with_its_cause(service: LoaderProcess, tmp_path: Path) -> None:

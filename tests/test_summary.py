@@ -1,15 +1,20 @@
 """What a person is told at an epoch's end: each cause of waiting with what would help against it, and only that."""
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.cores import Contention
 from common.host import Loaders
 from common.waits import Waits
+from tests.processes import wait_for
 from trainer.training.schedule import Outlook
-from trainer.training.summary import course_in_words, waits_in_words
+from trainer.training.summary import cores_in_words, course_in_words, waits_in_words
 
 LOCAL = Loaders(hosts=1, workers=2, cores=8, by_socket=0)
 NONE = dict.fromkeys(asdict(Waits()), 0.0)
@@ -23,6 +28,27 @@ def told(loaders: Loaders = LOCAL, **shares: float) -> str:
 def test_waits_that_are_short_are_left_alone() -> None:
     assert told(decode=0.004) == "waited 0.4 % of the time for data: nothing to gain there"
     assert told() == "waited 0.0 % of the time for data: nothing to gain there"
+
+
+def test_cores_that_other_programs_take_are_told() -> None:
+    assert cores_in_words(0.456).startswith("other programs had this one's cores for 45.6 % of the time")
+    assert cores_in_words(0.05) == ""
+
+
+def test_contention_for_the_cores_is_seen() -> None:
+    burning = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(burning) for _ in range(2 * len(os.sched_getaffinity(0)))]
+    contention = Contention()
+
+    def noticed_at_work() -> bool:
+        return sum(range(1_000_000)) > 0 and contention.share > 0.1
+
+    try:
+        wait_for("other programs to be noticed", noticed_at_work)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_fewer_workers_than_cores_could_be_more() -> None:

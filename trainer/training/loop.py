@@ -103,7 +103,7 @@ class Trainer:
         if self.state.step == 0:
             self._show_filters(0)
         try:
-            while self.state.epoch < self._limits.epochs and not self._at_last_step():
+            while not self._is_at_end():
                 self.train_epoch()
                 if self._is_epoch_trained():
                     self.finish_epoch(*self.validate())
@@ -217,8 +217,11 @@ class Trainer:
                 checkpoint.save_best(path)
         except SaveError as error:
             self._saved_at_s = time.monotonic()
-            minutes = self._limits.checkpoint_minutes
-            log.warning("%s; training goes on, and saves again in %g minutes or at the epoch's end", error, minutes)
+            if self._is_at_end():
+                log.warning("%s; training has come to its end, and saves once more", error)
+            else:
+                minutes = self._limits.checkpoint_minutes
+                log.warning("%s; training goes on, and saves again in %g minutes or at the epoch's end", error, minutes)
             return False
         return True
 
@@ -291,6 +294,9 @@ class Trainer:
 
     def _is_epoch_trained(self) -> bool:
         return self.state.first >= self._data.info.records
+
+    def _is_at_end(self) -> bool:
+        return self.state.epoch >= self._limits.epochs or self._at_last_step()
 
     def _at_last_step(self) -> bool:
         return self._limits.last_step is not None and self.state.step >= self._limits.last_step

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.cores import Contention
 from common.errors import CheckpointError, UsageError
 from common.host import Loaders
 from common.progress import ProgressLine, duration, percent
@@ -19,7 +20,7 @@ from trainer.training.board import Board
 from trainer.training.filters import filters_picture, tiled
 from trainer.training.metrics import Metrics
 from trainer.training.schedule import Outlook
-from trainer.training.summary import course_in_words, waits_in_words
+from trainer.training.summary import cores_in_words, course_in_words, waits_in_words
 
 
 @dataclass(slots=True)
@@ -126,8 +127,10 @@ class Report:
         self._metrics, self._plan, self._every_steps = metrics, plan, every_steps
         self._at_last_line = Tally()
         self._validation_s = 0.0
+        self._contention = Contention()
 
     def begin_epoch(self, tally: Tally) -> None:
+        self._contention.begin()
         self._at_last_line = replace(tally)
 
     def step(self, step: int, epoch: int, loss: float, learning_rate: float, tally: Tally) -> None:
@@ -224,7 +227,7 @@ class Report:
             lowest = state.best_error, state.best_epoch
         left_s = self._left_s(state.step, state.epoch + 1, 0, tally.images_per_s)
         course = course_in_words(state.epoch, lowest, rate, outlook, left_s)
-        for words in (course, waits_in_words(tally.wait_shares, loaders)):
+        for words in (course, waits_in_words(tally.wait_shares, loaders), cores_in_words(self._contention.share)):
             if words:
                 self.progress.line(f"  {words}")
 

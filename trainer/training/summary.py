@@ -6,6 +6,7 @@ from common.host import Loaders
 from common.progress import duration, percent
 from trainer.training.schedule import Outlook
 
+CROWDED = 0.1  # of the time: less contention for the cores than that is left alone
 WORTH_IT = 0.02  # of the time: a smaller share of waiting is left alone
 _TOLD = 0.1  # of the waits: smaller reasons are not named
 
@@ -64,6 +65,16 @@ def _better_wire(loaders: Loaders) -> str:
     return (
         "the connection is the limit: a faster one would help, or a loader on this host, whose pixels come through"
         " shared memory; more workers would not"
+    )
+
+
+def cores_in_words(contention: float) -> str:
+    """What other programs took, if it is worth a word; `contention` is a share of the time, 0 to 1."""
+    if contention < CROWDED:
+        return ""
+    return (
+        f"other programs had this one's cores for {percent(contention)} of the time (a loader on this host is one of"
+        " them): fewer would help, and OMP_WAIT_POLICY=passive costs less beside them"
     )
 
 
