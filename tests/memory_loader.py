@@ -50,7 +50,7 @@ class MemoryStream:
         self._loader, self.spec, self.batch_size, self._digests = loader, spec, batch_size, digests
         mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
         self.info = StreamInfo(loader.records[spec.split], loader.classes, mean_hwc, loader.digest, loader.decoder)
-        self._buffer = np.zeros((batch_size, *spec.image_shape), np.uint8)
+        self._buffer = np.zeros((batch_size, *spec.image_shape), spec.dtype)
 
     def batches(
         self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False

@@ -51,6 +51,18 @@ def test_a_training_crop_loses_the_centre_of_the_mean_and_is_scaled_and_padded(n
     assert x_nchw[:, :, :, crop:].count_nonzero() == 0
 
 
+@pytest.mark.parametrize("shrink", [1, 8])
+def test_pixels_in_float32_lose_the_same_mean_unrounded_and_unclipped(shrink: int) -> None:
+    shape = RECIPES["cifar10"].input_shape if shrink == 8 else InputShape(224)
+    whole = pictures(3, shape.crop)
+    transform = PixelTransform(MEAN_HWC, shape, 1.0, CPU)
+    assert torch.equal(transform(torch.from_numpy(whole.astype(np.float32))), transform(torch.from_numpy(whole)))
+    shifted = torch.from_numpy(whole).float() + 300.25
+    seen, plain = transform.pictures(transform(shifted)), transform(shifted) - transform(torch.from_numpy(whole))
+    assert seen.max() == 255
+    assert plain[plain != 0].min() == pytest.approx(300.25, abs=1e-3)
+
+
 @pytest.mark.parametrize(("crop", "offset"), [(224, 16), (227, 14)])
 def test_a_stored_picture_is_cut_to_its_centre(crop: int, offset: int) -> None:
     images = torch.from_numpy(pictures(3, STORED_SIZE))

@@ -135,9 +135,11 @@ def test_a_gradient_of_another_layout_updates_the_same_weights(kernels: ModuleTy
     torch.testing.assert_close(w, expected)
 
 
-@pytest.mark.parametrize(("size", "crop"), [(64, 50), (50, 50)])
-def test_pixels_are_what_torch_makes_of_them(kernels: ModuleType, size: int, crop: int) -> None:
-    images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+@pytest.mark.parametrize(
+    ("size", "crop", "dtype"), [(64, 50, torch.uint8), (50, 50, torch.uint8), (64, 50, torch.float32)]
+)
+def test_pixels_are_what_torch_makes_of_them(kernels: ModuleType, size: int, crop: int, dtype: torch.dtype) -> None:
+    images = torch.randint(0, 256, (2, size, size, 3)).to(dtype)
     mean = 128 + drawn(256, 256, 3).cpu()
     transform = PixelTransform(mean.numpy(), InputShape(crop), 0.9, torch.device("cpu"))
     out = torch.full((2, 57, 57, 48), 7.0, device=DEVICE)

@@ -112,6 +112,11 @@ def test_what_is_left_out_is_what_the_recipe_s_fields_begin_with(tmp_path: Path)
     assert read(path) == Recipe(name="short", conv=(conv,), fc=(Linear(name="f"),))
 
 
+def test_a_recipe_of_before_pixels_were_a_field_reads_bytes() -> None:
+    assert from_dict({name: value for name, value in asdict(SOURCE).items() if name != "pixels"}) == SOURCE
+    assert SOURCE.pixels == "uint8"
+
+
 def shown(*options: str) -> Recipe:
     """What the command prints, read again."""
     result = CliRunner().invoke(main, ["--show-recipe", *options])

@@ -17,17 +17,20 @@ LAYERS = SOURCE.layer_names
     ("epoch", "rate", "conv1_rate", "sigma"),
     [
         (0, 0.01, 0.01, 0.1),
-        (24, 0.01, 0.01, 0.1),
-        (25, 0.001, 0.001, 0.1),
-        (51, 0.0001, 0.0001, 0.1),
-        (66, 0.0001, 0.0001, 0.1),
-        (67, 0.0001, 1e-5, 0.0),
-        (72, 0.0001, 0.0, 0.0),
-        (79, 1e-5, 0.0, 0.0),
+        (23, 0.01, 0.01, 0.1),
+        (24, 0.001, 0.001, 0.1),
+        (49, 0.001, 0.001, 0.1),
+        (50, 0.0001, 0.0001, 0.1),
+        (65, 0.0001, 0.0001, 0.1),
+        (66, 0.0001, 1e-5, 0.0),
+        (71, 0.0001, 0.0, 0.0),
+        (78, 1e-5, 0.0, 0.0),
         (90, 1e-5, 0.0, 0.0),
     ],
 )
-def test_the_source_s_rates_and_noise(epoch: int, rate: float, conv1_rate: float, sigma: float) -> None:
+def test_the_source_s_rates_change_after_24_50_66_71_and_78_whole_epochs(
+    epoch: int, rate: float, conv1_rate: float, sigma: float
+) -> None:
     schedule = Schedule(SOURCE)
     rates = schedule.rates(epoch)
     assert list(rates) == [f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")]
@@ -85,7 +88,7 @@ def test_the_source_takes_no_notice_of_the_error() -> None:
 
 def test_a_stretched_source_drops_at_proportionate_epochs() -> None:
     short = SOURCE.stretched(10)
-    assert [phase.first_epoch for phase in short.phase] == [0, 3, 6, 7, 8, 9]
+    assert [phase.first_epoch for phase in short.phase] == [0, 3, 5, 7, 8, 9]
     assert [phase.rate for phase in short.phase] == [phase.rate for phase in SOURCE.phase]
     assert SOURCE.stretched(SOURCE.epochs) == SOURCE
 
@@ -121,10 +124,10 @@ def test_the_recipes_hold_the_published_numbers() -> None:
 
 def test_the_outlook_names_the_epoch_of_another_rate_and_passes_over_phases_that_keep_it() -> None:
     schedule = Schedule(SOURCE)
-    assert schedule.outlook(0) == Outlook(0.01, from_epoch=25, patience=None)
-    assert schedule.outlook(24) == Outlook(0.01, 25, None)
-    assert schedule.outlook(25) == Outlook(0.001, 51, None)
-    assert schedule.outlook(60) == Outlook(0.0001, 79, None)
+    assert schedule.outlook(0) == Outlook(0.01, from_epoch=24, patience=None)
+    assert schedule.outlook(23) == Outlook(0.01, 24, None)
+    assert schedule.outlook(24) == Outlook(0.001, 50, None)
+    assert schedule.outlook(60) == Outlook(0.0001, 78, None)
     assert schedule.outlook(90) == Outlook(1e-5, None, None)
 
 

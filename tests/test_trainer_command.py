@@ -4,14 +4,19 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from tests.processes import LoaderProcess, wait_for
 from trainer.checkpoints import checkpoint
+from trainer.command import main
+from trainer.recipes.named import DEMO
+from trainer.recipes.recipe_file import to_toml
 from trainer.training.metrics import FILE_NAME, read
 
 OPTIONS = ["--cpu", "--recipe", "demo", "--width", "0.02", "--batch-size", "8", "--threads", "1", "--log-steps", "1"]
@@ -71,6 +76,21 @@ def test_a_run_ends_with_its_errors_and_its_folder(loader: LoaderProcess, tmp_pa
     assert any(line.startswith("epoch 1/1: loss") for line in err), "plain lines, as this is no terminal"
     assert "  the lowest validation error so far" in err
     assert any(re.match(r"  waited [\d.]+ % of the time for data: \w", line) for line in err), err
+
+
+def test_exact_noise_reaches_the_network_in_float32(loader: LoaderProcess, tmp_path: Path) -> None:
+    losses = []
+    for pixels in ("uint8", "float32"):
+        loud = tuple(replace(phase, sigma=2.0) for phase in DEMO.phase)  # so that bytes clip a good part of the values
+        (path := tmp_path / f"{pixels}.toml").write_text(to_toml(replace(DEMO, width=0.02, pixels=pixels, phase=loud)))
+        asked = [*OPTIONS[:1], *OPTIONS[5:], "--recipe", str(path), "--loader", loader.endpoint, "--steps", "3"]
+        result = CliRunner().invoke(main, [*asked, "--run", str(tmp_path / pixels), "--digest", "verify"])
+        assert result.exit_code == 0, result.output
+        state = checkpoint.load(checkpoint.newest(tmp_path / pixels)).state
+        assert state.recipe["pixels"] == pixels
+        losses.append(read(tmp_path / pixels / FILE_NAME)[-1]["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2), "the same pictures"
 
 
 @pytest.fixture(scope="module")

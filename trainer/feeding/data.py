@@ -136,4 +136,5 @@ class TrainingData:
 
 def training_spec(recipe: Recipe, seed: int, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:
     """The stream that a recipe trains on while its colour noise is `sigma`."""
-    return StreamSpec("train", seed, crop=recipe.crop, sigma=sigma, on_bad_record=on_bad_record)
+    pixels = recipe.pixels
+    return StreamSpec("train", seed, crop=recipe.crop, sigma=sigma, pixels=pixels, on_bad_record=on_bad_record)

@@ -43,13 +43,13 @@ SOURCE = replace(
     epochs=91,
     decay_biases=False,
     plateau=None,
-    phase=(
+    phase=(  # that program counts epochs from 1: "epoch 25" is after 24 whole ones
         Phase(0, 0.01, bias_rate=0.02),
-        Phase(25, 0.001, bias_rate=0.02),
-        Phase(51, 0.0001, bias_rate=0.02),
-        Phase(67, 0.0001, bias_rate=0.02, layer_rates={"conv1": 1e-5}, sigma=0.0),
-        Phase(72, 0.0001, bias_rate=0.02, layer_rates={"conv1": 0.0}, sigma=0.0),
-        Phase(79, 1e-5, bias_rate=0.02, layer_rates={"conv1": 0.0}, sigma=0.0),
+        Phase(24, 0.001, bias_rate=0.02),
+        Phase(50, 0.0001, bias_rate=0.02),
+        Phase(66, 0.0001, bias_rate=0.02, layer_rates={"conv1": 1e-5}, sigma=0.0),
+        Phase(71, 0.0001, bias_rate=0.02, layer_rates={"conv1": 0.0}, sigma=0.0),
+        Phase(78, 1e-5, bias_rate=0.02, layer_rates={"conv1": 0.0}, sigma=0.0),
     ),
 )
 

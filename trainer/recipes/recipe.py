@@ -29,7 +29,7 @@ _MOST_NEIGHBOURS = 2 * STORED_SIZE - 1
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What is in force from `first_epoch` until the next phase.
+    """What is in force from `first_epoch`, counted from 0, until the next phase.
 
     rate         learning rate of the weights
     bias_rate    of the biases where they have their own; None: the same as their layer's weights
@@ -91,6 +91,8 @@ class Recipe:
     The pixels
       crop              height and width in pixels of a training crop, and of each test view
       shrink            side of the squares of pixels of which the network reads the mean; 1: every pixel
+      pixels            "uint8": the training crops' noise is rounded, and clipped to 0..255; "float32": exact, which
+                        takes the loader and the way from there four times the memory
       train_scale, test_scale   factors on (pixel - mean image + noise), which are in 0..255 units otherwise; where the
                         colour noise is off, training takes test_scale too
     Training
@@ -123,6 +125,7 @@ class Recipe:
     # the pixels
     crop: Annotated[int, Range(ge=1, le=STORED_SIZE)] = 227
     shrink: Annotated[int, Range(ge=1, le=STORED_SIZE // 2)] = 1
+    pixels: Literal["uint8", "float32"] = "uint8"
     train_scale: Annotated[float, Range(gt=0)] = 1.0
     test_scale: Annotated[float, Range(gt=0)] = 1.0
     # training

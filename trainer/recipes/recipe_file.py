@@ -21,6 +21,7 @@ from trainer.recipes.recipe import Recipe
 _HEAD = """\
 # Every number of a training, to be edited and read by alexnet-trainer --recipe; what each means is said in
 # trainer/recipes/recipe.py.
+# Epochs are counted from 0: what has first_epoch = 24 is in force once 24 whole epochs are done.
 # The number of classes is that of the data set, whatever is said here.
 """
 Read = TypeVar("Read")
