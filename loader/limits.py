@@ -1,7 +1,8 @@
 """The limits on one picture, decided from its header and its length, before anything is decoded or allocated.
 
 A file of some kilobytes can ask for gigabytes, or for minutes: a header of 65500 x 65500, a progressive JPEG of tens of
-thousands of scans over one small picture. What passes here takes some seconds and MAX_BYTES at the very most.
+thousands of scans over one small picture. What passes here takes MAX_BYTES at the very most, and some seconds; but for
+PPMs in text or of 16 bits, which Pillow decodes in Python: those take some seconds a megapixel, and are as long.
 """
 
 import struct

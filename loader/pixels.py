@@ -21,9 +21,11 @@ def use_one_thread() -> None:
 def centre_square(rgb: Rgb) -> Rgb:
     """The stored 256x256x3 of a height x width x 3 picture: contiguous, possibly sharing its memory.
 
-    Cutting the central square first and resizing only that gives the same picture as resizing all and cutting then
-    (to within half a pixel of the source, where the sides differ by an odd number), for less work, and a strip of
-    1 x 65500 pixels stays small. Area average when shrinking, cubic when enlarging.
+    Cutting the central square first and resizing only that gives the same picture as resizing all and cutting then,
+    for less work, and a strip of 1 x 65500 pixels stays small. The same but for a shift if the sides differ by an odd
+    number: of the centre by at most half a pixel, of the stored ones when shrinking, of the source's when enlarging;
+    and by a quarter of a stored pixel more at the edges, as the longer side of the whole is rounded when it is resized.
+    Area average when shrinking, cubic when enlarging.
     """
     height, width, _ = rgb.shape
     side = min(height, width)

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loader import pixels
@@ -33,6 +33,22 @@ def test_cutting_first_is_resizing_all_and_cutting_then(height: int, width: int)
     top, left = (whole.shape[0] - 256) // 2, (whole.shape[1] - 256) // 2
     expected = whole[top : top + 256, left : left + 256]
     np.testing.assert_array_equal(pixels.centre_square(rgb), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(257, 900), st.integers(0, 900))
+@example(683, 4)
+@example(686, 4)
+def test_when_shrinking_cutting_first_shifts_the_picture_by_half_a_stored_pixel_at_most(side: int, wider: int) -> None:
+    width = side + wider
+    ramp = np.linspace(0, 255, width).round().astype(np.uint8)  # a column's place, in its colour
+    rgb = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (side, width, 3)))
+    whole = cv2.resize(rgb, (round(width * 256 / side), 256), interpolation=cv2.INTER_AREA)
+    left = (whole.shape[1] - 256) // 2
+    difference = pixels.centre_square(rgb)[0, :, 0].astype(float) - whole[0, left : left + 256, 0]
+    levels_a_stored_pixel = 255 / (width - 1) * side / 256
+    assert abs(difference.mean()) <= 0.5 * levels_a_stored_pixel + 0.1
+    assert np.abs(difference).max() <= 0.75 * levels_a_stored_pixel + 1.01, "each is rounded"
 
 
 def test_shrinking_averages_areas() -> None:
