@@ -157,14 +157,14 @@ end_on_loader() {
     fail "$((code > 0 && code < 128 ? code : 1))" "the loader $1: $reason (log: $run/loader.log)"
 }
 
-show_loader_log() { tail -n 10 "$run/loader.log" | sed 's/^/  loader: /' >&2; }
+show_loader_log() { tail -n 10 "$run/loader.log" | in_time sed 's/^/  loader: /' >&2 2>/dev/null || true; }
 
 # The trainer first: it may still be waiting for a batch.
 take_down() {
     if [[ -n "$trainer" ]]; then end_process "$trainer"; fi
     if [[ -n "$loader" ]]; then end_process "$loader"; fi
     trainer='' loader=''
-    if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
+    if [[ -t 2 ]]; then in_time printf '\r\033[K' >&2 2>/dev/null || true; fi
 }
 
 # SIGTERM, then SIGKILL to all that is left of its process group; a second Ctrl-C does not wait.

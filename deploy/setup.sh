@@ -7,7 +7,14 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
 PROGRAM="$(basename "$0")"
 
-say() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; }
+# What only tells neither ends nor holds up a script: its terminal may be closed, its log full, its pipe not read.
+trap '' PIPE
+{ : >&1; } 2>/dev/null || exec >/dev/null
+{ : >&2; } 2>/dev/null || exec 2>/dev/null
+
+say() { in_time printf '%s: %s\n' "$PROGRAM" "$*" >&2 2>/dev/null || true; }
+
+in_time() { if command -v timeout >/dev/null; then timeout 2 "$@"; else "$@"; fi; }
 
 fail() {
     local code="$1"
@@ -96,6 +103,6 @@ install_packages() {
     say "installing into .venv; torch is large, so a first time takes some minutes"
     guarded env PYTHONWARNINGS=ignore "$VENV/bin/python" -P -m pip install --disable-pip-version-check --no-input --progress-bar off \
         -c "$ROOT/deploy/constraints.txt" -e "$ROOT${1:+[$1]}" \
-        > >(sed -un -e 's/^ *Downloading \([^- ]*-[^- ]*\)[^ ]* (/  \1 (/p' -e 's/^Installing collected.*/  unpacking/p' >&2) ||
+        > >(sed -un -e 's/^ *Downloading \([^- ]*-[^- ]*\)[^ ]* (/  \1 (/p' -e 's/^Installing collected.*/  unpacking/p' >&2 || cat >/dev/null) ||
         fail 1 "pip could not install; its reason is above"
 }

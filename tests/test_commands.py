@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,37 @@ def test_help_shows_the_options_and_imports_nothing_slow(command: str) -> None:
     assert done.stdout.startswith(f"Usage: {command} ")
     assert "click" in imported
     assert imported & SLOW_IMPORTS == set()
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "alexnet-loader audit", "alexnet-loader keys"])
+def test_h_is_help_and_every_command_tells_its_version(command: str) -> None:
+    name, *sub = command.split()
+    assert run(BIN / name, *sub, "-h").stdout.startswith(f"Usage: {command} ")
+    if not sub:
+        assert run(BIN / name, "--version").stdout == f"{name}, version {version('alexnet')}\n"
+
+
+def completed(begun: str, cwd: Path) -> set[str]:
+    """What bash offers for `alexnet-trainer --recipe BEGUN<TAB>`."""
+    script = subprocess.run(
+        [BIN / "alexnet-trainer"], env={"_ALEXNET_TRAINER_COMPLETE": "bash_source"}, capture_output=True, text=True
+    ).stdout
+    ask = (
+        f"PATH={BIN}:$PATH; {script}\nCOMP_WORDS=(alexnet-trainer --recipe '{begun}') COMP_CWORD=2\n"
+        "_alexnet_trainer_completion alexnet-trainer; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    return set(run("bash", "-c", ask, cwd=cwd).stdout.splitlines())
+
+
+def test_a_shell_completes_recipes_by_name_and_file(tmp_path: Path) -> None:
+    (tmp_path / "source.toml").touch()
+    (tmp_path / "source.txt").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a[1].toml").touch()
+    assert completed("so", tmp_path) == {"source", "source.toml"}
+    assert completed("m", tmp_path) == {"mine/"}
+    assert completed("mine/a[", tmp_path) == {"mine/a[1].toml"}
+    assert completed("", tmp_path) == {"source", "paper", "cifar10", "demo", "source.toml", "mine/"}
 
 
 def test_an_import_of_torch_would_be_seen() -> None:

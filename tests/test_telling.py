@@ -23,6 +23,7 @@ from tests.test_trainer_command import OPTIONS, start
 from trainer.checkpoints import checkpoint
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parent.parent
 PACK = ["--demo", "--demo-train", "12", "--demo-val", "10", "--jobs", "1"]
 
 
@@ -139,3 +140,26 @@ def test_what_was_asked_for_and_cannot_be_written_is_one_line_and_exit_code_1(pa
     nowhere = shell('"$0/alexnet-trainer" --show-recipe >&-')
     assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
     assert "stdout cannot be written: Bad file descriptor" in nowhere.stderr
+
+
+@pytest.mark.parametrize("streams", ["2>&- >&-", '2>"$1"', "2>&1 | true", '2>"$2"'])
+def test_a_script_goes_on_whatever_becomes_of_its_lines_and_keeps_its_exit_code(tmp_path: Path, streams: str) -> None:
+    script = (
+        f'PROGRAM=x; set -euo pipefail; source "{ROOT}/deploy/setup.sh"; say one; touch "$1"; say two; fail 3 three'
+    )
+    command = f"""bash -c '{script}' x "$3" {streams}; exit "${{PIPESTATUS[0]}}" """
+    os.mkfifo(unread := tmp_path / "fifo")
+    end = os.open(unread, os.O_RDWR)
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(end, bytes(4096))
+    done = shell(command, full_device(tmp_path), unread, tmp_path / "done")
+    os.close(end)
+    assert done.returncode == 3
+    assert (tmp_path / "done").exists()
+
+
+def test_a_script_s_lines_are_told() -> None:
+    done = shell(f'set -euo pipefail; PROGRAM=x; source "{ROOT}/deploy/setup.sh"; say "a  line"; fail 3 why')
+    program = re.escape(str(BIN.name))
+    assert done.returncode == 3
+    assert re.fullmatch(rf"{program}: a  line\n{program}: error: why\n", done.stderr)

@@ -63,8 +63,8 @@ def loader_options(command: Command) -> Command:
 
 def complete_recipe(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
     """For a shell's <TAB>: recipes by name, *.toml files, and folders, in which there may be more of them."""
-    folder, _, start = begun.rpartition("/")
-    found = sorted(Path(f"{folder}/" if folder or begun else ".").glob(f"{glob.escape(start)}*"))
+    folder, slash, start = begun.rpartition("/")
+    found = sorted(Path(folder + slash).glob(f"{glob.escape(start)}*"))
     files = [f"{path}/" if path.is_dir() else str(path) for path in found if path.suffix == ".toml" or path.is_dir()]
     return [name for name in RECIPES if name.startswith(begun)] + files
 

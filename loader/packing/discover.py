@@ -1,6 +1,5 @@
 """From the path a user names to the sources of its splits."""
 
-import os
 from pathlib import Path
 
 from common.errors import UsageError
@@ -18,8 +17,10 @@ def sources(path: Path) -> dict[str, Source]:
 
     The log names what is left out: folders of no picture, pictures of no known class.
     """
-    if not os.path.lexists(path):
-        raise UsageError(f"{path} does not exist; SOURCE holds {EXPECTED}")
+    try:
+        path.lstat()  # which, unlike os.path.lexists, says if this user may not know
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path} does not exist; SOURCE holds {EXPECTED}") from None
     if path.is_file():
         return dict(archive.tree(path))
     if not path.is_dir():
