@@ -11,6 +11,7 @@ its own two.
 
 import contextlib
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from common.errors import UsageError
 
 FIRST_CLIENT = "client"
 _ALLOWED = "clients"
+_LARGEST = 1 << 16  # bytes of a certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,13 @@ class ServerKeys:
 
     @classmethod
     def read(cls, folder: Path) -> "ServerKeys":
-        """UsageError where a file is missing, damaged or open to others."""
+        """UsageError if a file is missing, damaged or open to others."""
         need_curve()
+        refuse_writable(folder)
         keys = cls(_secret(folder / "server.key_secret"), folder / _ALLOWED)
         if not keys.allowed.is_dir():
             raise UsageError(f"{keys.allowed}, the public keys of those who may connect, is no folder (--keys)")
+        refuse_writable(keys.allowed)
         return keys
 
 
@@ -52,8 +56,9 @@ class ClientKeys:
 
     @classmethod
     def read(cls, folder: Path) -> "ClientKeys":
-        """UsageError where a file is missing, damaged or open to others."""
+        """UsageError if a file is missing, damaged or open to others."""
         need_curve()
+        refuse_writable(folder)
         return cls(_secret(folder / "client.key_secret"), public_key(folder / "server.key"))
 
 
@@ -106,6 +111,19 @@ def need_curve() -> None:
         raise UsageError("the installed pyzmq was built without CURVE, so there are no keys; pip's wheels have it")
 
 
+def refuse_writable(path: Path) -> None:
+    """Raises UsageError if another user than root could change what is at `path`: then he decides who is who."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        reason = "not found" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UsageError(f"{path}: {reason}; alexnet-loader keys makes it (--keys)") from None
+    if found.st_uid not in (0, os.geteuid()):
+        raise UsageError(f"{path} belongs to another user; chown {os.geteuid()} {path} (--keys)")
+    if found.st_mode & 0o022:
+        raise UsageError(f"{path} can be written by others; chmod go-w {path} (--keys)")
+
+
 def _secret(path: Path) -> bytes:
     secret = _read(path)[1]
     if path.stat().st_mode & 0o077:
@@ -116,8 +134,10 @@ def _secret(path: Path) -> bytes:
 
 
 def _read(path: Path) -> tuple[bytes, bytes | None]:
+    refuse_writable(path)
     try:
-        public, secret = zmq.auth.load_certificate(path)
+        with _regular(path) as file:
+            public, secret = zmq.auth.load_certificate(file)
         for key in (public, *([secret] if secret else [])):
             if len(z85.decode(key)) != 32:
                 raise ValueError(key)
@@ -126,6 +146,19 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
     except (ValueError, KeyError, struct.error):
         raise UsageError(f"{path} is no ZeroMQ certificate (--keys)") from None
     return public, secret
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[str]:
+    """A name for the file at `path`, opened: a FIFO would be waited for, a device read for ever. Raises ValueError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            raise ValueError(path)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Key files: for the owner alone, never overwritten, and damaged ones named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from common import keys
 from common.errors import UsageError
 from common.keys import ClientKeys, ServerKeys
+from loader.access import AllowList
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -81,6 +83,31 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "keys" / "client.key_secret").chmod(0o644)
     with pytest.raises(UsageError, match="chmod 600"):
         ClientKeys.read(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("name", ["", "clients", "server.key_secret", "clients/client.key"])
+@pytest.mark.parametrize("fault", ["written by others", "another user"])
+def test_keys_that_another_user_could_change_are_refused_as_ssh_does(tmp_path: Path, name: str, fault: str) -> None:
+    keys.make(tmp_path / "keys")
+    path = tmp_path / "keys" / name
+    if fault == "another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(path, 65534, 65534)
+    else:
+        path.chmod(0o777)
+    with pytest.raises(UsageError, match=f"{path} .*{fault}.*--keys"):
+        keys.public_key(path) if name.startswith("clients/") else ServerKeys.read(tmp_path / "keys")
+
+
+def test_a_fifo_or_a_device_among_the_keys_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    keys.make(tmp_path / "keys")
+    os.mkfifo(tmp_path / "keys" / "clients" / "x.key", 0o600)
+    (tmp_path / "keys" / "clients" / "zero.key").symlink_to("/dev/zero")
+    allowed = AllowList(ServerKeys.read(tmp_path / "keys").allowed)
+    allowed.read_if_changed()
+    client = keys.public_key(tmp_path / "keys" / "clients" / "client.key")
+    assert allowed.name_of(client) == "client"
 
 
 def test_the_command_names_every_file_and_what_to_do_next(tmp_path: Path) -> None:
