@@ -23,6 +23,7 @@ import zmq
 from common import wire
 from common.endpoints import EndpointsFile
 from common.errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
+from common.flood import FloodGuard
 from common.host import Host
 from common.keys import ClientKeys
 from common.linux import need_linux
@@ -32,7 +33,7 @@ from common.owner import Owner
 from common.patience import Services, Wait
 from common.ranges import Real
 from common.received import DigestUse
-from common.sockets import Context
+from common.sockets import new_context
 from common.spec import StreamSpec, one_of
 from common.stream import Stream
 
@@ -78,13 +79,15 @@ class LoaderClient:
         if not names:
             raise LoaderRefused("no loader endpoint was given")
         self._keys = ClientKeys.read(Path(keys)) if keys is not None else None
-        self._context: Context = zmq.Context()
+        self._context = new_context()
         self._hosts: list[Host] = []
+        self._guard: FloodGuard | None = None
         self._streams: dict[int, Stream] = {}  # by the number of the request that opened it
         self._requests = 0
         self._seldom = Seldom()
         try:
             self._hosts = [Host(self._context, name, self._keys) for name in names]
+            self._guard = FloodGuard(self._hosts)
         except LoaderRefused:
             self.close()
             raise
@@ -121,6 +124,8 @@ class LoaderClient:
     def _close(self) -> None:
         for stream in [*self._streams.values()]:
             stream.shut()
+        if self._guard is not None:
+            self._guard.close()
         for host in self._hosts:
             host.close()
         self._context.destroy(linger=0)
@@ -200,10 +205,11 @@ class LoaderClient:
         self._hosts.remove(host)
         host.close()
 
-    def _take_in(self, host: Host, frames: list[zmq.Frame]) -> None:
+    def _take_in(self, host: Host, frames: list[memoryview]) -> None:
         try:
-            wire.refuse_long_header(len(frames[0]))
-            message = wire.decode(frames[0].bytes, len(frames) - 1)
+            header, *payloads = [*wire.split(frames[0]), *frames[1:]]
+            wire.refuse_long_header(len(header))
+            message = wire.decode(bytes(header), len(payloads))
             if isinstance(message, wire.Pong):
                 host.workers, host.cores = message.workers, message.cores
                 self._recognise(host, message.instance)
@@ -211,10 +217,11 @@ class LoaderClient:
                 host.workers, host.cores = message.workers, message.cores
                 if message.request < self._requests:
                     self._recognise(host, message.instance)
-                    self._welcome(host, message, frames[1].buffer)
+                    self._welcome(host, message, payloads[0])
             elif isinstance(message, wire.BatchReply):
+                host.answered(message.stream, message.number)
                 if (stream := self._named(message.stream)) is not None:
-                    stream.batch_arrived(host, message, frames[1].buffer if len(frames) > 1 else None)
+                    stream.batch_arrived(host, message, payloads[0] if payloads else None)
             elif isinstance(message, wire.Fault):
                 self._fault(host, message)
         except VersionMismatch as error:
@@ -234,6 +241,7 @@ class LoaderClient:
             self._refused(host, fault.reason)
             return
         if fault.stream:
+            host.answered(fault.stream, fault.number)
             if (stream := self._named(fault.stream)) is not None:
                 stream.ticket_failed(host, fault)
         elif (asking := self._streams.get(fault.number)) is not None:

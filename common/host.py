@@ -7,12 +7,14 @@ import zmq
 
 from common import sockets, wire
 from common.errors import LoaderRefused
+from common.flood import Connection, FloodGuard, received
 from common.keys import ClientKeys
 from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context
 
 _BROKEN_IN_A_ROW = 12  # handshakes, in a little more than half a second: a service does not die in each of them
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before one that refused us is asked again
 
+_NOTE_S = 0.5  # how often the kernel is asked how much has come
 SILENT_S = 1.0  # after a PING without a word, others are asked for what the host owes
 
 
@@ -54,6 +56,10 @@ class Host:
         self._broken = 0
         self._pause_s = _FIRST_PAUSE_S
         self._dial_again = 0.0
+        self.connection: Connection | None = None
+        self.taken, self.flooded = 0, False
+        self._noted = 0.0  # when `taken` was last compared with the kernel
+        self._owed: dict[tuple[bytes, int], int] = {}  # bytes of the answer, by stream and ticket
         self._dial()
 
     def ping(self, now: float) -> bool:
@@ -70,8 +76,20 @@ class Host:
         """To be called when all that has arrived was taken in."""
         self.silent = self._owes_since is not None and now - self._owes_since > SILENT_S
 
-    def send(self, message: wire.Message) -> bool:
-        """Whether there is a connection to send it on."""
+    @property
+    def owed(self) -> int:
+        """Bytes of answers that were asked for."""
+        return sum([*self._owed.values()])
+
+    def answered(self, stream: bytes, number: int) -> None:
+        self._owed.pop((stream, number), None)
+
+    def send(self, message: wire.Message, answer_bytes: int = 0) -> bool:
+        """Whether there is a connection to send it on. To a ticket an answer of so many bytes may come."""
+        if isinstance(message, wire.Ticket):
+            self._owed[message.stream, message.number] = answer_bytes
+        elif isinstance(message, wire.Bye):
+            self._owed = {key: size for key, size in self._owed.items() if key[0] != message.stream}
         try:
             self._end.socket.send(wire.encode(message), zmq.NOBLOCK)
             self.reachable = True
@@ -79,14 +97,24 @@ class Host:
             self.reachable = False
         return self.reachable
 
-    def receive(self) -> list[zmq.Frame] | None:
-        """The frames of the next message that has come, None where none has."""
+    def receive(self) -> list[memoryview] | None:
+        """The frames of the next message that has come; None if none has."""
         try:
-            return self._end.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            frames = self._end.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
+            self._note_all_taken()
             return None
+        self.taken += sum(map(len, frames))
+        return [frame.buffer for frame in frames]
+
+    def _note_all_taken(self) -> None:
+        if self.connection is not None and time.monotonic() - self._noted > _NOTE_S:
+            self._noted = time.monotonic()
+            self.taken = received(self.connection.fd)
 
     def close(self) -> None:
+        FloodGuard.note(None, self.connection)
+        self.connection = None
         self._end.close(linger_ms=200)  # time for a BYE to leave
 
     def register(self, poller: zmq.Poller) -> None:
@@ -106,16 +134,26 @@ class Host:
         """
         before = self.refusal
         for event in self._end.events():
-            if event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if event.kind == zmq.EVENT_CONNECTED:
+                self._connected(event.value)
+            elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.refusal, self._broken, self._pause_s, self._welcome = "", 0, _FIRST_PAUSE_S, True
             else:
                 self._broken += 1
                 self._refused(event)
+        if self.flooded:
+            self.flooded = False
+            self.refuses("it sends more than it was asked for")
         if self.refusal and time.monotonic() > self._dial_again:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
             self.close()
             self._dial()
         return bool(self.refusal) and self.refusal != before
+
+    def _connected(self, fd: int) -> None:
+        connection = Connection.of(fd)
+        FloodGuard.note(connection, self.connection)
+        self.connection, self.taken, self._owed = connection, 0, {}
 
     def refuses(self, reason: str) -> None:
         """The service does not let us in; it is asked again after a pause."""

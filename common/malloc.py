@@ -1,7 +1,11 @@
-"""When the C library's allocator hands freed memory back to the system. Its own guess suits none of the uses below."""
+"""The C library's allocator: how much is in use, and when freed memory goes back to the system. Its own guess at that
+suits none of the uses below.
+"""
 
 import ctypes
 import functools
+from collections.abc import Callable
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 _NEVER = -1  # of a threshold
@@ -38,6 +42,32 @@ def give_back_large_blocks() -> bool:
     ImageNet. False where the C library is not glibc.
     """
     return _set(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+class _Use(ctypes.Structure):
+    """struct mallinfo2 of malloc.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    )
+
+
+def bytes_in_use() -> int:
+    """Bytes that the process has allocated and not freed; 0 if the C library is not glibc 2.33 or newer."""
+    read = _mallinfo2()
+    if read is None:
+        return 0
+    use = read()
+    return int(use.uordblks + use.hblkhd)
+
+
+@functools.cache
+def _mallinfo2() -> "Callable[[], Any] | None":
+    function = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if function is not None:
+        function.restype = _Use
+    return function
 
 
 def _set(parameter: int, value: int) -> bool:

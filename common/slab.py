@@ -1,15 +1,19 @@
 """A slab: one anonymous piece of shared memory, cut into equal slots, each holding one batch.
 
     first page   nonce, 16 bytes: proof to a client that it has mapped what it was told of
-    slot         pixels: count x height x width x 3 | notes: count x NOTE, what else there is to say | to a whole page
+    slot         head: room for a reply's header | pixels: count x height x width x 3 | notes: count x NOTE, what else
+                 there is to say | to a whole page
 
 The service makes one slab for each stream of each client, so that a client that is slow, stopped or gone holds nobody
 else's memory. A worker gets the file descriptor and writes pixels straight into the slot it is told; a client on the
 same host maps the same memory, and one elsewhere is sent the slot's bytes.
 
+Its size is sealed: whoever could shrink it would end every process that reads it with SIGBUS.
+
 The memory has no name: when the last process that maps it ends, by kill -9 too, it is gone.
 """
 
+import fcntl
 import mmap
 import os
 from typing import NamedTuple
@@ -19,8 +23,10 @@ import numpy as np
 from common.spec import StreamSpec
 
 _PAGE = mmap.PAGESIZE
+_HEAD = 1 << 14  # bytes before the pixels: header and pixels go over a socket as one piece, without a copy
 NONCE_BYTES = 16
 _NAME = "alexnet-slab"
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _REASONS_BYTES = 1 << 19  # of one batch, so that its header holds them
 
 # Of one picture: where it came from; its digest, if asked for; which bad record it replaces and why, or b"".
@@ -38,7 +44,7 @@ class Replaced(NamedTuple):
 def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
     """Size of one slot in bytes, whole pages, for batches of up to `batch_size` pictures of the stream."""
     payload = batch_size * (spec.image_bytes + NOTE.itemsize)
-    return -(-payload // _PAGE) * _PAGE
+    return _HEAD + -(-payload // _PAGE) * _PAGE
 
 
 NOT_BEGUN = 2**32 - 1  # no record has this number
@@ -54,8 +60,9 @@ class Slab:
     @classmethod
     def create(cls, size: int, slots: int) -> "Slab":
         """New memory; pages are taken from the system as they are first written."""
-        fd = os.memfd_create(_NAME, os.MFD_CLOEXEC)
+        fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, _PAGE + size * slots)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
         slab = cls(fd, size, slots)
         slab._memory[:NONCE_BYTES] = os.urandom(NONCE_BYTES)
         return slab
@@ -74,6 +81,8 @@ class Slab:
         try:
             if os.fstat(ours).st_size != _PAGE + size * slots or os.pread(ours, NONCE_BYTES, 0) != nonce:
                 raise OSError("it is another process's memory")
+            if fcntl.fcntl(ours, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+                raise OSError("its size is not sealed")
             return cls(ours, size, slots)
         except OSError:
             os.close(ours)
@@ -96,7 +105,7 @@ class Slab:
     def batch(self, slot: int, spec: StreamSpec, count: int) -> "SlotBatch":
         """Views of the slot as a batch of `count` pictures of `spec`."""
         start = _PAGE + slot * self.size
-        return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count)
+        return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count, _HEAD)
 
     def close(self) -> None:
         """Give up the descriptor. The memory itself goes with this object and the last view of it."""
@@ -111,11 +120,20 @@ class SlotBatch:
     notes     count, of type NOTE
     """
 
-    def __init__(self, slot: memoryview, spec: StreamSpec, count: int) -> None:
-        end = count * spec.image_bytes
-        self.pixels = slot[:end]
+    def __init__(self, slot: memoryview, spec: StreamSpec, count: int, head: int = 0) -> None:
+        end = head + count * spec.image_bytes
+        self._slot, self._head = slot, head
+        self.pixels = slot[head:end]
         self.images = np.frombuffer(self.pixels, spec.dtype).reshape(count, *spec.image_shape)
         self.notes = np.frombuffer(slot[end : end + count * NOTE.itemsize], NOTE)
+
+    def behind(self, header: bytes) -> bytes | memoryview:
+        """Header and pixels in one piece: in the slot itself if the header fits before the pixels."""
+        if len(header) > self._head:
+            return header + self.pixels
+        start = self._head - len(header)
+        self._slot[start : self._head] = header
+        return self._slot[start : self._head + len(self.pixels)]
 
     def begin(self) -> None:
         """Nothing of it is there yet."""

@@ -1,12 +1,23 @@
 """The two ends of the wire, and what ZeroMQ tells of their connections.
 
 Every limit is set on purpose. A frame that is too long ends its connection before memory is taken for it; a
-connection that does not finish its handshake is ended; a peer that sends more than is read, or reads less than it is
-sent, fills queues of its own and holds up nobody else. Flow control is the wire's credit: high-water marks are for
-those that break the rules, and an honest peer never reaches them.
+connection that does not finish its handshake is ended; a peer that reads less than it is sent fills a queue of its own
+and holds up nobody else. Flow control is the wire's credit.
+
+Four settings keep a peer that breaks the rules from ending or filling the process, with libzmq 4.3.5:
+
+    RCVHWM 0         an engine that has stopped reading asserts when its peer resets (`!_io_error`), so none ever stops;
+                     `loader/connections.py` and `common/flood.py` bound the memory instead
+    ROUTER_RAW 1     set once the listener is bound, so that connections speak ZMTP and the ROUTER numbers them all. A
+                     claimed identity could be another's, whose queue would leak, or the next number, which asserts.
+                     The price: a reply is one frame (`wire.framed`)
+    ZAP_DOMAIN       without keys too: each connection is asked about, and ZMTP 1 and 2 are refused
+    ZERO_COPY_RECV 0 a message of a few bytes does not keep the whole buffer it came in
 """
 
+import ctypes
 import itertools
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +30,9 @@ Context = zmq.Context[zmq.Socket[bytes]]
 
 MAX_REQUEST_BYTES = 1 << 15  # of a frame that a client sends: a TICKET that names every slot fits
 MAX_REPLY_BYTES = 1 << 31  # of a frame that a service sends: the pixels of a batch
-_MOST_WAITING = 1000  # messages of one peer, in each direction
+_MOST_WAITING = 1000  # messages to one peer
+_KERNEL_BYTES = 1 << 16  # that the kernel holds of what one client sends
+_ZERO_COPY_RECV = 10  # a context's option that pyzmq has no name for
 _HANDSHAKE_MS = 5_000
 _HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
 _HEARTBEAT_TIMEOUT_MS = 10_000
@@ -76,12 +89,18 @@ class End:
         self.socket.close(linger=linger_ms)
 
 
+def new_context() -> Context:
+    context: Context = zmq.Context()
+    context.set(_ZERO_COPY_RECV, 0)
+    return context
+
+
 def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> End:
     """The client's end, connected to one service. It reconnects by itself, with growing pauses.
 
     Raises zmq.ZMQError where the endpoint makes no sense.
     """
-    end = End(context, zmq.DEALER, HANDSHAKES)
+    end = End(context, zmq.DEALER, zmq.EVENT_CONNECTED | HANDSHAKES)
     socket = end.socket
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
@@ -96,19 +115,29 @@ def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> E
 
 def router(context: Context, endpoint: str, keys: ServerKeys | None = None) -> End:
     """The service's end, bound. Raises zmq.ZMQError where the endpoint is taken or makes no sense."""
+    _seed_identities()
     end = End(context, zmq.ROUTER, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | HANDSHAKES)
     socket = end.socket
+    socket.setsockopt(zmq.RCVBUF, _KERNEL_BYTES)
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, "alexnet-loader")
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without somebody to ask nobody is let in
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)  # no client sends pixels
     if keys is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
-        socket.setsockopt_string(zmq.ZAP_DOMAIN, "alexnet-loader")
-        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without somebody to ask nobody is let in
-    return _attached(end, socket.bind, endpoint)
+    _attached(end, socket.bind, endpoint)
+    socket.setsockopt(zmq.ROUTER_RAW, 1)
+    return end
+
+
+def _seed_identities() -> None:
+    """ZeroMQ numbers connections from libc's rand() on, which nobody else seeds: a peer could know the next number."""
+    ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
 
 
 def _attached(end: End, attach: Callable[[str], object], endpoint: str) -> End:
+    end.socket.setsockopt(zmq.IPV6, int("[" in endpoint))  # else IPv4's addresses would be spelled as IPv6's
     try:
         attach(endpoint)
     except zmq.ZMQError:
@@ -120,7 +149,7 @@ def _attached(end: End, attach: Callable[[str], object], endpoint: str) -> End:
 def _set_common(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
-    socket.setsockopt(zmq.RCVHWM, _MOST_WAITING)
+    socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)

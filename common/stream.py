@@ -218,7 +218,7 @@ class Stream:
         oldest, done = done_with(window.wanted | opened.using, window.asked_last)
         by_slot = opened.slab is not None
         ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
-        if not host.send(ticket):
+        if not host.send(ticket, 0 if by_slot else work.count * self.spec.image_bytes):
             self.reopen(host)
 
     # What services say, told by the client

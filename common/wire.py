@@ -1,8 +1,8 @@
 """The messages between client and service.
 
-Every message is `[header, payload frames...]`. The header is a msgpack array `[version, kind, field, field, ...]`,
-its fields in the order of the dataclass below that bears the kind's name. Each field is checked for type and range
-before anything is built from it; nothing is ever unpickled.
+Every message is a header, with a payload behind it in two kinds (`framed`). The header is a msgpack array
+`[version, kind, field, field, ...]`, its fields in the order of the dataclass below that bears the kind's name. Each
+field is checked for type and range before anything is built from it; nothing is ever unpickled.
 
     HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
     WELCOME  service -> client   the stream's id, its data set, the credit, its slab; payload: the mean image
@@ -17,6 +17,7 @@ before anything is built from it; nothing is ever unpickled.
 Flow control is credit: a client has at most `credit` tickets of a stream asked for or waiting to be consumed.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, ClassVar
@@ -30,6 +31,10 @@ from common.waits import MOST_US, Took
 
 VERSION = 4
 MAX_HEADER_BYTES = class_names.MOST_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not
+
+ALIGNMENT = 64  # of a payload in its frame, in bytes
+_FRAMED = 0xC1  # never used in msgpack
+_PREFIX = struct.Struct("<B3xI")
 
 
 def _integer(low: int, high: int) -> Any:
@@ -246,6 +251,27 @@ def decode(header: bytes, payloads: int = 0) -> Message:
     if values[0] != VERSION:
         raise VersionMismatch(values[0], VERSION)
     return _build(values[1], values[2:], payloads)
+
+
+def framed(header: bytes) -> bytes:
+    """What goes before a payload in one frame: the header, in a whole number of ALIGNMENT bytes.
+
+    A prefix tells its length and begins with a byte that begins no header.
+    """
+    prefix = _PREFIX.pack(_FRAMED, len(header))
+    return (prefix + header).ljust(-(-(len(prefix) + len(header)) // ALIGNMENT) * ALIGNMENT, b"\0")
+
+
+def split(frame: memoryview) -> list[memoryview]:
+    """The header in a frame, and the payload if one follows it. Raises WireError."""
+    if len(frame) < _PREFIX.size or frame[0] != _FRAMED:
+        return [frame]
+    _, size = _PREFIX.unpack_from(frame)
+    refuse_long_header(size)
+    behind = -(-(_PREFIX.size + size) // ALIGNMENT) * ALIGNMENT
+    if behind > len(frame):
+        raise WireError("a frame ends within its header")
+    return [frame[_PREFIX.size : _PREFIX.size + size], frame[behind:]]
 
 
 def refuse_long_header(size: int) -> None:

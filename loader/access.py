@@ -1,13 +1,15 @@
-"""Who may talk to the service: answers ZeroMQ's question about each key, and says who was refused.
+"""Who may talk to the service: answers ZeroMQ's question about each connection, and says who was refused.
 
-ZeroMQ asks before a connection is made (ZAP, rfc.zeromq.org/spec/27): a request on an inproc socket, with the client's
-address and public key. Clients that have no key, or another service's, fail before that, which only the monitor of the
-ROUTER tells; it gives a descriptor, so that the address is known if the connection lasts until it is looked at.
+ZeroMQ asks before a handshake ends (ZAP, rfc.zeromq.org/spec/27): a request on an inproc socket, with the client's
+address and public key. While too much memory is held for clients the question waits, so that nobody new can send.
+Clients that have no key, or another service's, fail before that, which only the monitor of the ROUTER tells; it gives a
+descriptor, so that the address is known if the connection lasts until it is looked at.
 """
 
 import logging
 import os
 import time
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import zmq
@@ -17,6 +19,7 @@ from common import keys
 from common.errors import UsageError
 from common.keys import ServerKeys
 from common.log import Seldom
+from common.malloc import bytes_in_use
 from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context, End
 from loader.connections import Connections
 from loader.inbox import Request
@@ -26,7 +29,10 @@ log = logging.getLogger(__name__)
 _REQUESTS = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
 _REREAD_S = 0.5  # how often the folder is looked at for keys that were taken away
-_CUT_S = 0.05  # how often connections are looked at
+_LOOK_S = 0.05  # how often connections are looked at, and whenever memory has grown by
+_GROWN_BYTES = 1 << 22
+_ROOM_BYTES = 24 << 20  # that is held for all clients together: beyond, nobody new is let in until it is read
+_PRESSING_BYTES = 48 << 20  # beyond, connections are cut
 
 
 class AllowList:
@@ -68,9 +74,10 @@ class Access:
         self._end, self._most_connections = end, most_connections
         self._allowed = AllowList(own_keys.allowed) if own_keys is not None else None
         self._requests = context.socket(zmq.REP)
-        if own_keys is not None:
-            self._requests.bind(_REQUESTS)
-        self._connections = Connections()
+        self._requests.bind(_REQUESTS)
+        self._connections = Connections(most_connections)
+        self._calm_bytes = self._looked_bytes = bytes_in_use()
+        self._emptied = True
         self._failed: ConnectionEvent | None = None
         self._seldom = Seldom()
         self._reread = self._looked = time.monotonic()
@@ -83,39 +90,62 @@ class Access:
     def close(self) -> None:
         self._requests.close(linger=0)
 
-    def hear(self) -> bool:
-        """Answer what ZeroMQ asks, take in what it tells; whether a connection has ended."""
+    def hear(self, streaming: Callable[[], Container[bytes]], emptied: bool) -> bool:
+        """Answer what ZeroMQ asks, take in what it tells; whether a connection has ended.
+
+        streaming   tells the identities of those that have a stream
+        emptied     whether all messages that had come were read
+        """
         ended = [self._take_in(event) for event in self._end.events()]  # first: an address is known while it lasts
-        if self._allowed is not None:
-            while self._requests.poll(0):
-                self._answer(self._allowed, self._requests.recv_multipart())
-            if time.monotonic() - self._reread > _REREAD_S:
-                self._reread = time.monotonic()
-                self._allowed.read_if_changed()
-        if time.monotonic() - self._looked > _CUT_S:
-            self._looked = time.monotonic()
-            for peer in self._connections.cut_unfinished():
-                self._tell(peer, "its message had no end")
+        self._emptied |= emptied
+        in_use = bytes_in_use()
+        if time.monotonic() - self._looked > _LOOK_S or in_use - self._looked_bytes > _GROWN_BYTES:
+            in_use = self._look(streaming(), in_use)
+        while in_use - self._calm_bytes <= _ROOM_BYTES and self._requests.poll(0):
+            self._answer(self._requests.recv_multipart())
+            in_use = bytes_in_use()
+        if self._allowed is not None and time.monotonic() - self._reread > _REREAD_S:
+            self._reread = time.monotonic()
+            self._allowed.read_if_changed()
         return any(ended)
+
+    def _look(self, streaming: Container[bytes], in_use: int) -> int:
+        """Cut who holds too much; the bytes in use then."""
+        grown = in_use - self._looked_bytes > _GROWN_BYTES
+        cut = list(self._connections.look(streaming, self._emptied, at_all=grown))
+        excess = bytes_in_use() - self._calm_bytes - (_ROOM_BYTES if self._emptied else _PRESSING_BYTES)
+        if excess > 0:
+            made = list(self._connections.make_room(excess, streaming, self._emptied))
+            if self._emptied and not made and not cut:
+                self._calm_bytes = in_use  # it is the streams' own, and nobody's message
+            cut += made
+        for peer, reason in cut:
+            if reason:
+                self._tell(peer, reason)
+        self._emptied = False
+        self._looked, self._looked_bytes = time.monotonic(), bytes_in_use()
+        return self._looked_bytes
 
     def admits(self, request: Request) -> bool:
         """Whether the sender may go on: its key may have been taken away since it connected."""
-        self._connections.spoke(request.connection)
+        self._connections.delivered(request.connection, request.identity, request.size)
         if self._allowed is None or self._allowed.name_of(request.key) is not None:
             return True
         self._tell(request.address, f"its public key {request.key.decode()} was taken away (--keys)")
         return False
 
-    def _answer(self, allowed: AllowList, request: list[bytes]) -> None:
-        _, request_id, _, address, _, mechanism, *credentials = request
-        assert mechanism == b"CURVE"  # the socket has no other
+    def _answer(self, request: list[bytes]) -> None:
+        _, request_id, _, address, _, _, *credentials = request
+        status = [b"200", b"OK", b""] if self._allowed is None else self._status(self._allowed, address, credentials)
+        self._requests.send_multipart([_VERSION, request_id, *status, b""])
+
+    def _status(self, allowed: AllowList, address: bytes, credentials: list[bytes]) -> list[bytes]:
         key = z85.encode(credentials[0])
         allowed.read_if_changed()
-        name = allowed.name_of(key)
-        if name is None:
-            self._tell(address.decode(), f"its public key {key.decode()} is not in the folder of clients (--keys)")
-        status = [b"200", b"OK", key] if name is not None else [b"400", b"unknown key", b""]
-        self._requests.send_multipart([_VERSION, request_id, *status, b""])
+        if allowed.name_of(key) is not None:
+            return [b"200", b"OK", key]
+        self._tell(address.decode(), f"its public key {key.decode()} is not in the folder of clients (--keys)")
+        return [b"400", b"unknown key", b""]
 
     def _take_in(self, event: ConnectionEvent) -> bool:
         """Whether it is the end of a connection. A handshake's failure is told just before that."""

@@ -25,8 +25,9 @@ from common.errors import AlexNetError, DatasetError, UsageError
 from common.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from loader.audit_command import audit
 from loader.crew import Crew
+from loader.exposure import refuse_open_bind
 from loader.keys_command import keys
-from loader.resources import half_of_memory, raise_file_limit
+from loader.resources import half_of_memory, raise_file_limit, share_files
 from loader.signals import caught
 from loader.supervisor import Announce, supervise
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from loader.dataset import Dataset
 
 log = logging.getLogger(__name__)
-
-FILES_BESIDE_CONNECTIONS = 700  # open ones: slabs, workers, data sets, logs
 
 
 @click.group(
@@ -147,38 +146,31 @@ def serve(
     announce: Announce,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `announce` gets the endpoint once it is served."""
-    import zmq
-
     from common import sockets
     from common.keys import ServerKeys
     from loader import jpeg
     from loader.access import Access
+    from loader.listening import listen
     from loader.pool import WorkerPool
     from loader.service import Service
     from loader.sessions import MemoryLimits
 
+    files = share_files(raise_file_limit(), crew.wanted())
     decoder = jpeg.decoder_name()
     own_keys = ServerKeys.read(key_folder) if key_folder is not None else None
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(caught(hangup=crew.file is not None))
         datasets = {split: stack.enter_context(dataset) for split, dataset in open_datasets(data).items()}
-        context: sockets.Context = stack.enter_context(zmq.Context())
-        try:
-            end = stack.enter_context(contextlib.closing(sockets.router(context, bind, own_keys)))
-        except zmq.ZMQError as error:
-            raise UsageError(f"cannot listen on {bind}: {zmq.strerror(error.errno or 0)} (--bind)") from None
-        endpoint = end.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        port = bind.rpartition(":")[2]
-        if port.isdecimal() and port != "0" and not endpoint.endswith(f":{port}"):
-            raise UsageError(
-                f"cannot listen on {bind}: there is no port {port} (--bind)"
-            )  # ZeroMQ takes it modulo 2**16
+        context = stack.enter_context(sockets.new_context())
+        end, endpoint = listen(context, bind, own_keys)
+        stack.callback(end.close)
         pool = WorkerPool(datasets, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.staff()
-        most_connections = raise_file_limit() - FILES_BESIDE_CONNECTIONS
-        access = stack.enter_context(contextlib.closing(Access(context, end, own_keys, most_connections)))
-        service = Service(end.socket, access, datasets, decoder, pool, MemoryLimits(stream_bytes, memory_bytes))
+        access = stack.enter_context(contextlib.closing(Access(context, end, own_keys, files.connections)))
+        service = Service(
+            end.socket, access, datasets, decoder, pool, MemoryLimits(stream_bytes, memory_bytes, files.streams)
+        )
         stack.callback(service.close)
 
         def on_ready() -> None:
@@ -201,23 +193,6 @@ def serve(
 
         service.run(signals, on_ready, on_hangup)
         log.info("stopped")
-
-
-def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None:
-    """Whoever reaches the endpoint gets the pictures: so from other hosts with keys, or where that was asked for."""
-    if key_folder is not None:
-        if insecure:
-            raise UsageError("--insecure has no meaning with --keys")
-        return
-    host = bind.removeprefix("tcp://").rpartition(":")[0]
-    if not bind.startswith("tcp://") or host == "localhost" or host.strip("[]") == "::1" or host.startswith("127."):
-        return
-    if not insecure:
-        raise UsageError(
-            f"{bind} can be reached from other hosts, by anyone: --keys DIR names who may and encrypts"
-            " (alexnet-loader keys DIR makes keys; --insecure serves anyone)"
-        )
-    log.warning("%s can be reached from other hosts, by anyone, and nothing is encrypted (--insecure)", bind)
 
 
 def open_datasets(data: Path) -> "dict[str, Dataset]":

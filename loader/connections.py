@@ -1,83 +1,161 @@
-"""The open connections of the ROUTER: whose they are, how many, and how much of a message is held for each.
+"""The open connections of the ROUTER: whose they are, how many, and how much is held for each.
 
-ZeroMQ limits each frame, but not how many frames make a message, and it holds them all until the last one is there. The
-kernel knows how many bytes a connection has received; one that goes on and on without a message coming of it is cut.
+ZeroMQ bounds a frame, but neither how many frames make a message nor, as it is set up here, how many messages wait
+(`common/sockets.py` says why), and two bytes on the wire become 64 in memory. So this is counted: the kernel knows how
+many bytes a connection has received, the inbox how many came out as messages. Who is ahead by more than honest clients
+can be is cut, and if all together take too much, those furthest ahead. Over a Unix socket the kernel does not
+count; only the service's own user can connect to one.
 """
 
 import contextlib
 import os
 import socket
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 
-MOST_UNFINISHED_BYTES = 1 << 22  # more than all that a client that keeps to its credit can have under way
-_BYTES_RECEIVED = 128  # the place of tcpi_bytes_received in struct tcp_info, linux/tcp.h
+from common.flood import received, reset
+
+MOST_HELD_BYTES = 1 << 19  # on the wire; more than all that a client that keeps to its credit can have under way
+MOST_HELD_BYTES_AT_FIRST = 1 << 16  # of a client that has no stream
+MOST_WITHOUT_STREAM = 256  # and at most half of all connections
+IDLE_S = 10.0  # a connection without a stream that says nothing for so long is closed
+_SMALL_BYTES = 1 << 12  # who holds no more than this is never cut to make room
+_IDLE_LOOK_S = 0.5  # how often connections are looked at that received nothing at the last look
+_WRAP = 1 << 32  # the ROUTER's numbers begin anew
+_MEMORY_FOR_WIRE = 32  # bytes that ZeroMQ holds for a byte on the wire, at the most
 GONE = "somebody, gone before the address could be read,"
+NO_END, TOO_MUCH = "its message had no end", "it sent more than a client that keeps to its credit"
+NO_ROOM, SILENT = "there are too many without a stream", ""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Connection:
-    """The other end's address, and how many bytes it had sent when a message of it was last delivered."""
+    """One connection.
+
+    peer       the other end's address
+    number     how many were accepted before it
+    identity   the ROUTER's number for it, once a message has come
+    base, read bytes it had received at a moment when nothing was held of it; that came out as messages since
+    received   bytes it had received at the last look
+    spoke      whether a message came out since the last look
+    heard      when it was accepted, or a message came out
+    """
 
     peer: str
+    number: int
+    identity: bytes = b""
+    base: int = 0
+    read: int = 0
     received: int = 0
     spoke: bool = False
+    heard: float = field(default_factory=time.monotonic)
+    looked: float = 0.0
+
+    @property
+    def held(self) -> int:
+        """Bytes on the wire for which ZeroMQ may hold memory."""
+        return max(0, self.received - self.base - self.read)
 
 
 class Connections:
     """By file descriptor. ZeroMQ's thread opens and closes them: what is told here has happened a moment ago."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most_without_stream = min(MOST_WITHOUT_STREAM, most // 2)
         self._open: dict[int, Connection] = {}
+        self._accepted = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
     def accepted(self, fd: int) -> Connection:
-        self._open[fd] = connection = Connection(_peer_of(fd))
+        self._accepted += 1
+        self._open[fd] = connection = Connection(_peer_of(fd), self._accepted)
         return connection
 
     def ended(self, fd: int) -> str:
         """The address of the connection that was this."""
-        return self._open.pop(fd, Connection(GONE)).peer
+        connection = self._open.pop(fd, None)
+        return connection.peer if connection is not None else GONE
 
-    def spoke(self, fd: int) -> None:
-        """A message of it was delivered whole."""
-        if fd in self._open:
-            self._open[fd].spoke = True
+    def delivered(self, fd: int, identity: bytes, size: int) -> None:
+        """A message of `size` bytes came out; perhaps of an earlier connection with this descriptor."""
+        connection = self._open.get(fd)
+        if connection is None:
+            return
+        if connection.identity != identity:
+            if connection.identity and _precedes(identity, connection.identity):
+                return
+            connection.identity, connection.read = identity, 0
+        connection.read += size
+        connection.spoke, connection.heard = True, time.monotonic()
 
     def cut(self, fd: int) -> None:
-        """End the connection, if it is the one that was accepted: ZeroMQ sees it end and lets go of it."""
+        """End the connection, if it is the one that was accepted, and drop what the kernel still holds of it."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as other:
-            if fd in self._open and _name(other) == self._open[fd].peer:
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # what it sent is lost
+            if fd not in self._open or _name(other) != self._open[fd].peer:
+                return
+            if other.family == socket.AF_UNIX or not reset(fd):
                 other.shutdown(socket.SHUT_RDWR)
 
-    def cut_unfinished(self) -> Iterator[str]:
-        """Cut those whose message has no end; yields their addresses."""
-        for fd, connection in self._open.items():
-            received = _bytes_received(fd)
-            if connection.spoke:
-                connection.spoke, connection.received = False, received
-            elif received - connection.received > MOST_UNFINISHED_BYTES:
-                self.cut(fd)
-                yield connection.peer
+    def look(self, streaming: Container[bytes], emptied: bool, *, at_all: bool = False) -> Iterator[tuple[str, str]]:
+        """Cut those that break a limit; yields (address, reason), SILENT for one that is merely idle.
+
+        streaming   identities of clients that have a stream
+        emptied     whether nothing complete was waiting at a moment since the last look
+        at_all      look at the idle ones too, however soon
+        """
+        now, without_stream = time.monotonic(), list[tuple[float, int]]()
+        for fd, connection in list(self._open.items()):
+            streams = connection.identity in streaming
+            if not streams:
+                without_stream.append((connection.heard, fd))
+            if reason := self._look_at(fd, connection, streams, emptied, at_all, now):
+                yield self._cut(fd, reason)
+            elif not streams and now - connection.heard > IDLE_S:
+                yield self._cut(fd, SILENT)
+            elif self._accepted - connection.number > _WRAP // 2:
+                yield self._cut(fd, SILENT)  # before another gets its number
+        for _, fd in sorted(without_stream)[: max(0, len(without_stream) - self._most_without_stream)]:
+            yield self._cut(fd, NO_ROOM)
+
+    def make_room(self, excess_bytes: int, streaming: Container[bytes], emptied: bool) -> Iterator[tuple[str, str]]:
+        """Cut those that hold most, first those without a stream, until so many bytes of memory are free."""
+        least = _SMALL_BYTES if emptied else 4 * _SMALL_BYTES  # otherwise messages of those that are gone are read yet
+        ahead = [(c.identity in streaming, -c.held, fd) for fd, c in self._open.items() if c.held > least]
+        for streams, held, fd in sorted(ahead):
+            if excess_bytes <= 0:
+                return
+            excess_bytes += held * _MEMORY_FOR_WIRE
+            yield self._cut(fd, TOO_MUCH if streams else NO_END)
+
+    def _look_at(
+        self, fd: int, connection: Connection, streams: bool, emptied: bool, at_all: bool, now: float
+    ) -> str | None:
+        if not (at_all or connection.spoke or now - connection.looked > _IDLE_LOOK_S):
+            return None
+        come = received(fd)
+        connection.looked = now if come == connection.received else 0.0
+        connection.received = come
+        spoke, connection.spoke = connection.spoke, False
+        if spoke and emptied:
+            connection.base, connection.read = come, 0
+        if connection.held <= (MOST_HELD_BYTES if streams else MOST_HELD_BYTES_AT_FIRST):
+            return None
+        return TOO_MUCH if spoke else NO_END
+
+    def _cut(self, fd: int, reason: str) -> tuple[str, str]:
+        self.cut(fd)
+        connection = self._open[fd]
+        connection.base, connection.read = connection.received, 0
+        return connection.peer, reason
 
 
-def _bytes_received(fd: int) -> int:
-    """What the connection has received since it began, in bytes; 0 where it is no longer there or not over TCP."""
-    try:
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    except OSError:
-        return 0
-    try:
-        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
-        return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED)[0])
-    except (OSError, struct.error):
-        return 0
-    finally:
-        connection.detach()  # it is ZeroMQ's to close
+def _precedes(one: bytes, other: bytes) -> bool:
+    """Whether the ROUTER gave the first identity before the second."""
+    distance = int.from_bytes(other[1:], "big") - int.from_bytes(one[1:], "big")
+    return distance % _WRAP < _WRAP // 2
 
 
 def _peer_of(fd: int) -> str:
@@ -91,4 +169,6 @@ def _peer_of(fd: int) -> str:
 def _name(connection: socket.socket) -> str:
     """Address and port of the other end."""
     name = connection.getpeername()
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "somebody on this host"
+    if not isinstance(name, tuple):
+        return "somebody on this host"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

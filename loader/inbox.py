@@ -6,55 +6,82 @@ from dataclasses import dataclass
 import zmq
 
 FRAMES_AT_ONCE = 256
+_SHORT = 255  # bytes: the length of a frame up to this takes one byte on the wire, of others eight
+_ENCRYPTED = 33  # bytes more that CURVE makes of a frame
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message: who sent it, its first frame, the number of frames behind that, which no client has cause to send."""
+    """A message.
+
+    identity     the number that the ROUTER gave the connection
+    connection   file descriptor of the connection that it came by
+    header       its first frame
+    payloads     number of frames behind that, which no client has cause to send
+    size         bytes that it took on the wire
+    """
 
     identity: bytes
+    connection: int
     header: zmq.Frame
     payloads: int
-
-    @property
-    def connection(self) -> int:
-        """The file descriptor it came by."""
-        return int(self.header.get(zmq.SRCFD))
+    size: int
 
     @property
     def address(self) -> str:
         """Where it came from, for the log."""
-        return str(self.header.get("Peer-Address")) or "somebody on this host"
+        return str(_property(self.header, "Peer-Address") or "somebody on this host")
 
     @property
     def key(self) -> bytes:
-        """The client's public key, Z85, where the service has keys."""
-        return str(self.header.get("User-Id")).encode()
+        """The client's public key, Z85; empty if the service has no keys."""
+        return str(_property(self.header, "User-Id") or "").encode()
 
 
 class Inbox:
-    """Reads the ROUTER frame by frame, and remembers where a long message was left."""
+    """Reads the ROUTER frame by frame, and remembers where a long message was left.
+
+    emptied   whether the last reading came to the end: nothing that is complete waits
+    """
 
     def __init__(self, router: "zmq.Socket[bytes]") -> None:
         self._router = router
+        self._more_bytes = _ENCRYPTED if router.getsockopt(zmq.MECHANISM) == zmq.CURVE else 0
         self._identity: bytes | None = None
         self._header: zmq.Frame | None = None
-        self._payloads = 0
+        self._payloads = self._size = 0
+        self.emptied = True
 
     def requests(self) -> Iterator[Request]:
         """The messages that are complete, until there are none or FRAMES_AT_ONCE were read."""
+        self.emptied = False
         for _ in range(FRAMES_AT_ONCE):
             try:
+                if self._identity is None:
+                    self._identity, self._header = self._router.recv(zmq.NOBLOCK), None
+                    self._payloads = self._size = 0
+                    continue
                 frame = self._router.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self.emptied = True
                 return
-            if self._identity is None:
-                self._identity, self._header, self._payloads = frame.bytes, None, 0
-            elif self._header is None:
+            length = len(frame) + self._more_bytes
+            self._size += length + (2 if length <= _SHORT else 9)
+            if self._header is None:
                 self._header = frame
             else:
                 self._payloads += 1
             if not frame.more:
                 identity, self._identity = self._identity, None
-                if self._header is not None:
-                    yield Request(identity, self._header, self._payloads)
+                connection = _property(self._header, zmq.SRCFD)
+                if connection is not None:
+                    yield Request(identity, int(connection), self._header, self._payloads, self._size)
+
+
+def _property(frame: zmq.Frame, name: int | str) -> int | str | None:
+    """None if ZeroMQ tells no such property of the frame, as of peers that speak an old version of ZMTP."""
+    try:
+        value: int | str = frame.get(name)
+    except zmq.ZMQError:
+        return None
+    return value

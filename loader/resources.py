@@ -3,8 +3,14 @@
 import os
 import resource
 from pathlib import Path
+from typing import NamedTuple
 
+from common.errors import UsageError
+
+MOST_STREAMS = 256  # of all clients: each has a slab and a descriptor
 _MOST_FILES = 1 << 16
+_FILES_BESIDE = 64  # ZeroMQ's, datasets, logs, and what is open for a moment
+_FEWEST_FILES = 96  # for streams and connections
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -28,6 +34,25 @@ def raise_file_limit() -> int:
     if _in_words(soft) < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(_in_words(soft), wanted)
+
+
+class Files(NamedTuple):
+    """How many open files streams and connections may take, one each."""
+
+    streams: int
+    connections: int
+
+
+def share_files(limit: int, workers: int) -> Files:
+    """Share the open files that are left by workers, datasets and logs. Raises UsageError if they are too few."""
+    beside = _FILES_BESIDE + 2 * workers
+    if limit < beside + _FEWEST_FILES:
+        raise UsageError(
+            f"this process may have {limit} open files and needs {beside + _FEWEST_FILES} with {workers} workers"
+            " (ulimit -n, or fewer --workers)"
+        )
+    streams = min(MOST_STREAMS, (limit - beside) // 3)
+    return Files(streams, limit - beside - streams)
 
 
 def _in_words(limit: int) -> int:

@@ -7,18 +7,19 @@ from common import wire
 from common.errors import LoaderError, NoSuchSplit
 from common.spec import StreamSpec
 from loader.dataset import Dataset
+from loader.resources import MOST_STREAMS
 from loader.session import Address, Session, credit_for
 
-MOST_STREAMS = 256  # of all clients: each has a slab and a descriptor
 MOST_STREAMS_OF_A_CLIENT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """In bytes of shared memory: what one stream may take, and all of them together."""
+    """What streams may take: bytes of shared memory, one of them and all together; and how many there may be."""
 
     stream: int
     total: int
+    streams: int = MOST_STREAMS
 
 
 class Sessions:
@@ -53,7 +54,7 @@ class Sessions:
 
     @property
     def full(self) -> bool:
-        return len(self._by_address) >= MOST_STREAMS
+        return len(self._by_address) >= self._memory.streams
 
     def credit(self, spec: StreamSpec, batch_size: int, workers: int) -> int:
         return credit_for(spec, batch_size, workers, self._memory.stream)
@@ -100,7 +101,7 @@ class Sessions:
 
     def _refuse_too_many(self, identity: bytes) -> None:
         if self.full:
-            raise LoaderError(f"{MOST_STREAMS} streams are open already; close one, or ask another service")
+            raise LoaderError(f"{self._memory.streams} streams are open already; close one, or ask another service")
         if sum(address[0] == identity for address in self._by_address) >= MOST_STREAMS_OF_A_CLIENT:
             raise LoaderError(f"one client may have {MOST_STREAMS_OF_A_CLIENT} streams open; close one")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from common import wire
 from common.log import Seldom
+from common.slab import SlotBatch
 from loader import link
 from loader.pool import Lost, WorkerPool
 from loader.session import Address, Sent, Session, Tracker
@@ -16,7 +17,8 @@ log = logging.getLogger(__name__)
 DEATHS_BY_RECORD = 3  # of workers that were at the same record, before it is reported instead of tried again
 DEATHS_BY_TICKET = 20  # of workers that were at one ticket
 
-Send = Callable[[bytes, wire.Message, bytes | memoryview], Tracker | None]  # to a client
+Payload = bytes | memoryview | SlotBatch
+Send = Callable[[bytes, wire.Message, Payload | None], Tracker | None]  # to a client
 
 
 class Work:
@@ -71,7 +73,7 @@ class Work:
         session.queued.answered(ticket.number)
         if self._seldom.due(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
-        self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record), b"")
+        self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record), None)
 
     def _answer(self, session: Session, ticket: wire.Ticket, slot: int, filled: link.Filled) -> None:
         batch = session.slab.batch(slot, session.spec, ticket.count)
@@ -83,7 +85,7 @@ class Work:
             batch.notes["digest"].tobytes() if session.digests else b"", batch.replaced(ticket.first),
             [*session.queued.answered(ticket.number), filled.read_us, filled.decode_us, filled.augment_us],
         )  # fmt: skip
-        tracker = self._send(session.address[0], reply, batch.pixels)
+        tracker = self._send(session.address[0], reply, batch)
         if ticket.by_slot:
             session.lent[slot] = reply
         elif tracker is not None:

@@ -1,9 +1,16 @@
 """A client against services that break the protocol, over real sockets: an error that names it, or the message ignored;
 never wrong pixels, never a wait beyond its limit."""
 
+import select
+import socket
+import struct
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import zmq
@@ -12,7 +19,10 @@ from common import wire
 from common.client import LoaderClient
 from common.errors import LoaderRefused
 from common.spec import StreamSpec
+from tests.processes import LoaderProcess, memory_mib
+from tests.storm import connect
 
+ZMQ_HEARTBEAT_S = 2.5
 SPEC = StreamSpec(split="train", seed=3, crop=64)
 
 
@@ -55,3 +65,80 @@ def test_a_client_of_another_version_is_told_both() -> None:
             LoaderRefused, match=f"{endpoint} refuses: the peer speaks version 1, this program version 9"
         ):
             loader.stream(SPEC, 16)
+
+
+COMPUTES = """
+import sys
+from common.client import LoaderClient
+from common.errors import LoaderError
+from common.spec import StreamSpec
+with LoaderClient(sys.argv[1], transport="frames", timeout_s=3) as loader:
+    batches = loader.stream(StreamSpec(seed=3, crop=64), 16).batches(range(10**6))
+    next(batches)
+    sys.stdout.write("computes\\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    try:
+        for _ in range(5):
+            next(batches)
+        sys.stdout.write("LoaderClient goes on")
+    except LoaderError as error:
+        sys.stdout.write(f"{type(error).__name__}: {error}")
+"""
+
+
+@contextmanager
+def flooding(service: str, flood: bytes) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """Passes bytes between a client and `service`. Once the first event is set, each connection ends in a flood and a
+    reset; the second event then tells that three have."""
+    begin, done, ended = threading.Event(), threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+
+        def pass_on() -> None:
+            floods = 0
+            while not ended.is_set():
+                with suppress(OSError), server.accept()[0] as front, connect(service, 30) as back:
+                    front.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    since = time.monotonic()
+                    while not ended.is_set() and not (begin.is_set() and time.monotonic() - since > 0.3):
+                        for one, other in ((front, back), (back, front)):
+                            if select.select([one], [], [], 0.002)[0]:
+                                other.sendall(one.recv(1 << 16))
+                    front.settimeout(30)
+                    floods += begin.is_set()
+                    if floods >= 3:
+                        done.set()
+                    front.sendall(flood)
+
+        thread = threading.Thread(target=pass_on)
+        thread.start()
+        try:
+            yield f"tcp://127.0.0.1:{server.getsockname()[1]}", begin, done
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("times", [1500, 40_000_000])
+def test_a_service_that_floods_and_resets_does_not_end_its_client(packed: Path, tmp_path: Path, times: int) -> None:
+    """While the client computes and reads nothing, as a trainer in a long step."""
+    with ExitStack() as stack:
+        service = stack.enter_context(LoaderProcess(packed, tmp_path, 1))
+        endpoint, begin, done = stack.enter_context(flooding(service.endpoint, b"\x00\x01z" * times))
+        client = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", COMPUTES, endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"computes\n"
+        before = memory_mib(client.pid)
+        begin.set()
+        most, began = before, time.monotonic()
+        while not done.is_set() or time.monotonic() - began < ZMQ_HEARTBEAT_S:
+            assert client.poll() is None
+            most = max(most, memory_mib(client.pid))
+            time.sleep(0.02)
+        said, _ = client.communicate(b"\n", timeout=60)
+        assert client.returncode == 0
+        assert said.startswith(b"Loader"), said
+        assert most < before + 700

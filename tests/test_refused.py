@@ -13,7 +13,8 @@ from common import wire
 from common.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, NoSuchSplit
 from common.spec import StreamSpec
-from loader.sessions import MOST_STREAMS, MOST_STREAMS_OF_A_CLIENT
+from loader.resources import MOST_STREAMS
+from loader.sessions import MOST_STREAMS_OF_A_CLIENT
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import SPEC, read
 

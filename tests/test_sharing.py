@@ -1,5 +1,6 @@
 """Several clients of one service at once, each a process: their own streams, fair shares, and no client in the way."""
 
+import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_clients_beside_a_stopped_and_an_idle_one_get_what_each_gets_alone_and_t
         assert [reader.read_all() for reader in together] == alone
         stopped.signal(signal.SIGCONT)
         assert stopped.read_all() == read_alone(service.endpoint, spec, 32, epochs)
+
+
+def test_the_shared_memory_of_a_stream_can_be_cut_short_by_nobody(packed: Path, tmp_path: Path) -> None:
+    """Else whoever has it mapped would die of SIGBUS: the service, its workers and the client."""
+    with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint) as loader:
+        batches = loader.stream(StreamSpec(crop=64), 16).batches([0])
+        next(batches)
+        descriptors = [fd for fd in Path(f"/proc/{service.pid}/fd").iterdir() if "alexnet-slab" in os.readlink(fd)]
+        assert descriptors
+        for fd in descriptors:
+            for size in (0, 1 << 40):
+                with pytest.raises(PermissionError):
+                    os.truncate(fd, size)
+        assert len(list(batches)) == 9
 
 
 def test_a_client_stopped_until_the_service_has_given_it_up_goes_on_with_the_same_bytes(

@@ -176,8 +176,8 @@ class Hoarder:
 
     def _receive(self) -> wire.Message:
         assert self._socket.poll(60_000), "the service says nothing"
-        header, *payloads = self._socket.recv_multipart()
-        return wire.decode(header, len(payloads))
+        header, *payloads = wire.split(memoryview(self._socket.recv()))
+        return wire.decode(bytes(header), len(payloads))
 
     def __enter__(self) -> "Hoarder":
         return self

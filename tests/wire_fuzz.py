@@ -143,8 +143,8 @@ class Attacker:
 
     def _answer(self) -> wire.Message:
         assert self._socket.poll(60_000), "the service does not answer"
-        header, *payloads = self._socket.recv_multipart()
-        message = wire.decode(header, len(payloads))
+        header, *payloads = wire.split(memoryview(self._socket.recv()))
+        message = wire.decode(bytes(header), len(payloads))
         self.answers[message.kind] += 1
         return message
 
@@ -180,14 +180,17 @@ class LyingProxy:
                 client, *asked = self._front.recv_multipart()
                 self._back.send_multipart(asked)
             if self._back in ready:
-                answer = self._back.recv_multipart()
+                answer = self._back.recv()
+                parts = [bytes(part) for part in wire.split(memoryview(answer))]
                 replaced = welcomed and self._random.random() < self._lies / 4
                 welcomed = True  # the first word is true: who a service is, only keys can tell
                 if not replaced:
-                    self._front.send_multipart([client, *answer])
+                    self._front.send_multipart([client, answer])
                 while self._random.random() < self._lies:
                     self.told += 1
-                    lie = self._fuzzer.changed(answer) if self._random.random() < 0.7 else self._fuzzer.message()
+                    lie = self._fuzzer.changed(parts) if self._random.random() < 0.7 else self._fuzzer.message()
+                    if len(lie) == 2:
+                        lie = [wire.framed(lie[0]) + lie[1]]
                     self._front.send_multipart([client, *lie])
 
     def __enter__(self) -> "LyingProxy":

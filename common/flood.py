@@ -1,0 +1,122 @@
+"""A bound on what services can make a client hold while it computes and reads nothing.
+
+ZeroMQ's own thread takes in whatever comes, without a limit in messages (`common/sockets.py` says why). A service that
+keeps to the credit sends what was asked for and little else. A thread here asks the kernel how much has come, and
+resets a connection over which more did. Over a Unix socket the kernel does not count.
+"""
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple, Protocol
+
+UNASKED_BYTES = 8 << 20  # beyond what is owed: WELCOME, PONG, an answer that comes twice
+_LOOK_S = 0.05
+_BYTES_RECEIVED = 128  # the place of tcpi_bytes_received in struct tcp_info, linux/tcp.h
+_libc = ctypes.CDLL(None)
+
+
+class Connection(NamedTuple):
+    """A TCP connection of this process: its descriptor, which may be another's soon, and the names of its two ends."""
+
+    fd: int
+    ours: str
+    theirs: str
+
+    @classmethod
+    def of(cls, fd: int) -> "Connection | None":
+        """None if the descriptor is no TCP connection."""
+        try:
+            with _borrowed(fd) as found:
+                names = found.getsockname(), found.getpeername()
+        except OSError:
+            return None
+        return cls(fd, *map(str, names)) if all(isinstance(name, tuple) for name in names) else None
+
+
+class Peer(Protocol):
+    """A service, as this module needs it.
+
+    connection   None if there is none yet that the client knows of
+    taken        bytes that had come over it, or some more, when the client last read all of them
+    owed         bytes of answers that it may send before the client reads again
+    flooded      set here, when it sent more
+    """
+
+    connection: Connection | None
+    taken: int
+    flooded: bool
+
+    @property
+    def owed(self) -> int: ...
+
+
+@contextlib.contextmanager
+def _borrowed(fd: int) -> Iterator[socket.socket]:
+    found = socket.socket(fileno=fd)
+    try:
+        yield found
+    finally:
+        found.detach()  # it is ZeroMQ's to close
+
+
+def received(fd: int) -> int:
+    """Bytes that have come over the connection since it began; 0 if it is no longer there or not over TCP."""
+    try:
+        with _borrowed(fd) as found:
+            told = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+        return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED)[0])
+    except (OSError, struct.error):
+        return 0
+
+
+def reset(fd: int) -> bool:
+    """Reset the TCP connection and drop what the kernel still holds of it; False if it is none."""
+    return bool(_libc.connect(fd, struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0)
+
+
+class FloodGuard:
+    """Watches `peers`, a list that may change, until it is closed."""
+
+    _known: ClassVar[set[str]] = set()  # our ends of connections that a client of this process has taken note of
+
+    def __init__(self, peers: Sequence[Peer]) -> None:
+        self._peers, self._closed = peers, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="alexnet-flood-guard", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_LOOK_S):
+            for peer in list(self._peers):
+                connection = peer.connection
+                if connection is None:
+                    continue
+                if Connection.of(connection.fd) == connection:
+                    if received(connection.fd) - peer.taken > UNASKED_BYTES + peer.owed:
+                        peer.flooded = reset(connection.fd)
+                else:
+                    self._watch_next(peer, connection)
+
+    @staticmethod
+    def _watch_next(peer: Peer, gone: Connection) -> None:
+        """ZeroMQ dials anew by itself, and over a connection that the client has not seen nothing was asked for."""
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            found = Connection.of(fd) if received(fd) > UNASKED_BYTES else None
+            if found is not None and found.theirs == gone.theirs and found.ours not in FloodGuard._known:
+                peer.flooded = reset(fd)
+
+    @classmethod
+    def note(cls, new: Connection | None, old: Connection | None) -> None:
+        """A client has taken note of its `new` connection; the `old` one is gone."""
+        if old is not None:
+            cls._known.discard(old.ours)
+        if new is not None:
+            cls._known.add(new.ours)

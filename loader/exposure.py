@@ -1,0 +1,38 @@
+"""Who can reach the endpoint that a service is to listen on."""
+
+import ipaddress
+import logging
+from pathlib import Path
+
+from common.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+_TCP, _IPC = "tcp://", "ipc://"
+
+
+def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None:
+    """Whoever reaches the endpoint gets the images: so from other hosts with keys, or if that was asked for."""
+    if not bind.startswith((_TCP, _IPC)):
+        raise UsageError(f"{bind!r} is neither tcp://HOST:PORT nor ipc://PATH (--bind)")
+    if key_folder is not None:
+        if insecure:
+            raise UsageError("--insecure has no meaning with --keys")
+        return
+    if bind.startswith(_IPC) or _is_loopback(bind.removeprefix(_TCP).rpartition(":")[0]):
+        return
+    if not insecure:
+        raise UsageError(
+            f"{bind} can be reached from other hosts, by anyone: --keys DIR names who may and encrypts"
+            " (alexnet-loader keys DIR makes keys; --insecure serves anyone)"
+        )
+    log.warning("%s can be reached from other hosts, by anyone, and nothing is encrypted (--insecure)", bind)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
