@@ -33,6 +33,7 @@ from common.owner import Owner
 from common.patience import Services, Wait
 from common.ranges import Real
 from common.received import DigestUse
+from common.served import Served
 from common.sockets import new_context
 from common.spec import StreamSpec, one_of
 from common.stream import Stream
@@ -84,7 +85,7 @@ class LoaderClient:
         self._guard: FloodGuard | None = None
         self._streams: dict[int, Stream] = {}  # by the number of the request that opened it
         self._requests = 0
-        self._seldom = Seldom()
+        self._seldom, self._served = Seldom(), Served()
         try:
             self._hosts = [Host(self._context, name, self._keys) for name in names]
             self._guard = FloodGuard(self._hosts)
@@ -103,7 +104,7 @@ class LoaderClient:
         return self._owner.run(lambda: self._open(spec, batch_size, digests))
 
     def _open(self, spec: StreamSpec, batch_size: int, digests: DigestUse) -> Stream:
-        services = Services(self._owner, self._hosts, self.timeout_s, self.wait, self.hear)
+        services = Services(self._owner, self._hosts, self._served, self.timeout_s, self.wait, self.hear)
         stream = Stream(services, spec, batch_size, self._requests, self._transport, digests)
         self._streams[self._requests] = stream
         self._requests += 1

@@ -10,6 +10,7 @@ from common import wire
 from common.errors import LoaderRefused, NoSuchSplit, WireError
 from common.host import Host, Loaders
 from common.opened import Opened, Transport
+from common.served import Served
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ HELLO_S = 1.0  # without an answer for so long, HELLO is said again
 class Members:
     """Of one stream, among the client's `hosts`, which come and go.
 
+    served      what the client's streams are of
     hello       what opens it, with the client's number for it
     transport   how pixels come
     id, info    the stream's, from the first WELCOME on
@@ -27,11 +29,12 @@ class Members:
 
     info: StreamInfo
 
-    def __init__(self, hosts: list[Host], spec: StreamSpec, hello: wire.Hello, transport: Transport) -> None:
-        self._hosts, self._spec, self._hello, self._transport = hosts, spec, hello, transport
+    def __init__(
+        self, hosts: list[Host], served: Served, spec: StreamSpec, hello: wire.Hello, transport: Transport
+    ) -> None:
+        self._hosts, self._served, self._spec, self._hello, self._transport = hosts, served, spec, hello, transport
         self.id = b""
         self._open: dict[Host, Opened] = {}
-        self._accepted: set[Host] = set()  # that once served what this stream is of
         self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
         self._refusals: dict[Host, wire.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
@@ -76,13 +79,13 @@ class Members:
             raise WireError("WELCOME: the mean image is not float32 256x256x3")
         if message.stream != self._spec.stream_id(message.digest, self._hello.request):
             raise WireError("WELCOME: it is to another stream")
-        if self.id and (message.stream != self.id or message.decoder != self.info.decoder):
-            self._refuse_other(host, message)
+        mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
+        told = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
+        if difference := self._served.difference(self._spec.split, told):
+            self._refuse_other(host, message, f"{difference}: hosts must serve the same")
             return None
-        if not self.id:
-            mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
-            self.info = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
-            self.id = message.stream
+        self.info = self._served.take(host, self._spec.split, told)
+        self.id = message.stream
         if host in self._open:
             if self._open[host].nonce == message.slab_nonce:
                 return None  # said twice
@@ -90,18 +93,13 @@ class Members:
         # The slab may be one that was left on a word that came late, and is still read from.
         self._using = {nonce: using for nonce, using in self._using.items() if using}
         using = self._using.setdefault(message.slab_nonce, set())
-        self._accepted.add(host)
         self._open[host] = Opened.by(host, message, self._transport, using)
         return self._open[host]
 
-    def _refuse_other(self, host: Host, message: wire.Welcome) -> None:
+    def _refuse_other(self, host: Host, message: wire.Welcome, reason: str) -> None:
         """A service that serves something else ends the run at its start, and is left out later."""
-        reason = (
-            f"it serves data set {message.digest.hex()} with decoder {message.decoder}, not"
-            f" {self.info.digest.hex()} with {self.info.decoder}: hosts must serve the same"
-        )
         host.send(wire.Bye(message.stream))
-        if host.from_start and host not in self._accepted:
+        if host.from_start and not self._served.accepted(host, self._spec.split):
             raise LoaderRefused(f"{host.endpoint}: {reason}")
         log.warning("%s is left out: %s", host.endpoint, reason)
         self.refuse(host, reason)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from common.errors import LoaderTimeout
 from common.host import Host
 from common.owner import Owner
+from common.served import Served
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,14 @@ class Services:
     """The services as a client's streams have them, and whose they are.
 
     hosts       they come and go
+    served      what all streams are of
     timeout_s   as LoaderClient takes it
     wait, hear  hear them once, blocking for a while or not at all
     """
 
     owner: Owner
     hosts: list[Host]
+    served: Served
     timeout_s: float
     wait: Callable[[Wait], None]
     hear: Callable[[], None]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from common.decoder import pixels_of
 from common.errors import UsageError
 from common.ranges import CROPS, SEEDS, SIGMAS
 
@@ -83,7 +84,9 @@ class StreamSpec:
 
     def name(self, dataset_digest: bytes, decoder: str) -> str:
         """32 hexadecimal digits, the same for two streams whose every pixel is: for a checkpoint to hold."""
-        return hashlib.blake2b(dataset_digest + f"{self._text}|{decoder}".encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(
+            dataset_digest + f"{self._text}|{pixels_of(decoder)}".encode(), digest_size=16
+        ).hexdigest()
 
     @property
     def _text(self) -> str:
@@ -108,7 +111,7 @@ class StreamInfo:
     classes       names, in the order of the labels
     mean_hwc      float32 256x256x3, mean image of the training set, 0..255
     digest        16 bytes naming split and contents
-    decoder       name and version of the JPEG decoder: it decides pixels, so hosts must agree on it
+    decoder       the JPEG decoder's identity, see `decoder`: hosts must agree on the pixels
     """
 
     records: int

@@ -59,7 +59,7 @@ class Stream:
             request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
             spec.shuffle, digests != "off", self.batch_size,
         )  # fmt: skip
-        self._members = Members(services.hosts, spec, hello, way)
+        self._members = Members(services.hosts, services.served, spec, hello, way)
         self._pass: Pass | None = None
         self._window: Window[Host, Answer] | None = None
         self._times = AnswerTimes()

@@ -156,7 +156,7 @@ def serve(
     from loader.sessions import MemoryLimits
 
     files = share_files(raise_file_limit(), crew.wanted())
-    decoder = jpeg.decoder_name()
+    decoder = jpeg.decoder()
     own_keys = ServerKeys.read(key_folder) if key_folder is not None else None
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(caught(hangup=crew.file is not None))
@@ -164,7 +164,7 @@ def serve(
         context = stack.enter_context(sockets.new_context())
         end, endpoint = listen(context, bind, own_keys)
         stack.callback(end.close)
-        pool = WorkerPool(datasets, crew.wanted(), worker_timeout_s, pinned)
+        pool = WorkerPool(datasets, decoder, crew.wanted(), worker_timeout_s, pinned)
         stack.callback(pool.stop)
         pool.staff()
         access = stack.enter_context(contextlib.closing(Access(context, end, own_keys, files.connections)))
@@ -206,6 +206,12 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
     for dataset in datasets.values():
         if fault := class_names.fault(dataset.classes):
             raise DatasetError(f"{dataset.path} cannot be served: {fault}; rename its folder and pack again")
+    first, *others = datasets.values()
+    for other in others:
+        if (first.classes, first.stats.to_fields()) != (other.classes, other.stats.to_fields()):
+            raise DatasetError(
+                f"{other.path} was not packed with {first.path}: its classes or mean image are others; pack both anew"
+            )
     return datasets
 
 

@@ -23,6 +23,7 @@ class Open:
     kind: ClassVar[str] = "open"
     split: str
     path: bytes  # for messages
+    decoder: str  # announced
     digest: bytes
     size: int
     modified_ns: int

@@ -75,11 +75,15 @@ class WorkerPool:
     A worker that cannot be started (no descriptor, process or memory is left) leaves its place vacant for a while, and
     the others go on. Every method that may start one raises LoaderError when none could be started for long.
 
+    decoder  the identity of the one that the service announces
     pinned   each worker stays on one core, in turn of those the service may use
     """
 
-    def __init__(self, datasets: Mapping[str, Dataset], count: int, timeout_s: float, pinned: bool = False) -> None:
-        self._datasets, self.count, self._timeout_s = datasets, count, timeout_s
+    def __init__(
+        self, datasets: Mapping[str, Dataset], decoder: str, count: int, timeout_s: float, pinned: bool = False
+    ) -> None:
+        self._datasets, self._decoder = datasets, decoder
+        self.count, self._timeout_s = count, timeout_s
         self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
         self._failed_starts, self._next_start_s = 0.0, 0.0
         self._last_ready_s: float | None = None
@@ -205,7 +209,7 @@ class WorkerPool:
     def _hand_over_files(self, end: socket.socket) -> None:
         """The very files that the service opened: their paths may name others by now."""
         for split, dataset in self._datasets.items():
-            word = link.Open(split, os.fsencode(dataset.path), *astuple(dataset.version))
+            word = link.Open(split, os.fsencode(dataset.path), self._decoder, *astuple(dataset.version))
             with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
                 link.send(end, word, dataset.file.fd)
 

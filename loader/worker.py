@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from common import console
-from common.errors import AlexNetError, BadRecord
+from common.decoder import pixels_of
+from common.errors import AlexNetError, BadRecord, DatasetError
 from common.malloc import give_back_large_blocks
 from common.slab import Slab
-from loader import link, sampler
+from loader import jpeg, link, sampler
 from loader.augment import Scratch
 from loader.dataset import Dataset
 from loader.filler import Filler
@@ -76,9 +77,19 @@ class Worker:
     def _filler(self, split: str) -> Filler:
         if split not in self._fillers:
             file, fd = self._files[split]
+            refuse_other_decoder(file.decoder)
             dataset = Dataset(Path(os.fsdecode(file.path)), os.dup(fd), file.version)
             self._fillers[split] = Filler(dataset, self._scratch)
         return self._fillers[split]
+
+
+def refuse_other_decoder(announced: str) -> None:
+    """Raise DatasetError if this process makes other pixels: a new libjpeg-turbo may have been installed meanwhile."""
+    if pixels_of(jpeg.decoder()) != pixels_of(announced):
+        raise DatasetError(
+            f"a worker has another JPEG decoder ({jpeg.decoder()}) than the one announced ({announced}), which makes"
+            " other pixels; restart the loader"
+        )
 
 
 def main() -> None:

@@ -38,6 +38,17 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another data set, with the same classes."""
+    from loader.pack_command import main
+
+    data = tmp_path_factory.mktemp("other") / "data"
+    result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "120", "--demo-val", "10", "--jobs", "1"])
+    assert result.exit_code == 0, result.output
+    return data
+
+
+@pytest.fixture(scope="session")
 def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What `tests.reader.read` reads of `packed` where one worker serves it and nothing happens."""
     with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from common import digest
 from common.batch import Batch
+from common.decoder import named
 from common.errors import NoSuchSplit
 from common.host import Loaders
 from common.received import DigestUse
@@ -26,7 +27,7 @@ class MemoryLoader:
 
     def __init__(self, train_records: int = 20, val_records: int = 7, digest: bytes = b"d" * 16) -> None:
         self.records = {"train": train_records, "val": val_records}
-        self.digest, self.decoder = digest, "drawn"
+        self.digest, self.decoder = digest, named("drawn", "0" * 32)
         self.classes: tuple[str, ...] = CLASSES
         self.specs: list[StreamSpec] = []
         self.on_ask: Callable[[StreamSpec, int, int], None] = lambda *_: None

@@ -3,19 +3,22 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from common.client import LoaderClient
-from common.errors import LoaderFault
+from common.errors import LoaderFault, LoaderRefused
 from common.spec import StreamSpec
 from tests.processes import LoaderProcess, alive, wait_for
 from tests.reader import SPEC, fingerprint, read
 from tests.same_size import two_of_one_size, write_over
-from tests.test_hosts import other_data, read_until
+from tests.test_hosts import read_until
 
 VAL = StreamSpec("val", view="full")
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -46,7 +49,7 @@ def replace_all_workers(service: LoaderProcess) -> None:
 
 
 def test_a_dataset_packed_anew_under_a_running_loader_is_served_from_its_next_start(
-    packed: Path, tmp_path: Path, undisturbed: list[str]
+    packed: Path, other_packed: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
     data, crew = copy_of(packed, tmp_path), tmp_path / "workers"
     crew.write_text("2")
@@ -57,7 +60,7 @@ def test_a_dataset_packed_anew_under_a_running_loader_is_served_from_its_next_st
             batches = loader.stream(SPEC, 16).batches(range(2))
             seen = fingerprint(islice(batches, 4))
             shutil.rmtree(data)
-            shutil.copytree(other_data(tmp_path), data)
+            shutil.copytree(other_packed, data)
             replace_all_workers(service)
             seen += fingerprint(islice(batches, 4))
             crew.write_text("4")
@@ -112,6 +115,31 @@ def cut_off(path: Path) -> None:
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
+
+
+def test_a_stream_opened_anew_is_of_the_data_set_that_the_client_began_with(
+    packed: Path, other_packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    with LoaderProcess(packed, tmp_path) as goes, LoaderClient(goes.endpoint) as loader:
+        stream = loader.stream(SPEC, 16)
+        assert fingerprint(islice(stream.batches(range(2)), 3)) == undisturbed[:3]
+        stream.close()
+        goes.signal(signal.SIGKILL)
+        goes.process.wait()
+        with LoaderProcess(other_packed, tmp_path, 1, goes.endpoint):
+            with pytest.raises(LoaderRefused, match=r"serves data set \w+, not \w+"):
+                loader.stream(replace(SPEC, sigma=0.0), 16)
+            with pytest.raises(LoaderRefused, match="mean image of its val set are not those of the train set"):
+                loader.stream(VAL, 16)
+
+
+def test_a_folder_of_two_data_sets_is_not_served(packed: Path, other_packed: Path, tmp_path: Path) -> None:
+    data = copy_of(packed, tmp_path)
+    shutil.copyfile(other_packed / "val.lmdb", data / "val.lmdb")
+    command = [sys.executable, "-m", "loader.command", "--data", str(data), "--bind", ANY_PORT]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert ended.returncode == 1
+    assert "val.lmdb was not packed with" in ended.stderr
 
 
 @pytest.mark.parametrize("harm", [cut_off, empty])

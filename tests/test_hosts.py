@@ -7,14 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from common.batch import Batch
 from common.client import LoaderClient
 from common.errors import LoaderRefused, UsageError
 from common.spec import OnBadRecord, StreamSpec
 from loader.dataset import Dataset
-from loader.pack_command import main as pack
 from tests.bad_records import flip_a_bit, with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import SPEC, fingerprint
@@ -78,29 +76,20 @@ def read_until(batches: Iterator[Batch], found: Callable[[], object]) -> None:
     wait_for("what was asked for while reading", read_some)
 
 
-def other_data(folder: Path) -> Path:
-    """Another data set."""
-    data = folder / "other"
-    options = ["--demo", str(data), "--demo-train", "120", "--demo-val", "10", "--jobs", "1"]
-    result = CliRunner().invoke(pack, options)
-    assert result.exit_code == 0, result.output
-    return data
-
-
-def test_hosts_of_different_data_sets_are_refused_at_the_start_and_both_are_named(packed: Path, tmp_path: Path) -> None:
-    other = other_data(tmp_path)
-    with Dataset(packed / "train.lmdb") as one, Dataset(other / "train.lmdb") as two:
+def test_hosts_of_different_data_sets_are_refused_at_the_start_and_both_are_named(
+    packed: Path, tmp_path: Path, other_packed: Path
+) -> None:
+    with Dataset(packed / "train.lmdb") as one, Dataset(other_packed / "train.lmdb") as two:
         digests = one.digest.hex(), two.digest.hex()
-    with LoaderProcess(packed, tmp_path) as first, LoaderProcess(other, tmp_path) as second:
+    with LoaderProcess(packed, tmp_path) as first, LoaderProcess(other_packed, tmp_path) as second:
         with LoaderClient([first.endpoint, second.endpoint]) as loader, pytest.raises(LoaderRefused) as refused:
             list(loader.stream(SPEC, 16).batches(range(10**6)))
     assert all(digest in str(refused.value) for digest in digests)
 
 
 def test_a_host_that_comes_back_with_another_data_set_is_left_out(
-    packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
+    packed: Path, other_packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = other_data(tmp_path)
     with LoaderProcess(packed, tmp_path) as stays, LoaderProcess(packed, tmp_path) as goes:
         with LoaderClient([goes.endpoint, stays.endpoint]) as loader:
             stream = loader.stream(SPEC, 16)
@@ -108,21 +97,23 @@ def test_a_host_that_comes_back_with_another_data_set_is_left_out(
             read_until(passes, lambda: "stream" in goes.log.read_text())
             goes.signal(signal.SIGKILL)
             goes.process.wait()
-            with LoaderProcess(other, tmp_path, 1, goes.endpoint):
+            with LoaderProcess(other_packed, tmp_path, 1, goes.endpoint):
                 read_until(passes, lambda: f"{goes.endpoint} is left out" in caplog.text)
                 assert fingerprint(stream.batches(range(2))) == undisturbed
 
 
 def test_an_only_host_that_comes_back_with_another_data_set_ends_the_run_naming_both(
-    packed: Path, tmp_path: Path
+    packed: Path, other_packed: Path, tmp_path: Path
 ) -> None:
-    other = other_data(tmp_path)
     with LoaderProcess(packed, tmp_path) as goes, LoaderClient(goes.endpoint) as loader:
         batches = loader.stream(SPEC, 16).batches(range(10**6))
         next(batches)
         goes.signal(signal.SIGKILL)
         goes.process.wait()
-        with LoaderProcess(other, tmp_path, 1, goes.endpoint), pytest.raises(LoaderRefused, match="serves data set"):
+        with (
+            LoaderProcess(other_packed, tmp_path, 1, goes.endpoint),
+            pytest.raises(LoaderRefused, match="serves data set"),
+        ):
             list(batches)
 
 

@@ -12,7 +12,7 @@ import pytest
 from common.errors import LoaderError, UsageError
 from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
-from loader import link
+from loader import jpeg, link
 from loader.crew import Crew
 from loader.dataset import Dataset
 from loader.pool import Finished, Lost, WorkerPool
@@ -25,7 +25,7 @@ COUNT = 8
 @pytest.fixture
 def pool(packed: Path) -> Iterator[WorkerPool]:
     with Dataset(packed / "train.lmdb") as dataset:
-        workers = WorkerPool({"train": dataset}, 2, timeout_s=60)
+        workers = WorkerPool({"train": dataset}, jpeg.decoder(), 2, timeout_s=60)
         workers.staff()
         yield workers
         workers.stop()
@@ -123,7 +123,7 @@ def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_i
 def test_workers_that_never_start_end_the_service_at_once(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with Dataset(packed / "train.lmdb") as dataset:
-        pool = WorkerPool({"train": dataset}, 2, timeout_s=60)
+        pool = WorkerPool({"train": dataset}, jpeg.decoder(), 2, timeout_s=60)
 
         def staff() -> bool:
             pool.staff()

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common import class_names
+from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
@@ -143,7 +144,7 @@ class _Packing:
             if found.get(name) != ours:
                 told = "another source, or this one has changed" if name in ("items", "source") else f"another {name}"
                 raise UsageError(f"{self._path} was packed from {told}; {advice}")
-        if self._writer.meta is None and found["versions"] != pack_worker.versions():
+        if self._writer.meta is None and not _same_versions(found["versions"]):
             raise UsageError(f"{self._path} was begun with {_listed(found['versions'])}; {advice}")
 
     def _restore(self, progress: dict[str, Any] | None) -> None:
@@ -268,6 +269,13 @@ def _fingerprint(source: Source, train_digest: bytes) -> bytes:
     for item in range(len(source)):
         told.update(source.name(item).encode() + b"\0")
     return told.digest()
+
+
+def _same_versions(found: dict[str, str]) -> bool:
+    """Return True if pictures are packed as they were: by the same libraries, though their identity may be shorter."""
+    ours, theirs = pack_worker.versions(), found.get("decoder", "")
+    same_decoder = name_of(theirs) == name_of(ours["decoder"]) and may_agree(theirs, ours["decoder"])
+    return same_decoder and found | {"decoder": ours["decoder"]} == ours
 
 
 def _listed(versions: dict[str, str]) -> str:

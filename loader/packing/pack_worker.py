@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
     """What decides the stored pixels beside the source."""
     from PIL import __version__ as pillow
 
-    return {"decoder": jpeg.decoder_name(), "resize": pixels.version(), "others": f"Pillow {pillow}"}
+    return {"decoder": jpeg.decoder(), "resize": pixels.version(), "others": f"Pillow {pillow}"}
 
 
 def stored_jpeg(data: bytes) -> tuple[bytes, bool]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.decoder import may_agree
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamInfo
 from trainer.checkpoints import checkpoint
@@ -104,7 +105,7 @@ def check_same_data(state: State, info: StreamInfo) -> None:
             f"the run to resume was trained on data set {state.dataset}, the loader serves {info.digest.hex()};"
             " serve that one, or start a new run"
         )
-    if state.decoder not in ("", info.decoder):
+    if not may_agree(state.decoder, info.decoder):
         raise CheckpointError(
             f"the run to resume read pictures as {state.decoder} decodes them, the loader has {info.decoder}, which"
             " makes other pixels; install that one, or start a new run"

@@ -70,10 +70,11 @@ class TrainingData:
     def validates(self) -> bool:
         return self._validation_stream is not None
 
-    def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None) -> str:
-        """The name of the stream that this epoch's batches are of; or would be, if bad records were met otherwise."""
+    def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None, decoder: str | None = None) -> str:
+        """The name of the stream that this epoch's batches are of; or would be, if bad records were met otherwise, or
+        under another identity of the same decoder."""
         spec = training_spec(self._recipe, self._seed, self._sigma(epoch), on_bad_record or self._on_bad_record)
-        return spec.name(self.info.digest, self.info.decoder)
+        return spec.name(self.info.digest, decoder or self.info.decoder)
 
     def training(self, net: Net, epoch: int, first: int, breakable: Breakable) -> Iterator[FedBatch]:
         """Batches from position `first` of `epoch` to the end of the recipe's last epoch.

@@ -102,9 +102,10 @@ def gone_on(state: State, data: TrainingData) -> State:
     check_same_data(state, data.info)
     stored = stored_recipe(state)
     sigma = stored.current_phase(state.epoch).sigma
-    then = training_spec(stored, state.seed, sigma, state.on_bad_record).name(data.info.digest, data.info.decoder)
+    decoder = state.decoder or data.info.decoder  # an older program's checkpoint tells less, and of it made its name
+    then = training_spec(stored, state.seed, sigma, state.on_bad_record).name(data.info.digest, decoder)
     check_same_stream(state, then)
-    if data.stream_name(state.epoch, state.on_bad_record) == then:
+    if data.stream_name(state.epoch, state.on_bad_record, decoder) == then:
         return state
     log.info("the training pictures are of another stream from here on; their order is the same")
     return dataclasses.replace(state, epoch_digest=None)

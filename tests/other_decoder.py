@@ -1,0 +1,48 @@
+"""Services on a machine with another JPEG decoder: of another name, or of other pixels."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from loader import jpeg
+
+# The program is the real one; what it imports first makes its decoder draw pictures of odd sizes a little otherwise.
+_HOOK = """
+import os, sys
+
+if set(os.environ["OTHER_PIXELS"].split()) & set(sys.orig_argv):
+    from loader import jpeg
+
+    decode = jpeg.decode
+
+    def otherwise(data, *args, **kwargs):
+        rgb = decode(data, *args, **kwargs)
+        if rgb.shape[1] % 2:
+            rgb[0, 0, 0] ^= 1
+        return rgb
+
+    jpeg.decode = otherwise
+"""
+
+
+def under_another_name(folder: Path) -> list[str]:
+    """A command that runs another with this machine's library under the name of another version."""
+    copy = folder / "libturbojpeg.so.9.9.9"
+    shutil.copyfile(jpeg.library_path(), copy)
+    return ["env", f"LD_PRELOAD={copy}"]
+
+
+@contextmanager
+def other_pixels(monkeypatch: pytest.MonkeyPatch, folder: Path, *modules: str) -> Iterator[None]:
+    """Within, programs started as `python -m MODULE`, of `modules`, decode otherwise, and so do theirs."""
+    hooks = folder / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(_HOOK)
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(hooks), os.environ.get("PYTHONPATH")])))
+        patch.setenv("OTHER_PIXELS", " ".join(modules))
+        yield
