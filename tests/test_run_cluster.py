@@ -4,64 +4,20 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from common import keys
-from tests.processes import command_line
+from tests.clusters import SCRIPT, TRIAL, Cluster, alive, family, final_weights, small_data, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "deploy" / "run_cluster.sh"
-TRIAL = ["--", "--width", "0.05", "--batch-size", "16", "--threads", "1", "--log-steps", "1"]
+KILLS = int(os.environ.get("ALEXNET_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cluster") / "data"
-    pack = str(Path(sys.executable).parent / "alexnet-pack")
-    subprocess.run(
-        [pack, "--demo", "--demo-train", "48", "--demo-val", "16", str(folder)], check=True, capture_output=True
-    )
-    return folder
-
-
-class Cluster:
-    """A running run_cluster.sh in a process group of its own, like one started from a terminal."""
-
-    def __init__(self, run: Path, *options: str | Path) -> None:
-        self.run = run
-        self.output = run.with_suffix(".output")
-        default_signals = ["env", "--default-signal=INT,TERM,HUP"]  # a test run in the background has SIGINT ignored
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*default_signals, SCRIPT, "--run", run, "--workers", "2", "--cpu", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def train(self) -> list[int]:
-        """Wait for the first steps of training; every process of the loader and the trainer."""
-        metrics = self.run / "metrics.jsonl"
-        wait_until(
-            lambda: (metrics.exists() and '"kind": "step"' in metrics.read_text()) or self.process.poll() is not None
-        )
-        assert self.process.poll() is None, self.output.read_text()
-        return family(self.run)
-
-    def find(self, command: str) -> int:
-        [pid] = [pid for pid in family(self.run) if re.search(f"/{command}\0.*{self.run}[/\0]", command_line(pid))]
-        return pid
-
-    def end(self) -> tuple[int, str]:
-        """Exit code and last line."""
-        code = self.process.wait(timeout=60)
-        return code, self.output.read_text().splitlines()[-1]
+    return small_data(tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture
@@ -80,58 +36,34 @@ def clusters(tmp_path: Path, data: Path) -> Iterator[Callable[..., Cluster]]:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], object], limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {limit_s} s"
-        time.sleep(0.02)
-
-
-def family(run: Path) -> list[int]:
-    """Loader and trainer of a run, by its folder in their command lines, and whoever shares a session with them."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    heads = {pid for pid in pids if f"{run}\0" in command_line(pid) or f"{run}/" in command_line(pid)}
-    heads = {pid for pid in heads if str(SCRIPT) not in command_line(pid)}
-    return sorted(pid for pid in pids if is_alive(pid) and (pid in heads or session(pid) in heads))
-
-
-def session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
-def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if is_alive(pid)]
-
-
-def test_two_beside_each_other_train_to_the_end_and_leave_nothing(
+def test_two_beside_each_other_train_to_the_end_to_the_same_bits_though_the_service_of_one_is_killed_again_and_again(
     clusters: Callable[..., Cluster], tmp_path: Path
 ) -> None:
+    """`ALEXNET_KILLS` kills it more often; `tests/bench/chaos.py cluster` by the clock."""
+    between = 6  # steps, two epochs
+    epochs = ["--epochs", str((KILLS + 1) * between // 3)]
     keys.make(tmp_path / "keys")
     encrypted = ["--bind", "tcp://0.0.0.0:*", "--keys", tmp_path / "keys"]
-    pair = [clusters("one", "--epochs", "1", *TRIAL), clusters("other", *encrypted, "--epochs", "1", *TRIAL)]
-    for cluster in pair:
+    killed, undisturbed = clusters("killed", *epochs, *TRIAL), clusters("undisturbed", *encrypted, *epochs, *TRIAL)
+    killed.train()
+    for kill in range(1, KILLS + 1):
+        wait_until(lambda kill=kill: killed.steps() >= kill * between)  # type: ignore[misc]
+        os.kill(killed.service(), signal.SIGKILL)
+    for cluster in (killed, undisturbed):
         code, last = cluster.end()
         assert code == 0, cluster.output.read_text()
         assert re.search(r"top-1 error \d+\.\d %.*" + str(cluster.run), last)
+        assert cluster.steps() == (KILLS + 1) * between
         assert family(cluster.run) == []
-    endpoints = {(cluster.run / "loader.endpoint").read_text() for cluster in pair}
-    assert len(endpoints) == 2
+    assert (killed.run / "loader.log").read_text().count("was ended by SIGKILL; it is started again") == KILLS
+    assert final_weights(killed.run) == final_weights(undisturbed.run)
+    assert (killed.run / "loader.endpoint").read_text() != (undisturbed.run / "loader.endpoint").read_text()
 
 
 def test_a_killed_loader_ends_the_trainer_after_it_has_saved(clusters: Callable[..., Cluster]) -> None:
     cluster = clusters("run", "--epochs", "1000", *TRIAL)
     processes = cluster.train()
-    assert len(processes) == 4  # the loader, its two workers, the trainer
+    assert len(processes) == 5  # the loader, its service, two workers, the trainer
     os.kill(cluster.find("alexnet-loader"), signal.SIGKILL)
     code, last = cluster.end()
     assert code == 1

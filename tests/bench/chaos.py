@@ -7,6 +7,7 @@
     python tests/bench/chaos.py restarts --times 20               an only loader killed as a whole and started again
     python tests/bench/chaos.py link --times 20                   the link to one of two hosts cut for a while (as root)
     python tests/bench/chaos.py trainer --times 20                the trainer killed, resumed with other workers
+    python tests/bench/chaos.py cluster --epochs 400              the service under run_cluster.sh killed till the end
 
 Calm and disturbed rounds alternate, and read the same epochs: 128 crops of 227 a batch, delivered to this process,
 each epoch's records and pixels hashed. `--data PHOTOS` takes what alexnet-pack takes; made pictures without it. Ends
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -182,7 +183,40 @@ def trainer(given: argparse.Namespace, _: ExitStack, folder: Path) -> bool:
     return kill_again_and_again(folder, given.times, given.epochs, random.Random(given.seed), say)
 
 
-MODES = {"workers": workers, "hosts": hosts, "deaths": deaths, "restarts": restarts, "link": link, "trainer": trainer}
+def cluster(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
+    from tests.clusters import TRIAL, Cluster, final_weights, small_data
+
+    data = small_data(folder)
+    runs = [folder / "undisturbed", folder / "killed"]
+    codes, times, seconds = list[int](), 0, list[float]()
+    for run in runs:
+        began = time.monotonic()
+        training = Cluster(run, "--data", data, "--epochs", str(given.epochs), *TRIAL)
+        stack.callback(training.process.terminate)
+        training.train()
+        while run.name == "killed" and training.process.poll() is None:
+            times += training.kill_service()
+            with suppress(subprocess.TimeoutExpired):
+                training.process.wait(timeout=given.every)
+        codes.append(training.process.wait())
+        seconds.append(time.monotonic() - began)
+    same = codes == [0, 0] and final_weights(runs[0]) == final_weights(runs[1])
+    say(
+        f"the service of a training killed {times} times, every {given.every:g} s: {seconds[1]:.0f} s, undisturbed"
+        f" {seconds[0]:.0f} s; exit codes {codes}, final weights {'equal, bit for bit' if same else 'DIFFER'}"
+    )
+    return same
+
+
+MODES = {
+    "cluster": cluster,
+    "workers": workers,
+    "hosts": hosts,
+    "deaths": deaths,
+    "restarts": restarts,
+    "link": link,
+    "trainer": trainer,
+}
 
 
 def main() -> None:
@@ -197,7 +231,7 @@ def main() -> None:
     parser.add_argument("--down", type=float, default=2.0, help="seconds that a host or a link stays away")
     parser.add_argument("--stop", action="store_true", help="stop workers instead of killing them")
     parser.add_argument("--round-seconds", type=float, default=10.0, help="of each calm round")
-    parser.add_argument("--epochs", type=int, default=40, help="of the trainer")
+    parser.add_argument("--epochs", type=int, default=40, help="of the trainer, of the cluster")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.every is None:
