@@ -17,7 +17,7 @@ import zmq
 
 from common import wire
 from common.client import LoaderClient
-from common.errors import LoaderRefused
+from common.errors import LoaderRefused, LoaderTimeout
 from common.spec import StreamSpec
 from tests.processes import LoaderProcess, memory_mib
 from tests.storm import connect
@@ -142,3 +142,14 @@ def test_a_service_that_floods_and_resets_does_not_end_its_client(packed: Path, 
         assert client.returncode == 0
         assert said.startswith(b"Loader"), said
         assert most < before + 700
+
+
+def test_a_service_that_cannot_read_what_it_is_asked_is_named_in_the_log_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = wire.Fault(-1, b"", wire.REFUSED, "HELLO: field crop is of the wrong type", wire.NO_RECORD)
+    with answering(wire.encode(told)) as endpoint, LoaderClient(endpoint, timeout_s=0.3) as loader:
+        with pytest.raises(LoaderTimeout, match=endpoint):
+            loader.stream(SPEC, 16)
+    said = [record.getMessage() for record in caplog.records if "could not read" in record.getMessage()]
+    assert said == [f"{endpoint} could not read a message of ours: HELLO: field crop is of the wrong type"]
