@@ -46,13 +46,20 @@ def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
     deaths, unready, endpoint = deque[float](maxlen=MOST_DEATHS), 0, ""
     with _held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
         while True:
-            life = _Life(program, serve, endpoint or bind, signals)
-            code, stopped = life.wait()
-            if code == 0 or stopped or life.gave_up or (code > 0 and not (endpoint or life.endpoint)):
-                break
-            endpoint, unready = (life.endpoint, 0) if life.endpoint else (endpoint, unready + 1)
+            try:
+                life = _Life(program, serve, endpoint or bind, signals)
+            except OSError as error:  # no process or descriptor is left
+                if not endpoint:
+                    raise
+                unready, how = unready + 1, f"could not be started: {error.strerror}"
+            else:
+                code, stopped = life.wait()
+                if code == 0 or stopped or life.gave_up or (code > 0 and not (endpoint or life.endpoint)):
+                    break
+                endpoint, unready = (life.endpoint, 0) if life.endpoint else (endpoint, unready + 1)
+                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             deaths.append(time.monotonic())
-            pause_s = _pause_s(deaths, unready, how := _ending(code))
+            pause_s = _pause_s(deaths, unready, how)
             log.warning("the service %s; it is started again in %.1f s", how, pause_s)
             if signals.stopped_within(pause_s):
                 log.info("stopped")
@@ -69,10 +76,6 @@ def _pause_s(deaths: "deque[float]", unready: int, how: str) -> float:
         raise LoaderError(f"the service died {MOST_DEATHS} times {when} and is given up; the last time it {how}")
     recent = sum(deaths[-1] - death < WITHIN_S for death in deaths)
     return min(_FIRST_PAUSE_S * _GROWTH ** (recent - 1), _LONGEST_PAUSE_S)
-
-
-def _ending(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 class _Held:
@@ -116,7 +119,12 @@ class _Life:
         self.endpoint, self.gave_up = "", False
         parent = os.getpid()
         self._said, said = os.pipe()
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self._said)
+            os.close(said)
+            raise
         if self._pid == 0:
             _live(program, serve, bind, signals, said, parent)
         os.close(said)

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -131,6 +132,19 @@ def lives(tmp_path: Path, *ways: str, within_s: float = 60.0) -> tuple[int, list
     process = living(tmp_path, *ways, within_s=within_s)
     _, told = process.communicate(timeout=60)
     return process.returncode, (tmp_path / "lives").read_text().splitlines(), told
+
+
+def test_a_service_that_the_machine_has_no_room_for_is_tried_again(tmp_path: Path) -> None:
+    with living(tmp_path, *["serves,aborts"] * 8, "stops", pause_s=0.3) as process:
+        assert process.stderr is not None
+        assert "is started again" in process.stderr.readline()
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (0, hard))
+        while "could not be started: Too many open files" not in process.stderr.readline():
+            assert process.poll() is None
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert process.returncode == 0
+    assert len((tmp_path / "lives").read_text().splitlines()) == 9
 
 
 def test_a_stop_between_two_services_is_a_clean_one(tmp_path: Path) -> None:
