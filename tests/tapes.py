@@ -1,9 +1,11 @@
 """CUDA graphs' stand-in on a CPU: a tape of torch's operations, replayed on the memory they were recorded with.
 
 As on a GPU, recording does nothing: memory that was there is left alone, new memory holds no numbers before the replay,
-and what needs a number on the host cannot be recorded. Kernels of Triton's are not seen.
+and what needs a number on the host cannot be recorded. As PyTorch's allocator has it, a pool of memory whose last graph
+is gone takes no other (`use_count > 0` is asserted). Kernels of Triton's are not seen.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -48,24 +50,31 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class TapeRecorder(Recorder):
-    def __init__(self, made: list[Tape]) -> None:
-        self._made = made
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+        self._tapes: list[weakref.ref[Tape]] = []
 
     def record(self, work: Callable[[], T]) -> tuple[Graph, T]:
+        if self._tapes and not any(tape() for tape in self._tapes):
+            raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED: the pool's last graph is gone")
         with Tape() as tape:
             result = work()
-        self._made.append(tape)
+        self._tapes.append(weakref.ref(tape))
+        self._count()
         return tape, result
 
 
 class TapedStreams(Streams):
-    """A CPU whose work can be recorded; `tapes` are all that were."""
+    """A CPU whose work can be recorded; `recorded` pieces were, so far."""
 
     def __init__(self) -> None:
-        self.tapes: list[Tape] = []
+        self.recorded = 0
 
     def recorder(self, stream: Stream) -> Recorder:
-        return TapeRecorder(self.tapes)
+        return TapeRecorder(self._count)
+
+    def _count(self) -> None:
+        self.recorded += 1
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:

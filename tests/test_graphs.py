@@ -91,8 +91,8 @@ def both(make: Make, work: Callable[[Training], None]) -> tuple[Training, Traini
     recorded, plain = Training(make, graphs=True), Training(make, graphs=False)
     work(recorded)
     work(plain)
-    assert recorded.streams.tapes
-    assert not plain.streams.tapes
+    assert recorded.streams.recorded
+    assert not plain.streams.recorded
     return recorded, plain
 
 
@@ -101,8 +101,19 @@ def assert_same_bits(recorded: Training, plain: Training) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_steps_are_bit_for_bit_those_unrecorded_however_many_pictures_come(name: str) -> None:
+def test_steps_are_bit_for_bit_those_unrecorded_however_many_pictures_come(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     assert_same_bits(*both(NETS[name], lambda training: training.steps(BATCH_SIZES)))
+    assert caplog.messages == [], "graphs were recorded anew for each lasting change"
+
+
+def test_a_lasting_change_of_the_batch_size_is_recorded_anew() -> None:
+    recorded = [Training(one, graphs=True) for _ in range(3)]
+    for training, sizes in zip(recorded, ([2] * 4, [2] * 4 + [3] * 4, [2] * 4 + [3] * 4 + [2] * 4), strict=True):
+        training.steps(sizes)
+    first, second, third = (training.streams.recorded for training in recorded)
+    assert (second, third) == (2 * first, 3 * first)
 
 
 def test_another_rate_is_that_of_the_next_step() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from trainer.network.streams import Graph, Side, Stream, Streams
+from trainer.network.streams import Graph, Recorder, Side, Stream, Streams
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ class Pieces:
 
     def __init__(self, streams: Streams, sides: Sequence[Side], *, recorded: bool) -> None:
         self._streams, self._sides = streams, sides
-        recorders = {side.stream: streams.recorder(side.stream) for side in sides} if recorded else {}
-        self._recorders = {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
+        self._recorders = self._new_recorders() if recorded else {}
         self._recorded = recorded and len(self._recorders) == len(sides)
         self._mode: Literal["direct", "record", "replay"] = "direct"
         self._recorded_form: Hashable = None
@@ -74,8 +73,11 @@ class Pieces:
         return self._recorded
 
     def _record(self, schedule: Callable[[Sequence[Tensor]], object], inputs: Sequence[Tensor]) -> None:
-        """If it cannot be done, it will not be tried again."""
-        self._graphs = []
+        """If it cannot be done, it will not be tried again.
+
+        The recorders are new ones: PyTorch takes no graph into a pool whose last graph is gone.
+        """
+        self._graphs, self._recorders = [], self._new_recorders()
         copies = {x: x.clone() for x in inputs}  # halves on one device are given the same tensor
         self._inputs = [copies[x] for x in inputs]
         try:
@@ -83,6 +85,11 @@ class Pieces:
         except RuntimeError as error:
             log.warning("going on without CUDA graphs: %s", str(error).partition("\n")[0])
             self._recorded = False
+
+    def _new_recorders(self) -> dict[Stream, Recorder]:
+        """By stream, of those that can be recorded."""
+        recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
+        return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 
     def piece(self, stream: Stream, name: str, work: Callable[[], T]) -> T:
         """What `work` returns, its operations queued on `stream`; in a replay those of the recording."""
