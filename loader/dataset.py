@@ -223,7 +223,10 @@ class Writer(_File):
         self.progress: dict[str, Any] | None = msgpack.unpackb(progress) if progress else None
 
     def _open(self) -> lmdb.Environment:
-        size = self._path.stat().st_size if self._path.exists() else 0
+        exists = self._path.exists()
+        if exists and not self._path.is_file():  # LMDB would wait at a FIFO for ever
+            raise DatasetError(f"{self._path} is not a regular file; delete it or name another folder")
+        size = self._path.stat().st_size if exists else 0
         try:
             return lmdb.open(
                 str(self._path), subdir=False, lock=False, readahead=False, map_size=max(_SMALLEST_MAP, 2 * size)

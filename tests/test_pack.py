@@ -259,6 +259,20 @@ def test_a_plain_tar_packs_to_the_same_data_set_as_its_folder(tree: Path, undist
     assert contents(tmp_path / "data") == contents(undisturbed)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_stands_in_place_of_a_data_set_and_is_no_file_is_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "train.lmdb"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(DatasetError, match=r"train\.lmdb is not a regular file"):
+        pack_folder(make_tree(tmp_path / "photos", 3), tmp_path / "data")
+
+
 def test_real_photos_pack_and_verify(tmp_path: Path) -> None:
     photos = os.environ.get("ALEXNET_PHOTOS")
     folder = Path(photos) if photos else Path(__file__).resolve().parents[2] / "shared" / "data"

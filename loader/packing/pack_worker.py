@@ -5,6 +5,7 @@ its cost need not be true.
 """
 
 import contextlib
+import re
 import resource
 import signal
 from ctypes import c_int64
@@ -86,9 +87,14 @@ def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Fa
 
 
 def limit_memory() -> None:
-    """Let this process have as much more memory as one picture may take; beyond that comes a MemoryError."""
-    held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
-    wanted = int(held.split()[1]) * 1024 + limits.MAX_BYTES + _SLACK_BYTES
+    """Let this process have as much more memory as one picture may take; beyond that comes a MemoryError.
+
+    Some sandboxes' kernels do not tell what it has now; then there is no limit.
+    """
+    held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if held is None:
+        return
+    wanted = int(held[1]) * 1024 + limits.MAX_BYTES + _SLACK_BYTES
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     lowest = min(limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))
