@@ -195,8 +195,9 @@ def _occupy_closed() -> None:
 
 
 def _end(outlets: list[Outlet]) -> None:
-    for outlet in outlets:
-        outlet.drain()
+    with contextlib.suppress(KeyboardInterrupt):  # which ends the waiting, and changes no exit code
+        for outlet in outlets:
+            outlet.drain()
     if sys.stdout is not None:
         try:
             sys.stdout.flush()

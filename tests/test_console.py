@@ -5,6 +5,7 @@ import io
 import os
 import pty
 import re
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -214,3 +215,20 @@ def test_letters_that_the_encoding_lacks_are_shown_as_their_code(monkeypatch: py
     console.result("Bär")
     console.say("\u0434")
     assert ascii_only.buffer.getvalue() == b"B\\xe4r\n\\u0434\n"
+
+
+def test_ctrl_c_ends_the_last_wait_for_a_reader_without_a_traceback() -> None:
+    code = """
+import signal
+from common import console
+console.take_over()
+console.tell("x" * 9000)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+signal.setitimer(signal.ITIMER_REAL, 0.7)  # it waits for 2 s
+"""
+    with pipe() as (reader, writer):
+        ended = subprocess.Popen([sys.executable, "-c", code], stderr=writer)
+        assert ended.wait(60) == 0
+        os.set_blocking(reader, False)
+        assert b"Traceback" not in os.read(reader, 1 << 16)
