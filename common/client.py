@@ -14,6 +14,7 @@ thread at a time (`common/owner.py`).
 import logging
 import os
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class LoaderClient:
         try:
             self._hosts = [Host(self._context, name, self._keys) for name in names]
             self._guard = FloodGuard(self._hosts)
+            weakref.finalize(self, self._guard.drop)
         except LoaderRefused:
             self.close()
             raise

@@ -86,6 +86,7 @@ class FloodGuard:
 
     def __init__(self, peers: Sequence[Peer]) -> None:
         self._peers, self._closed = peers, threading.Event()
+        self._dropped = False
         self._thread = threading.Thread(target=self._watch, name="alexnet-flood-guard", daemon=True)
         self._thread.start()
 
@@ -93,8 +94,12 @@ class FloodGuard:
         self._closed.set()
         self._thread.join()
 
+    def drop(self) -> None:
+        """Let go of the peers soon: for a client that is collected and was not closed, in a forked process too."""
+        self._dropped = True
+
     def _watch(self) -> None:
-        while not self._closed.wait(_LOOK_S):
+        while not self._closed.wait(_LOOK_S) and not self._dropped:
             for peer in list(self._peers):
                 connection = peer.connection
                 if connection is None:

@@ -27,7 +27,7 @@ from common.errors import LoaderError, LoaderFault
 from common.spec import StreamSpec
 from common.stream import Stream
 from tests.bad_records import with_records
-from tests.processes import PATIENCE_S, LoaderProcess
+from tests.processes import PATIENCE_S, LoaderProcess, wait_for
 from tests.reader import SPEC, fingerprint
 
 
@@ -181,6 +181,18 @@ def test_streams_that_were_closed_leave_nothing_in_a_client(loader: LoaderClient
     next(stream.batches([0]))
     gc.collect()
     assert [ref() for ref in gone] == [None] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
+def test_a_client_that_is_dropped_without_being_closed_gives_its_streams_back(service: LoaderProcess) -> None:
+    def use() -> None:
+        loader = LoaderClient(service.endpoint)
+        next(iter(loader.stream(SPEC, 13)))
+
+    use()
+    (name,) = re.findall(r"stream (\w+): .*, batches of 13,", service.log.read_text())
+    gc.collect()
+    wait_for("its stream to be closed", lambda: f"stream {name} closed" in service.log.read_text())
 
 
 def test_a_fault_ends_a_pass_and_does_not_look_like_its_end(packed: Path, tmp_path: Path) -> None:
