@@ -18,7 +18,7 @@
     |-- OutputError                   what a command was asked for cannot be written to stdout
     |   `-- ReaderGone                  nobody reads it any longer, as behind `| head`: the command ends without a word
     |-- SaveError                     the disk does not take a run's files; what was saved before is intact
-    `-- Diverged                      the loss is no longer a number
+    `-- Diverged                      training no longer computes numbers
 
 Each message is one line that says what is wrong and, where there is one, which option changes it.
 `assert` is kept for bugs of our own.

@@ -1,6 +1,7 @@
 """tests/bench/gpu.sh, which is run seldom and where time is dear, goes through to its end; here on the CPU."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ SCRIPT = Path(__file__).parent / "bench" / "gpu.sh"
 
 def run(photos: Path, out: Path, parts: str) -> "subprocess.Popen[str]":
     settings = {"PYTHON": sys.executable, "PARTS": parts, "WIDTH": "0.05", "BATCHES": "1", "ROUNDS": "1"}
+    settings["ALGORITHMS"] = "repeatable"
     command: list[str | Path] = [SCRIPT, photos, out, "cpu", "13"]
     environment = os.environ | settings | {"OMP_WAIT_POLICY": "passive"}  # several share the cores
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -25,6 +27,7 @@ def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_curve(tmp_
     steps = (out / "step.log").read_text()
     assert steps.count("two halves on it") == 2
     assert steps.count("exchange exposed") == 2
+    assert all(float(floors) >= 1 for floors in re.findall(r"([\d.]+) floors", steps))
     training = (out / "train.log").read_text()
     assert "3 steps of" in training
     assert "waiting for data" in training

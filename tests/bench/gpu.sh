@@ -11,7 +11,7 @@
 # The schedule's bits, with delays and with each wait taken away; the step beside plain PyTorch; the upload; a real run,
 # loader and trainer together, with its table of where a step's time goes. PYTHON names another interpreter; PARTS some
 # of "tests step upload train"; WIDTH another than the full network's 1; BATCHES others than the steps' 128 and 512,
-# ROUNDS than their 5.
+# ROUNDS than their 5, ALGORITHMS one of the steps' two settings, repeatable or any.
 set -euo pipefail
 cifar10=$1 out=${2:-runs/gpu} gpus=${3:-0,0} epochs=${4:-40}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -33,7 +33,8 @@ if wanted tests; then
 fi
 if wanted step; then
     run "$python" tests/bench/step.py "${step_devices[@]}" --precision bf16 tf32 --width "$width" \
-        --batch "${batches[@]}" --rounds "${ROUNDS:-5}" > >(tee "$out/step.log") 2>&1
+        --batch "${batches[@]}" --rounds "${ROUNDS:-5}" \
+        ${ALGORITHMS:+--algorithms "$ALGORITHMS"} > >(tee "$out/step.log") 2>&1
 fi
 if wanted upload && [[ $gpus != cpu ]]; then
     run "$python" tests/bench/upload.py > >(tee "$out/upload.log") 2>&1

@@ -5,10 +5,18 @@
 Forward, backward and update of the `paper` network; synthetic pixels that lie on the device. All take turns, so that a
 noisy machine hits all alike; median and range of the rounds. Plain PyTorch is the same network of stock modules:
 grouped nn.Conv2d, nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW; in bf16 under autocast, and all in bfloat16.
-The floor is the arithmetic at the speed of a large matrix product plus the weights' bytes at that of a copy, both
-measured here. With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does shows then. On a
-CPU all compute in one process, whose freed memory is kept, as alexnet-trainer does; `--malloc system` leaves it to the
-C library, as plain PyTorch does.
+
+All is measured twice, in processes of their own: as alexnet-trainer computes, with the same bits each time
+(`make_repeatable`), for which cuDNN and cuBLAS leave some of their algorithms out, and with any of them. The figures to
+publish are the trainer's. `--algorithms` chooses one.
+
+The floor is what no step can take less than: the arithmetic at the best speed that a matrix product of any shape, or a
+step, came to in any round, or the weights' bytes at the best of a copy, whichever takes longer; both may overlap. So
+no contender is below 1 floor.
+
+With `--busy` other programs use the cores meanwhile; what OMP_WAIT_POLICY=passive does shows then. On a CPU all compute
+in one process, whose freed memory is kept, as alexnet-trainer does; `--malloc system` leaves it to the C library, as
+plain PyTorch does.
 """
 
 import argparse
@@ -21,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -187,19 +196,32 @@ def flop(recipe: Recipe, batch: int) -> float:
     return batch * (3 * sum(forward.values()) - forward["conv1.weight"])
 
 
-def floor_s(case: Case) -> tuple[float, str]:
-    """The least a step can take on one device, and what that is made of."""
-    device, side = case.devices[0], 8192 if case.devices[0].type == "cuda" else 2048
-    a, b = (torch.randn(side, side, device=device).to(case.dtype) for _ in range(2))
-    into = torch.empty_like(a)
-    rate = 2 * side**3 / best(lambda: torch.mm(a, b, out=into), case.devices)
-    memory, other = (torch.empty(1 << 27, device=device).fill_(1) for _ in range(2))
-    bandwidth = 2 * memory.numel() * 4 / best(lambda: other.copy_(memory), case.devices)
+def product_rate(case: Case) -> float:
+    """FLOP/s of the fastest matrix product: squares, and the shapes of the step's own large layers, in every round."""
+    device, batch = case.devices[0], case.batch
+    sides = (2048, 4096, 8192) if device.type == "cuda" else (512, 1024, 2048)
+    shapes = [(side, side, side) for side in sides]
+    for layer, (rows, *columns) in reference_shapes(case.recipe).items():
+        if columns:
+            shapes.append((rows, math.prod(columns), batch * OUTPUT_PIXELS.get(layer.split(".")[0], 1)))
+    rates = []
+    for m, k, n in shapes:
+        a, b = torch.randn(m, k, device=device).to(case.dtype), torch.randn(k, n, device=device).to(case.dtype)
+        product = partial(torch.mm, a, b, out=torch.empty(m, n, device=device, dtype=case.dtype))
+        rates.append(2 * m * k * n / best(product, case.devices))
+    return max(rates)
+
+
+def floor_s(case: Case, fastest_s: float) -> tuple[float, str]:
+    """The least a step can take on one device, and what that is made of; `fastest_s` is the fastest step there was."""
+    memory, other = (torch.empty(1 << 27, device=case.devices[0]).fill_(1) for _ in range(2))
     operand = case.dtype.itemsize
     each = 4 * 4 + 2 * operand + (operand if operand < 4 else 0)  # weight, velocity: read, written; gradient; operand
     moved = each * sum(math.prod(shape) for shape in reference_shapes(case.recipe).values())
     work = flop(case.recipe, case.batch)
-    total = work / rate + moved / bandwidth
+    rate = max(product_rate(case), work / fastest_s)
+    bandwidth = max(2 * memory.numel() * 4 / best(lambda: other.copy_(memory), case.devices), moved / fastest_s)
+    total = max(work / rate, moved / bandwidth)
     made_of = (
         f"{work / 1e12:.3f} TFLOP at {rate / 1e12:.2f} TFLOP/s, {moved / 1e9:.2f} GB at {bandwidth / 1e9:.0f} GB/s"
     )
@@ -247,7 +269,7 @@ def measure(case: Case, rounds: int) -> None:
         for name, step in steps.items():
             taken = seconds_a_step(step, case.devices, (20 if turn else WARM_UP_STEPS) if on_gpu else 1)
             seconds[name] += [taken] if turn else []
-    floor, made_of = floor_s(case)
+    floor, made_of = floor_s(case, min(min(each) for each in seconds.values()))
     sys.stdout.write(f"\n{case.precision}, width {case.recipe.width:g}, batch {case.batch}; {rounds} rounds\n")
     sys.stdout.write(f"floor {1000 * floor:.2f} ms: {made_of}\n")
     fastest_plain = min((name for name in table if "plain" in name), key=lambda name: statistics.median(seconds[name]))
@@ -273,12 +295,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--malloc", choices=["kept", "system"], default="kept", help="of all contenders")
     parser.add_argument("--busy", type=int, default=0, help="other processes that keep a core busy each")
+    parser.add_argument("--algorithms", choices=["repeatable", "any"], help="without, both, one after the other")
     given = parser.parse_args()
+    if given.algorithms is None:
+        for each in ("repeatable", "any"):
+            subprocess.run([sys.executable, *sys.argv, "--algorithms", each], check=True)
+        return
     torch.set_num_threads(given.threads)
     devices = devices_of_halves(given.gpus, given.gpus is None)
     if given.malloc == "kept":
         keep_all_blocks()
+    if given.algorithms == "repeatable":
+        precision.make_repeatable(given.threads)
     setting = f"{given.threads} threads, {given.busy} other processes busy, malloc: {given.malloc}"
+    setting += f", algorithms: {given.algorithms}"
     sys.stdout.write(f"{describe(devices[0])}, {setting}\n")
     with busy(given.busy):
         for kind in given.precision:
