@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from common.digest import Digests
-from common.errors import AlexNetError
+from common.errors import AlexNetError, DatasetError
 from common.slab import Replaced, SlotBatch, slot_bytes
 from common.spec import StreamSpec
 from loader.augment import Scratch
@@ -49,8 +49,12 @@ class Audited:
 class Auditor:
     """Fills parts of up to `batch_size` pictures in memory of its own."""
 
-    def __init__(self, path: Path, spec: StreamSpec, batch_size: int) -> None:
-        self._spec, self._filler = spec, Filler(Dataset(path), Scratch())
+    def __init__(self, path: Path, digest: bytes, spec: StreamSpec, batch_size: int) -> None:
+        """Raises DatasetError: the file at `path` does not hold the data set of that digest any more."""
+        dataset = Dataset(path)
+        if dataset.digest != digest:
+            raise DatasetError(f"{path} holds another data set than when the audit began; begin again")
+        self._spec, self._filler = spec, Filler(dataset, Scratch())
         self._slot = np.empty(slot_bytes(spec, batch_size), np.uint8).data
 
     def audit(self, part: Part) -> Audited:
@@ -60,10 +64,15 @@ class Auditor:
         return Audited(part, batch.notes["digest"].copy(), batch.notes["record"].tolist(), batch.replaced(part.first))
 
 
-def audit(path: Path, spec: StreamSpec, batch_size: int, parts: list[Part], processes: int) -> Iterator[Audited]:
-    """Each part of the split in `path`, in order, by so many processes. Raises BadRecord, DatasetError."""
+def audit(
+    path: Path, digest: bytes, spec: StreamSpec, batch_size: int, parts: list[Part], processes: int
+) -> Iterator[Audited]:
+    """Each part of the split in `path`, of that digest, in order, by so many processes.
+
+    Raises BadRecord, DatasetError.
+    """
     if min(processes, len(parts)) == 1:
-        auditor = Auditor(path, spec, batch_size)
+        auditor = Auditor(path, digest, spec, batch_size)
         yield from map(auditor.audit, parts)
         return
     context = get_context("spawn")  # nothing of LMDB may be alive in them
@@ -71,7 +80,7 @@ def audit(path: Path, spec: StreamSpec, batch_size: int, parts: list[Part], proc
     with environment(SAFE_PATH):
         pool = ProcessPoolExecutor(processes, context, initializer=signal.signal, initargs=quiet)
     try:
-        yield from _in_order(pool, path, spec, batch_size, parts, ahead=_AHEAD * processes)
+        yield from _in_order(pool, path, digest, spec, batch_size, parts, ahead=_AHEAD * processes)
     except BrokenProcessPool:
         raise AlexNetError("a process of the audit was killed; is there enough memory for them? (--jobs)") from None
     finally:
@@ -79,23 +88,29 @@ def audit(path: Path, spec: StreamSpec, batch_size: int, parts: list[Part], proc
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, path: Path, spec: StreamSpec, batch_size: int, parts: list[Part], ahead: int
+    pool: ProcessPoolExecutor,
+    path: Path,
+    digest: bytes,
+    spec: StreamSpec,
+    batch_size: int,
+    parts: list[Part],
+    ahead: int,
 ) -> Iterator[Audited]:
     given: deque[Future[Audited]] = deque()
     for part in parts:
         with environment(SAFE_PATH):  # this may start a process
-            given.append(pool.submit(_audit_part, path, spec, batch_size, part))
+            given.append(pool.submit(_audit_part, path, digest, spec, batch_size, part))
         if len(given) >= ahead:
             yield given.popleft().result()
     while given:
         yield given.popleft().result()
 
 
-def _audit_part(path: Path, spec: StreamSpec, batch_size: int, part: Part) -> Audited:
-    return _auditor(path, spec, batch_size).audit(part)
+def _audit_part(path: Path, digest: bytes, spec: StreamSpec, batch_size: int, part: Part) -> Audited:
+    return _auditor(path, digest, spec, batch_size).audit(part)
 
 
 @functools.cache
-def _auditor(path: Path, spec: StreamSpec, batch_size: int) -> Auditor:
+def _auditor(path: Path, digest: bytes, spec: StreamSpec, batch_size: int) -> Auditor:
     """The one of this process."""
-    return Auditor(path, spec, batch_size)
+    return Auditor(path, digest, spec, batch_size)

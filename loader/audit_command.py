@@ -33,10 +33,23 @@ if TYPE_CHECKING:
 @click.option("--epoch", type=click.IntRange(*EPOCHS), required=True, help="Counted from 0.")
 @click.option("--batch-size", type=click.IntRange(1, 2**20), default=128, help="Pictures a line; it changes no digest.")
 @click.option("--batches", metavar="A..B", show_default="all", help="Numbers of the first and last batch, from 0.")
+@click.option(
+    "--dataset",
+    metavar="DIGEST",
+    show_default="any",
+    help='Refuse another data set than this: "digest" of the line "run" in metrics.jsonl, of a training set.',
+)
 @click.option("--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Processes.")
 @click.option("--verbose", is_flag=True, help="Log more.")
 def audit(
-    data: Path, epoch: int, batch_size: int, batches: str | None, jobs: int, verbose: bool, **stream: Any
+    data: Path,
+    epoch: int,
+    batch_size: int,
+    batches: str | None,
+    dataset: str | None,
+    jobs: int,
+    verbose: bool,
+    **stream: Any,
 ) -> None:
     """Compute batches anew from the data set, without a service, and print their digests.
 
@@ -47,10 +60,18 @@ def audit(
     with logs.errors_as_exit_codes("alexnet-loader audit"):
         from common.spec import StreamSpec
 
-        run(data, StreamSpec(**stream), epoch, batch_size, batches, jobs)
+        run(data, StreamSpec(**stream), epoch, batch_size, batches, dataset, jobs)
 
 
-def run(data: Path, spec: "StreamSpec", epoch: int, batch_size: int, batches: str | None, jobs: int) -> None:
+def run(
+    data: Path,
+    spec: "StreamSpec",
+    epoch: int,
+    batch_size: int,
+    batches: str | None,
+    asked: str | None,
+    jobs: int,
+) -> None:
     from common import digest
     from loader.audit import audit as audit_parts
     from loader.dataset import Dataset
@@ -61,11 +82,13 @@ def run(data: Path, spec: "StreamSpec", epoch: int, batch_size: int, batches: st
     if not path.exists():
         raise UsageError(f"{path} is missing; alexnet-pack makes it (--data)")
     with Dataset(path) as dataset:
-        records = dataset.records
+        records, contents = dataset.records, dataset.digest
+    if asked not in (None, contents.hex()):
+        raise UsageError(f"{path} is data set {contents.hex()}, not {asked} (--dataset)")
     parts = parts_of(epoch, records, batch_size, batches)
     first, done, replaced, rolling = parts[0].first, 0, 0, digest.NOTHING
     with Progress("audited", sum(part.count for part in parts)) as progress:
-        for audited in audit_parts(path, spec, batch_size, parts, jobs):
+        for audited in audit_parts(path, contents, spec, batch_size, parts, jobs):
             progress.clear()
             tell(audited, digest.roll(digest.NOTHING, audited.digests), audited.part.first // batch_size)
             rolling, done = digest.roll(rolling, audited.digests), done + audited.part.count

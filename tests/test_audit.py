@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import pytest
 
 from common import digest
 from common.client import LoaderClient
-from common.errors import AlexNetError, UsageError
+from common.errors import AlexNetError, DatasetError, UsageError
 from common.spec import StreamSpec
 from loader.audit import Audited, Part
 from loader.audit import audit as audit_parts
 from loader.audit_command import audit, parts_of
+from loader.dataset import Dataset
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, children, command_line
 from trainer.training.metrics import FILE_NAME, read
@@ -88,11 +90,12 @@ def test_an_interrupted_and_resumed_training_has_the_digests_that_the_audit_find
     epochs = [line for line in read(folder / FILE_NAME) if line["kind"] == "epoch"]
     assert [line["replaced"] for line in epochs] == [3, 3]
     assert epochs[0]["digest"] != epochs[1]["digest"]
+    dataset = read(folder / FILE_NAME)[0]["dataset"]["digest"]
     for number, line in enumerate(epochs):
         options = [
             text for name, value in line["stream"].items() for text in (f"--{name.replace('_', '-')}", str(value))
         ]
-        last = audited(spoilt, *options, "--epoch", str(number))[-1]
+        last = audited(spoilt, *options, "--dataset", dataset, "--epoch", str(number))[-1]
         assert f": digest {line['digest']}, " in last
 
 
@@ -124,10 +127,28 @@ def test_where_the_stream_stopped_the_audit_stops_and_names_the_record(spoilt: P
     assert re.search(r"error: record (3|77|149): Not a JPEG|error: record 77: .*empty", run(*command, code=1))
 
 
+def test_another_data_set_than_was_asked_for_is_not_audited_nor_one_that_comes_in_its_place(
+    packed: Path, other_packed: Path, tmp_path: Path
+) -> None:
+    asked = "0" * 32
+    command = (BIN / "alexnet-loader", "audit", "--data", packed, "--epoch", "0", "--dataset", asked)
+    assert re.search(rf"train.lmdb is data set \w{{32}}, not {asked}", run(*command, code=2))
+    path = tmp_path / "train.lmdb"
+    shutil.copyfile(packed / "train.lmdb", path)
+    with Dataset(path) as dataset:
+        digest = dataset.digest
+    (tmp_path / "new").write_bytes((other_packed / "train.lmdb").read_bytes())
+    (tmp_path / "new").replace(path)
+    with pytest.raises(DatasetError, match="another data set than when the audit began"):
+        list(audit_parts(path, digest, SPEC, 16, [Part(0, 0, 16)], 1))
+
+
 def test_a_killed_process_of_the_audit_is_an_error_and_no_hang(packed: Path) -> None:
     parts = [Part(0, first, 1) for first in range(150)] * 4
     before = set(children(os.getpid()))
-    found = audit_parts(packed / "train.lmdb", SPEC, 1, parts, 2)
+    with Dataset(packed / "train.lmdb") as dataset:
+        digest = dataset.digest
+    found = audit_parts(packed / "train.lmdb", digest, SPEC, 1, parts, 2)
     assert isinstance(next(found), Audited)
     for pid in set(children(os.getpid())) - before:
         if "spawn_main" in command_line(pid):

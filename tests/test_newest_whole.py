@@ -1,6 +1,8 @@
 """Which checkpoint of a folder a run goes on from, and what becomes of the damaged ones."""
 
+import itertools
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from common.errors import CheckpointError, UsageError
 from tests.test_checkpoint import a_checkpoint
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.resume import newest_whole
+from trainer.checkpoints.resume import load_named, newest_whole
 
 
 def save(folder: Path, *steps: int) -> list[Path]:
@@ -114,3 +116,26 @@ def test_a_best_that_a_kill_left_unnamed_is_named_by_the_run_that_goes_on(tmp_pa
 def test_a_folder_without_any_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no checkpoint to resume from"):
         newest_whole(tmp_path)
+
+
+def test_a_run_is_read_whole_while_a_training_saves_and_prunes_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 1)
+    ended, steps = threading.Event(), itertools.count(2)
+
+    def train() -> None:
+        while not ended.is_set():
+            checkpoint.save(tmp_path, a_checkpoint(next(steps)), keep=1)
+
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        for _ in range(20):
+            for read in (load_named, newest_whole):
+                found = read(tmp_path)
+                assert found.path.name == f"checkpoint-{found.checkpoint.state.step:08d}.safetensors"
+    finally:
+        ended.set()
+        training.join()
+    assert "passed over" not in caplog.text

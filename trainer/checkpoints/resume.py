@@ -1,7 +1,7 @@
 """Going on with a run: its newest whole checkpoint, and the refusal to go on as something else than what it was."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State
 
 log = logging.getLogger(__name__)
+
+_LOOKS = 100  # into a folder from which another program removes checkpoints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +49,7 @@ def newest_whole(run_folder: Path) -> Found:
     The best one is the last to be tried: it is a whole checkpoint of the same run, only older than those kept, and to
     do its steps again gives the same bits. Raises UsageError where there is none, CheckpointError where none verifies.
     """
-    found = first_whole(_candidates(run_folder))
+    found = first_whole(lambda: _candidates(run_folder))
     if found is None:
         raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
     log.info("going on from %s", found.path)
@@ -61,30 +63,44 @@ def load_named(path: Path) -> Found:
     """
     if not path.exists():
         raise UsageError(f"there is no checkpoint {path}")
-    in_order = [*path.glob(checkpoint.BEST), *reversed(checkpoint.all_in(path))] if path.is_dir() else [path]
-    found = first_whole(in_order)
+    found = first_whole(lambda: _best_first(path) if path.is_dir() else [path])
     if found is None:
         raise UsageError(f"{path} holds no checkpoint")
     return found
 
 
-def first_whole(paths: Iterable[Path]) -> Found | None:
-    """The first that verifies, after a warning about each before it; None without any, CheckpointError without one."""
+def first_whole(in_order: Callable[[], Iterable[Path]]) -> Found | None:
+    """The first that verifies, after a warning about each before it; None without any, CheckpointError without one.
+
+    A training may remove what is about to be read, as it saves newer ones: those are then looked for.
+    """
     failed: dict[Path, CheckpointError] = {}
-    for path in paths:
-        try:
-            found = checkpoint.load(path)
-        except CheckpointError as error:
-            failed[path] = error
-            continue
-        for reason in failed.values():
-            log.warning("%s; passed over", reason)
-        return Found(found, path, tuple(failed))
+    for _ in range(_LOOKS):
+        failed, removed = {}, False
+        for path in in_order():
+            try:
+                found = checkpoint.load(path)
+            except CheckpointError as error:
+                if path.exists():
+                    failed[path] = error
+                else:
+                    removed = True
+                continue
+            for reason in failed.values():
+                log.warning("%s; passed over", reason)
+            return Found(found, path, tuple(failed))
+        if not removed:
+            break
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
         raise CheckpointError("no checkpoint is left to go on from: " + "; ".join(map(str, failed.values())))
     return None
+
+
+def _best_first(run_folder: Path) -> Iterator[Path]:
+    yield from run_folder.glob(checkpoint.BEST)
+    yield from reversed(checkpoint.all_in(run_folder))
 
 
 def _candidates(run_folder: Path) -> Iterator[Path]:
