@@ -101,7 +101,8 @@ class LoaderClient:
         With `digests` "on" batches carry the digest of each picture, made where it was decoded; with "verify" they are
         made anew of what arrived, and a batch that was damaged on its way is asked for again.
 
-        Raises NoSuchSplit, LoaderRefused where every service says no, LoaderTimeout where none answers.
+        Raises UsageError for a value of another type or out of its range, NoSuchSplit, LoaderRefused if every service
+        says no, LoaderTimeout if none answers, and LoaderError for a use that `common/owner.py` excludes.
         """
         return self._owner.run(lambda: self._open(spec, batch_size, digests))
 

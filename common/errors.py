@@ -8,7 +8,7 @@
     |-- BadRecord                     a record is no picture, and nothing can or may take its place
     |-- WireError                     a message that breaks the protocol
     |   `-- VersionMismatch           the peer speaks another version of it
-    |-- LoaderError                   the loader service cannot give what was asked
+    |-- LoaderError                   the loader service cannot give what was asked, or not to one who asks so
     |   |-- LoaderRefused             it said no: other data set, other version, batch too large
     |   |   `-- NoSuchSplit             its data set has no such split
     |   |-- LoaderFault               it failed on a record or a ticket

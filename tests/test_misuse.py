@@ -92,7 +92,8 @@ def test_a_client_used_after_a_fork_is_an_error_that_names_both_processes_and_th
 
 def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Ended, without its having set up logging."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments]
+    fork = "ignore::DeprecationWarning"  # of os.fork beside ZeroMQ's threads, from Python 3.12 on
+    command = [sys.executable, "-W", "error", "-W", fork, "-c", textwrap.dedent(script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE_S, check=False)
 
 
@@ -115,6 +116,7 @@ class OpenedInWorker(IterableDataset[Any]):
             yield from (torch.from_numpy(batch.images) for batch in loader.stream(SPEC, 16))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on
 def test_a_torch_dataloader_around_a_client_says_where_to_open_it_and_reads_with_one_opened_there(
     service: LoaderProcess, stream: Stream
 ) -> None:
