@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,18 +98,42 @@ def test_floods_that_end_in_pings_and_a_reset_end_nothing(service: LoaderProcess
 
 @pytest.mark.usefixtures("without_keys")
 def test_identities_that_others_have_or_will_have_are_not_taken(service: LoaderProcess, honest: Honest) -> None:
-    """Numbers that an unseeded ROUTER gives, and one identity many times: neither ends, nor displaces, nor is kept."""
+    """One identity many times, and the numbers that an unseeded ROUTER gives: each is answered, and nothing is kept."""
     with contextlib.ExitStack() as stack:
         for number in range(40, 60):
             claimed = b"\x00" + (0x6B8B4567 + number).to_bytes(4, "big")
             stack.enter_context(shake_hands(service.endpoint, claimed, 30))
+        first = stack.enter_context(shake_hands(service.endpoint, b"x", 30))
         before = memory_mib(service.pid)
         for _ in range(100):
-            with shake_hands(service.endpoint, b"x", 30) as connection:
-                connection.sendall(frame_of(wire.encode(wire.Ping())))
-                assert connection.recv(1 << 12), "an honest answer, whatever the name"
+            with shake_hands(service.endpoint, b"x", 30) as other:
+                for connection in (other, first):
+                    connection.sendall(frame_of(wire.encode(wire.Ping())))
+                    while b"PONG" not in connection.recv(1 << 12):
+                        pass
         honest.reads_on()
         assert memory_mib(service.pid) < before + 10
+
+
+NUMBER = """
+import sys, zmq
+from common import sockets
+with sockets.new_context() as context, context.socket(zmq.REP) as asked, context.socket(zmq.DEALER) as client:
+    asked.bind("inproc://zeromq.zap.01")
+    end = sockets.router(context, "tcp://127.0.0.1:*")
+    client.linger = 0
+    client.connect(end.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+    client.send(b"z")
+    asked.send_multipart([b"1.0", asked.recv_multipart()[1], b"200", b"OK", b"", b""])
+    sys.stdout.write(end.socket.recv_multipart()[0].hex())
+    end.close()
+"""
+
+
+def test_nobody_can_know_the_number_of_the_next_connection() -> None:
+    """ZeroMQ's own would be the same in each process."""
+    numbers = {subprocess.run([sys.executable, "-c", NUMBER], check=True, capture_output=True).stdout for _ in range(2)}
+    assert len(numbers) == 2
 
 
 @pytest.mark.usefixtures("without_keys")
