@@ -134,6 +134,11 @@ class Access:
         self._tell(request.address, f"its public key {request.key.decode()} was taken away (--keys)")
         return False
 
+    def cut(self, identity: bytes, reason: str) -> None:
+        """End the connection that the ROUTER knows by this number."""
+        for peer in self._connections.cut_client(identity):
+            self._tell(peer, reason)
+
     def _answer(self, request: list[bytes]) -> None:
         _, request_id, _, address, _, _, *credentials = request
         status = [b"200", b"OK", b""] if self._allowed is None else self._status(self._allowed, address, credentials)

@@ -99,6 +99,13 @@ class Connections:
             if other.family == socket.AF_UNIX or not reset(fd):
                 other.shutdown(socket.SHUT_RDWR)
 
+    def cut_client(self, identity: bytes) -> Iterator[str]:
+        """Cut the connection with this number; yields its address."""
+        for fd, connection in list(self._open.items()):
+            if connection.identity == identity:
+                self.cut(fd)
+                yield connection.peer
+
     def look(self, streaming: Container[bytes], emptied: bool, *, at_all: bool = False) -> Iterator[tuple[str, str]]:
         """Cut those that break a limit; yields (address, reason), SILENT for one that is merely idle.
 

@@ -28,6 +28,7 @@ from loader.session import Address, Session, Tracker
 from loader.sessions import MemoryLimits, Sessions
 from loader.signals import STOP, Signals
 from loader.tickets import TicketQueue
+from loader.welcomes import Welcomes
 from loader.work import Payload, Work
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Service:
         self._router, self._access, self._pool = router, access, pool
         self._decoder = decoder
         self._instance = os.urandom(8)
-        self._inbox, self._seldom = Inbox(router), Seldom()
+        self._inbox, self._seldom, self._welcomes = Inbox(router), Seldom(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended)
         self._queue: TicketQueue[Address] = TicketQueue()
         self._work = Work(pool, self._sessions, self._queue, self._send, self._seldom)
@@ -162,13 +163,18 @@ class Service:
             code = wire.NO_SUCH_SPLIT if isinstance(error, NoSuchSplit) else wire.REFUSED
             self._send(identity, wire.Fault(message.request, b"", code, str(error)[:1024], wire.NO_RECORD))
             return
+        if not self._welcomes.may_have(identity):
+            return
         dataset = session.dataset
         welcome = wire.Welcome(
             message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
             self._decoder, self._pool.count, usable_cores(), session.credit,
             os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
         )  # fmt: skip
-        self._send(identity, welcome, dataset.mean_hwc.data.cast("B"))
+        tracker = self._send(identity, welcome, dataset.mean_hwc.data.cast("B"))
+        if (deaf := self._welcomes.sent(identity, tracker)) is not None:
+            self._sessions.end_all(deaf)
+            self._access.cut(deaf, "it reads nothing of what it asks for")
 
     def _ticket(self, identity: bytes, message: wire.Message) -> None:
         assert isinstance(message, wire.Ticket)
