@@ -69,9 +69,11 @@ def hello(request: int = 0, batch_size: int = 16) -> wire.Hello:
 
 
 def ask(socket: "zmq.Socket[bytes]", message: wire.Message) -> wire.Message:
-    """Send, and give the next answer."""
+    """Send, and give the next answer; a PONG comes now and then without being asked for."""
     socket.send(wire.encode(message))
-    return answer(socket)
+    while isinstance(came := answer(socket), wire.Pong) and not isinstance(message, wire.Ping):
+        pass
+    return came
 
 
 def answer(socket: "zmq.Socket[bytes]") -> wire.Message:
