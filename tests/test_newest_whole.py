@@ -11,7 +11,7 @@ import pytest
 from common.errors import CheckpointError, UsageError
 from tests.test_checkpoint import a_checkpoint
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.resume import load_named, newest_whole
+from trainer.checkpoints.resume import first_whole, load_named, newest_whole
 
 
 def save(folder: Path, *steps: int) -> list[Path]:
@@ -131,11 +131,29 @@ def test_a_run_is_read_whole_while_a_training_saves_and_prunes_in_it(
     training = threading.Thread(target=train)
     training.start()
     try:
-        for _ in range(20):
+        for _ in range(8):
             for read in (load_named, newest_whole):
                 found = read(tmp_path)
                 assert found.path.name == f"checkpoint-{found.checkpoint.state.step:08d}.safetensors"
     finally:
         ended.set()
         training.join()
+    assert "passed over" not in caplog.text
+
+
+def test_checkpoints_that_a_training_removes_after_they_were_listed_are_followed_to_newer_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 1, 2)
+    steps = iter((3, 4))
+
+    def listed_just_before_the_next_is_saved() -> list[Path]:
+        listed = checkpoint.all_in(tmp_path)
+        for step in itertools.islice(steps, 1):
+            checkpoint.save(tmp_path, a_checkpoint(step), keep=1)
+        return listed
+
+    found = first_whole(listed_just_before_the_next_is_saved)
+    assert found is not None
+    assert (found.checkpoint.state.step, found.passed_over) == (4, ())
     assert "passed over" not in caplog.text
