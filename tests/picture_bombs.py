@@ -109,4 +109,5 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 LARGEST: dict[str, Callable[[], bytes]] = {
     "large.webp": lambda: webp(5400),
     "large.png": lambda: png(8150),
+    "large.gif": lambda: saved(SIDE, "P", "GIF"),
 }
