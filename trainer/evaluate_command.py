@@ -15,7 +15,7 @@ from common import log as logs
 from common.command_line import HELP
 from common.console import result, say, tell
 from common.entry import interruptible
-from common.errors import AlexNetError
+from common.errors import AlexNetError, ReaderGone
 from common.outputs import STDOUT
 from trainer.command_options import device_options, loader_options
 from trainer.evaluation.options import VIEW_COUNTS, EvaluateOptions
@@ -88,5 +88,7 @@ def main(verbose: bool, **options: Any) -> None:
             result(report.text())
         elif asked.json != STDOUT:
             tell(report.text())
+        if reasons := [str(error) for error in report.unwritten if not isinstance(error, ReaderGone)]:
+            raise AlexNetError("; ".join(reasons))
         if report.unwritten:
-            raise AlexNetError("; ".join(report.unwritten))
+            raise report.unwritten[0]

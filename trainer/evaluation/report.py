@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.console import shown
+from common.errors import AlexNetError
 from common.progress import percent
 from trainer.evaluation.answers import Confusion
 from trainer.evaluation.evaluate import Evaluation
@@ -35,7 +36,7 @@ class EvaluationReport:
     bad: Sequence[int]
     seconds: float
     waited_s: float
-    unwritten: Sequence[str] = ()
+    unwritten: Sequence[AlexNetError] = ()
 
     @property
     def images(self) -> int:

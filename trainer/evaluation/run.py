@@ -149,7 +149,7 @@ def _report(
 
 def _write_files(
     options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
-) -> Iterator[str]:
+) -> Iterator[AlexNetError]:
     """Write each file, and yield why one cannot be written: the others, and the table, are there all the same."""
     writers: list[tuple[Path | None, Callable[[Path], None]]] = [
         (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes)),
@@ -163,7 +163,7 @@ def _write_files(
             if path is not None:
                 write(path)
         except AlexNetError as error:
-            yield str(error)
+            yield error
 
 
 def _write_json(path: Path, report: EvaluationReport) -> None:
