@@ -54,10 +54,7 @@ class DataFile:
 
     def in_place(self) -> bool:
         """Return True if `path` names this very file."""
-        try:
-            return os.path.samestat(os.fstat(self.fd), self.path.stat())
-        except OSError:
-            return False
+        return names(self.path, self.fd)
 
     def fits_in_memory(self) -> bool:
         """Return True if reading ahead is of use: what is read at random is wanted soon and need not make way."""
@@ -69,6 +66,14 @@ class DataFile:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def names(path: Path, fd: int) -> bool:
+    """Return True if `path` names the very file or folder behind `fd`."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except OSError:
+        return False
 
 
 def _opened(path: Path) -> int:

@@ -213,6 +213,7 @@ class Writer(_File):
         """Creates the file or opens it where it was left. Raises DatasetError where it is something else."""
         self._path = path
         self._env = self._open()
+        self._file = DataFile(path)
         with self._env.begin() as transaction:
             meta, progress = transaction.get(_META), transaction.get(_PROGRESS)
             foreign = meta is None and progress is None and transaction.stat()["entries"] > 0
@@ -221,6 +222,10 @@ class Writer(_File):
             raise DatasetError(f"{path} is not a data set of alexnet-pack; name another folder or delete it")
         self.meta: dict[str, Any] | None = msgpack.unpackb(meta) if meta else None
         self.progress: dict[str, Any] | None = msgpack.unpackb(progress) if progress else None
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
 
     def _open(self) -> lmdb.Environment:
         exists = self._path.exists()
@@ -259,6 +264,8 @@ class Writer(_File):
 
     def _write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None = None) -> None:
         """One transaction; where the map is too small it is doubled, which costs address space only."""
+        if not self._file.in_place():  # what is written to it would be lost
+            raise DatasetError(f"{self._path} was deleted or replaced while it was packed; run the same command again")
         try:
             while not self._try_to_write(puts, delete):
                 self._env.set_mapsize(2 * self._env.info()["map_size"])

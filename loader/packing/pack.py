@@ -26,6 +26,7 @@ from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
+from loader.data_file import names
 from loader.dataset import Writer
 from loader.packing import pack_worker
 from loader.packing.pack_pool import PackPool
@@ -76,13 +77,15 @@ def pack(sources: Mapping[str, Source], data: Path, options: Options) -> list[Su
     for split, source in sources.items():
         if fault := class_names.fault(source.classes):
             raise UsageError(f"{split}: {fault}, which no loader could serve")
-    with _only_one_pack(data):
+    with _only_one_pack(data) as folder:
         if "val" not in sources and (data / "val.lmdb").exists():
             raise UsageError(f"{data} holds a val.lmdb, but SOURCE has no val; delete it or name another folder")
         skipped: list[dict[str, str]] = []
         summaries: list[Summary] = []
         train: dict[str, Any] | None = None
         for split in (split for split in SPLITS if split in sources):
+            if not names(data, folder):  # another alexnet-pack may be writing to the new one, whose lock is another
+                raise DatasetError(f"{data} was deleted or replaced while it was packed; run the same command again")
             with Writer(data / f"{split}.lmdb") as writer:
                 packing = _Packing(split, sources[split], writer, data, train)
                 try:
@@ -297,8 +300,8 @@ def _list_skipped(data: Path, skipped: list[dict[str, str]]) -> None:
 
 
 @contextlib.contextmanager
-def _only_one_pack(data: Path) -> Iterator[None]:
-    """Makes the folder and locks it; the kernel gives the lock back however this process ends."""
+def _only_one_pack(data: Path) -> Iterator[int]:
+    """The folder, made and locked, by its descriptor; the kernel gives the lock back however this process ends."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -309,6 +312,6 @@ def _only_one_pack(data: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DatasetError(f"another alexnet-pack is writing to {data}") from None
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
