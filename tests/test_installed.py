@@ -73,7 +73,8 @@ def trapped(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
-    sources = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".typed")]
+    files = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
+    sources = [path for path in files if path.parent.name != "__pycache__"]
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))

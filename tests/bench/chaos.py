@@ -199,6 +199,8 @@ def cluster(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
             with suppress(subprocess.TimeoutExpired):
                 training.process.wait(timeout=given.every)
         codes.append(training.process.wait())
+        if codes[-1] != 0:
+            say(training.output.read_text())
         seconds.append(time.monotonic() - began)
     same = codes == [0, 0] and final_weights(runs[0]) == final_weights(runs[1])
     say(
