@@ -100,7 +100,7 @@ def main(
     Worker processes read JPEGs, decode, crop, flip and add colour noise; clients get them over ZeroMQ. What a client
     gets depends on the data set, its seed, epoch and position alone. Ends on Ctrl-C or SIGTERM.
 
-    The service is a process of its own: one that dies is started again at the same endpoint, after a pause of 0.1 to
+    The service is a process of its own: one that dies is started again at the same endpoint, within 0.1 to
     1 s. After 30 deaths within a minute this ends too, with exit code 1.
 
     With a COMMAND it serves nothing, and takes that command's options alone.

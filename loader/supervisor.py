@@ -46,6 +46,7 @@ def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
     deaths, unready, endpoint = deque[float](maxlen=MOST_DEATHS), 0, ""
     with _held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
         while True:
+            began_s = time.monotonic()
             try:
                 life = _Life(program, serve, endpoint or bind, signals)
             except OSError as error:  # no process or descriptor is left
@@ -59,7 +60,7 @@ def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
                 endpoint, unready = (life.endpoint, 0) if life.endpoint else (endpoint, unready + 1)
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             deaths.append(time.monotonic())
-            pause_s = _pause_s(deaths, unready, how)
+            pause_s = pause_after(deaths, unready, how, deaths[-1] - began_s)
             log.warning("the service %s; it is started again in %.1f s", how, pause_s)
             if signals.stopped_within(pause_s):
                 log.info("stopped")
@@ -68,14 +69,18 @@ def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
         sys.exit(code if code > 0 else 128 - code)
 
 
-def _pause_s(deaths: "deque[float]", unready: int, how: str) -> float:
-    """Seconds until the next start: longer the more often it died of late. Raises LoaderError if that was too often."""
+def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float) -> float:
+    """Seconds until the next start: the more often it died of late, the further lie starts apart.
+
+    Raises LoaderError if it died too often.
+    """
     often = len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < WITHIN_S
     if often or unready >= MOST_DEATHS:
         when = f"within {WITHIN_S:.0f} s" if often else "before it could serve"
         raise LoaderError(f"the service died {MOST_DEATHS} times {when} and is given up; the last time it {how}")
     recent = sum(deaths[-1] - death < WITHIN_S for death in deaths)
-    return min(_FIRST_PAUSE_S * _GROWTH ** (recent - 1), _LONGEST_PAUSE_S)
+    apart_s = min(_FIRST_PAUSE_S * _GROWTH ** (recent - 1), _LONGEST_PAUSE_S)
+    return max(apart_s - lived_s, _FIRST_PAUSE_S)
 
 
 class _Held:
