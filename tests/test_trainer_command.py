@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tests.processes import LoaderProcess, wait_for
 from trainer.checkpoints import checkpoint
 from trainer.command import main
-from trainer.recipes.named import DEMO
+from trainer.recipes.named import DEMO, SOURCE
 from trainer.recipes.recipe_file import to_toml
 from trainer.training.metrics import FILE_NAME, read
 
@@ -91,6 +91,26 @@ def test_exact_noise_reaches_the_network_in_float32(loader: LoaderProcess, tmp_p
         losses.append(read(tmp_path / pixels / FILE_NAME)[-1]["loss"])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.2), "the same pictures"
+
+
+def test_an_only_step_at_a_rate_far_too_high_leaves_no_checkpoint_and_exit_code_1(
+    loader: LoaderProcess, tmp_path: Path
+) -> None:
+    asked = [*OPTIONS, "--batch-size", "150", "--epochs", "1", "--lr", "1e30", "--loader", loader.endpoint]
+    result = CliRunner().invoke(main, [*asked, "--run", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    assert "nothing was saved; begin anew with a lower --lr" in result.stderr.splitlines()[-1]
+    assert "lowest validation error" not in result.stderr
+    assert list((tmp_path / "run").glob("*.safetensors")) == []
+
+
+def test_a_recipe_that_the_memory_cannot_hold_is_one_line_and_exit_code_2(
+    loader: LoaderProcess, tmp_path: Path
+) -> None:
+    (path := tmp_path / "wide.toml").write_text(to_toml(replace(SOURCE, width=16.0)))
+    result = CliRunner().invoke(main, ["--cpu", "--recipe", str(path), "--loader", loader.endpoint])
+    assert result.exit_code == 2
+    assert re.search(r"error: recipe source at width 16 has [\d,]+ weights.*try a smaller --width", result.stderr)
 
 
 @pytest.fixture(scope="module")
