@@ -199,7 +199,7 @@ def flop(recipe: Recipe, batch: int) -> float:
 def product_rate(case: Case) -> float:
     """FLOP/s of the fastest matrix product: squares, and the shapes of the step's own large layers, in every round."""
     device, batch = case.devices[0], case.batch
-    sides = (2048, 4096, 8192) if device.type == "cuda" else (512, 1024, 2048)
+    sides = (2048, 4096, 8192) if device.type == "cuda" else (256, 512, 1024)
     shapes = [(side, side, side) for side in sides]
     for layer, (rows, *columns) in reference_shapes(case.recipe).items():
         if columns:
