@@ -16,7 +16,7 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"  # of a loader, and where a client loo
 LOOK_S = 1.0  # how often the file is looked at
 _ENDPOINT = re.compile(r"(ipc://\S+|tcp://\S+:\d{1,5})", re.ASCII)
 
-_Signature = tuple[int, int, int]  # modification time, inode, size
+_Signature = tuple[int, int, int]  # time of the last change, which nobody can set back; inode; size
 
 
 class EndpointsFile:
@@ -43,7 +43,7 @@ class EndpointsFile:
             now = self._path.stat()
         except OSError:
             return None
-        return now.st_mtime_ns, now.st_ino, now.st_size
+        return now.st_ctime_ns, now.st_ino, now.st_size
 
     def _read(self) -> list[str]:
         try:

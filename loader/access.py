@@ -53,7 +53,7 @@ class AllowList:
         except OSError as error:
             log.warning("%s cannot be read: %s; the keys known so far still count", self._folder, error.strerror)
             return
-        seen = sorted((name, of.st_mtime_ns, of.st_size) for name, of in files)
+        seen = sorted((name, of.st_ctime_ns, of.st_ino) for name, of in files)
         if seen != self._seen:
             self._seen = seen
             self._names = dict(pair for name, _, _ in seen if (pair := self._read(name)))

@@ -1,15 +1,19 @@
 """Who may talk to a service: keys on both ends, with real processes and sockets."""
 
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq.auth
 
 from common import keys
 from common.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, UsageError
 from common.spec import StreamSpec
+from loader.access import AllowList
 from tests.processes import LoaderProcess, wait_for
 
 SPEC = StreamSpec(split="val", view="full")
@@ -167,3 +171,18 @@ def test_a_client_that_was_refused_is_let_in_once_it_is_named(packed: Path, tmp_
 def test_missing_keys_are_one_line_that_says_what_makes_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"client\.key_secret: not found; alexnet-loader keys makes it"):
         LoaderClient("tcp://127.0.0.1:9", keys=tmp_path)
+
+
+def test_a_key_put_in_anothers_place_with_its_time_kept_counts_at_once(tmp_path: Path) -> None:
+    """As `cp -p`, rsync and tar do it; keys are all of one size."""
+    clients = tmp_path / "clients"
+    clients.mkdir()
+    for name in ("bob", "eve"):
+        zmq.auth.create_certificates(tmp_path, name)
+        os.utime(tmp_path / f"{name}.key", ns=(1, 1))
+    bob, eve = (zmq.auth.load_certificate(tmp_path / f"{name}.key")[0] for name in ("bob", "eve"))
+    allowed = AllowList(clients)
+    for file, known in (("eve.key", eve), ("bob.key", bob)):
+        shutil.copy2(tmp_path / file, clients / "client.key")
+        allowed.read_if_changed()
+        assert [key for key in (bob, eve) if allowed.name_of(key) is not None] == [known]

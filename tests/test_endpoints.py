@@ -1,5 +1,6 @@
 """The file that names loaders: read when it changes, and told apart from a bad one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def test_what_did_not_change_is_not_told_again_and_not_looked_at_all_the_time(pa
     path.write_text("tcp://b:22")
     assert file.changed(LOOK_S * 1.5) is None
     assert file.changed(LOOK_S * 2) == ["tcp://b:22"]
+
+
+def test_a_file_of_the_same_size_and_time_is_another(path: Path) -> None:
+    path.write_text("tcp://a:1")
+    before, file = path.stat(), EndpointsFile(path)
+    file.changed(0.0)
+    path.write_text("tcp://b:1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.changed(LOOK_S) == ["tcp://b:1"]
 
 
 def test_a_file_moved_into_its_place_is_another(path: Path) -> None:
