@@ -48,7 +48,11 @@ log = logging.getLogger(__name__)
     help="File with the number of workers, in place of --workers; read again on SIGHUP.",
 )
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
-@click.option("--bind", default=DEFAULT_ENDPOINT, help="Endpoint to listen on; port * takes any that is free.")
+@click.option(
+    "--bind",
+    default=DEFAULT_ENDPOINT,
+    help="tcp://HOST:PORT or ipc://PATH to listen on; port * takes any that is free, a path is for its owner alone.",
+)
 @click.option(
     "--stream-mib", type=click.IntRange(1), default=512, help="Memory that one stream of one client may take, in MiB."
 )
