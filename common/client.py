@@ -6,9 +6,9 @@
             for batch in stream:
                 ...  # batch.images: uint8 128 x 224 x 224 x 3, the caller's own
 
-No torch, and no thread of its own. Nothing runs here while the caller computes: what was asked for arrives in ZeroMQ's
-thread, and the next tickets leave when the caller comes back for a batch. A client is its process's own, and serves one
-thread at a time (`common/owner.py`).
+No torch. While the caller computes, answers arrive in ZeroMQ's thread, and a thread of ours only watches how much comes
+(`common/flood.py`); the next tickets leave when the caller comes back for a batch. A client is its process's own, and
+serves one thread at a time (`common/owner.py`).
 """
 
 import logging
@@ -166,7 +166,7 @@ class LoaderClient:
         return [host for host in self._hosts if host.can_send(events)]
 
     def hear(self) -> None:
-        """Take in everything that has arrived. Raises LoaderError where the client is to be closed."""
+        """Take in everything that has arrived. Raises LoaderError if the client is to be closed."""
         self._owner.refuse_closed()
         for number in [number for number, stream in self._streams.items() if stream.closed]:
             del self._streams[number]

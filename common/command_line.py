@@ -1,4 +1,4 @@
-"""What all commands have in common on their command line."""
+"""Settings shared by the command lines of all commands."""
 
 from typing import Any
 

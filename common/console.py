@@ -116,7 +116,7 @@ class Outlet(io.TextIOBase):
         return self._bytes == 0
 
     def _start(self) -> bool:
-        """Whether the thread runs; there may be none to be had, or Python is at its end."""
+        """Return True if the thread runs; there may be none to be had, or Python is at its end."""
         with contextlib.suppress(RuntimeError):
             if not self._started:
                 threading.Thread(target=self._write_while_there_is_something, name="console", daemon=True).start()

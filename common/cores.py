@@ -1,4 +1,4 @@
-"""How much of this program's time other programs took."""
+"""The share of this program's time that other programs took."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ _SCHEDSTAT = Path("/proc/thread-self/schedstat")  # ns on a core, ns ready and w
 
 
 class Contention:
-    """Of the time since `begin`, the share for which the calling thread was ready to run and had no core."""
+    """The share of the time since `begin` for which the calling thread was ready to run and had no core."""
 
     def __init__(self) -> None:
         self.begin()

@@ -1,4 +1,4 @@
-"""What a client tells a service to be done with, so that slots go back."""
+"""The acknowledgement in a TICKET, so that slots go back."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from common.errors import LoaderError
 
 
 def done_with(needed: set[int], asked_last: int) -> tuple[int, bytes]:
-    """What a TICKET says to be done with, all but the `needed` tickets: everything below a number, and some above it,
+    """The acknowledgement of all tickets but the `needed` ones: everything below a number, and some above it,
     up to the one that was asked for last. A displaced answer's number may lie above all that are needed.
 
     That is said anew with every ticket, and once true it stays true, so a TICKET may be lost or come late or twice.
-    Raises LoaderError where that would be more than a TICKET can say.
+    Raises LoaderError if that would be more than a TICKET can say.
     """
     oldest = min(needed)
     done = [number - oldest for number in range(oldest, asked_last + 1) if number not in needed]

@@ -85,7 +85,7 @@ class Host:
         self._owed.pop((stream, number), None)
 
     def send(self, message: wire.Message, answer_bytes: int = 0) -> bool:
-        """Whether there is a connection to send it on. To a ticket an answer of so many bytes may come."""
+        """Return True if there is a connection to send it on. To a ticket an answer of so many bytes may come."""
         if isinstance(message, wire.Ticket):
             self._owed[message.stream, message.number] = answer_bytes
         elif isinstance(message, wire.Bye):

@@ -1,4 +1,4 @@
-"""What a command writes to a name that the user gave: refused at its beginning if it must fail, whole or not at all.
+"""Files that a command writes to a name that the user gave: refused at the start if that must fail, else whole.
 
 -                     stdout
 a file, or nothing    appears whole under its name; a link stays, and what it leads to is replaced
@@ -62,7 +62,7 @@ def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what then becomes `path`; nothing is left of it after an error. Raises AlexNetError."""
+    """A path to write to, which then becomes `path`; nothing is left of it after an error. Raises AlexNetError."""
     partial = _partial(path)
     try:
         with _errors_of(path):
@@ -75,7 +75,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def is_fifo(path: Path) -> bool:
-    """Whether opening it waits for a reader."""
+    """Return True if opening it waits for a reader."""
     return stat.S_ISFIFO(_mode(path))
 
 
@@ -88,7 +88,7 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 
 def _mode(path: Path) -> int:
-    """Of what it leads to; 0 if there is nothing."""
+    """The mode of its target; 0 if there is none."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mode
     return 0

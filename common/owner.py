@@ -1,4 +1,4 @@
-"""Whose a client is: the process that opened it, and there one thread at a time.
+"""Ownership of a client: by the process that opened it, and there by one thread at a time.
 
 ZeroMQ's sockets survive no fork and are not safe for threads. So a call from another process, or from a second thread
 while one is in it, is an error at once; threads that take turns are fine, and so is one that alone reads ahead.
@@ -33,7 +33,7 @@ class Owner:
         return os.getpid() != self._pid
 
     def run(self, call: Callable[[], Result]) -> Result:
-        """What `call` gives. Raises LoaderError in another process, while the client is in use, and after `close`."""
+        """Return the result of `call`. Raises LoaderError in another process, during another call and after `close`."""
         self._refuse_other_process()
         if self._lock.locked():
             raise LoaderError(
@@ -68,7 +68,7 @@ class Owner:
             self._close_if_asked()
 
     def refuse_closed(self) -> None:
-        """Raises LoaderError where the client was closed, or is to be."""
+        """Raises LoaderError if the client was closed, or is to be."""
         if self._closing:
             raise LoaderError("the client was closed; open another LoaderClient")
 

@@ -59,7 +59,7 @@ class Pass(Iterator[Batch]):
 
 
 def plan(numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int) -> Iterator[Work]:
-    """What to ask for, under these ticket numbers: from `first`, which is the first epoch's, to `end` of each."""
+    """The tickets of a pass, under these numbers: from `first`, which is the first epoch's, to `end` of each."""
     for epoch in epochs:
         for position in range(first, end, batch_size):
             yield Work(next(numbers), epoch, position, min(batch_size, end - position))

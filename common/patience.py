@@ -1,4 +1,4 @@
-"""How long a client waits, and what it says meanwhile: to programs that have no logging of their own, too."""
+"""Limits of a client's waits, and its warnings meanwhile: in programs without logging of their own too."""
 
 import logging
 import time

@@ -19,7 +19,7 @@ class Served:
         return (host, split) in self._hosts
 
     def difference(self, split: Split, told: StreamInfo) -> str | None:
-        """What keeps `told`, the service's word on the split, from being of the same dataset and decoded alike."""
+        """A reason why `told`, the service's word on the split, is not of the same dataset or not decoded alike."""
         known = self._infos.get(split)
         if known is not None and not (_is_of_one_packing(told, known) and _contents(told) == _contents(known)):
             return f"it serves data set {told.digest.hex()}, not {known.digest.hex()}"

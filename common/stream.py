@@ -112,7 +112,7 @@ class Stream:
         before which each of them ends, for a trial.
 
         Every epoch ends with a smaller batch if the number of records is no multiple of the batch size. Batches are
-        the caller's own. With `lend` they are views of the slab where the service is on this host, which saves a copy:
+        the caller's own. With `lend` they are views of the slab if the service is on this host, which saves a copy:
         good until the next one is asked for, or until their `release` if they were kept, KEPT at most.
 
         A stream is read by one pass at a time: the first batch of this one ends the pass before. Raises UsageError for

@@ -254,7 +254,7 @@ def decode(header: bytes, payloads: int = 0) -> Message:
 
 
 def framed(header: bytes) -> bytes:
-    """What goes before a payload in one frame: the header, in a whole number of ALIGNMENT bytes.
+    """The part of a frame before its payload: the header, in a whole number of ALIGNMENT bytes.
 
     A prefix tells its length and begins with a byte that begins no header.
     """

@@ -1,4 +1,4 @@
-"""Who may talk to the service: answers ZeroMQ's question about each connection, and says who was refused.
+"""Access control: answers ZeroMQ's question about each connection, and logs who was refused.
 
 ZeroMQ asks before a handshake ends (ZAP, rfc.zeromq.org/spec/27): a request on an inproc socket, with the client's
 address and public key. While too much memory is held for clients the question waits, so that nobody new can send.

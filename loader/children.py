@@ -1,4 +1,4 @@
-"""What children that are started through multiprocessing are told by the environment, their only way to be told."""
+"""The environment of children started through multiprocessing, the only way to tell them anything."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -160,7 +160,7 @@ class Connections:
 
 
 def _precedes(one: bytes, other: bytes) -> bool:
-    """Whether the ROUTER gave the first identity before the second."""
+    """Return True if the ROUTER gave the first identity before the second."""
     distance = int.from_bytes(other[1:], "big") - int.from_bytes(one[1:], "big")
     return distance % _WRAP < _WRAP // 2
 

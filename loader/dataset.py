@@ -290,7 +290,7 @@ class Writer(_File):
 
 
 def _reason(error: lmdb.Error, folder: Path, size: int) -> str:
-    """Why `size` bytes could not be written to a file in `folder`; of a full disk LMDB says an input/output error."""
+    """A reason why `size` bytes could not be written to a file in `folder`: of a full disk LMDB says only EIO."""
     free = shutil.disk_usage(folder).free
     if free < max(size, _SPARE):
         return f"the disk is full, {free / 2**20:,.1f} MiB are free"

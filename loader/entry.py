@@ -1,4 +1,4 @@
-"""Where `alexnet-loader` and `alexnet-pack` begin."""
+"""Entry points of `alexnet-loader` and `alexnet-pack`."""
 
 from common.entry import Command, enter
 

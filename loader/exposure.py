@@ -1,4 +1,4 @@
-"""Who can reach the endpoint that a service is to listen on."""
+"""Exposure of the endpoint that a service is to listen on: to this host, or to others too."""
 
 import ipaddress
 import logging

@@ -1,4 +1,4 @@
-"""Where the service listens: over TCP, or on a Unix socket that only its own user can open.
+"""The service's listening socket: over TCP, or a Unix socket that only its own user can open.
 
 Raises UsageError, naming --bind, for an endpoint that is taken or makes no sense.
 """

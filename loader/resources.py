@@ -37,7 +37,7 @@ def raise_file_limit() -> int:
 
 
 class Files(NamedTuple):
-    """How many open files streams and connections may take, one each."""
+    """Numbers of open files that streams and connections may take, one each."""
 
     streams: int
     connections: int

@@ -15,7 +15,7 @@ MOST_STREAMS_OF_A_CLIENT = 64
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """What streams may take: bytes of shared memory, one of them and all together; and how many there may be."""
+    """Limits of streams: bytes of shared memory, of one and of all together, and their number."""
 
     stream: int
     total: int

@@ -1,6 +1,6 @@
 """A worker process: takes a ticket's positions, fills the slot, says so. One thread, no state worth losing.
 
-Started by the pool as `python -m loader.worker FD [CORE]`; FD is its end of the link, CORE where it is to stay. It
+Started by the pool as `python -m loader.worker FD [CORE]`; FD is its end of the link, CORE the core to stay on. It
 opens nothing by name: the service hands over the files that it announced.
 """
 

@@ -1,4 +1,4 @@
-"""Where `alexnet-trainer` and `alexnet-evaluate` begin."""
+"""Entry points of `alexnet-trainer` and `alexnet-evaluate`."""
 
 from common.entry import Command, enter
 

@@ -20,6 +20,6 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_words(path: Path, separator: str) -> dict[str, str]:
-    """What classes are called, by their names: `n01440764<separator>tench, Tinca tinca` a line."""
+    """Descriptions of classes, by name: `n01440764<separator>tench, Tinca tinca` a line."""
     rows = (line.partition(separator) for line in read_lines(path))
     return {name: words.strip()[:_MAX_WORDS] for name, _, words in rows}

@@ -31,7 +31,7 @@ class Source(Protocol):
 
     @property
     def words(self) -> Mapping[str, str]:
-        """What some of the classes are called in words, by name."""
+        """Descriptions of some of the classes in words, by name."""
         ...
 
     @property
@@ -197,7 +197,7 @@ def warn_of_test(folder: Path) -> None:
 
 
 def is_left_out(name: bytes) -> bool:
-    """Whether a file or folder of this name is none of the user's: hidden, or what macOS puts into archives."""
+    """Return True for a name that is none of the user's: hidden, or what macOS puts into archives."""
     return name.startswith(b".") or name == b"__MACOSX"
 
 

@@ -73,7 +73,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _foreign(path: Path) -> str | None:
-    """What else the file is; None if it may have been a checkpoint."""
+    """A name for what else the file is; None if it may have been a checkpoint."""
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(_PICKLES):

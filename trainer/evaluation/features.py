@@ -50,7 +50,7 @@ def write_features(
     """The layer's features of the centre view of `rows` pictures, of a split of so many `records`.
 
     The file is written as the pictures come, and may be larger than the memory. Raises UsageError where there is no
-    such layer, AlexNetError where the disk is full, CheckpointError if the numbers are none.
+    such layer, AlexNetError if the disk is full, CheckpointError if the numbers are none.
     """
     started_s = time.monotonic()
     carrier = Carrier(member.net, streams=streams, pinned=Pinned())

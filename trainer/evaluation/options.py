@@ -56,7 +56,7 @@ class EvaluateOptions:
 
     @property
     def fills_stdout(self) -> bool:
-        """Whether a file goes to stdout, where the table would be in its way."""
+        """Return True if a file goes to stdout: the table would be in its way."""
         return STDOUT in (self.json, self.predictions, self.ilsvrc)
 
     def refuse_what_features_lack(self) -> tuple[Path, str]:

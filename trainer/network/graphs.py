@@ -87,7 +87,7 @@ class Pieces:
             self._recorded = False
 
     def _new_recorders(self) -> dict[Stream, Recorder]:
-        """By stream, of those that can be recorded."""
+        """The recorders by stream, of those that can be recorded."""
         recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
         return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 

@@ -29,7 +29,7 @@ _MOST_NEIGHBOURS = 2 * STORED_SIZE - 1
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What is in force from `first_epoch`, counted from 0, until the next phase.
+    """Rates and noise from `first_epoch`, counted from 0, until the next phase.
 
     rate         learning rate of the weights
     bias_rate    of the biases where they have their own; None: the same as their layer's weights

@@ -69,7 +69,7 @@ def read(path: Path) -> Recipe:
 
 
 def _contents(path: Path) -> bytes:
-    """What the file, or the pipe of a shell's <(...), holds. Raises OSError, and UsageError for what never ends."""
+    """The text of the file, or of a shell's <(...). Raises OSError, and UsageError for one that never ends."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO that nobody writes to would not open otherwise
     os.set_blocking(descriptor, True)
     with open(descriptor, "rb") as file:

@@ -81,7 +81,7 @@ def _rate_now(recipe: Recipe, state: State) -> float:
 
 
 def all_changes(before: State, after: State) -> Changes:
-    """What a resumed run does otherwise from here on, its learning rate too; each is logged."""
+    """Changes of a resumed run from here on, its learning rate too; each is logged."""
     changes = changes_of(before, after)
     then, now = (_rate_now(stored_recipe(state), before) for state in (before, after))
     if then != now:

@@ -50,7 +50,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How training ended: at its end, or at a limit, or by a signal (its number); the last validation of this call.
+    """The end of a training: its own, a limit or a signal (its number); the last validation of this call.
 
     idle   nothing was left to train, so nothing was written
     """

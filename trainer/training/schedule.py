@@ -51,7 +51,7 @@ class Schedule:
 
     @property
     def _divisor(self) -> float:
-        """What the drops so far divide every rate by."""
+        """The divisor of every rate, after the drops so far."""
         return self._recipe.plateau.factor**self._drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class StopRequested(Exception):
-    """A signal asked to stop; raised where nothing is half done."""
+    """A signal asked to stop; raised only when nothing is half done."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)

@@ -69,7 +69,7 @@ def _better_wire(loaders: Loaders) -> str:
 
 
 def cores_in_words(contention: float) -> str:
-    """What other programs took, if it is worth a word; `contention` is a share of the time, 0 to 1."""
+    """A sentence on what other programs took, if worth one; `contention` is a share of the time, 0 to 1."""
     if contention < CROWDED:
         return ""
     return (
