@@ -7,16 +7,17 @@ from typing import Literal
 from common.errors import BadImage, DatasetError
 from loader.dataset import Dataset
 
-PAGE = 4096
+PAGE, HEADER = 4096, 16  # bytes
+FLAGS_AT, BRANCH = 10, 1
 Kind = Literal["branch", "leaf", "overflow"]
-_FLAGS: dict[Kind, int] = {"branch": 1, "leaf": 2, "overflow": 4}
+_FLAGS: dict[Kind, int] = {"branch": BRANCH, "leaf": 2, "overflow": 4}
 
 
 def pages(path: Path, kind: Kind) -> list[int]:
     """Numbers of the pages of a kind, of those that are no longer used too; of an overflow's the first."""
     raw, found, page = path.read_bytes(), list[int](), 0
     while page * PAGE < len(raw):
-        flags, overflow = struct.unpack_from("<HI", raw, page * PAGE + 10)
+        flags, overflow = struct.unpack_from("<HI", raw, page * PAGE + FLAGS_AT)
         if flags & _FLAGS[kind]:
             found.append(page)
         page += max(1, overflow) if flags & _FLAGS["overflow"] else 1

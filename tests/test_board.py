@@ -45,6 +45,7 @@ def equals_metrics(folder: Path) -> None:
 
 
 def same_scalars(found: Any, told: list[dict[str, Any]], names: tuple[str, ...], at: list[int]) -> None:
+    names = tuple(name for name in names if told[0][name] is not None)  # as the top-5 error of three classes
     assert set(found.Tags()["scalars"]) == {*names, *(f"waits/{reason}" for reason in told[0]["waits"])}
     for name in names:
         assert scalars(found, name) == list(zip(at, [as_stored(line[name]) for line in told], strict=True)), name
