@@ -13,8 +13,10 @@ from tests.memory_loader import MemoryLoader
 from tests.processes import LoaderProcess
 from tests.reader import read
 
-# A shell starts what runs in the background deaf to Ctrl-C, and so would be every command that a test interrupts.
+# A shell starts what runs in the background deaf to Ctrl-C, nohup deaf to SIGHUP, and so would be every command that a
+# test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test fails because a machine is slow. In CI the examples are the same each time; elsewhere new ones are looked for.
 settings.register_profile(

@@ -187,13 +187,18 @@ def test_streams_that_were_closed_leave_nothing_in_a_client(loader: LoaderClient
 
 @pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
 def test_a_client_that_is_dropped_without_being_closed_gives_its_streams_back(service: LoaderProcess) -> None:
-    def use() -> None:
+    def use() -> "weakref.ref[object]":
         loader = LoaderClient(service.endpoint)
         next(iter(loader.stream(SPEC, 13)))
+        return weakref.ref(loader._context)
 
-    use()
+    def is_collected() -> bool:
+        gc.collect()
+        return context() is None
+
+    context = use()
     (name,) = re.findall(r"stream (\w+): .*, batches of 13,", service.log.read_text())
-    gc.collect()
+    wait_for("the client to be collected", is_collected)
     wait_for("its stream to be closed", lambda: f"stream {name} closed" in service.log.read_text())
 
 

@@ -97,12 +97,12 @@ def plain_rates(recipe: Recipe, epoch: int, drops: int) -> dict[str, float]:
 
 
 def source_rates(epoch: int) -> dict[str, float]:
-    """As printed for the 2012 program."""
-    rate = 0.01 if epoch < 25 else 0.001 if epoch < 51 else 0.0001 if epoch < 79 else 0.00001
+    """As printed for the 2012 program, which counted epochs from 1."""
+    rate = 0.01 if epoch + 1 < 25 else 0.001 if epoch + 1 < 51 else 0.0001 if epoch + 1 < 79 else 0.00001
     rates = {name: 0.02 if name.endswith("bias") else rate for name in NAMES}
-    if epoch >= 67:
+    if epoch + 1 >= 67:
         rates["conv1.weight"] = 0.00001
-    if epoch >= 72:
+    if epoch + 1 >= 72:
         rates["conv1.weight"] = rates["conv1.bias"] = 0.0
     return rates
 

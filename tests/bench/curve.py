@@ -33,8 +33,10 @@ def draw(run: Path, out: Path) -> None:
         label="training (with dropout, crops, noise)",
     )
     for name, colour, label in (("top1", "tab:blue", "top-1"), ("top5", "tab:orange", "top-5")):
-        errors = [100 * line[f"val_{name}_error"] for line in epochs]
-        axes.plot([line["epoch"] + 1 for line in epochs], errors, "o-", color=colour, label=f"validation {label}")
+        found = {line["epoch"] + 1: line[f"val_{name}_error"] for line in epochs}
+        errors = {epoch: 100 * error for epoch, error in found.items() if error is not None}  # no top-5 of few classes
+        if errors:
+            axes.plot(list(errors), list(errors.values()), "o-", color=colour, label=f"validation {label}")
     axes.set(xlabel="epochs", ylabel="error, %", ylim=(0, 100), xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
