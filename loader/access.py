@@ -33,6 +33,7 @@ _LOOK_S = 0.05  # how often connections are looked at, and whenever memory has g
 _GROWN_BYTES = 1 << 22
 _ROOM_BYTES = 24 << 20  # that is held for all clients together: beyond, nobody new is let in until it is read
 _PRESSING_BYTES = 48 << 20  # beyond, connections are cut
+_SETTLED_S = 1.0
 
 
 class AllowList:
@@ -77,10 +78,10 @@ class Access:
         self._requests.bind(_REQUESTS)
         self._connections = Connections(most_connections)
         self._calm_bytes = self._looked_bytes = bytes_in_use()
-        self._emptied = True
+        self._least: int | None = None  # bytes in use when nothing complete waited, at the least
         self._failed: ConnectionEvent | None = None
         self._seldom = Seldom()
-        self._reread = self._looked = time.monotonic()
+        self._reread = self._looked = self._unsettled = time.monotonic()
 
     @property
     def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
@@ -97,8 +98,9 @@ class Access:
         emptied     whether all messages that had come were read
         """
         ended = [self._take_in(event) for event in self._end.events()]  # first: an address is known while it lasts
-        self._emptied |= emptied
         in_use = bytes_in_use()
+        if emptied:
+            self._least = in_use if self._least is None else min(self._least, in_use)
         if time.monotonic() - self._looked > _LOOK_S or in_use - self._looked_bytes > _GROWN_BYTES:
             in_use = self._look(streaming(), in_use)
         while in_use - self._calm_bytes <= _ROOM_BYTES and self._requests.poll(0):
@@ -111,20 +113,28 @@ class Access:
 
     def _look(self, streaming: Container[bytes], in_use: int) -> int:
         """Cut who holds too much; the bytes in use then."""
-        grown = in_use - self._looked_bytes > _GROWN_BYTES
-        cut = list(self._connections.look(streaming, self._emptied, at_all=grown))
-        excess = bytes_in_use() - self._calm_bytes - (_ROOM_BYTES if self._emptied else _PRESSING_BYTES)
+        grown, least = in_use - self._looked_bytes > _GROWN_BYTES, self._least
+        emptied = least is not None
+        cut = list(self._connections.look(streaming, emptied, at_all=grown))
+        excess = bytes_in_use() - self._calm_bytes - (_ROOM_BYTES if emptied else _PRESSING_BYTES)
         if excess > 0:
-            made = list(self._connections.make_room(excess, streaming, self._emptied))
-            if self._emptied and not made and not cut:
-                self._calm_bytes = in_use  # it is the streams' own, and nobody's message
-            cut += made
+            cut += self._connections.make_room(excess, streaming, emptied)
+        self._settle(least, bool(cut))
         for peer, reason in cut:
             if reason:
                 self._tell(peer, reason)
-        self._emptied = False
+        self._least = None
         self._looked, self._looked_bytes = time.monotonic(), bytes_in_use()
         return self._looked_bytes
+
+    def _settle(self, least: int | None, cut: bool) -> None:
+        """Take what stays in use while nothing waits for the streams' own. Of connections that are gone ZeroMQ frees
+        the memory a while after their last message was read."""
+        now = time.monotonic()
+        if least is None or cut or least <= self._calm_bytes + _ROOM_BYTES // 2:
+            self._unsettled = now
+        if least is not None and (least < self._calm_bytes or now - self._unsettled > _SETTLED_S):
+            self._calm_bytes = least
 
     def admits(self, request: Request) -> bool:
         """Whether the sender may go on: its key may have been taken away since it connected."""
