@@ -156,7 +156,7 @@ def test_a_run_goes_on_with_another_recipe_and_says_what_changed(
     asked: dict[str, Any] = {"rate": 0.005, "batch_size": 6}
     if from_file:
         path = tmp_path / "edited.toml"
-        path.write_text(to_toml(replace(TINY.with_rate(0.005), batch_size=6)))
+        path.write_text(to_toml(replace(TINY.times(0.005 / TINY.phase[0].rate), batch_size=6)))
         asked = {"recipe": str(path)}
     outcome = train(resume=True, **asked)
     assert changed(tmp_path / "run")[1] == {

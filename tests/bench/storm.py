@@ -81,7 +81,9 @@ def storm(seconds: float, attackers: int, seed: int, with_keys: bool, folder: Pa
         ended, counts = spawning.Event(), spawning.Queue()
         halves = [
             spawning.Process(
-                target=attack, args=(service.endpoint, attackers // 2, seed + 1000 * n, used, ended, counts)
+                target=attack,
+                args=(service.endpoint, attackers // 2, seed + 1000 * n, used, ended, counts),
+                daemon=True,  # an error here ends them too
             )
             for n in range(2)
         ]

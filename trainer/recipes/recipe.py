@@ -194,10 +194,6 @@ class Recipe:
         """The same with every learning rate multiplied."""
         return self if factor == 1 else replace(self, phase=tuple(phase.times(factor) for phase in self.phase))
 
-    def with_rate(self, rate: float) -> "Recipe":
-        """The same with this first learning rate; every other goes along in proportion."""
-        return self.times(rate / self.phase[0].rate)
-
     def stretched(self, epochs: int) -> "Recipe":
         """The same recipe over `epochs` epochs: phases begin, and patience ends, proportionately sooner or later."""
         share = epochs / self.epochs
