@@ -27,7 +27,7 @@ _EXTREMES: list[Any] = [
 
 def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
     """One or two messages of each kind, with `stream` as the stream's id."""
-    messages = [
+    corpus = [
         wire.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, 16),
         wire.Hello(request, "val", 5, "full", 64, 0.0, "float32", "stop", False, True, 2),
         wire.Ticket(1, stream, 0, 0, 16, False, 0, b""),
@@ -43,7 +43,7 @@ def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
         wire.Pong(b"instance", 2, 8, 0),
         wire.Bye(stream),
     ]
-    return [[wire.encode(message), *[b"\0" * 64] * message.payloads] for message in messages]
+    return [[wire.encode(message), *[b"\0" * 64] * message.payloads] for message in corpus]
 
 
 class Fuzzer:
@@ -118,9 +118,9 @@ class Attacker:
         self._stream = welcome.stream
         self._fuzzer.corpus = seeds(welcome.stream)
 
-    def burst(self, messages: int) -> list[Frames]:
+    def burst(self, count: int) -> list[Frames]:
         """What to send next."""
-        return [self._fuzzer.message() for _ in range(messages)]
+        return [self._fuzzer.message() for _ in range(count)]
 
     def renew(self) -> None:
         """Open the stream anew, since what was sent may have closed or confused it, and have a ticket answered."""
