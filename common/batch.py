@@ -10,8 +10,8 @@ import numpy.typing as npt
 from common import guard
 from common.digest import Digests
 from common.errors import LoaderError
-from common.slab import Replaced, Slab
 from common.waits import Life
+from common.wire.slab import Replaced, Slab
 
 KEPT = 1  # so many batches of a stream may be kept while the next is asked for: its slab has slots for no more
 

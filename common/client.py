@@ -7,7 +7,7 @@
                 ...  # batch.images: uint8 128 x 224 x 224 x 3, the caller's own
 
 No torch. While the caller computes, answers arrive in ZeroMQ's thread, and a thread of ours only watches how much comes
-(`common/flood.py`); the next tickets leave when the caller comes back for a batch. A client is its process's own, and
+(`common/wire/flood.py`); the next tickets leave when the caller comes back for a batch. A client is its process's own, and
 serves one thread at a time (`common/owner.py`).
 """
 
@@ -21,12 +21,9 @@ from typing import Any
 
 import zmq
 
-from common import wire
 from common.endpoints import EndpointsFile
 from common.errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
-from common.flood import FloodGuard
 from common.host import Host
-from common.keys import ClientKeys
 from common.linux import need_linux
 from common.log import Seldom
 from common.opened import TRANSPORTS, Transport
@@ -35,9 +32,12 @@ from common.patience import Services, Wait
 from common.ranges import Real
 from common.received import DigestUse
 from common.served import Served
-from common.sockets import new_context
 from common.spec import StreamSpec, one_of
 from common.stream import Stream
+from common.wire import messages
+from common.wire.flood import FloodGuard
+from common.wire.keys import ClientKeys
+from common.wire.sockets import new_context
 
 log = logging.getLogger(__name__)
 
@@ -211,37 +211,37 @@ class LoaderClient:
 
     def _take_in(self, host: Host, frames: list[memoryview]) -> None:
         try:
-            header, *payloads = [*wire.split(frames[0]), *frames[1:]]
-            wire.refuse_long_header(len(header))
-            message = wire.decode(bytes(header), len(payloads))
-            if isinstance(message, wire.Pong):
+            header, *payloads = [*messages.split(frames[0]), *frames[1:]]
+            messages.refuse_long_header(len(header))
+            message = messages.decode(bytes(header), len(payloads))
+            if isinstance(message, messages.Pong):
                 host.workers, host.cores = message.workers, message.cores
                 self._recognise(host, message.instance)
-            elif isinstance(message, wire.Welcome):
+            elif isinstance(message, messages.Welcome):
                 host.workers, host.cores = message.workers, message.cores
                 if message.request < self._requests:
                     self._recognise(host, message.instance)
                     self._welcome(host, message, payloads[0])
-            elif isinstance(message, wire.BatchReply):
+            elif isinstance(message, messages.BatchReply):
                 host.answered(message.stream, message.number)
                 if (stream := self._named(message.stream)) is not None:
                     stream.batch_arrived(host, message, payloads[0] if payloads else None)
-            elif isinstance(message, wire.Fault):
+            elif isinstance(message, messages.Fault):
                 self._fault(host, message)
         except VersionMismatch as error:
             self._refused(host, str(error))
         except WireError as error:
             log.warning("a message of %s was ignored: %s", host.endpoint, error)
 
-    def _welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> None:
+    def _welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> None:
         stream = self._streams.get(message.request)
         if stream is None or stream.closed:  # the answer to a HELLO of before
-            host.send(wire.Bye(message.stream))
+            host.send(messages.Bye(message.stream))
         else:
             stream.welcome(host, message, mean)
 
-    def _fault(self, host: Host, fault: wire.Fault) -> None:
-        if fault.code in (wire.VERSION_MISMATCH, wire.NO_ACCESS):
+    def _fault(self, host: Host, fault: messages.Fault) -> None:
+        if fault.code in (messages.VERSION_MISMATCH, messages.NO_ACCESS):
             self._refused(host, fault.reason)
             return
         if fault.stream:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import zmq
 
-from common import sockets, wire
 from common.errors import LoaderRefused
-from common.flood import Connection, FloodGuard, received
-from common.keys import ClientKeys
-from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context
+from common.wire import messages, sockets
+from common.wire.flood import Connection, FloodGuard, received
+from common.wire.keys import ClientKeys
+from common.wire.sockets import OTHER_MECHANISM, ConnectionEvent, Context
 
 _BROKEN_IN_A_ROW = 12  # handshakes, in a little more than half a second: a service does not die in each of them
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before one that refused us is asked again
@@ -67,7 +67,7 @@ class Host:
         self.pinged = now
         if self._owes_since is None:
             self._owes_since = now
-        return self.send(wire.Ping())
+        return self.send(messages.Ping())
 
     def note_heard(self, now: float) -> None:
         self.heard, self._owes_since, self.silent = now, None, False
@@ -84,14 +84,14 @@ class Host:
     def answered(self, stream: bytes, number: int) -> None:
         self._owed.pop((stream, number), None)
 
-    def send(self, message: wire.Message, answer_bytes: int = 0) -> bool:
+    def send(self, message: messages.Message, answer_bytes: int = 0) -> bool:
         """Return True if there is a connection to send it on. To a ticket an answer of so many bytes may come."""
-        if isinstance(message, wire.Ticket):
+        if isinstance(message, messages.Ticket):
             self._owed[message.stream, message.number] = answer_bytes
-        elif isinstance(message, wire.Bye):
+        elif isinstance(message, messages.Bye):
             self._owed = {key: size for key, size in self._owed.items() if key[0] != message.stream}
         try:
-            self._end.socket.send(wire.encode(message), zmq.NOBLOCK)
+            self._end.socket.send(messages.encode(message), zmq.NOBLOCK)
             self.reachable = True
         except zmq.Again:
             self.reachable = False

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from common import wire
 from common.errors import LoaderRefused, NoSuchSplit, WireError
 from common.host import Host, Loaders
 from common.opened import Opened, Transport
 from common.served import Served
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+from common.wire import messages
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ class Members:
     info: StreamInfo
 
     def __init__(
-        self, hosts: list[Host], served: Served, spec: StreamSpec, hello: wire.Hello, transport: Transport
+        self, hosts: list[Host], served: Served, spec: StreamSpec, hello: messages.Hello, transport: Transport
     ) -> None:
         self._hosts, self._served, self._spec, self._hello, self._transport = hosts, served, spec, hello, transport
         self.id = b""
         self._open: dict[Host, Opened] = {}
         self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
-        self._refusals: dict[Host, wire.Fault] = {}
+        self._refusals: dict[Host, messages.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
 
     def __iter__(self) -> Iterator[tuple[Host, Opened]]:
@@ -70,7 +70,7 @@ class Members:
             if pending and now - self._hello_sent.get(host, -HELLO_S) >= HELLO_S and host.send(self._hello):
                 self._hello_sent[host] = now
 
-    def welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> Opened | None:
+    def welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> Opened | None:
         """Take in a WELCOME; gives what it opened, None where that is nothing new.
 
         Raises WireError where it is none to this HELLO, LoaderRefused where services that a run begins with differ.
@@ -96,9 +96,9 @@ class Members:
         self._open[host] = Opened.by(host, message, self._transport, using)
         return self._open[host]
 
-    def _refuse_other(self, host: Host, message: wire.Welcome, reason: str) -> None:
+    def _refuse_other(self, host: Host, message: messages.Welcome, reason: str) -> None:
         """A service that serves something else ends the run at its start, and is left out later."""
-        host.send(wire.Bye(message.stream))
+        host.send(messages.Bye(message.stream))
         if host.from_start and not self._served.accepted(host, self._spec.split):
             raise LoaderRefused(f"{host.endpoint}: {reason}")
         log.warning("%s is left out: %s", host.endpoint, reason)
@@ -106,9 +106,9 @@ class Members:
 
     def refuse(self, host: Host, reason: str) -> None:
         """It is not asked until it is forgotten."""
-        self.refused(host, wire.Fault(self._hello.request, b"", wire.REFUSED, reason, wire.NO_RECORD))
+        self.refused(host, messages.Fault(self._hello.request, b"", messages.REFUSED, reason, messages.NO_RECORD))
 
-    def refused(self, host: Host, fault: wire.Fault) -> None:
+    def refused(self, host: Host, fault: messages.Fault) -> None:
         """It answered the HELLO so."""
         self._refusals[host] = fault
 
@@ -120,7 +120,7 @@ class Members:
             return
         codes = {fault.code for fault in self._refusals.values()}
         told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
-        raise NoSuchSplit(told) if codes == {wire.NO_SUCH_SPLIT} else LoaderRefused(told)
+        raise NoSuchSplit(told) if codes == {messages.NO_SUCH_SPLIT} else LoaderRefused(told)
 
     def forget(self, host: Host) -> bool:
         """It is as if HELLO had not been said; whether the stream was open there."""
@@ -134,5 +134,5 @@ class Members:
     def close(self) -> None:
         """Say BYE to all."""
         for host, opened in self._open.items():
-            host.send(wire.Bye(self.id))
+            host.send(messages.Bye(self.id))
             opened.close()

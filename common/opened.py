@@ -3,12 +3,12 @@
 import logging
 from typing import Literal
 
-from common import wire
 from common.errors import LoaderRefused, WireError
 from common.host import Host
 from common.malloc import keep_large_blocks
-from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
+from common.wire import messages
+from common.wire.slab import Slab, slot_bytes
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Opened:
         self.nonce, self.credit, self.slab, self.using = nonce, credit, slab, using
 
     @classmethod
-    def by(cls, host: Host, welcome: wire.Welcome, transport: Transport, using: set[int]) -> "Opened":
+    def by(cls, host: Host, welcome: messages.Welcome, transport: Transport, using: set[int]) -> "Opened":
         """Map the slab that `welcome` tells of, if the transport allows and it can be reached.
 
         using   what is read from this very slab already, as it was opened before
@@ -47,7 +47,7 @@ class Opened:
         return cls(welcome.slab_nonce, welcome.credit, slab, using)
 
     @classmethod
-    def _by_frames(cls, welcome: wire.Welcome, using: set[int]) -> "Opened":
+    def _by_frames(cls, welcome: messages.Welcome, using: set[int]) -> "Opened":
         keep_large_blocks()
         return cls(welcome.slab_nonce, welcome.credit, None, using)
 
@@ -57,7 +57,7 @@ class Opened:
             host.transport = transport
             log.info("%s: pixels come %s", host.endpoint, transport)
 
-    def pixels(self, reply: wire.BatchReply, spec: StreamSpec, count: int) -> memoryview:
+    def pixels(self, reply: messages.BatchReply, spec: StreamSpec, count: int) -> memoryview:
         """The bytes of the pictures in the slot that `reply` names. WireError where there is no such slot."""
         if self.slab is None or not 0 <= reply.slot < self.slab.slots:
             raise WireError(f"BATCH: there is no slot {reply.slot}")

@@ -5,13 +5,14 @@ from typing import Literal
 
 import numpy as np
 
-from common import digest, wire
+from common import digest
 from common.batch import Batch
 from common.errors import LoaderFault, WireError
-from common.slab import Replaced, Slab
 from common.spec import StreamInfo, StreamSpec
 from common.waits import Life
 from common.window import Work
+from common.wire import messages
+from common.wire.slab import Replaced, Slab
 
 DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
 DIGEST_USES = ("off", "on", "verify")
@@ -22,7 +23,7 @@ def batch_of(
     work: Work,
     spec: StreamSpec,
     info: StreamInfo,
-    reply: wire.BatchReply,
+    reply: messages.BatchReply,
     pixels: memoryview,
     digests: bool,
     life: Life,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from common import wire
 from common.batch import KEPT, Batch
 from common.done import done_with
 from common.errors import LoaderError, LoaderFault, UsageError
@@ -23,6 +22,7 @@ from common.received import DIGEST_USES, Answer, DigestUse, batch_of, displaced,
 from common.spec import StreamInfo, StreamSpec, one_of
 from common.waits import Life, Took
 from common.window import Window, Work
+from common.wire import messages
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Stream:
         self._epoch = 0
         self._services, self._owner, self._settled = services, services.owner, services.owner.interruptions
         self._digests = one_of("digests", digests, DIGEST_USES)
-        hello = wire.Hello(
+        hello = messages.Hello(
             request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
             spec.shuffle, digests != "off", self.batch_size,
         )  # fmt: skip
@@ -217,13 +217,13 @@ class Stream:
         opened = self._members[host]
         oldest, done = done_with(window.wanted | opened.using, window.asked_last)
         by_slot = opened.slab is not None
-        ticket = wire.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
+        ticket = messages.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
         if not host.send(ticket, 0 if by_slot else work.count * self.spec.image_bytes):
             self.reopen(host)
 
     # What services say, told by the client
 
-    def welcome(self, host: Host, message: wire.Welcome, mean: memoryview) -> None:
+    def welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> None:
         opened = self._members.welcome(host, message, mean)
         if opened is not None and self._window is not None:
             self._window.add_host(host, opened.credit, opened.using)
@@ -245,10 +245,10 @@ class Stream:
     def leave(self, host: Host) -> None:
         """The service is not to be asked any more."""
         if self._members.get(host) is not None:
-            host.send(wire.Bye(self.id))
+            host.send(messages.Bye(self.id))
         self.reopen(host)
 
-    def refused(self, host: Host, fault: wire.Fault) -> None:
+    def refused(self, host: Host, fault: messages.Fault) -> None:
         self._members.refused(host, fault)
 
     def reopen(self, host: Host) -> None:
@@ -256,18 +256,18 @@ class Stream:
         if self._members.forget(host) and self._window is not None:
             self._window.drop_host(host)
 
-    def ticket_failed(self, host: Host, fault: wire.Fault) -> None:
-        if fault.code == wire.UNKNOWN_STREAM:
+    def ticket_failed(self, host: Host, fault: messages.Fault) -> None:
+        if fault.code == messages.UNKNOWN_STREAM:
             self.reopen(host)
         elif self._window is not None and self._window.expects(fault.number):
-            if fault.record != wire.NO_RECORD and self._left_out_for(host, fault.record, fault.reason):
+            if fault.record != messages.NO_RECORD and self._left_out_for(host, fault.record, fault.reason):
                 return
-            if fault.code == wire.BAD_DATASET and self._left_out(host, fault.reason):
+            if fault.code == messages.BAD_DATASET and self._left_out(host, fault.reason):
                 return
-            record = f" (record {fault.record})" if fault.record != wire.NO_RECORD else ""
+            record = f" (record {fault.record})" if fault.record != messages.NO_RECORD else ""
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
 
-    def batch_arrived(self, host: Host, message: wire.BatchReply, payload: memoryview | None) -> None:
+    def batch_arrived(self, host: Host, message: messages.BatchReply, payload: memoryview | None) -> None:
         work = self._window.expects(message.number) if self._window is not None else None
         opened = self._members.get(host)
         if self._window is None or work is None or opened is None:

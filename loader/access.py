@@ -15,12 +15,12 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from common import keys
 from common.errors import UsageError
-from common.keys import ServerKeys
 from common.log import Seldom
 from common.malloc import bytes_in_use
-from common.sockets import OTHER_MECHANISM, ConnectionEvent, Context, End
+from common.wire import keys
+from common.wire.keys import ServerKeys
+from common.wire.sockets import OTHER_MECHANISM, ConnectionEvent, Context, End
 from loader.connections import Connections
 from loader.inbox import Request
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from common.digest import Digests
 from common.errors import AlexNetError, DatasetError
-from common.slab import Replaced, SlotBatch, slot_bytes
 from common.spec import StreamSpec
+from common.wire.slab import Replaced, SlotBatch, slot_bytes
 from loader.augment import Scratch
 from loader.children import SAFE_PATH, environment
 from loader.dataset import Dataset

@@ -150,8 +150,8 @@ def serve(
     announce: Announce,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `announce` gets the endpoint once it is served."""
-    from common import sockets
-    from common.keys import ServerKeys
+    from common.wire import sockets
+    from common.wire.keys import ServerKeys
     from loader import jpeg
     from loader.access import Access
     from loader.listening import listen

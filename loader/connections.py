@@ -1,7 +1,7 @@
 """The open connections of the ROUTER: whose they are, how many, and how much is held for each.
 
 ZeroMQ bounds a frame, but neither how many frames make a message nor, as it is set up here, how many messages wait
-(`common/sockets.py` says why), and two bytes on the wire become 64 in memory. So this is counted: the kernel knows how
+(`common/wire/sockets.py` says why), and two bytes on the wire become 64 in memory. So this is counted: the kernel knows how
 many bytes a connection has received, the inbox how many came out as messages. Who is ahead by more than honest clients
 can be is cut, and if all together take too much, those furthest ahead. Over a Unix socket the kernel does not
 count; only the service's own user can connect to one.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
-from common.flood import received, reset
+from common.wire.flood import received, reset
 
 MOST_HELD_BYTES = 1 << 19  # on the wire; more than all that a client that keeps to its credit can have under way
 MOST_HELD_BYTES_AT_FIRST = 1 << 16  # of a client that has no stream

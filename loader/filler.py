@@ -7,8 +7,8 @@ crop, the flip and the noise are the place's own.
 
 from common import digest
 from common.errors import BadImage, BadRecord
-from common.slab import SlotBatch
 from common.spec import StreamSpec
+from common.wire.slab import SlotBatch
 from loader import sampler
 from loader.augment import FullBatch, Scratch, TrainingBatch
 from loader.dataset import Dataset

@@ -22,7 +22,7 @@ def keys(folder: Path, client: str, verbose: bool) -> None:
     """
     logs.setup("alexnet-loader keys", verbose)
     with logs.errors_as_exit_codes("alexnet-loader keys"):
-        from common import keys
+        from common.wire import keys
 
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", client, re.ASCII):
             raise UsageError(f"{client!r} is no name for a client: letters, digits, - and _ (--client)")

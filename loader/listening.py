@@ -13,10 +13,10 @@ from pathlib import Path
 
 import zmq
 
-from common import sockets
 from common.errors import UsageError
-from common.keys import ServerKeys
-from common.sockets import Context, End
+from common.wire import sockets
+from common.wire.keys import ServerKeys
+from common.wire.sockets import Context, End
 
 _IPC = "ipc://"
 

@@ -19,7 +19,7 @@ from dataclasses import astuple, dataclass, field
 
 from common.errors import LoaderError
 from common.log import Seldom
-from common.slab import Slab
+from common.wire.slab import Slab
 from loader import link
 from loader.dataset import Dataset
 

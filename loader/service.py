@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 
 import zmq
 
-from common import wire
 from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
 from common.log import Seldom
-from common.slab import SlotBatch
+from common.wire import messages
+from common.wire.slab import SlotBatch
 from loader.access import Access
 from loader.dataset import Dataset
 from loader.inbox import Inbox, Request
@@ -62,11 +62,11 @@ class Service:
         self._work = Work(pool, self._sessions, self._queue, self._send, self._seldom)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[Worker]()
-        self._answers: dict[type[wire.Message], Callable[[bytes, wire.Message], None]] = {
-            wire.Hello: self._hello,
-            wire.Ticket: self._ticket,
-            wire.Ping: self._ping,
-            wire.Bye: self._bye,
+        self._answers: dict[type[messages.Message], Callable[[bytes, messages.Message], None]] = {
+            messages.Hello: self._hello,
+            messages.Ticket: self._ticket,
+            messages.Ping: self._ping,
+            messages.Bye: self._bye,
         }
 
     def run(self, signals: Signals, on_ready: Callable[[], None], on_hangup: Callable[[], None]) -> None:
@@ -130,9 +130,9 @@ class Service:
             try:
                 self._hear(request)
             except (LoaderRefused, VersionMismatch) as error:
-                code = wire.VERSION_MISMATCH if isinstance(error, VersionMismatch) else wire.NO_ACCESS
+                code = messages.VERSION_MISMATCH if isinstance(error, VersionMismatch) else messages.NO_ACCESS
                 self._ignored(request, error)
-                self._send(request.identity, wire.Fault(-1, b"", code, str(error), wire.NO_RECORD))
+                self._send(request.identity, messages.Fault(-1, b"", code, str(error), messages.NO_RECORD))
             except WireError as error:
                 self._ignored(request, error)
             except Exception as error:  # a bug of ours that one client found is not the others' end
@@ -143,7 +143,7 @@ class Service:
         if not self._access.admits(request):
             self._sessions.end_all(request.identity)
             raise LoaderRefused("the public key was taken out of clients/ of its keys (--keys)")
-        message = wire.decode(request.header.bytes, request.payloads)
+        message = messages.decode(request.header.bytes, request.payloads)
         answer = self._answers.get(type(message))
         if answer is None:
             raise WireError(f"a client does not send {message.kind}")
@@ -155,18 +155,18 @@ class Service:
 
     # What clients say
 
-    def _hello(self, identity: bytes, message: wire.Message) -> None:
-        assert isinstance(message, wire.Hello)
+    def _hello(self, identity: bytes, message: messages.Message) -> None:
+        assert isinstance(message, messages.Hello)
         try:
             session = self._open(identity, message)
         except (LoaderError, UsageError) as error:
-            code = wire.NO_SUCH_SPLIT if isinstance(error, NoSuchSplit) else wire.REFUSED
-            self._send(identity, wire.Fault(message.request, b"", code, str(error)[:1024], wire.NO_RECORD))
+            code = messages.NO_SUCH_SPLIT if isinstance(error, NoSuchSplit) else messages.REFUSED
+            self._send(identity, messages.Fault(message.request, b"", code, str(error)[:1024], messages.NO_RECORD))
             return
         if not self._welcomes.may_have(identity):
             return
         dataset = session.dataset
-        welcome = wire.Welcome(
+        welcome = messages.Welcome(
             message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
             self._decoder, self._pool.count, usable_cores(), session.credit,
             os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
@@ -176,8 +176,8 @@ class Service:
             self._sessions.end_all(deaf)
             self._access.cut(deaf, "it reads nothing of what it asks for")
 
-    def _ticket(self, identity: bytes, message: wire.Message) -> None:
-        assert isinstance(message, wire.Ticket)
+    def _ticket(self, identity: bytes, message: messages.Message) -> None:
+        assert isinstance(message, messages.Ticket)
         session = self._sessions.get((identity, message.stream))
         if session is None:
             self._unknown(identity, message.stream, message.number)
@@ -186,9 +186,11 @@ class Service:
         self._queue.cancel(session.address, session.is_done)
         if message.count > session.batch_size or message.first + message.count > session.dataset.records:
             reason = f"positions {message.first}..{message.first + message.count - 1} are not a batch of this stream"
-            self._work.fault(session, message, wire.REFUSED, reason)
+            self._work.fault(session, message, messages.REFUSED, reason)
         elif self._queue.waiting(session.address) >= 4 * session.credit:
-            self._work.fault(session, message, wire.REFUSED, f"more tickets than the credit of {session.credit} allows")
+            self._work.fault(
+                session, message, messages.REFUSED, f"more tickets than the credit of {session.credit} allows"
+            )
         elif (reply := session.lent_for(message.number)) is not None:
             self._send(identity, reply)  # the first was lost on its way, or this comes late: the slot is the same
         elif not session.has(message.number) and not session.is_done(message.number):
@@ -196,20 +198,22 @@ class Service:
             session.queued.come(message.number)
 
     def _unknown(self, identity: bytes, stream: bytes, number: int) -> None:
-        self._send(identity, wire.Fault(number, stream, wire.UNKNOWN_STREAM, "say HELLO first", wire.NO_RECORD))
+        self._send(
+            identity, messages.Fault(number, stream, messages.UNKNOWN_STREAM, "say HELLO first", messages.NO_RECORD)
+        )
 
-    def _ping(self, identity: bytes, _: wire.Message) -> None:
-        self._send(identity, wire.Pong(self._instance, self._pool.count, usable_cores(), len(self._queue)))
+    def _ping(self, identity: bytes, _: messages.Message) -> None:
+        self._send(identity, messages.Pong(self._instance, self._pool.count, usable_cores(), len(self._queue)))
 
-    def _bye(self, identity: bytes, message: wire.Message) -> None:
-        assert isinstance(message, wire.Bye)
+    def _bye(self, identity: bytes, message: messages.Message) -> None:
+        assert isinstance(message, messages.Bye)
         session = self._sessions.get((identity, message.stream))
         if session is not None:
             self._sessions.end(session)
 
     # Sessions
 
-    def _open(self, identity: bytes, hello: wire.Hello) -> Session:
+    def _open(self, identity: bytes, hello: messages.Hello) -> Session:
         if self._sessions.full:
             self._call_clients()
         session, is_new = self._sessions.open(identity, hello, self._pool.count)
@@ -237,22 +241,22 @@ class Service:
 
     def _call_clients(self) -> None:
         for identity in self._sessions.clients:
-            self._ping(identity, wire.Ping())
+            self._ping(identity, messages.Ping())
 
     # Sending
 
-    def _send(self, identity: bytes, message: wire.Message, payload: Payload | None = None) -> Tracker | None:
+    def _send(self, identity: bytes, message: messages.Message, payload: Payload | None = None) -> Tracker | None:
         """Send; gives a tracker of the payload, if there is one.
 
         The sessions of a client that is gone are ended, and of one that reads nothing of a thousand messages.
         """
-        header = wire.encode(message)
+        header = messages.encode(message)
         try:
             if not message.payloads:
                 self._router.send_multipart([identity, header], zmq.NOBLOCK)
                 return None
             assert payload is not None
-            header = wire.framed(header)
+            header = messages.framed(header)
             frame = payload.behind(header) if isinstance(payload, SlotBatch) else header + payload
             return self._router.send_multipart([identity, frame], zmq.NOBLOCK, copy=False, track=True)
         except zmq.ZMQError as error:

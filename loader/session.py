@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
-from common import wire
 from common.batch import KEPT
 from common.errors import LoaderError
-from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
+from common.wire import messages
+from common.wire.slab import Slab, slot_bytes
 from loader.dataset import Dataset
 from loader.queued import QueueTimes
 from loader.resources import usable_cores
@@ -28,7 +28,7 @@ Tracker = zmq.MessageTracker  # of pixels on their way
 class Sent:
     """A slot that the socket reads from until `tracker` is done."""
 
-    ticket: wire.Ticket
+    ticket: messages.Ticket
     slot: int
     tracker: Tracker
 
@@ -47,9 +47,9 @@ class Session:
     slab: Slab = field(init=False)
     slots: SlotTable = field(init=False)
     queued: QueueTimes = field(default_factory=QueueTimes)
-    filling: dict[int, wire.Ticket] = field(default_factory=dict)  # by slot
+    filling: dict[int, messages.Ticket] = field(default_factory=dict)  # by slot
     sent: deque[Sent] = field(default_factory=deque)
-    lent: dict[int, wire.BatchReply] = field(default_factory=dict)  # the answer by slot that the client reads from
+    lent: dict[int, messages.BatchReply] = field(default_factory=dict)  # the answer by slot that the client reads from
     oldest: int = 0  # the client is done with all tickets below, and with those in `done`
     done: set[int] = field(default_factory=set)
     deaths: dict[int, list[int | None]] = field(default_factory=dict)  # by ticket number, the record each was at
@@ -74,11 +74,11 @@ class Session:
             sent.ticket.number == number for sent in self.sent
         )
 
-    def lent_for(self, number: int) -> wire.BatchReply | None:
+    def lent_for(self, number: int) -> messages.BatchReply | None:
         """The answer to this ticket, where the client was given its slot and has not said that it is done with it."""
         return next((reply for reply in self.lent.values() if reply.number == number), None)
 
-    def settle(self, ticket: wire.Ticket) -> None:
+    def settle(self, ticket: messages.Ticket) -> None:
         """Free the slots of the tickets that the client is done with."""
         self.oldest = max(self.oldest, ticket.oldest)
         self.done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
@@ -93,7 +93,7 @@ class Session:
     def is_done(self, number: int) -> bool:
         return number < self.oldest or number in self.done
 
-    def begin(self, ticket: wire.Ticket) -> int:
+    def begin(self, ticket: messages.Ticket) -> int:
         """A worker is about to fill a slot for this ticket: which."""
         slot = self.slots.take()
         self.filling[slot] = ticket

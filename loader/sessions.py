@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from common import wire
 from common.errors import LoaderError, NoSuchSplit
 from common.spec import StreamSpec
+from common.wire import messages
 from loader.dataset import Dataset
 from loader.resources import MOST_STREAMS
 from loader.session import Address, Session, credit_for
@@ -59,7 +59,7 @@ class Sessions:
     def credit(self, spec: StreamSpec, batch_size: int, workers: int) -> int:
         return credit_for(spec, batch_size, workers, self._memory.stream)
 
-    def open(self, identity: bytes, hello: wire.Hello, workers: int) -> tuple[Session, bool]:
+    def open(self, identity: bytes, hello: messages.Hello, workers: int) -> tuple[Session, bool]:
         """The session that `hello` asks for, and whether it is new.
 
         Raises UsageError where there is no such stream, NoSuchSplit, and LoaderError where it would take too much.

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from common.wire import Ticket
+from common.wire.messages import Ticket
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable
 
-from common import wire
 from common.log import Seldom
-from common.slab import SlotBatch
+from common.wire import messages
+from common.wire.slab import SlotBatch
 from loader import link
 from loader.pool import Lost, WorkerPool
 from loader.session import Address, Sent, Session, Tracker
@@ -18,7 +18,7 @@ DEATHS_BY_RECORD = 3  # of workers that were at the same record, before it is re
 DEATHS_BY_TICKET = 20  # of workers that were at one ticket
 
 Payload = bytes | memoryview | SlotBatch
-Send = Callable[[bytes, wire.Message, Payload | None], Tracker | None]  # to a client
+Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to a client
 
 
 class Work:
@@ -59,7 +59,7 @@ class Work:
                 self._retry(session, ticket, outcome)
             elif isinstance(outcome.outcome, link.Failed):
                 session.slots.abandon(outcome.fill.slot)
-                code = wire.BAD_DATASET if outcome.outcome.record == wire.NO_RECORD else wire.BAD_RECORD
+                code = messages.BAD_DATASET if outcome.outcome.record == messages.NO_RECORD else messages.BAD_RECORD
                 self.fault(session, ticket, code, outcome.outcome.reason, outcome.outcome.record)
             elif session.is_done(ticket.number):
                 session.slots.abandon(outcome.fill.slot)
@@ -67,21 +67,21 @@ class Work:
                 self._answer(session, ticket, outcome.fill.slot, outcome.outcome)
 
     def fault(
-        self, session: Session, ticket: wire.Ticket, code: str, reason: str, record: int = wire.NO_RECORD
+        self, session: Session, ticket: messages.Ticket, code: str, reason: str, record: int = messages.NO_RECORD
     ) -> None:
         """Answer that there is no batch to this ticket, and why."""
         session.queued.answered(ticket.number)
         if self._seldom.due(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
-        self._send(session.address[0], wire.Fault(ticket.number, ticket.stream, code, reason[:1024], record), None)
+        self._send(session.address[0], messages.Fault(ticket.number, ticket.stream, code, reason[:1024], record), None)
 
-    def _answer(self, session: Session, ticket: wire.Ticket, slot: int, filled: link.Filled) -> None:
+    def _answer(self, session: Session, ticket: messages.Ticket, slot: int, filled: link.Filled) -> None:
         batch = session.slab.batch(slot, session.spec, ticket.count)
         session.deaths.pop(ticket.number, None)
         session.slots.lend(slot)
-        reply = wire.BatchReply(
+        reply = messages.BatchReply(
             ticket.number, ticket.stream, batch.notes["record"].tobytes(), batch.notes["label"].tobytes(),
-            slot if ticket.by_slot else wire.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
+            slot if ticket.by_slot else messages.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
             batch.notes["digest"].tobytes() if session.digests else b"", batch.replaced(ticket.first),
             [*session.queued.answered(ticket.number), filled.read_us, filled.decode_us, filled.augment_us],
         )  # fmt: skip
@@ -91,7 +91,7 @@ class Work:
         elif tracker is not None:
             session.sent.append(Sent(ticket, slot, tracker))
 
-    def _retry(self, session: Session, ticket: wire.Ticket, lost: Lost) -> None:
+    def _retry(self, session: Session, ticket: messages.Ticket, lost: Lost) -> None:
         """Let another worker do it, unless the ticket, or one record of it, ends every worker that takes it."""
         record = session.slab.batch(lost.fill.slot, session.spec, ticket.count).begun_last()
         session.slots.abandon(lost.fill.slot)
@@ -105,4 +105,4 @@ class Work:
         times = by_record if by_record >= DEATHS_BY_RECORD else len(deaths)
         reason = f"{times} workers ended over epoch {ticket.epoch}, positions {ticket.first}.., the last {lost.how}"
         culprit = record if by_record >= DEATHS_BY_RECORD else None
-        self.fault(session, ticket, wire.BAD_RECORD, reason, wire.NO_RECORD if culprit is None else culprit)
+        self.fault(session, ticket, messages.BAD_RECORD, reason, messages.NO_RECORD if culprit is None else culprit)

@@ -15,7 +15,7 @@ from common import console
 from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
 from common.malloc import give_back_large_blocks
-from common.slab import Slab
+from common.wire.slab import Slab
 from loader import jpeg, link, sampler
 from loader.augment import Scratch
 from loader.dataset import Dataset

@@ -11,8 +11,8 @@ from common.decoder import named
 from common.errors import NoSuchSplit
 from common.host import Loaders
 from common.received import DigestUse
-from common.slab import Replaced
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+from common.wire.slab import Replaced
 
 CLASSES = ("dark", "light", "striped")
 

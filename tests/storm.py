@@ -16,8 +16,8 @@ from types import TracebackType
 
 import zmq
 
-from common import wire
-from common.keys import ClientKeys
+from common.wire import messages
+from common.wire.keys import ClientKeys
 from tests.zmtp import frame_of
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -133,8 +133,8 @@ class Attacker:
     def streams(self) -> None:
         """Opens a stream, asks for batches, and goes in the middle of the answers."""
         with shake_hands(self.endpoint) as connection:
-            hello = wire.Hello(1, "train", 5, "train", 64, 0.1, "uint8", "replace", True, False, 8)
-            connection.sendall(frame_of(wire.encode(hello)) * self.random.choice([1, 40]))
+            hello = messages.Hello(1, "train", 5, "train", 64, 0.1, "uint8", "replace", True, False, 8)
+            connection.sendall(frame_of(messages.encode(hello)) * self.random.choice([1, 40]))
             self._perhaps_wait(connection)
 
     def misuses_keys(self) -> None:

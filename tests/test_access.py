@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import zmq.auth
 
-from common import keys
 from common.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, UsageError
 from common.spec import StreamSpec
+from common.wire import keys
 from loader.access import AllowList
 from tests.processes import LoaderProcess, wait_for
 

@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common import wire
 from common.done import done_with
 from common.spec import StreamSpec
 from common.window import Window, Work
+from common.wire import messages
 from loader.dataset import Dataset
 from loader.session import SPARE_SLOTS, Session
 from loader.tickets import TicketQueue
@@ -34,8 +34,8 @@ class Host:
     credit: int
     session: Session = field(init=False)
     queue: TicketQueue[tuple[bytes, bytes]] = field(init=False)
-    to_service: list[wire.Ticket] = field(default_factory=list)
-    to_client: list[wire.BatchReply] = field(default_factory=list)
+    to_service: list[messages.Ticket] = field(default_factory=list)
+    to_client: list[messages.BatchReply] = field(default_factory=list)
     contents: dict[int, int] = field(init=False)  # ticket whose pixels a slot holds
     using: set[int] = field(init=False)  # as the client knows it, for this slab
 
@@ -49,7 +49,7 @@ class Host:
             self.session.slots.take()  # the credit alone must do
         self.queue, self.contents, self.using = TicketQueue(), {}, set()
 
-    def hear(self, ticket: wire.Ticket) -> None:
+    def hear(self, ticket: messages.Ticket) -> None:
         """What the service does with a TICKET."""
         self.session.settle(ticket)
         self.queue.cancel(ADDRESS, self.session.is_done)
@@ -71,7 +71,9 @@ class Host:
             return
         self.session.slots.lend(slot)
         labels = ticket.count * b"\0\0\0\0"
-        reply = wire.BatchReply(ticket.number, STREAM, labels, labels, slot, self.session.slab.nonce, b"", [], [0] * 5)
+        reply = messages.BatchReply(
+            ticket.number, STREAM, labels, labels, slot, self.session.slab.nonce, b"", [], [0] * 5
+        )
         self.session.lent[slot] = reply
         self.to_client.append(reply)
 
@@ -120,7 +122,7 @@ class Books(RuleBasedStateMachine):
 
     def send(self, host: Host, work: Work) -> None:
         oldest, done = done_with(self.window.wanted | host.using, self.window.asked_last)
-        ticket = wire.Ticket(work.number, STREAM, work.epoch, work.first, work.count, True, oldest, done)
+        ticket = messages.Ticket(work.number, STREAM, work.epoch, work.first, work.count, True, oldest, done)
         host.to_service.append(ticket)
 
     @rule()
@@ -152,7 +154,7 @@ class Books(RuleBasedStateMachine):
             self.in_use = taken[1]
             self.taken.append(taken[1].number)
 
-    def hear(self, host: Host, reply: wire.BatchReply) -> None:
+    def hear(self, host: Host, reply: messages.BatchReply) -> None:
         if self.window.expects(reply.number) is None or reply.slab != host.session.slab.nonce:
             return
         host.using.add(reply.number)

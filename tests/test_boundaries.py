@@ -31,8 +31,8 @@ ONLY_IN = {
     "zmq": {
         "common/client.py",
         "common/host.py",
-        "common/keys.py",
-        "common/sockets.py",
+        "common/wire/keys.py",
+        "common/wire/sockets.py",
         "loader/access.py",
         "loader/inbox.py",
         "loader/listening.py",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common import keys, wire
 from common import log as logs
+from common.wire import keys, messages
 from loader.access import AllowList
 from loader.pack_command import main as pack
 from tests.photo_tree import make_tree
@@ -29,7 +29,7 @@ def test_names_that_would_draw_on_a_terminal_are_shown_as_their_codes_by_every_c
     packed = CliRunner().invoke(pack, [str(tree), str(data), "--jobs", "1"])
     info = CliRunner().invoke(pack, ["--info", "--verify", str(data)])
     none = CliRunner().invoke(pack, ["--info", str(tmp_path / f"none{DRAWS}")])
-    hostile = wire.encode(wire.Fault(-1, b"", wire.REFUSED, DRAWS, wire.NO_RECORD))
+    hostile = messages.encode(messages.Fault(-1, b"", messages.REFUSED, DRAWS, messages.NO_RECORD))
     with answering(hostile) as endpoint:
         asked = [
             "--cpu",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.slab import Replaced
+from common.wire.slab import Replaced
 from trainer.evaluation.evaluate import evaluate
 from trainer.feeding.feed import FedBatch
 

@@ -12,9 +12,9 @@ import torch
 
 from common.batch import KEPT, Batch
 from common.client import LoaderClient
-from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from common.waits import WaitClock
+from common.wire.slab import Slab, slot_bytes
 from tests.processes import LoaderProcess
 from trainer.feeding.feed import FedBatch, Feed
 from trainer.feeding.pinned import HostMemory, Pinned, tensor_over

@@ -10,10 +10,10 @@ import msgpack
 import pytest
 import zmq
 
-from common import wire
 from common.client import LoaderClient
 from common.spec import StreamSpec
 from common.stream import Stream
+from common.wire import messages
 from loader.resources import MOST_STREAMS
 from tests.processes import LoaderProcess, memory_mib, wait_for
 from tests.reader import fingerprint
@@ -64,44 +64,44 @@ def dealer(service: LoaderProcess) -> "Iterator[zmq.Socket[bytes]]":
         yield socket
 
 
-def hello(request: int = 0, batch_size: int = 16) -> wire.Hello:
-    return wire.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, batch_size)
+def hello(request: int = 0, batch_size: int = 16) -> messages.Hello:
+    return messages.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, batch_size)
 
 
-def ask(socket: "zmq.Socket[bytes]", message: wire.Message) -> wire.Message:
+def ask(socket: "zmq.Socket[bytes]", message: messages.Message) -> messages.Message:
     """Send, and give the next answer; a PONG comes now and then without being asked for."""
-    socket.send(wire.encode(message))
-    while isinstance(came := answer(socket), wire.Pong) and not isinstance(message, wire.Ping):
+    socket.send(messages.encode(message))
+    while isinstance(came := answer(socket), messages.Pong) and not isinstance(message, messages.Ping):
         pass
     return came
 
 
-def answer(socket: "zmq.Socket[bytes]") -> wire.Message:
+def answer(socket: "zmq.Socket[bytes]") -> messages.Message:
     assert socket.poll(60_000), "the service does not answer"
-    header, *payloads = wire.split(memoryview(socket.recv()))
-    return wire.decode(bytes(header), len(payloads))
+    header, *payloads = messages.split(memoryview(socket.recv()))
+    return messages.decode(bytes(header), len(payloads))
 
 
-def ticket(stream: bytes, number: int = 0, first: int = 0, count: int = 16, oldest: int = 0) -> wire.Ticket:
-    return wire.Ticket(number, stream, 0, first, count, False, oldest, b"")
+def ticket(stream: bytes, number: int = 0, first: int = 0, count: int = 16, oldest: int = 0) -> messages.Ticket:
+    return messages.Ticket(number, stream, 0, first, count, False, oldest, b"")
 
 
 def test_messages_of_no_sense_are_answered_with_nothing(service: LoaderProcess, honest: Honest) -> None:
     senseless = [
         [b""],
         [b"\xff" * 50],
-        [wire.encode(wire.Ping()), b"more"],
-        [wire.encode(wire.Ping())] + [b""] * 1000,
-        [wire.encode(wire.Bye(b"x" * 16))],
-        [wire.encode(wire.Pong(b"12345678", 1, 1, 1))],
-        [wire.encode(hello())[:-1]],
-        [msgpack.packb([wire.VERSION, "TICKET", *[[]] * 9])],
+        [messages.encode(messages.Ping()), b"more"],
+        [messages.encode(messages.Ping())] + [b""] * 1000,
+        [messages.encode(messages.Bye(b"x" * 16))],
+        [messages.encode(messages.Pong(b"12345678", 1, 1, 1))],
+        [messages.encode(hello())[:-1]],
+        [msgpack.packb([messages.VERSION, "TICKET", *[[]] * 9])],
         [b"\x91" * 30_000],  # lists within lists
     ]
     with dealer(service) as stranger:
         for frames in senseless:
             stranger.send_multipart(frames)
-        assert isinstance(ask(stranger, wire.Ping()), wire.Pong)
+        assert isinstance(ask(stranger, messages.Ping()), messages.Pong)
     honest.reads_on()
     assert "a message from 127.0.0.1 was ignored" in service.log.read_text()
 
@@ -109,10 +109,10 @@ def test_messages_of_no_sense_are_answered_with_nothing(service: LoaderProcess, 
 def test_a_stream_of_another_client_is_unknown_to_a_stranger(service: LoaderProcess, honest: Honest) -> None:
     with dealer(service) as stranger:
         refused = ask(stranger, ticket(honest.stream.id))
-        assert isinstance(refused, wire.Fault)
-        assert refused.code == wire.UNKNOWN_STREAM
-        stranger.send(wire.encode(wire.Bye(honest.stream.id)))
-        assert isinstance(ask(stranger, wire.Ping()), wire.Pong)
+        assert isinstance(refused, messages.Fault)
+        assert refused.code == messages.UNKNOWN_STREAM
+        stranger.send(messages.encode(messages.Bye(honest.stream.id)))
+        assert isinstance(ask(stranger, messages.Ping()), messages.Pong)
     honest.reads_on()
 
 
@@ -121,19 +121,19 @@ def test_tickets_repeated_out_of_order_and_beyond_the_credit_are_answered_or_ref
 ) -> None:
     with dealer(service) as client:
         welcome = ask(client, hello())
-        assert isinstance(welcome, wire.Welcome)
+        assert isinstance(welcome, messages.Welcome)
         beyond = ask(client, ticket(welcome.stream, first=welcome.records))
-        assert isinstance(beyond, wire.Fault)
+        assert isinstance(beyond, messages.Fault)
         assert "not a batch of this stream" in beyond.reason
         numbers = [7, 3, 7, 7, 0, *range(100, 400)]
         for number in numbers:
-            client.send(wire.encode(ticket(welcome.stream, number, first=number % 100)))
+            client.send(messages.encode(ticket(welcome.stream, number, first=number % 100)))
         refused, unanswered = list[str](), set(numbers)
         while unanswered:
             of = answer(client)
-            if isinstance(of, wire.BatchReply | wire.Fault):
+            if isinstance(of, messages.BatchReply | messages.Fault):
                 unanswered.discard(of.number)
-            if isinstance(of, wire.Fault):
+            if isinstance(of, messages.Fault):
                 refused.append(of.reason)
         assert refused
         assert all("more tickets than the credit" in reason for reason in refused)
@@ -163,7 +163,7 @@ def test_a_connection_that_shakes_no_hands_holds_up_nobody(service: LoaderProces
 
 def test_a_message_cut_off_in_the_middle_is_none(service: LoaderProcess, honest: Honest) -> None:
     with RawClient(service.endpoint) as client:
-        client.send(wire.encode(hello()), more=True)
+        client.send(messages.encode(hello()), more=True)
         client.socket.sendall(frame_of(b"half", claimed=1000))
     honest.reads_on()
 
@@ -186,7 +186,7 @@ def test_a_client_that_reads_no_answer_fills_only_its_own_queue(service: LoaderP
         deaf.rcvhwm = 1
         before = memory_mib(service.process.pid)
         for number in range(20_000):
-            deaf.send(wire.encode(wire.Ping() if number % 2 else hello(request=number % 30)))
+            deaf.send(messages.encode(messages.Ping() if number % 2 else hello(request=number % 30)))
             if number % 1000 == 0:
                 honest.reads_on(2)
         honest.reads_on()
@@ -203,7 +203,7 @@ def test_clients_that_ask_for_streams_again_and_again_and_read_nothing_are_sent_
             deaf = stack.enter_context(RawClient(service.endpoint))
             with contextlib.suppress(ConnectionError):
                 for number in range(100):
-                    deaf.send(wire.encode(hello(request=number % 8)))
+                    deaf.send(messages.encode(hello(request=number % 8)))
             honest.reads_on(2)
         assert memory_mib(service.process.pid) < before + 120
     with LoaderClient(service.endpoint, timeout_s=20) as another:
@@ -215,7 +215,7 @@ def test_ten_thousand_connections_one_after_the_other_change_nothing(service: Lo
     for number in range(10_000):
         with RawClient(service.endpoint, greet=number % 50 == 0) as client:
             if number % 50 == 0:
-                client.send(wire.encode(hello(request=number)))
+                client.send(messages.encode(hello(request=number)))
         if number % 1000 == 0:
             honest.reads_on(2)
     honest.reads_on()
@@ -227,7 +227,7 @@ def test_clients_that_are_gone_make_room_for_others(service: LoaderProcess, hone
         with contextlib.ExitStack() as stack:
             for number in range(MOST_STREAMS // 2):
                 client = stack.enter_context(RawClient(service.endpoint))
-                client.send(wire.encode(hello(request=round_number * 1000 + number, batch_size=1)))
+                client.send(messages.encode(hello(request=round_number * 1000 + number, batch_size=1)))
             honest.reads_on()
         with LoaderClient(service.endpoint, timeout_s=20) as another:
             wait_for("room for one more", lambda: another.stream(SPEC, 16))
@@ -251,12 +251,12 @@ def test_the_log_of_a_flood_is_short(service: LoaderProcess, honest: Honest) -> 
     before = len(service.log.read_text())
     with dealer(service) as client:
         welcome = ask(client, hello())
-        assert isinstance(welcome, wire.Welcome)
+        assert isinstance(welcome, messages.Welcome)
         for number in range(3000):
             client.send(b"nonsense")
-            client.send(wire.encode(ticket(welcome.stream, number, first=welcome.records)))
-            client.send(wire.encode(hello(request=1)))
-            client.send(wire.encode(wire.Bye(StreamSpec(seed=3, crop=64).stream_id(welcome.digest, 1))))
+            client.send(messages.encode(ticket(welcome.stream, number, first=welcome.records)))
+            client.send(messages.encode(hello(request=1)))
+            client.send(messages.encode(messages.Bye(StreamSpec(seed=3, crop=64).stream_id(welcome.digest, 1))))
         honest.reads_on()
-        assert isinstance(answer(client), wire.Message)
+        assert isinstance(answer(client), messages.Message)
     assert len(service.log.read_text()) < before + 30_000

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import keys, wire
 from common.client import LoaderClient
-from common.keys import ClientKeys
 from common.spec import StreamSpec
+from common.wire import keys, messages
+from common.wire.keys import ClientKeys
 from loader.connections import IDLE_S, MOST_WITHOUT_STREAM
 from tests.processes import LoaderProcess, memory_mib, wait_for
 from tests.storm import FOREIGN, PING, SHORT_PING, Attacker, Storm, connect, shake_hands
@@ -108,7 +108,7 @@ def test_identities_that_others_have_or_will_have_are_not_taken(service: LoaderP
         for _ in range(100):
             with shake_hands(service.endpoint, b"x", 30) as other:
                 for connection in (other, first):
-                    connection.sendall(frame_of(wire.encode(wire.Ping())))
+                    connection.sendall(frame_of(messages.encode(messages.Ping())))
                     while b"PONG" not in connection.recv(1 << 12):
                         pass
         honest.reads_on()
@@ -117,7 +117,7 @@ def test_identities_that_others_have_or_will_have_are_not_taken(service: LoaderP
 
 NUMBER = """
 import sys, zmq
-from common import sockets
+from common.wire import sockets
 with sockets.new_context() as context, context.socket(zmq.REP) as asked, context.socket(zmq.DEALER) as client:
     asked.bind("inproc://zeromq.zap.01")
     end = sockets.router(context, "tcp://127.0.0.1:*")

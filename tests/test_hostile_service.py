@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import wire
 from common.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout
 from common.spec import StreamSpec
+from common.wire import messages
 from tests.processes import LoaderProcess, memory_mib
 from tests.storm import connect
 
@@ -51,16 +51,16 @@ def answering(answer: bytes) -> Iterator[str]:
 
 def test_a_service_of_another_version_is_refused_naming_both() -> None:
     with answering(b"\x92\x63\xa4PONG") as endpoint, LoaderClient(endpoint) as loader:
-        both = f"{endpoint} refuses: the peer speaks protocol version 99, this program version {wire.VERSION}"
+        both = f"{endpoint} refuses: the peer speaks protocol version 99, this program version {messages.VERSION}"
         with pytest.raises(LoaderRefused, match=both):
             loader.stream(SPEC, 16)
 
 
 def test_a_client_of_another_version_is_told_both() -> None:
-    told = wire.Fault(
-        -1, b"", wire.VERSION_MISMATCH, "the peer speaks version 1, this program version 9", wire.NO_RECORD
+    told = messages.Fault(
+        -1, b"", messages.VERSION_MISMATCH, "the peer speaks version 1, this program version 9", messages.NO_RECORD
     )
-    with answering(wire.encode(told)) as endpoint, LoaderClient(endpoint) as loader:
+    with answering(messages.encode(told)) as endpoint, LoaderClient(endpoint) as loader:
         with pytest.raises(
             LoaderRefused, match=f"{endpoint} refuses: the peer speaks version 1, this program version 9"
         ):
@@ -147,8 +147,8 @@ def test_a_service_that_floods_and_resets_does_not_end_its_client(packed: Path, 
 def test_a_service_that_cannot_read_what_it_is_asked_is_named_in_the_log_with_its_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = wire.Fault(-1, b"", wire.REFUSED, "HELLO: field crop is of the wrong type", wire.NO_RECORD)
-    with answering(wire.encode(told)) as endpoint, LoaderClient(endpoint, timeout_s=0.3) as loader:
+    told = messages.Fault(-1, b"", messages.REFUSED, "HELLO: field crop is of the wrong type", messages.NO_RECORD)
+    with answering(messages.encode(told)) as endpoint, LoaderClient(endpoint, timeout_s=0.3) as loader:
         with pytest.raises(LoaderTimeout, match=endpoint):
             loader.stream(SPEC, 16)
     said = [record.getMessage() for record in caplog.records if "could not read" in record.getMessage()]

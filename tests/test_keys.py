@@ -7,9 +7,9 @@ import pytest
 import zmq
 from click.testing import CliRunner
 
-from common import keys
 from common.errors import UsageError
-from common.keys import ClientKeys, ServerKeys
+from common.wire import keys
+from common.wire.keys import ClientKeys, ServerKeys
 from loader.access import AllowList
 
 

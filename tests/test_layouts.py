@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common import class_names, wire
+from common import class_names
 from common.errors import BadImage, UsageError
+from common.wire import messages
 from loader.command import main as serve
 from loader.dataset import Dataset
 from loader.pack_command import main
@@ -236,8 +237,8 @@ def test_a_loader_refuses_to_start_with_names_that_were_packed_once_and_cannot_b
 def test_names_that_are_not_refused_fit_into_the_message_that_carries_them(classes: tuple[str, ...]) -> None:
     assert class_names.fault(classes) is None
     numbers = (1 << 62, b"s" * 16, b"i" * 8, (1 << 32) - 1, list(classes), b"d" * 16, "x" * 256)
-    message = wire.Welcome(*numbers, 4096, 1 << 16, 4096, (1 << 31) - 1, (1 << 31) - 1, b"n" * 16, 4096, 1 << 40)
-    assert wire.decode(wire.encode(message), payloads=1) == message
+    message = messages.Welcome(*numbers, 4096, 1 << 16, 4096, (1 << 31) - 1, (1 << 31) - 1, b"n" * 16, 4096, 1 << 40)
+    assert messages.decode(messages.encode(message), payloads=1) == message
 
 
 def test_whatever_lies_among_the_pictures_is_skipped_by_name_and_never_blocks(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.batch import KEPT, Batch
-from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from common.waits import WaitClock
+from common.wire.slab import Slab, slot_bytes
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform

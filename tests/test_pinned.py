@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.batch import Batch
-from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
+from common.wire.slab import Slab, slot_bytes
 from tests.booked_memory import BookedMemory
 from trainer.feeding.pinned import Pinned
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import LoaderError, UsageError
-from common.slab import Slab, slot_bytes
 from common.spec import StreamSpec
+from common.wire.slab import Slab, slot_bytes
 from loader import jpeg, link
 from loader.crew import Crew
 from loader.dataset import Dataset

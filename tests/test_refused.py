@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import wire
 from common.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, NoSuchSplit
 from common.spec import StreamSpec
+from common.wire import messages
 from loader.resources import MOST_STREAMS
 from loader.sessions import MOST_STREAMS_OF_A_CLIENT
 from tests.processes import LoaderProcess, wait_for
@@ -122,15 +122,20 @@ def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed
     with LoaderProcess(packed, tmp_path) as service, context, context.socket(zmq.DEALER) as stranger:
         stranger.linger = 0
         stranger.connect(service.endpoint)
-        for frames in ([b""], [b"\xff" * 50], [wire.encode(wire.Ping()), b"more"], [wire.encode(wire.Bye(b"x" * 16))]):
+        for frames in (
+            [b""],
+            [b"\xff" * 50],
+            [messages.encode(messages.Ping()), b"more"],
+            [messages.encode(messages.Bye(b"x" * 16))],
+        ):
             stranger.send_multipart(frames)
-        stranger.send(wire.encode(wire.Ticket(0, b"x" * 16, 0, 0, 1, False, 0, b"")))
-        fault = wire.decode(stranger.recv())
-        assert isinstance(fault, wire.Fault)
-        assert fault.code == wire.UNKNOWN_STREAM
+        stranger.send(messages.encode(messages.Ticket(0, b"x" * 16, 0, 0, 1, False, 0, b"")))
+        fault = messages.decode(stranger.recv())
+        assert isinstance(fault, messages.Fault)
+        assert fault.code == messages.UNKNOWN_STREAM
         stranger.send(b"\x92\x63\xa4PING")  # [99, "PING"]
-        fault = wire.decode(stranger.recv())
-        assert isinstance(fault, wire.Fault)
+        fault = messages.decode(stranger.recv())
+        assert isinstance(fault, messages.Fault)
         assert "version 99" in fault.reason
-        assert f"version {wire.VERSION}" in fault.reason
+        assert f"version {messages.VERSION}" in fault.reason
         assert read(service.endpoint, epochs=1)

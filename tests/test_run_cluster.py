@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common import keys
+from common.wire import keys
 from tests.clusters import SCRIPT, TRIAL, Cluster, alive, family, final_weights, small_data, wait_until
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "3"))

@@ -15,8 +15,8 @@ from common import digest
 from common.client import LoaderClient
 from common.errors import LoaderFault
 from common.opened import Transport
-from common.slab import Replaced
 from common.spec import StreamSpec
+from common.wire.slab import Replaced
 from loader import jpeg, sampler
 from loader.dataset import Dataset
 from tests.bad_records import flip_a_bit, with_records

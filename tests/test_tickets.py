@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.wire import Ticket
+from common.wire.messages import Ticket
 from loader.slots import SlotTable
 from loader.tickets import TicketQueue
 

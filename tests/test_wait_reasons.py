@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import patience, wire
+from common import patience
 from common.client import LoaderClient
 from common.host import Loaders
 from common.spec import StreamSpec
 from common.waits import Life, Took, WaitClock, Waits, waits_over
+from common.wire import messages
 from tests.processes import LoaderProcess, wait_for
 from tests.proxy import Faults, Proxy
 
@@ -153,31 +154,31 @@ class Hoarder:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.connect(endpoint)
-        self._send(wire.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", True, False, 8))
+        self._send(messages.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", True, False, 8))
         welcome = self._receive()
-        assert isinstance(welcome, wire.Welcome)
+        assert isinstance(welcome, messages.Welcome)
         self._stream, self.slots = welcome.stream, welcome.slots
 
     def ask(self, number: int, oldest: int = 0) -> None:
-        self._send(wire.Ticket(number, self._stream, 0, number * 8, 8, True, oldest, b""))
+        self._send(messages.Ticket(number, self._stream, 0, number * 8, 8, True, oldest, b""))
 
-    def answer(self) -> wire.BatchReply:
+    def answer(self) -> messages.BatchReply:
         answer = self._receive()
-        assert isinstance(answer, wire.BatchReply)
+        assert isinstance(answer, messages.BatchReply)
         return answer
 
     def ping(self) -> None:
         """There and back; nothing else comes meanwhile."""
-        self._send(wire.Ping())
-        assert isinstance(self._receive(), wire.Pong)
+        self._send(messages.Ping())
+        assert isinstance(self._receive(), messages.Pong)
 
-    def _send(self, message: wire.Message) -> None:
-        self._socket.send(wire.encode(message))
+    def _send(self, message: messages.Message) -> None:
+        self._socket.send(messages.encode(message))
 
-    def _receive(self) -> wire.Message:
+    def _receive(self) -> messages.Message:
         assert self._socket.poll(60_000), "the service says nothing"
-        header, *payloads = wire.split(memoryview(self._socket.recv()))
-        return wire.decode(bytes(header), len(payloads))
+        header, *payloads = messages.split(memoryview(self._socket.recv()))
+        return messages.decode(bytes(header), len(payloads))
 
     def __enter__(self) -> "Hoarder":
         return self

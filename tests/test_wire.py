@@ -8,81 +8,81 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import wire
 from common.errors import VersionMismatch, WireError
+from common.wire import messages
 
 STREAM = bytes(range(16))
 REPLACED: Any = [[1281, 9, "checksum"]]  # lists, as they come back
 MESSAGES = [
-    wire.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", False, True, 128),
-    wire.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
-    wire.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", [], [0] * 5),
-    wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), REPLACED, [0, 12, 340, 25_000, 3_000]),
-    wire.Fault(-1, b"", wire.REFUSED, "no such split", wire.NO_RECORD),
-    wire.Ping(),
-    wire.Pong(b"12345678", 2, 8, 0),
-    wire.Bye(STREAM),
+    messages.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", False, True, 128),
+    messages.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
+    messages.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
+    messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], [0] * 5),
+    messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), REPLACED, [0, 12, 340, 25_000, 3_000]),
+    messages.Fault(-1, b"", messages.REFUSED, "no such split", messages.NO_RECORD),
+    messages.Ping(),
+    messages.Pong(b"12345678", 2, 8, 0),
+    messages.Bye(STREAM),
 ]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
-def test_every_kind_comes_back_as_it_was_sent(message: wire.Message) -> None:
-    assert wire.decode(wire.encode(message), message.payloads) == message
+def test_every_kind_comes_back_as_it_was_sent(message: messages.Message) -> None:
+    assert messages.decode(messages.encode(message), message.payloads) == message
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
-def test_a_field_of_another_type_is_refused_by_name(message: wire.Message) -> None:
-    values = msgpack.unpackb(wire.encode(message))
+def test_a_field_of_another_type_is_refused_by_name(message: messages.Message) -> None:
+    values = msgpack.unpackb(messages.encode(message))
     for index in range(2, len(values)):
         broken = [*values[:index], {"a": 1}, *values[index + 1 :]]
         with pytest.raises(WireError, match=f"{message.kind}: field"):
-            wire.decode(msgpack.packb(broken), message.payloads)
+            messages.decode(msgpack.packb(broken), message.payloads)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
-def test_missing_fields_and_frames_are_refused(message: wire.Message) -> None:
-    values = msgpack.unpackb(wire.encode(message))
+def test_missing_fields_and_frames_are_refused(message: messages.Message) -> None:
+    values = msgpack.unpackb(messages.encode(message))
     with pytest.raises(WireError, match="fields"):
-        wire.decode(msgpack.packb([*values, 0]), message.payloads)
+        messages.decode(msgpack.packb([*values, 0]), message.payloads)
     with pytest.raises(WireError, match="payload"):
-        wire.decode(wire.encode(message), message.payloads + 1)
+        messages.decode(messages.encode(message), message.payloads + 1)
 
 
 @pytest.mark.parametrize(
     "ticket",
     [
-        wire.Ticket(-1, STREAM, 0, 0, 1, False, 0, b""),
-        wire.Ticket(0, STREAM, 0, 0, 0, False, 0, b""),
-        wire.Ticket(0, STREAM, 0, 0, wire.MAX_COUNT + 1, False, 0, b""),
-        wire.Ticket(0, STREAM[:15], 0, 0, 1, False, 0, b""),
-        wire.Ticket(True, STREAM, 0, 0, 1, False, 0, b""),
-        wire.Ticket(0, STREAM, 0, 0, 1, 1, 0, b""),  # type: ignore[arg-type]
-        wire.Ticket(0, STREAM, 0, 0, 1, False, 0, b"1234567"),
-        wire.Ticket(0, STREAM, 0, 0, 1, False, -1, b""),
+        messages.Ticket(-1, STREAM, 0, 0, 1, False, 0, b""),
+        messages.Ticket(0, STREAM, 0, 0, 0, False, 0, b""),
+        messages.Ticket(0, STREAM, 0, 0, messages.MAX_COUNT + 1, False, 0, b""),
+        messages.Ticket(0, STREAM[:15], 0, 0, 1, False, 0, b""),
+        messages.Ticket(True, STREAM, 0, 0, 1, False, 0, b""),
+        messages.Ticket(0, STREAM, 0, 0, 1, 1, 0, b""),  # type: ignore[arg-type]
+        messages.Ticket(0, STREAM, 0, 0, 1, False, 0, b"1234567"),
+        messages.Ticket(0, STREAM, 0, 0, 1, False, -1, b""),
     ],
 )
-def test_values_out_of_range_are_refused(ticket: wire.Ticket) -> None:
+def test_values_out_of_range_are_refused(ticket: messages.Ticket) -> None:
     with pytest.raises(WireError, match="TICKET: field"):
-        wire.decode(wire.encode(ticket))
+        messages.decode(messages.encode(ticket))
 
 
 @pytest.mark.parametrize("took", [[0] * 4, [0] * 6, [0, 0, -1, 0, 0], [0.5] * 5, [0, 0, 0, 0, 1 << 51], [True] * 5])
 def test_durations_out_of_range_are_refused(took: list[int]) -> None:
-    reply = wire.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, wire.NO_SLOT, b"", b"", [], took)
+    reply = messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], took)
     with pytest.raises(WireError, match="BATCH: field took"):
-        wire.decode(wire.encode(reply), 1)
+        messages.decode(messages.encode(reply), 1)
 
 
 def test_another_version_is_refused_naming_both() -> None:
-    with pytest.raises(VersionMismatch, match=f"version 99, this program version {wire.VERSION}"):
-        wire.decode(msgpack.packb([99, "PING"]))
+    with pytest.raises(VersionMismatch, match=f"version 99, this program version {messages.VERSION}"):
+        messages.decode(msgpack.packb([99, "PING"]))
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_message_or_a_wire_error(header: bytes) -> None:
     with contextlib.suppress(WireError):
-        assert isinstance(wire.decode(header), wire.Message)
+        assert isinstance(messages.decode(header), messages.Message)
 
 
 values = st.recursive(
@@ -99,7 +99,7 @@ values = st.recursive(
 @given(st.sampled_from([m.kind for m in MESSAGES]), st.lists(values, max_size=12), st.integers(0, 2))
 def test_any_msgpack_is_a_message_or_a_wire_error(kind: str, fields: list[object], payloads: int) -> None:
     try:
-        message = wire.decode(msgpack.packb([wire.VERSION, kind, *fields]), payloads)
+        message = messages.decode(msgpack.packb([messages.VERSION, kind, *fields]), payloads)
     except WireError:
         return
-    assert wire.decode(wire.encode(message), payloads) == message
+    assert messages.decode(messages.encode(message), payloads) == message

@@ -10,10 +10,10 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import wire
 from common.client import LoaderClient
 from common.errors import LoaderError, WireError
 from common.spec import StreamSpec
+from common.wire import messages
 from tests.processes import LoaderProcess, alive
 from tests.reader import fingerprint
 from tests.wire_fuzz import Attacker, Fuzzer, LyingProxy, seeds
@@ -23,8 +23,8 @@ SMALL = ["--stream-mib", "16", "--memory-mib", "300"]
 
 
 def test_the_seeds_are_of_every_kind_and_right() -> None:
-    kinds = {wire.decode(header, len(payloads)).kind for header, *payloads in seeds()}
-    assert kinds == {of.kind for of in wire.Message.__subclasses__()}
+    kinds = {messages.decode(header, len(payloads)).kind for header, *payloads in seeds()}
+    assert kinds == {of.kind for of in messages.Message.__subclasses__()}
 
 
 @given(st.integers(0, 2**32))
@@ -33,15 +33,15 @@ def test_a_changed_message_is_a_message_or_a_wire_error(seed: int) -> None:
     for _ in range(20):
         header, *payloads = fuzzer.message() or [b""]
         with contextlib.suppress(WireError):
-            message = wire.decode(header, len(payloads))
-            assert wire.decode(wire.encode(message), len(payloads)) == message
+            message = messages.decode(header, len(payloads))
+            assert messages.decode(messages.encode(message), len(payloads)) == message
 
 
 def test_the_fuzz_is_the_same_each_time_and_reaches_every_outcome() -> None:
     outcomes = set()
     for frames in [Fuzzer(seed, seeds()).message() for seed in range(2000)]:
         try:
-            outcomes.add(wire.decode(frames[0], len(frames) - 1).kind)
+            outcomes.add(messages.decode(frames[0], len(frames) - 1).kind)
         except WireError as error:
             outcomes.add(str(error).split()[-1])
     assert len(outcomes) > 15

@@ -12,8 +12,8 @@ from typing import Any
 import msgpack
 import zmq
 
-from common import wire
-from common.sockets import MAX_REQUEST_BYTES
+from common.wire import messages
+from common.wire.sockets import MAX_REQUEST_BYTES
 
 STREAM = bytes(range(16))
 Frames = list[bytes]
@@ -28,22 +28,24 @@ _EXTREMES: list[Any] = [
 def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
     """One or two messages of each kind, with `stream` as the stream's id."""
     corpus = [
-        wire.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, 16),
-        wire.Hello(request, "val", 5, "full", 64, 0.0, "float32", "stop", False, True, 2),
-        wire.Ticket(1, stream, 0, 0, 16, False, 0, b""),
-        wire.Ticket(9, stream, 2, 64, 8, True, 5, struct.pack("<2I", 0, 2)),
-        wire.Ping(),
-        wire.Welcome(request, stream, b"instance", 150, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
-        wire.BatchReply(1, stream, b"\0" * 64, b"\0" * 64, wire.NO_SLOT, b"", b"", [], [0] * 5),
-        wire.BatchReply(
+        messages.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, 16),
+        messages.Hello(request, "val", 5, "full", 64, 0.0, "float32", "stop", False, True, 2),
+        messages.Ticket(1, stream, 0, 0, 16, False, 0, b""),
+        messages.Ticket(9, stream, 2, 64, 8, True, 5, struct.pack("<2I", 0, 2)),
+        messages.Ping(),
+        messages.Welcome(
+            request, stream, b"instance", 150, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096
+        ),
+        messages.BatchReply(1, stream, b"\0" * 64, b"\0" * 64, messages.NO_SLOT, b"", b"", [], [0] * 5),
+        messages.BatchReply(
             9, stream, b"\0" * 8, b"\0" * 8, 3, STREAM, b"\0" * 16, [(64, 3, "cut short")], [0, 12, 340, 25_000, 3_000]
         ),
-        wire.Fault(1, stream, wire.BAD_RECORD, "cut short", 7),
-        wire.Fault(request, b"", wire.REFUSED, "no", wire.NO_RECORD),
-        wire.Pong(b"instance", 2, 8, 0),
-        wire.Bye(stream),
+        messages.Fault(1, stream, messages.BAD_RECORD, "cut short", 7),
+        messages.Fault(request, b"", messages.REFUSED, "no", messages.NO_RECORD),
+        messages.Pong(b"instance", 2, 8, 0),
+        messages.Bye(stream),
     ]
-    return [[wire.encode(message), *[b"\0" * 64] * message.payloads] for message in corpus]
+    return [[messages.encode(message), *[b"\0" * 64] * message.payloads] for message in corpus]
 
 
 class Fuzzer:
@@ -114,7 +116,7 @@ class Attacker:
         self.answers = Counter[str]()
         self._socket.send(self._fuzzer.corpus[0][0])
         welcome = self._answer()
-        assert isinstance(welcome, wire.Welcome)
+        assert isinstance(welcome, messages.Welcome)
         self._stream = welcome.stream
         self._fuzzer.corpus = seeds(welcome.stream)
 
@@ -124,27 +126,27 @@ class Attacker:
 
     def renew(self) -> None:
         """Open the stream anew, since what was sent may have closed or confused it, and have a ticket answered."""
-        bye, hello = wire.encode(wire.Bye(self._stream)), self._fuzzer.corpus[0][0]
-        for frame in (bye, hello, wire.encode(wire.Ticket(1000, self._stream, 0, 0, 8, False, 0, b""))):
+        bye, hello = messages.encode(messages.Bye(self._stream)), self._fuzzer.corpus[0][0]
+        for frame in (bye, hello, messages.encode(messages.Ticket(1000, self._stream, 0, 0, 8, False, 0, b""))):
             self._socket.send(frame)
-        while not (isinstance(answer := self._answer(), wire.BatchReply) and answer.number == 1000):
+        while not (isinstance(answer := self._answer(), messages.BatchReply) and answer.number == 1000):
             pass
 
     def send(self, burst: list[Frames]) -> None:
         """Send them all, and wait until the service has gone through them. Each of its answers must be a message."""
         for frames in burst:
             self._socket.send_multipart(frames)
-        self._socket.send(wire.encode(wire.Bye(STREAM)))
-        self._socket.send(wire.encode(wire.Ticket(2**62 + 1, STREAM, 0, 0, 1, False, 0, b"")))
+        self._socket.send(messages.encode(messages.Bye(STREAM)))
+        self._socket.send(messages.encode(messages.Ticket(2**62 + 1, STREAM, 0, 0, 1, False, 0, b"")))
         while True:
             answer = self._answer()
-            if isinstance(answer, wire.Fault) and answer.number == 2**62 + 1 and answer.stream == STREAM:
+            if isinstance(answer, messages.Fault) and answer.number == 2**62 + 1 and answer.stream == STREAM:
                 return
 
-    def _answer(self) -> wire.Message:
+    def _answer(self) -> messages.Message:
         assert self._socket.poll(60_000), "the service does not answer"
-        header, *payloads = wire.split(memoryview(self._socket.recv()))
-        message = wire.decode(bytes(header), len(payloads))
+        header, *payloads = messages.split(memoryview(self._socket.recv()))
+        message = messages.decode(bytes(header), len(payloads))
         self.answers[message.kind] += 1
         return message
 
@@ -181,7 +183,7 @@ class LyingProxy:
                 self._back.send_multipart(asked)
             if self._back in ready:
                 answer = self._back.recv()
-                parts = [bytes(part) for part in wire.split(memoryview(answer))]
+                parts = [bytes(part) for part in messages.split(memoryview(answer))]
                 replaced = welcomed and self._random.random() < self._lies / 4
                 welcomed = True  # the first word is true: who a service is, only keys can tell
                 if not replaced:
@@ -190,7 +192,7 @@ class LyingProxy:
                     self.told += 1
                     lie = self._fuzzer.changed(parts) if self._random.random() < 0.7 else self._fuzzer.message()
                     if len(lie) == 2:
-                        lie = [wire.framed(lie[0]) + lie[1]]
+                        lie = [messages.framed(lie[0]) + lie[1]]
                     self._front.send_multipart([client, *lie])
 
     def __enter__(self) -> "LyingProxy":

@@ -31,10 +31,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
-from common import keys
 from common.client import LoaderClient
 from common.opened import Transport
 from common.spec import StreamSpec
+from common.wire import keys
 from tests.bench import contenders, others, photos
 from tests.processes import LoaderProcess
 

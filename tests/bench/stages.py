@@ -22,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common.slab import Slab, SlotBatch, slot_bytes
 from common.spec import StreamSpec
+from common.wire.slab import Slab, SlotBatch, slot_bytes
 from loader import augment, jpeg, sampler
 from loader.augment import Scratch, TrainingBatch
 from loader.dataset import Dataset

@@ -25,10 +25,10 @@ os.environ["PYTHONPATH"] = sys.path[0]
 
 from click.testing import CliRunner
 
-from common import keys
 from common.client import LoaderClient
-from common.keys import ClientKeys
 from common.spec import StreamSpec
+from common.wire import keys
+from common.wire.keys import ClientKeys
 from tests.processes import LoaderProcess, memory_mib
 from tests.reader import fingerprint
 from tests.storm import Storm

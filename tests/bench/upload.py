@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 from common.batch import Batch
-from common.slab import Slab, slot_bytes
 from common.spec import STORED_SIZE, StreamSpec
 from common.waits import WaitClock
+from common.wire.slab import Slab, slot_bytes
 from trainer.feeding.feed import Feed
 from trainer.feeding.pinned import HostMemory, Pinned
 from trainer.network.streams import Streams

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.slab import Replaced
+from common.wire.slab import Replaced
 from trainer.feeding.feed import FedBatch
 from trainer.network.net import Net
 

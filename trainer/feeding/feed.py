@@ -16,8 +16,8 @@ from torch import Tensor
 
 from common.batch import Batch
 from common.digest import Digests
-from common.slab import Replaced
 from common.waits import WaitClock
+from common.wire.slab import Replaced
 from trainer.feeding.carrier import Carrier
 from trainer.feeding.pinned import Pinned
 from trainer.feeding.shrink import shrunk

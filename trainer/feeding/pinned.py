@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from common.batch import Batch
-from common.slab import Slab
+from common.wire.slab import Slab
 
 log = logging.getLogger(__name__)
 

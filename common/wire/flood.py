@@ -1,7 +1,7 @@
 """A bound on what services can make a client hold while it computes and reads nothing.
 
-ZeroMQ's own thread takes in whatever comes, without a limit in messages (`common/sockets.py` says why). A service that
-keeps to the credit sends what was asked for and little else. A thread here asks the kernel how much has come, and
+ZeroMQ's own thread takes in whatever comes, without a limit in messages (`common/wire/sockets.py` says why). A service
+that keeps to the credit sends what was asked for and little else. A thread here asks the kernel how much has come, and
 resets a connection over which more did. Over a Unix socket the kernel does not count.
 """
 
