@@ -18,9 +18,9 @@ from click.core import ParameterSource
 
 from common import class_names
 from common import log as logs
+from common.client.endpoints import DEFAULT_ENDPOINT
 from common.command_line import HELP
 from common.console import say
-from common.endpoints import DEFAULT_ENDPOINT
 from common.errors import AlexNetError, DatasetError, UsageError
 from common.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from loader.audit_command import audit

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
-from common.batch import KEPT
+from common.client.batch import KEPT
 from common.errors import LoaderError
 from common.spec import StreamSpec
 from common.wire import messages

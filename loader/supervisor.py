@@ -1,7 +1,7 @@
 """The process that a user starts: it runs the service in a child, and starts it again when it dies.
 
 A service can be killed, run out of memory or be aborted by a library. Clients wait for it and go on
-(`common/client.py`), so all it takes is another one at the same endpoint, soon.
+(`common/client/client.py`), so all it takes is another one at the same endpoint, soon.
 
 The child is a fork, not a program of its own, because that costs no second start. This process must therefore never
 load ZeroMQ, LMDB or numpy, nor have a second thread: it has nothing that a fork could break, and nothing that crashes.

@@ -16,11 +16,11 @@ from types import TracebackType
 import numpy as np
 import xxhash
 
-from common.batch import Batch
-from common.client import LoaderClient
-from common.opened import Transport
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.opened import Transport
+from common.client.stream import Stream
 from common.spec import StreamSpec
-from common.stream import Stream
 from tests.processes import LoaderProcess
 
 Action = Callable[[], object]

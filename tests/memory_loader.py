@@ -1,4 +1,4 @@
-"""A loader without sockets: the same narrow seam as `common.client.LoaderClient`, for tests of what lies behind it."""
+"""A loader without sockets: the same narrow seam as `common.client.client.LoaderClient`, for tests of its users."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from common import digest
-from common.batch import Batch
+from common.client.batch import Batch
+from common.client.host import Loaders
+from common.client.received import DigestUse
 from common.decoder import named
 from common.errors import NoSuchSplit
-from common.host import Loaders
-from common.received import DigestUse
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 from common.wire.slab import Replaced
 

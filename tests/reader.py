@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from types import TracebackType
 
-from common.batch import Batch
-from common.client import LoaderClient
-from common.opened import Transport
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.opened import Transport
 from common.spec import StreamSpec
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
+from common.client.stream import Stream
 from common.errors import UsageError
 from common.spec import StreamSpec
-from common.stream import Stream
 from tests.processes import LoaderProcess
 from tests.reader import SPEC, fingerprint
 

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from common import digest
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import AlexNetError, DatasetError, UsageError
 from common.spec import StreamSpec
 from loader.audit import Audited, Part

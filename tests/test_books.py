@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.done import done_with
+from common.client.done import done_with
+from common.client.window import Window, Work
 from common.spec import StreamSpec
-from common.window import Window, Work
 from common.wire import messages
 from loader.dataset import Dataset
 from loader.session import SPARE_SLOTS, Session

@@ -29,8 +29,8 @@ ONLY_IN = {
     "cv2": {"loader/pixels.py"},
     "triton": {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer/kernels").glob("*.py")},
     "zmq": {
-        "common/client.py",
-        "common/host.py",
+        "common/client/client.py",
+        "common/client/host.py",
         "common/wire/keys.py",
         "common/wire/sockets.py",
         "loader/access.py",
@@ -167,7 +167,9 @@ def test_what_is_allowed_is_not_found() -> None:
     assert breaches("trainer/network/streams.py", "import torch\ns = torch.cuda.Stream()") == []
     assert breaches("loader/dataset.py", "import lmdb") == []
     assert (
-        breaches("trainer/some.py", "import torch\nfrom common.client import LoaderClient\ntorch.cuda.device_count()")
+        breaches(
+            "trainer/some.py", "import torch\nfrom common.client.client import LoaderClient\ntorch.cuda.device_count()"
+        )
         == []
     )
     assert breaches("loader/some.py", "from loader import loaders\ntorchlight = trainers = 1") == []

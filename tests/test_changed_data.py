@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import LoaderFault, LoaderRefused
 from common.spec import StreamSpec
 from tests.processes import LoaderProcess, alive, wait_for

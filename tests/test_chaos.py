@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.opened import Transport
+from common.client.opened import Transport
 from common.spec import StreamSpec
 from tests.chaos import Action, Disturber, Mortal, Reading, client, read_epochs, undisturbed
 from tests.proxy import Faults, Proxy

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import BadImage, DatasetError, LoaderFault
 from common.spec import StreamSpec
 from loader import sampler

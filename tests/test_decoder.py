@@ -8,7 +8,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.decoder import may_agree, name_of, named, pixels_of
 from common.errors import LoaderFault, LoaderRefused
 from loader import jpeg

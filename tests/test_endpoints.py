@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.endpoints import LOOK_S, EndpointsFile
+from common.client.endpoints import LOOK_S, EndpointsFile
 from common.errors import UsageError
 
 

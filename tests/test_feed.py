@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.batch import Batch
+from common.client.batch import Batch
+from common.client.waits import WaitClock
 from common.spec import STORED_SIZE
-from common.waits import WaitClock
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned
 from trainer.network.convolution import depth_to_space, space_to_depth

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import digest
+from common.client.waits import MOST_US
 from common.errors import BadRecord
 from common.spec import StreamSpec
-from common.waits import MOST_US
 from common.wire import messages
 from common.wire.slab import Replaced, Slab, SlotBatch, slot_bytes
 from loader import jpeg, sampler

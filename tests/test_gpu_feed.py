@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.batch import KEPT, Batch
-from common.client import LoaderClient
+from common.client.batch import KEPT, Batch
+from common.client.client import LoaderClient
+from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
-from common.waits import WaitClock
 from common.wire.slab import Slab, slot_bytes
 from tests.processes import LoaderProcess
 from trainer.feeding.feed import FedBatch, Feed

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from common.batch import Batch
-from common.client import LoaderClient
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.guard import POISON
+from common.client.opened import Transport
 from common.errors import LoaderError
-from common.guard import POISON
-from common.opened import Transport
 from common.spec import Pixels, StreamSpec
 from tests.processes import LoaderProcess
 

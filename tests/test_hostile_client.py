@@ -10,9 +10,9 @@ import msgpack
 import pytest
 import zmq
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
+from common.client.stream import Stream
 from common.spec import StreamSpec
-from common.stream import Stream
 from common.wire import messages
 from loader.resources import MOST_STREAMS
 from tests.processes import LoaderProcess, memory_mib, wait_for

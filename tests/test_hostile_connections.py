@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from common.wire import keys, messages
 from common.wire.keys import ClientKeys

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout
 from common.spec import StreamSpec
 from common.wire import messages
@@ -69,7 +69,7 @@ def test_a_client_of_another_version_is_told_both() -> None:
 
 COMPUTES = """
 import sys
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import LoaderError
 from common.spec import StreamSpec
 with LoaderClient(sys.argv[1], transport="frames", timeout_s=3) as loader:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.batch import Batch
-from common.client import LoaderClient
+from common.client.batch import Batch
+from common.client.client import LoaderClient
 from common.errors import LoaderRefused, UsageError
 from common.spec import OnBadRecord, StreamSpec
 from loader.dataset import Dataset

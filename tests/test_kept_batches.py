@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from common.batch import KEPT, Batch
-from common.client import LoaderClient
-from common.done import done_with
+from common.client.batch import KEPT, Batch
+from common.client.client import LoaderClient
+from common.client.done import done_with
 from common.errors import LoaderError
 from common.wire import messages
 from tests.processes import LoaderProcess

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.batch import KEPT, Batch
+from common.client.batch import KEPT, Batch
+from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
-from common.waits import WaitClock
 from common.wire.slab import Slab, slot_bytes
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector

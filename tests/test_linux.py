@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent

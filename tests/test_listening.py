@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import UsageError
 from loader.command import main
 from loader.exposure import refuse_open_bind

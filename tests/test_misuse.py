@@ -22,10 +22,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
+from common.client.stream import Stream
 from common.errors import LoaderError, LoaderFault
 from common.spec import StreamSpec
-from common.stream import Stream
 from tests.bad_records import with_records
 from tests.processes import PATIENCE_S, LoaderProcess, wait_for
 from tests.reader import SPEC, fingerprint
@@ -50,7 +50,7 @@ def stream(loader: LoaderClient) -> Stream:
 
 FORKED = """
     import os, sys
-    from common.client import LoaderClient
+    from common.client.client import LoaderClient
     from common.errors import LoaderError
     from tests.reader import SPEC, fingerprint
 
@@ -136,7 +136,7 @@ def test_nothing_but_batches_can_be_pickled(loader: LoaderClient, stream: Stream
 
 SILENT = """
     import sys
-    from common.client import LoaderClient
+    from common.client.client import LoaderClient
     from common.spec import StreamSpec
 
     with LoaderClient("tcp://127.0.0.1:9", timeout_s=4.0) as loader:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.batch import Batch
-from common.client import LoaderClient
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.opened import Transport
+from common.client.stream import Stream
 from common.errors import LoaderError, LoaderTimeout
-from common.opened import Transport
 from common.spec import StreamSpec
-from common.stream import Stream
 from tests.processes import LoaderProcess
 from tests.reader import SPEC, fingerprint
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.batch import Batch
+from common.client.batch import Batch
 from common.spec import StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from tests.booked_memory import BookedMemory

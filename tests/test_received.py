@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import LoaderFault
 from common.spec import StreamSpec
 from tests.processes import LoaderProcess
@@ -66,7 +66,7 @@ def images(endpoint: str, digests: str) -> list[bytes]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.lateness._OVERDUE_S", (0.05, 0.3))
+    monkeypatch.setattr("common.client.lateness._OVERDUE_S", (0.05, 0.3))
 
 
 @pytest.mark.usefixtures("soon")

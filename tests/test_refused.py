@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, NoSuchSplit
 from common.spec import StreamSpec
 from common.wire import messages

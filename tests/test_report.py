@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from common.host import Loaders
+from common.client.host import Loaders
+from common.client.waits import Waits
 from common.progress import ProgressLine
 from common.spec import StreamSpec
-from common.waits import Waits
 from trainer.checkpoints.checkpoint import State
 from trainer.evaluation.evaluate import Evaluation
 from trainer.training.metrics import Metrics

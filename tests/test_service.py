@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from common import digest
-from common.client import LoaderClient
+from common.client.client import LoaderClient
+from common.client.opened import Transport
 from common.errors import LoaderFault
-from common.opened import Transport
 from common.spec import StreamSpec
 from common.wire.slab import Replaced
 from loader import jpeg, sampler

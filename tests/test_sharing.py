@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.client import LoaderClient
-from common.opened import Transport
+from common.client.client import LoaderClient
+from common.client.opened import Transport
 from common.spec import StreamSpec
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import ReaderProcess, fingerprint

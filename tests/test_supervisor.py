@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from loader import supervisor
 from loader.supervisor import pause_after
 from tests.processes import LoaderProcess, alive, wait_for

@@ -5,7 +5,7 @@ import resource
 import signal
 from pathlib import Path
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from tests.processes import LoaderProcess, alive, wait_for
 from tests.reader import SPEC, fingerprint
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import patience
-from common.client import LoaderClient
-from common.host import Loaders
+from common.client import patience
+from common.client.client import LoaderClient
+from common.client.host import Loaders
+from common.client.waits import Life, Took, WaitClock, Waits, waits_over
 from common.spec import StreamSpec
-from common.waits import Life, Took, WaitClock, Waits, waits_over
 from common.wire import messages
 from tests.processes import LoaderProcess, wait_for
 from tests.proxy import Faults, Proxy

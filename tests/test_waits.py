@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.batch import Batch
-from common.waits import Life, Took, WaitClock, Waits, divided, waits_over
+from common.client.batch import Batch
+from common.client.waits import Life, Took, WaitClock, Waits, divided, waits_over
 
 TOOK = Took(for_worker=50, for_slot=150, read=100, decode=800, augment=100)  # 1200 in all
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.window import SECOND_FREE, SECOND_SHARE, Window, Work
+from common.client.window import SECOND_FREE, SECOND_SHARE, Window, Work
 
 HOSTS = ["a", "b", "c"]
 

@@ -10,7 +10,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.errors import LoaderError, WireError
 from common.spec import StreamSpec
 from common.wire import messages

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from common.endpoints import DEFAULT_ENDPOINT
+from common.client.endpoints import DEFAULT_ENDPOINT
 from trainer.recipes.named import RECIPES
 
 Command = TypeVar("Command", bound=Callable[..., Any])

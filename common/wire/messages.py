@@ -25,9 +25,9 @@ from typing import Any, ClassVar
 import msgpack
 
 from common import class_names
+from common.client.waits import MOST_US, Took
 from common.errors import VersionMismatch, WireError
 from common.ranges import BATCH_SIZES, CROPS, EPOCHS, RECORDS, SEEDS, SIGMAS
-from common.waits import MOST_US, Took
 
 VERSION = 4
 MAX_HEADER_BYTES = class_names.MOST_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not

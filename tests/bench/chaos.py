@@ -33,8 +33,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
-from common.client import LoaderClient
-from common.opened import Transport
+from common.client.client import LoaderClient
+from common.client.opened import Transport
 from common.spec import StreamSpec
 from tests.bench import photos
 from tests.chaos import Action, Disturber, Mortal, Reading, read_epochs

@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = sys.path[0]
 
 import torch
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from loader.dataset import Dataset
 from tests.bench import photos

@@ -18,7 +18,7 @@ import zmq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from tests.bench import photos
 from tests.processes import LoaderProcess, alive, memory_mib

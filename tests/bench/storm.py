@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = sys.path[0]
 
 from click.testing import CliRunner
 
-from common.client import LoaderClient
+from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from common.wire import keys
 from common.wire.keys import ClientKeys

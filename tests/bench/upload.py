@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from common.batch import Batch
+from common.client.batch import Batch
+from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
-from common.waits import WaitClock
 from common.wire.slab import Slab, slot_bytes
 from trainer.feeding.feed import Feed
 from trainer.feeding.pinned import HostMemory, Pinned

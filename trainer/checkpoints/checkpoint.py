@@ -23,8 +23,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from common.client.received import DigestUse
 from common.errors import CheckpointError, SaveError, UsageError
-from common.received import DigestUse
 from common.spec import STORED_SIZE, OnBadRecord
 from trainer.checkpoints import tensor_file
 from trainer.checkpoints.disk import PARTIAL, put_in_place

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from common.batch import Batch
+from common.client.batch import Batch
 from common.errors import CheckpointError
 from trainer.evaluation.answers import Answers, told
 from trainer.evaluation.ensemble import Member, mixed

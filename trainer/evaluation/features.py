@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batch import Batch
+from common.client.batch import Batch
 from common.errors import CheckpointError
 from common.outputs import whole_file
 from common.progress import duration, showing_progress

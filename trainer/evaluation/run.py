@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.batch import Batch
-from common.client import LoaderClient
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.waits import WaitClock
 from common.devkit import read_devkit
 from common.errors import AlexNetError
 from common.outputs import written
 from common.progress import duration, percent, showing_progress
 from common.spec import StreamInfo, StreamSpec
-from common.waits import WaitClock
 from trainer.evaluation.answering import Answering
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.features import Written, write_features

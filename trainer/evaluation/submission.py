@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from common.batch import Batch
+from common.client.batch import Batch
 from common.devkit import DEVKIT, Devkit, picture_name
 from common.errors import UsageError
 from common.outputs import written

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.batch import KEPT, Batch
+from common.client.batch import KEPT, Batch
 from trainer.feeding.lent import Lent
 from trainer.feeding.pinned import Pinned, tensor_over
 from trainer.feeding.upload import Upload

@@ -9,14 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.batch import Batch
-from common.client import LoaderClient
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.host import Loaders
+from common.client.received import DigestUse
+from common.client.stream import Stream
+from common.client.waits import WaitClock
 from common.errors import NoSuchSplit
-from common.host import Loaders
-from common.received import DigestUse
 from common.spec import OnBadRecord, StreamInfo, StreamSpec
-from common.stream import Stream
-from common.waits import WaitClock
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned
 from trainer.network.net import Net

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.batch import Batch
+from common.client.batch import Batch
+from common.client.waits import WaitClock
 from common.digest import Digests
-from common.waits import WaitClock
 from common.wire.slab import Replaced
 from trainer.feeding.carrier import Carrier
 from trainer.feeding.pinned import Pinned

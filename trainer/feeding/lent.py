@@ -11,7 +11,7 @@ So a batch is kept with the events of its copies, and goes back when these have 
 from collections import deque
 from collections.abc import Sequence
 
-from common.batch import Batch
+from common.client.batch import Batch
 from trainer.network.streams import Event, Streams
 
 

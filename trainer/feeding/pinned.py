@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.batch import Batch
+from common.client.batch import Batch
 from common.wire.slab import Slab
 
 log = logging.getLogger(__name__)

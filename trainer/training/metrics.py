@@ -33,7 +33,7 @@ kind "epoch", at the end of each
     stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record,
                              shuffle
 
-waits, whose shares add up to wait_share (how a wait is divided: `common/waits.py`)
+waits, whose shares add up to wait_share (how a wait is divided: `common/client/waits.py`)
     no_loader                no loader had the ticket: all were gone or silent, or it was asked again
     workers_busy             all of the loader's workers were at other tickets
     free_slot                this trainer held all its slots in the loader's memory

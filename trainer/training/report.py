@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.client.host import Loaders
+from common.client.waits import Waits
 from common.cores import Contention
 from common.errors import CheckpointError, UsageError
-from common.host import Loaders
 from common.progress import ProgressLine, duration, percent
 from common.spec import StreamSpec
-from common.waits import Waits
 from trainer.checkpoints.checkpoint import State
 from trainer.evaluation.evaluate import Evaluation
 from trainer.recipes.recipe_file import object_of

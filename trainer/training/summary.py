@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from common.host import Loaders
+from common.client.host import Loaders
 from common.progress import duration, percent
 from trainer.training.schedule import Outlook
 

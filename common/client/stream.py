@@ -8,20 +8,20 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from common.batch import KEPT, Batch
-from common.done import done_with
+from common.client.batch import KEPT, Batch
+from common.client.done import done_with
+from common.client.host import Host, Loaders
+from common.client.lateness import AnswerTimes
+from common.client.members import Members
+from common.client.opened import Transport
+from common.client.passes import Pass, epochs_of, places, plan
+from common.client.patience import Services, Wait
+from common.client.received import DIGEST_USES, Answer, DigestUse, batch_of, displaced, is_intact
+from common.client.waits import Life, Took
+from common.client.window import Window, Work
 from common.errors import LoaderError, LoaderFault, UsageError
-from common.host import Host, Loaders
-from common.lateness import AnswerTimes
-from common.members import Members
-from common.opened import Transport
-from common.passes import Pass, epochs_of, places, plan
-from common.patience import Services, Wait
 from common.ranges import BATCH_SIZES, EPOCHS
-from common.received import DIGEST_USES, Answer, DigestUse, batch_of, displaced, is_intact
 from common.spec import StreamInfo, StreamSpec, one_of
-from common.waits import Life, Took
-from common.window import Window, Work
 from common.wire import messages
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Stream:
         A stream is read by one pass at a time: the first batch of this one ends the pass before. Raises UsageError for
         epochs and positions that do not exist; the iterator LoaderFault if a record cannot be delivered, in its turn,
         LoaderTimeout, after which it may be asked again, and LoaderError for more than KEPT batches kept, and for a
-        use that `common/owner.py` excludes.
+        use that `common/client/owner.py` excludes.
         """
         start, stop = places(self.info.records, first, end)
         works = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)

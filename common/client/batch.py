@@ -7,10 +7,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from common import guard
+from common.client import guard
+from common.client.waits import Life
 from common.digest import Digests
 from common.errors import LoaderError
-from common.waits import Life
 from common.wire.slab import Replaced, Slab
 
 KEPT = 1  # so many batches of a stream may be kept while the next is asked for: its slab has slots for no more
@@ -37,7 +37,7 @@ class Batch:
     Unless lending was asked for (`Stream.batches(lend=True)`), the images are the caller's: good for ever, to be
     written to, shared with torch.from_numpy without a copy. Lent ones are good until the next batch is asked for:
     `release` gives the slot back sooner, `keep` leaves it to the caller to do so later, `copy` makes a batch in memory
-    of its own. With ALEXNET_DEBUG=1 using lent images later is an error, see `common.guard`.
+    of its own. With ALEXNET_DEBUG=1 using lent images later is an error, see `common.client.guard`.
     """
 
     def __init__(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.client.host import Host, Loaders
+from common.client.opened import Opened, Transport
+from common.client.served import Served
 from common.errors import LoaderRefused, NoSuchSplit, WireError
-from common.host import Host, Loaders
-from common.opened import Opened, Transport
-from common.served import Served
 from common.spec import STORED_SIZE, StreamInfo, StreamSpec
 from common.wire import messages
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
-from common.batch import Batch
+from common.client.batch import Batch
+from common.client.owner import Owner
+from common.client.window import Work
 from common.errors import LoaderError, LoaderTimeout, UsageError
-from common.owner import Owner
 from common.ranges import EPOCHS, Whole
-from common.window import Work
 
 _INTERRUPTED = "a call was interrupted, and a batch may be lost"
 

@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 
 from common import digest
-from common.batch import Batch
+from common.client.batch import Batch
+from common.client.waits import Life
+from common.client.window import Work
 from common.errors import LoaderFault, WireError
 from common.spec import StreamInfo, StreamSpec
-from common.waits import Life
-from common.window import Work
 from common.wire import messages
 from common.wire.slab import Replaced, Slab
 

@@ -7,8 +7,8 @@
                 ...  # batch.images: uint8 128 x 224 x 224 x 3, the caller's own
 
 No torch. While the caller computes, answers arrive in ZeroMQ's thread, and a thread of ours only watches how much comes
-(`common/wire/flood.py`); the next tickets leave when the caller comes back for a batch. A client is its process's own, and
-serves one thread at a time (`common/owner.py`).
+(`common/wire/flood.py`); the next tickets leave when the caller comes back for a batch. A client is its process's own,
+and serves one thread at a time (`common/client/owner.py`).
 """
 
 import logging
@@ -21,19 +21,19 @@ from typing import Any
 
 import zmq
 
-from common.endpoints import EndpointsFile
+from common.client.endpoints import EndpointsFile
+from common.client.host import Host
+from common.client.opened import TRANSPORTS, Transport
+from common.client.owner import Owner
+from common.client.patience import Services, Wait
+from common.client.received import DigestUse
+from common.client.served import Served
+from common.client.stream import Stream
 from common.errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
-from common.host import Host
 from common.linux import need_linux
 from common.log import Seldom
-from common.opened import TRANSPORTS, Transport
-from common.owner import Owner
-from common.patience import Services, Wait
 from common.ranges import Real
-from common.received import DigestUse
-from common.served import Served
 from common.spec import StreamSpec, one_of
-from common.stream import Stream
 from common.wire import messages
 from common.wire.flood import FloodGuard
 from common.wire.keys import ClientKeys
@@ -50,7 +50,7 @@ class LoaderClient:
     """A client of the services at `endpoints`, which serve the same data set.
 
     loaders_file  names more of them, one a line; it is read again when it changes, so that services join and leave
-                  (`common/endpoints.py`). UsageError where it is wrong at the start; later that is logged
+                  (`common/client/endpoints.py`). UsageError where it is wrong at the start; later that is logged
     timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout; where one is there
                 and does not deliver, ten times as long
     transport   "slab": pixels come through the service's shared memory, which must be on this host. "frames": over the
@@ -102,7 +102,7 @@ class LoaderClient:
         made anew of what arrived, and a batch that was damaged on its way is asked for again.
 
         Raises UsageError for a value of another type or out of its range, NoSuchSplit, LoaderRefused if every service
-        says no, LoaderTimeout if none answers, and LoaderError for a use that `common/owner.py` excludes.
+        says no, LoaderTimeout if none answers, and LoaderError for a use that `common/client/owner.py` excludes.
         """
         return self._owner.run(lambda: self._open(spec, batch_size, digests))
 

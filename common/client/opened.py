@@ -3,8 +3,8 @@
 import logging
 from typing import Literal
 
+from common.client.host import Host
 from common.errors import LoaderRefused, WireError
-from common.host import Host
 from common.malloc import keep_large_blocks
 from common.spec import StreamSpec
 from common.wire import messages

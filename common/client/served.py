@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from common.client.host import Host
 from common.decoder import pixels_of
-from common.host import Host
 from common.spec import Split, StreamInfo
 
 
