@@ -15,8 +15,8 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from common.cli.log import Seldom
 from common.errors import UsageError
-from common.log import Seldom
 from common.malloc import bytes_in_use
 from common.wire import keys
 from common.wire.keys import ServerKeys

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common import log as logs
-from common.console import result, shown
-from common.entry import interruptible
+from common.cli import log as logs
+from common.cli.console import result, shown
+from common.cli.entry import interruptible
 from common.errors import UsageError
 from common.ranges import EPOCHS, SEEDS
 

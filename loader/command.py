@@ -17,12 +17,12 @@ import click
 from click.core import ParameterSource
 
 from common import class_names
-from common import log as logs
+from common.cli import log as logs
+from common.cli.command_line import HELP
+from common.cli.console import say
+from common.cli.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from common.client.endpoints import DEFAULT_ENDPOINT
-from common.command_line import HELP
-from common.console import say
 from common.errors import AlexNetError, DatasetError, UsageError
-from common.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from loader.audit_command import audit
 from loader.crew import Crew
 from loader.exposure import refuse_open_bind

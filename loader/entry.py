@@ -1,6 +1,6 @@
 """Entry points of `alexnet-loader` and `alexnet-pack`."""
 
-from common.entry import Command, enter
+from common.cli.entry import Command, enter
 
 
 def loader() -> None:

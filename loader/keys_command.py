@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from common import log as logs
-from common.console import say, shown
+from common.cli import log as logs
+from common.cli.console import say, shown
 from common.errors import UsageError
 
 

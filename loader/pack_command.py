@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common import log as logs
-from common.command_line import HELP
-from common.console import result, say, shown, tell
-from common.entry import INTERRUPTED, interruptible
+from common.cli import log as logs
+from common.cli.command_line import HELP
+from common.cli.console import result, say, shown, tell
+from common.cli.entry import INTERRUPTED, interruptible
 from common.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 
+from common.cli.log import Seldom
 from common.errors import LoaderError
-from common.log import Seldom
 from common.wire.slab import Slab
 from loader import link
 from loader.dataset import Dataset

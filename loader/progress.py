@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from common.progress import ProgressLine, duration
+from common.cli.progress import ProgressLine, duration
 
 
 class Progress(ProgressLine):

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 
 import zmq
 
+from common.cli.log import Seldom
 from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
-from common.log import Seldom
 from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader.access import Access

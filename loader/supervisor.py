@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from common.cli.log import errors_as_exit_codes
 from common.errors import AlexNetError, LoaderError
-from common.log import errors_as_exit_codes
 from loader.parent import die_with_parent
 from loader.signals import STOP
 

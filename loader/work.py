@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from common.log import Seldom
+from common.cli.log import Seldom
 from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader import link

@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
-from common import console
+from common.cli import console
 from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
 from common.malloc import give_back_large_blocks

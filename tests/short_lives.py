@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from common import log
+from common.cli import log
 from common.errors import LoaderError, UsageError
 from loader import supervisor
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import console
-from common.console import Outlet, shown, shown_lines
+from common.cli import console
+from common.cli.console import Outlet, shown, shown_lines
 from common.errors import OutputError, ReaderGone
 
 MISSING = re.compile(r"\((\d+) lines are missing here: they could not be written\)")
@@ -220,7 +220,7 @@ def test_letters_that_the_encoding_lacks_are_shown_as_their_code(monkeypatch: py
 def test_ctrl_c_ends_the_last_wait_for_a_reader_without_a_traceback() -> None:
     code = """
 import signal
-from common import console
+from common.cli import console
 console.take_over()
 console.say("x" * 9000)
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common import log as logs
+from common.cli import log as logs
 from common.wire import keys, messages
 from loader.access import AllowList
 from loader.pack_command import main as pack

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.cli.outputs import STDOUT, refuse_unwritable, written
 from common.errors import AlexNetError, OutputError, UsageError
-from common.outputs import STDOUT, refuse_unwritable, written
 from loader.dataset import Dataset
 from tests.nobody import as_nobody
 from tests.trained_nets import save_net
@@ -97,7 +97,7 @@ def test_what_stands_for_stdout_is_stdout(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from common.outputs import written
+from common.cli.outputs import written
 with written(Path(sys.argv[1])) as file:
     file.write("new\\n")
 print("last")

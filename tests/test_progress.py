@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from common.progress import PLAIN_INTERVAL_S, ProgressLine, duration
+from common.cli.progress import PLAIN_INTERVAL_S, ProgressLine, duration
 from loader.progress import Progress
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from common.cli.progress import ProgressLine
 from common.client.host import Loaders
 from common.client.waits import Waits
-from common.progress import ProgressLine
 from common.spec import StreamSpec
 from trainer.checkpoints.checkpoint import State
 from trainer.evaluation.evaluate import Evaluation

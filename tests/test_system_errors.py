@@ -11,7 +11,7 @@ import pytest
 import zmq
 from click.testing import CliRunner, Result
 
-from common import log as logs
+from common.cli import log as logs
 from common.errors import DatasetError
 from loader.dataset import Writer
 from loader.keys_command import keys

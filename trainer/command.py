@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from common import log as logs
-from common.command_line import HELP
-from common.console import result, say
-from common.entry import interruptible
+from common.cli import log as logs
+from common.cli.command_line import HELP
+from common.cli.console import result, say
+from common.cli.entry import interruptible
 from trainer.command_options import complete_recipe, device_options, loader_options
 from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES

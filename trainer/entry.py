@@ -1,6 +1,6 @@
 """Entry points of `alexnet-trainer` and `alexnet-evaluate`."""
 
-from common.entry import Command, enter
+from common.cli.entry import Command, enter
 
 
 def trainer() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from common import log as logs
-from common.command_line import HELP
-from common.console import result, say, tell
-from common.entry import interruptible
+from common.cli import log as logs
+from common.cli.command_line import HELP
+from common.cli.console import result, say, tell
+from common.cli.entry import interruptible
+from common.cli.outputs import STDOUT
 from common.errors import AlexNetError, ReaderGone
-from common.outputs import STDOUT
 from trainer.command_options import device_options, loader_options
 from trainer.evaluation.options import VIEW_COUNTS, EvaluateOptions
 

@@ -21,6 +21,8 @@ from typing import Any
 
 import zmq
 
+from common.cli.linux import need_linux
+from common.cli.log import Seldom
 from common.client.endpoints import EndpointsFile
 from common.client.host import Host
 from common.client.opened import TRANSPORTS, Transport
@@ -30,8 +32,6 @@ from common.client.received import DigestUse
 from common.client.served import Served
 from common.client.stream import Stream
 from common.errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
-from common.linux import need_linux
-from common.log import Seldom
 from common.ranges import Real
 from common.spec import StreamSpec, one_of
 from common.wire import messages

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from common import console
+from common.cli import console
 from common.errors import BadImage
 from common.malloc import give_back_large_blocks
 from loader import jpeg, limits, pixels

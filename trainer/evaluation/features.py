@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.cli.outputs import whole_file
+from common.cli.progress import duration, showing_progress
 from common.client.batch import Batch
 from common.errors import CheckpointError
-from common.outputs import whole_file
-from common.progress import duration, showing_progress
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.views import views
 from trainer.feeding.carrier import Carried, Carrier

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cli.outputs import STDOUT, refuse_unwritable
 from common.errors import UsageError
-from common.outputs import STDOUT, refuse_unwritable
 from common.spec import Split
 
 VIEW_COUNTS = {"1": (1,), "10": (10,), "both": (1, 10)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.outputs import written
+from common.cli.outputs import written
 from trainer.evaluation.answers import Answers
 
 

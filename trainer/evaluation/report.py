@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from common.console import shown
+from common.cli.console import shown
+from common.cli.progress import percent
 from common.errors import AlexNetError
-from common.progress import percent
 from trainer.evaluation.answers import Confusion
 from trainer.evaluation.evaluate import Evaluation
 

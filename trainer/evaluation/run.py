@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.cli.outputs import written
+from common.cli.progress import duration, percent, showing_progress
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.waits import WaitClock
 from common.devkit import read_devkit
 from common.errors import AlexNetError
-from common.outputs import written
-from common.progress import duration, percent, showing_progress
 from common.spec import StreamInfo, StreamSpec
 from trainer.evaluation.answering import Answering
 from trainer.evaluation.ensemble import Member

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.cli.outputs import written
 from common.client.batch import Batch
 from common.devkit import DEVKIT, Devkit, picture_name
 from common.errors import UsageError
-from common.outputs import written
 from common.packing_order import ORDER_SEED, shuffled
 from common.spec import StreamInfo
 from trainer.evaluation.answers import Answers

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.cli.progress import ProgressLine, duration, percent
 from common.client.host import Loaders
 from common.client.waits import Waits
 from common.cores import Contention
 from common.errors import CheckpointError, UsageError
-from common.progress import ProgressLine, duration, percent
 from common.spec import StreamSpec
 from trainer.checkpoints.checkpoint import State
 from trainer.evaluation.evaluate import Evaluation

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from common.cli.progress import percent, showing_progress
 from common.errors import UsageError
-from common.progress import percent, showing_progress
 from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint, State
 from trainer.checkpoints.transfer import take_weights

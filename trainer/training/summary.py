@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from common.cli.progress import duration, percent
 from common.client.host import Loaders
-from common.progress import duration, percent
 from trainer.training.schedule import Outlook
 
 CROWDED = 0.1  # of the time: less contention for the cores than that is left alone

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from common import console
+from common.cli import console
 from common.errors import AlexNetError, UsageError
 
 STDOUT = Path("-")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
-from common import console
+from common.cli import console
 
 PLAIN_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.1

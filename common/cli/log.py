@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from common import console
-from common.entry import INTERRUPTED
+from common.cli import console
+from common.cli.entry import INTERRUPTED
 from common.errors import AlexNetError, ReaderGone
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Command lines and terminals: entering a command, messages, progress, output files."""
