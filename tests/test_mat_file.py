@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from common.mat_file import structures
+from common.imagenet.mat_file import structures
 
 FIELDS = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children")
 WANTED = ("ILSVRC2012_ID", "WNID", "words")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.devkit import Devkit
 from common.errors import UsageError
-from common.packing_order import ORDER_SEED, shuffled
+from common.imagenet.devkit import Devkit
+from common.imagenet.packing_order import ORDER_SEED, shuffled
 from common.spec import StreamInfo
 from loader import jpeg
 from loader.dataset import Dataset

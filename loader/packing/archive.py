@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common import tar
 from common.errors import BadImage, UsageError
-from common.regular_file import open_regular
+from common.imagenet import tar
+from common.imagenet.regular_file import open_regular
 from loader.packing.sources import (
     MAX_FILE_BYTES,
     NO_WORDS,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.devkit import Devkit, read_devkit
 from common.errors import UsageError
+from common.imagenet.devkit import Devkit, read_devkit
 from loader.packing.archive import ArchiveSource, Member, members
 from loader.packing.sources import check_classes, readable
 

@@ -3,7 +3,7 @@
     ILSVRC/Data/CLS-LOC/train/<wnid>/*.JPEG
     ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG ...   of which class each is says one of
     LOC_val_solution.csv                                       ImageId,PredictionString: the class, then boxes
-    ILSVRC2012_devkit_t12.tar.gz, or its folder                see common/devkit.py
+    ILSVRC2012_devkit_t12.tar.gz, or its folder                see common/imagenet/devkit.py
     LOC_synset_mapping.txt                                     a class a line, and what it is called in words
 
 SOURCE is the folder of the last three, or any further inside; they are looked for from there upwards.
@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from common.devkit import DEVKIT, Devkit, read_devkit
 from common.errors import UsageError
+from common.imagenet.devkit import DEVKIT, Devkit, read_devkit
 from loader.packing.lists import read_lines, read_words
 from loader.packing.sources import FlatSource, FolderSource, Source, warn_of_test
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from common import class_names
 from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
-from common.packing_order import ORDER_SEED, shuffled
+from common.imagenet.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
 from loader.data_file import names
 from loader.dataset import Writer

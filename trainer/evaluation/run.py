@@ -12,8 +12,8 @@ from common.cli.progress import duration, percent, showing_progress
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.waits import WaitClock
-from common.devkit import read_devkit
 from common.errors import AlexNetError
+from common.imagenet.devkit import read_devkit
 from common.spec import StreamInfo, StreamSpec
 from trainer.evaluation.answering import Answering
 from trainer.evaluation.ensemble import Member

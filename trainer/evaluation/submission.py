@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from common.cli.outputs import written
 from common.client.batch import Batch
-from common.devkit import DEVKIT, Devkit, picture_name
 from common.errors import UsageError
-from common.packing_order import ORDER_SEED, shuffled
+from common.imagenet.devkit import DEVKIT, Devkit, picture_name
+from common.imagenet.packing_order import ORDER_SEED, shuffled
 from common.spec import StreamInfo
 from trainer.evaluation.answers import Answers
 from trainer.evaluation.evaluate import TOP
