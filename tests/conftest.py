@@ -31,7 +31,7 @@ settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed data set of drawn pictures: 150 train, 40 val."""
-    from loader.pack_command import main
+    from loader.cli.pack_command import main
 
     data = tmp_path_factory.mktemp("packed") / "data"
     result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "150", "--demo-val", "40", "--jobs", "2"])
@@ -42,7 +42,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def other_packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another data set, with the same classes."""
-    from loader.pack_command import main
+    from loader.cli.pack_command import main
 
     data = tmp_path_factory.mktemp("other") / "data"
     result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "120", "--demo-val", "10", "--jobs", "1"])

@@ -78,7 +78,16 @@ class LoaderProcess:
         more = more if restarts else (*more, "--no-restart")
         self.ready_file = ready_file = folder / f"ready-{time.monotonic_ns()}"
         self.log = folder / f"{ready_file.name}.log"
-        command = [*prefix, sys.executable, "-m", "loader.command", "--data", str(data), "--workers", str(workers)]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "loader.cli.serve_command",
+            "--data",
+            str(data),
+            "--workers",
+            str(workers),
+        ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, "--bind", bind, "--ready-file", str(ready_file), *more], stderr=log, stdin=subprocess.DEVNULL

@@ -18,7 +18,7 @@ from common.errors import AlexNetError, DatasetError, UsageError
 from common.spec import StreamSpec
 from loader.audit import Audited, Part
 from loader.audit import audit as audit_parts
-from loader.audit_command import audit, parts_of
+from loader.cli.audit_command import audit, parts_of
 from loader.dataset import Dataset
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, children, command_line

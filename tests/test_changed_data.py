@@ -136,7 +136,7 @@ def test_a_stream_opened_anew_is_of_the_data_set_that_the_client_began_with(
 def test_a_folder_of_two_data_sets_is_not_served(packed: Path, other_packed: Path, tmp_path: Path) -> None:
     data = copy_of(packed, tmp_path)
     shutil.copyfile(other_packed / "val.lmdb", data / "val.lmdb")
-    command = [sys.executable, "-m", "loader.command", "--data", str(data), "--bind", ANY_PORT]
+    command = [sys.executable, "-m", "loader.cli.serve_command", "--data", str(data), "--bind", ANY_PORT]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert ended.returncode == 1
     assert "val.lmdb was not packed with" in ended.stderr

@@ -111,7 +111,7 @@ def test_a_fifo_or_a_device_among_the_keys_is_waited_for_by_nobody(tmp_path: Pat
 
 
 def test_the_command_names_every_file_and_what_to_do_next(tmp_path: Path) -> None:
-    from loader.command import main
+    from loader.cli.serve_command import main
 
     done = CliRunner().invoke(main, ["keys", str(tmp_path / "keys")])
     assert done.exit_code == 0, done.output

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from common import class_names
 from common.errors import BadImage, UsageError
 from common.wire import messages
-from loader.command import main as serve
+from loader.cli.pack_command import main
+from loader.cli.serve_command import main as serve
 from loader.dataset import Dataset
-from loader.pack_command import main
 from loader.packing import discover
 from loader.packing.pack import Options, pack
 from loader.packing.sources import FolderSource, Source

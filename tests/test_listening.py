@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from common.client.client import LoaderClient
 from common.errors import UsageError
-from loader.command import main
+from loader.cli.serve_command import main
 from loader.exposure import refuse_open_bind
 from loader.resources import MOST_STREAMS, share_files
 from tests.processes import LoaderProcess, wait_for

@@ -22,7 +22,7 @@ from loader.packing.pack import Options, Summary, pack
 from tests.photo_tree import CLASSES, contents, make_tree, photo
 from tests.processes import alive, children, command_line, wait_for
 
-COMMAND = [sys.executable, "-c", "from loader.pack_command import main; main()"]
+COMMAND = [sys.executable, "-c", "from loader.cli.pack_command import main; main()"]
 TRAIN, VAL = 1200, 100
 INTERRUPTED = "alexnet-pack: interrupted; what is committed stays: run it again to go on\n"
 
@@ -333,7 +333,7 @@ def test_the_demo_goes_the_same_way(tmp_path: Path) -> None:
 
 def test_help_needs_no_heavy_library() -> None:
     code = (
-        "import sys; from loader.pack_command import main\n"
+        "import sys; from loader.cli.pack_command import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(any(name in sys.modules for name in ('numpy', 'cv2', 'lmdb', 'PIL', 'scipy')))"

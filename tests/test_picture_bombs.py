@@ -33,7 +33,7 @@ def test_a_folder_with_a_bomb_of_each_format_is_packed_in_bounded_memory(tmp_pat
     for name, made in {**BOMBS, **LARGEST}.items():
         (folder / name).write_bytes(made())
     (folder / "photo").write_bytes(photo(1))
-    arguments = ["-c", "from loader.pack_command import main; main()", "--jobs", "2"]
+    arguments = ["-c", "from loader.cli.pack_command import main; main()", "--jobs", "2"]
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *arguments, tmp_path / "photos", tmp_path / "data"],
         capture_output=True,

@@ -13,7 +13,7 @@ from common.errors import LoaderError, UsageError
 from common.spec import StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from loader import jpeg, link
-from loader.crew import Crew
+from loader.cli.crew import Crew
 from loader.dataset import Dataset
 from loader.pool import Finished, Lost, WorkerPool
 from tests.processes import alive, wait_for

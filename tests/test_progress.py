@@ -5,7 +5,7 @@ import io
 import pytest
 
 from common.cli.progress import PLAIN_INTERVAL_S, ProgressLine, duration
-from loader.progress import Progress
+from loader.cli.counting import Progress
 
 
 class Terminal(io.StringIO):

@@ -25,8 +25,8 @@ def test_the_example_feeds_a_plain_pytorch_model(packed: Path, tmp_path: Path) -
 
 
 def test_every_command_has_the_options_that_are_shown() -> None:
-    from loader.command import main as loader
-    from loader.pack_command import main as pack
+    from loader.cli.pack_command import main as pack
+    from loader.cli.serve_command import main as loader
     from trainer.command import main as trainer
     from trainer.evaluate_command import main as evaluate
 

@@ -20,7 +20,7 @@ from tests.reader import SPEC, read
 
 
 def run_loader(*options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "loader.command", *options]
+    command = [sys.executable, "-m", "loader.cli.serve_command", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from common.cli import log as logs
 from common.errors import DatasetError
+from loader.cli.keys_command import keys
+from loader.cli.pack_command import main as pack
 from loader.dataset import Writer
-from loader.keys_command import keys
-from loader.pack_command import main as pack
 from tests.full_disk import FullDisk
 from tests.nobody import as_nobody
 from trainer.command import main as trainer

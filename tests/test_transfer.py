@@ -28,7 +28,7 @@ UNMOVED = ["--lr", "1e-60", "--steps", "1"]  # a step of zero in float32
 
 @pytest.fixture(scope="module")
 def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from loader.pack_command import main
+    from loader.cli.pack_command import main
 
     folder = tmp_path_factory.mktemp("three")
     result = CliRunner().invoke(main, [str(make_tree(folder / "tree", 24, 6)), str(folder / "data"), "--jobs", "1"])

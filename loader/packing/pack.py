@@ -26,13 +26,13 @@ from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
+from loader.cli.counting import Progress
 from loader.data_file import names
 from loader.dataset import Writer
 from loader.packing import pack_worker
 from loader.packing.pack_pool import PackPool
 from loader.packing.pack_worker import Packed
 from loader.packing.sources import Source
-from loader.progress import Progress
 from loader.records import FORMAT, digest_of, extend_chain
 from loader.stats import Stats, Sums
 

@@ -40,9 +40,9 @@ if wanted upload && [[ $gpus != cpu ]]; then
     run "$python" tests/bench/upload.py > >(tee "$out/upload.log") 2>&1
 fi
 if wanted train; then
-    "$python" -m loader.pack_command "$cifar10" "$out/data" > >(tail -n 2) 2>&1 || exit
+    "$python" -m loader.cli.pack_command "$cifar10" "$out/data" > >(tail -n 2) 2>&1 || exit
     rm -f "$out/ready"
-    "$python" -m loader.command --workers "$(nproc)" --data "$out/data" --bind "tcp://127.0.0.1:*" \
+    "$python" -m loader.cli.serve_command --workers "$(nproc)" --data "$out/data" --bind "tcp://127.0.0.1:*" \
         --ready-file "$out/ready" 2> "$out/loader.log" &
     loader=$!
     trap 'kill "$loader" 2> /dev/null || true; wait' EXIT

@@ -11,7 +11,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from loader.pack_command import main as pack
+from loader.cli.pack_command import main as pack
 from tests.dying import DEATHS, MOMENTS
 from tests.processes import LoaderProcess, wait_for
 from tests.tiny_run import lines, without_times

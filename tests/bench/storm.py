@@ -68,7 +68,7 @@ class Sampler(threading.Thread):
 
 
 def storm(seconds: float, attackers: int, seed: int, with_keys: bool, folder: Path) -> bool:
-    from loader.pack_command import main as pack
+    from loader.cli.pack_command import main as pack
 
     data, key_folder = folder / "data", folder / "keys"
     packed = CliRunner().invoke(pack, ["--demo", str(data), "--demo-train", "150", "--demo-val", "40", "--jobs", "2"])

@@ -1,7 +1,7 @@
 """alexnet-pack: photos to LMDB, once. Heavy libraries are imported where they are used, so that --help is quick."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from loader.entry import pack
+    from loader.cli.entry import pack
 
     pack()
     raise SystemExit
@@ -209,7 +209,7 @@ def _numbers(values: "object") -> str:
 
 def _verify(dataset: "Dataset") -> None:
     """DatasetError naming damaged records, the first twenty of them."""
-    from loader.progress import Progress
+    from loader.cli.counting import Progress
 
     faults = []
     with Progress(f"verify {dataset.split}", dataset.records) as progress:

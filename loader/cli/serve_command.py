@@ -1,7 +1,7 @@
 """`alexnet-loader`: the data-loader service, and the commands beside it."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from loader.entry import loader
+    from loader.cli.entry import loader
 
     loader()
     raise SystemExit
@@ -23,10 +23,10 @@ from common.cli.console import say
 from common.cli.outputs import STDOUT, is_fifo, refuse_unwritable, written
 from common.client.endpoints import DEFAULT_ENDPOINT
 from common.errors import AlexNetError, DatasetError, UsageError
-from loader.audit_command import audit
-from loader.crew import Crew
+from loader.cli.audit_command import audit
+from loader.cli.crew import Crew
+from loader.cli.keys_command import keys
 from loader.exposure import refuse_open_bind
-from loader.keys_command import keys
 from loader.resources import half_of_memory, raise_file_limit, share_files
 from loader.signals import caught
 from loader.supervisor import Announce, supervise

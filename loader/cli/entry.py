@@ -12,12 +12,12 @@ def pack() -> None:
 
 
 def _loader() -> Command:
-    from loader.command import main
+    from loader.cli.serve_command import main
 
     return main
 
 
 def _pack() -> Command:
-    from loader.pack_command import main
+    from loader.cli.pack_command import main
 
     return main

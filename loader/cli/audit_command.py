@@ -74,8 +74,8 @@ def run(
 ) -> None:
     from common import digest
     from loader.audit import audit as audit_parts
+    from loader.cli.counting import Progress
     from loader.dataset import Dataset
-    from loader.progress import Progress
 
     interruptible()
     path = data / f"{spec.split}.lmdb"
