@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.cli import log
 from common.errors import LoaderError, UsageError
-from loader import supervisor
+from loader.service import supervisor
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from common.client.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, UsageError
 from common.spec import StreamSpec
 from common.wire import keys
-from loader.access import AllowList
+from loader.service.access import AllowList
 from tests.processes import LoaderProcess, wait_for
 
 SPEC = StreamSpec(split="val", view="full")

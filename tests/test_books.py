@@ -17,8 +17,8 @@ from common.client.window import Window, Work
 from common.spec import StreamSpec
 from common.wire import messages
 from loader.dataset import Dataset
-from loader.session import SPARE_SLOTS, Session
-from loader.tickets import TicketQueue
+from loader.service.queue import TicketQueue
+from loader.service.session import SPARE_SLOTS, Session
 
 SPEC = StreamSpec(crop=1)
 STREAM = bytes(16)

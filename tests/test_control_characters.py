@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from common.cli import log as logs
 from common.wire import keys, messages
-from loader.access import AllowList
 from loader.cli.pack_command import main as pack
+from loader.service.access import AllowList
 from tests.photo_tree import make_tree
 from tests.test_hostile_service import answering
 from trainer.command import main as trainer

@@ -14,7 +14,7 @@ from common.client.client import LoaderClient
 from common.client.stream import Stream
 from common.spec import StreamSpec
 from common.wire import messages
-from loader.resources import MOST_STREAMS
+from loader.service.resources import MOST_STREAMS
 from tests.processes import LoaderProcess, memory_mib, wait_for
 from tests.reader import fingerprint
 from tests.zmtp import RawClient, frame_of

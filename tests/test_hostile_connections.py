@@ -15,7 +15,7 @@ from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from common.wire import keys, messages
 from common.wire.keys import ClientKeys
-from loader.connections import IDLE_S, MOST_WITHOUT_STREAM
+from loader.service.connections import IDLE_S, MOST_WITHOUT_STREAM
 from tests.processes import LoaderProcess, memory_mib, wait_for
 from tests.storm import FOREIGN, PING, SHORT_PING, Attacker, Storm, connect, shake_hands
 from tests.test_hostile_client import Honest

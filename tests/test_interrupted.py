@@ -11,7 +11,7 @@ import pytest
 BIN = Path(sys.executable).parent
 STARTS = {  # a way to start a command, and modules of which one is about to be imported when the signal comes
     "alexnet-pack --demo d": ("click.globals", "cv2"),
-    "alexnet-loader": ("click.globals", "click.core", "loader.supervisor"),
+    "alexnet-loader": ("click.globals", "click.core", "loader.service.supervisor"),
     "alexnet-trainer --cpu --recipe demo": ("click.globals", "torch._C"),
     "alexnet-evaluate --cpu run": ("click.core", "torch.nn"),
     "-m loader.cli.pack_command --demo d": ("click.globals", "loader.cli.counting"),

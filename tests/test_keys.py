@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from common.errors import UsageError
 from common.wire import keys
 from common.wire.keys import ClientKeys, ServerKeys
-from loader.access import AllowList
+from loader.service.access import AllowList
 
 
 def contents(folder: Path) -> dict[str, bytes]:

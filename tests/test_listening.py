@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from common.client.client import LoaderClient
 from common.errors import UsageError
 from loader.cli.serve_command import main
-from loader.exposure import refuse_open_bind
-from loader.resources import MOST_STREAMS, share_files
+from loader.service.exposure import refuse_open_bind
+from loader.service.resources import MOST_STREAMS, share_files
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import SPEC, fingerprint, read
 

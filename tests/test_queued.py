@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.queued import QueueTimes
+from loader.service.queued import QueueTimes
 
 
 class Now:

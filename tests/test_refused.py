@@ -13,8 +13,8 @@ from common.client.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout, NoSuchSplit
 from common.spec import StreamSpec
 from common.wire import messages
-from loader.resources import MOST_STREAMS
-from loader.sessions import MOST_STREAMS_OF_A_CLIENT
+from loader.service.resources import MOST_STREAMS
+from loader.service.sessions import MOST_STREAMS_OF_A_CLIENT
 from tests.processes import LoaderProcess, wait_for
 from tests.reader import SPEC, read
 

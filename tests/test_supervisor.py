@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from common.client.client import LoaderClient
-from loader import supervisor
-from loader.supervisor import pause_after
+from loader.service import supervisor
+from loader.service.supervisor import pause_after
 from tests.processes import LoaderProcess, alive, wait_for
 from tests.reader import SPEC, fingerprint
 

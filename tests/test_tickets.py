@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.wire.messages import Ticket
-from loader.slots import SlotTable
-from loader.tickets import TicketQueue
+from loader.service.queue import TicketQueue
+from loader.service.slots import SlotTable
 
 
 def ticket(number: int, count: int = 8) -> Ticket:

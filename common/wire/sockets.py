@@ -7,7 +7,7 @@ and holds up nobody else. Flow control is the wire's credit.
 Four settings keep a peer that breaks the rules from ending or filling the process, with libzmq 4.3.5:
 
     RCVHWM 0         an engine that has stopped reading asserts when its peer resets (`!_io_error`), so none ever stops;
-                     `loader/connections.py` and `common/wire/flood.py` bound the memory instead
+                     `loader/service/connections.py` and `common/wire/flood.py` bound the memory instead
     ROUTER_RAW 1     set once the listener is bound, so that connections speak ZMTP and the ROUTER numbers them all. A
                      claimed identity could be another's, whose queue would leak, or the next number, which asserts.
                      The price: a reply is one frame (`wire.framed`)

@@ -26,10 +26,10 @@ from common.errors import AlexNetError, DatasetError, UsageError
 from loader.cli.audit_command import audit
 from loader.cli.crew import Crew
 from loader.cli.keys_command import keys
-from loader.exposure import refuse_open_bind
-from loader.resources import half_of_memory, raise_file_limit, share_files
-from loader.signals import caught
-from loader.supervisor import Announce, supervise
+from loader.service.exposure import refuse_open_bind
+from loader.service.resources import half_of_memory, raise_file_limit, share_files
+from loader.service.signals import caught
+from loader.service.supervisor import Announce, supervise
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -153,11 +153,11 @@ def serve(
     from common.wire import sockets
     from common.wire.keys import ServerKeys
     from loader import jpeg
-    from loader.access import Access
-    from loader.listening import listen
     from loader.pool import WorkerPool
-    from loader.service import Service
-    from loader.sessions import MemoryLimits
+    from loader.service.access import Access
+    from loader.service.listening import listen
+    from loader.service.service import Service
+    from loader.service.sessions import MemoryLimits
 
     files = share_files(raise_file_limit(), crew.wanted())
     decoder = jpeg.decoder()

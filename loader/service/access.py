@@ -21,8 +21,8 @@ from common.malloc import bytes_in_use
 from common.wire import keys
 from common.wire.keys import ServerKeys
 from common.wire.sockets import OTHER_MECHANISM, ConnectionEvent, Context, End
-from loader.connections import Connections
-from loader.inbox import Request
+from loader.service.connections import Connections
+from loader.service.inbox import Request
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader import link
 from loader.pool import Lost, WorkerPool
-from loader.session import Address, Sent, Session, Tracker
-from loader.sessions import Sessions
-from loader.tickets import TicketQueue
+from loader.service.queue import TicketQueue
+from loader.service.session import Address, Sent, Session, Tracker
+from loader.service.sessions import Sessions
 
 log = logging.getLogger(__name__)
 

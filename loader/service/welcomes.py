@@ -1,6 +1,6 @@
 """WELCOMEs on their way: each carries a mean image, so those that do not read must not gather many."""
 
-from loader.session import Tracker
+from loader.service.session import Tracker
 
 MOST_OF_A_CLIENT = 4
 MOST = 64  # of all clients, 50 MB

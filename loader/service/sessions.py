@@ -7,8 +7,8 @@ from common.errors import LoaderError, NoSuchSplit
 from common.spec import StreamSpec
 from common.wire import messages
 from loader.dataset import Dataset
-from loader.resources import MOST_STREAMS
-from loader.session import Address, Session, credit_for
+from loader.service.resources import MOST_STREAMS
+from loader.service.session import Address, Session, credit_for
 
 MOST_STREAMS_OF_A_CLIENT = 64
 

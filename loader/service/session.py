@@ -12,9 +12,9 @@ from common.spec import StreamSpec
 from common.wire import messages
 from common.wire.slab import Slab, slot_bytes
 from loader.dataset import Dataset
-from loader.queued import QueueTimes
-from loader.resources import usable_cores
-from loader.slots import SlotTable
+from loader.service.queued import QueueTimes
+from loader.service.resources import usable_cores
+from loader.service.slots import SlotTable
 
 # Beyond the credit: the client may keep some, and the one it has finished with last is given back with its next ticket;
 # or a socket still reads from the slot when the client has its batch already.

@@ -19,17 +19,17 @@ from common.cli.log import Seldom
 from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
 from common.wire import messages
 from common.wire.slab import SlotBatch
-from loader.access import Access
 from loader.dataset import Dataset
-from loader.inbox import Inbox, Request
 from loader.pool import Worker, WorkerPool
-from loader.resources import usable_cores
-from loader.session import Address, Session, Tracker
-from loader.sessions import MemoryLimits, Sessions
-from loader.signals import STOP, Signals
-from loader.tickets import TicketQueue
-from loader.welcomes import Welcomes
-from loader.work import Payload, Work
+from loader.service.access import Access
+from loader.service.dispatch import Payload, Work
+from loader.service.inbox import Inbox, Request
+from loader.service.queue import TicketQueue
+from loader.service.resources import usable_cores
+from loader.service.session import Address, Session, Tracker
+from loader.service.sessions import MemoryLimits, Sessions
+from loader.service.signals import STOP, Signals
+from loader.service.welcomes import Welcomes
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """The open connections of the ROUTER: whose they are, how many, and how much is held for each.
 
 ZeroMQ bounds a frame, but neither how many frames make a message nor, as it is set up here, how many messages wait
-(`common/wire/sockets.py` says why), and two bytes on the wire become 64 in memory. So this is counted: the kernel knows how
-many bytes a connection has received, the inbox how many came out as messages. Who is ahead by more than honest clients
-can be is cut, and if all together take too much, those furthest ahead. Over a Unix socket the kernel does not
+(`common/wire/sockets.py` says why), and two bytes on the wire become 64 in memory. So this is counted: the kernel knows
+how many bytes a connection has received, the inbox how many came out as messages. Who is ahead by more than honest
+clients can be is cut, and if all together take too much, those furthest ahead. Over a Unix socket the kernel does not
 count; only the service's own user can connect to one.
 """
 

@@ -1,0 +1,1 @@
+"""The service process: clients, streams, tickets, connections."""
