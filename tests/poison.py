@@ -14,7 +14,7 @@ from loader.dataset import Dataset
 _CHOKE = """
 import hashlib, os, signal, sys, time
 
-if "loader.worker" in sys.orig_argv:
+if "loader.workers.worker" in sys.orig_argv:
     from loader import jpeg
 
     decode, does, poison = jpeg.decode, os.environ["POISON_DOES"], os.environ["POISON"]

@@ -16,10 +16,10 @@ from common import digest
 from common.client.client import LoaderClient
 from common.errors import AlexNetError, DatasetError, UsageError
 from common.spec import StreamSpec
-from loader.audit import Audited, Part
-from loader.audit import audit as audit_parts
 from loader.cli.audit_command import audit, parts_of
 from loader.dataset import Dataset
+from loader.workers.audit import Audited, Part
+from loader.workers.audit import audit as audit_parts
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, children, command_line
 from trainer.training.metrics import FILE_NAME, read

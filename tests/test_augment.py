@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from common.errors import BadImage
 from common.spec import STORED_SIZE, StreamSpec
 from loader import jpeg
-from loader.augment import FullBatch, Pixels, SaturatingNoise, Scratch, TrainingBatch
-from loader.sampler import Draws
+from loader.workers.augment import FullBatch, Pixels, SaturatingNoise, Scratch, TrainingBatch
+from loader.workers.sampler import Draws
 
 offsets = hnp.arrays(np.float64, 3, elements=st.floats(-600, 600))
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from common.client.client import LoaderClient
 from common.errors import BadImage, DatasetError, LoaderFault
 from common.spec import StreamSpec
-from loader import sampler
 from loader.dataset import Dataset, Writer
 from loader.records import record_bytes
+from loader.workers import sampler
 from tests.damaged_pages import BRANCH, FLAGS_AT, HEADER, PAGE, Kind, bad_records, pages, write_page
 from tests.processes import LoaderProcess
 from tests.reader import SPEC, fingerprint

@@ -80,7 +80,7 @@ def test_hosts_whose_decoders_have_other_names_and_the_same_pixels_serve_togethe
 def test_hosts_whose_decoders_make_other_pixels_are_refused_and_both_are_named(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with other_pixels(monkeypatch, tmp_path, "loader.cli.serve_command", "loader.worker"):
+    with other_pixels(monkeypatch, tmp_path, "loader.cli.serve_command", "loader.workers.worker"):
         different = LoaderProcess(packed, tmp_path)
     with different as other, LoaderProcess(packed, tmp_path) as one:
         with LoaderClient([one.endpoint, other.endpoint]) as loader:
@@ -95,6 +95,6 @@ def test_hosts_whose_decoders_make_other_pixels_are_refused_and_both_are_named(
 def test_a_worker_whose_decoder_makes_other_pixels_than_announced_delivers_none(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with other_pixels(monkeypatch, tmp_path, "loader.worker"), LoaderProcess(packed, tmp_path) as service:
+    with other_pixels(monkeypatch, tmp_path, "loader.workers.worker"), LoaderProcess(packed, tmp_path) as service:
         with pytest.raises(LoaderFault, match=r"has another JPEG decoder .* makes other pixels; restart the loader"):
             read(service.endpoint)

@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import CheckpointError, LoaderTimeout, NoSuchSplit, UsageError
-from loader import jpeg, sampler
+from loader import jpeg
 from loader.dataset import Dataset
+from loader.workers import sampler
 from tests.bad_records import with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.trained_nets import SMALL, plain_probabilities, save_net

@@ -17,12 +17,13 @@ from common.errors import BadRecord
 from common.spec import StreamSpec
 from common.wire import messages
 from common.wire.slab import Replaced, Slab, SlotBatch, slot_bytes
-from loader import jpeg, sampler
-from loader.augment import Scratch, TrainingBatch
+from loader import jpeg
 from loader.dataset import Dataset
-from loader.filler import Filler
-from loader.laps import DECODE, Laps
-from loader.sampler import Floats
+from loader.workers import sampler
+from loader.workers.augment import Scratch, TrainingBatch
+from loader.workers.fill import Filler
+from loader.workers.laps import DECODE, Laps
+from loader.workers.sampler import Floats
 from tests.bad_records import flip_a_bit, with_records
 
 RECORDS, EPOCH = 150, 4

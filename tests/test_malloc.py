@@ -9,7 +9,7 @@ ORDERS = """
 import sys
 from pathlib import Path
 from common.malloc import give_back_large_blocks
-from loader import sampler
+from loader.workers import sampler
 
 def held_mb():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,10 +12,11 @@ import pytest
 from common.errors import LoaderError, UsageError
 from common.spec import StreamSpec
 from common.wire.slab import Slab, slot_bytes
-from loader import jpeg, link
+from loader import jpeg
 from loader.cli.crew import Crew
 from loader.dataset import Dataset
-from loader.pool import Finished, Lost, WorkerPool
+from loader.workers import link
+from loader.workers.pool import Finished, Lost, WorkerPool
 from tests.processes import alive, wait_for
 
 SPEC = StreamSpec(crop=32)
@@ -112,7 +113,7 @@ def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_i
         return killed > 60
 
     hear(pool, kill_all)
-    monkeypatch.setattr("loader.pool.NO_WORKER_LIMIT_S", 0.0)
+    monkeypatch.setattr("loader.workers.pool.NO_WORKER_LIMIT_S", 0.0)
     killed = -1000
     with pytest.raises(
         LoaderError, match="workers do not start: .*, none is left; the last: it ended early, by SIGKILL"
@@ -134,7 +135,7 @@ def test_workers_that_never_start_end_the_service_at_once(packed: Path, monkeypa
 
 
 def test_a_worker_starts_without_what_only_packing_needs() -> None:
-    code = "import loader.worker, sys; print(*sorted({'PIL', 'zmq', 'click'} & set(sys.modules)))"
+    code = "import loader.workers.worker, sys; print(*sorted({'PIL', 'zmq', 'click'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
 

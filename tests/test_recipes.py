@@ -48,9 +48,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.spec import STORED_SIZE, StreamSpec
-from loader import sampler
 from loader.dataset import Dataset
 from loader.jpeg import decode
+from loader.workers import sampler
 from tests.memory_loader import MemoryLoader, draw
 from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import FedBatch, PixelTransform

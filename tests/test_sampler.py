@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from common.spec import StreamSpec
-from loader import sampler
+from loader.workers import sampler
 
 COLOUR = np.diag([19.7, 37.1, 121.8])
 seeds = st.integers(0, 2**63 - 1)

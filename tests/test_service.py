@@ -17,8 +17,9 @@ from common.client.opened import Transport
 from common.errors import LoaderFault
 from common.spec import StreamSpec
 from common.wire.slab import Replaced
-from loader import jpeg, sampler
+from loader import jpeg
 from loader.dataset import Dataset
+from loader.workers import sampler
 from tests.bad_records import flip_a_bit, with_records
 from tests.photo_tree import photo
 from tests.poison import poison

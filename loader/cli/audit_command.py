@@ -15,7 +15,7 @@ from common.ranges import EPOCHS, SEEDS
 
 if TYPE_CHECKING:
     from common.spec import StreamSpec
-    from loader.audit import Audited, Part
+    from loader.workers.audit import Audited, Part
 
 
 @click.command(context_settings={"show_default": True}, short_help="Compute anew what a stream delivered.")
@@ -73,9 +73,9 @@ def run(
     jobs: int,
 ) -> None:
     from common import digest
-    from loader.audit import audit as audit_parts
     from loader.cli.counting import Progress
     from loader.dataset import Dataset
+    from loader.workers.audit import audit as audit_parts
 
     interruptible()
     path = data / f"{spec.split}.lmdb"
@@ -111,7 +111,7 @@ def tell(audited: "Audited", digest: bytes, number: int) -> None:
 
 def parts_of(epoch: int, records: int, batch_size: int, batches: str | None) -> "list[Part]":
     """The batches asked for: "A..B", both included, "A", or None for all. Raises UsageError."""
-    from loader.audit import Part
+    from loader.workers.audit import Part
 
     last = -(-records // batch_size) - 1
     named = re.fullmatch(r"(\d{1,10})(?:\.\.(\d{1,10}))?", batches or f"0..{last}", re.ASCII)

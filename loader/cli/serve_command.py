@@ -153,11 +153,11 @@ def serve(
     from common.wire import sockets
     from common.wire.keys import ServerKeys
     from loader import jpeg
-    from loader.pool import WorkerPool
     from loader.service.access import Access
     from loader.service.listening import listen
     from loader.service.service import Service
     from loader.service.sessions import MemoryLimits
+    from loader.workers.pool import WorkerPool
 
     files = share_files(raise_file_limit(), crew.wanted())
     decoder = jpeg.decoder()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from common.cli.log import Seldom
 from common.wire import messages
 from common.wire.slab import SlotBatch
-from loader import link
-from loader.pool import Lost, WorkerPool
 from loader.service.queue import TicketQueue
 from loader.service.session import Address, Sent, Session, Tracker
 from loader.service.sessions import Sessions
+from loader.workers import link
+from loader.workers.pool import Lost, WorkerPool
 
 log = logging.getLogger(__name__)
 

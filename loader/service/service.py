@@ -20,7 +20,6 @@ from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, V
 from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader.dataset import Dataset
-from loader.pool import Worker, WorkerPool
 from loader.service.access import Access
 from loader.service.dispatch import Payload, Work
 from loader.service.inbox import Inbox, Request
@@ -30,6 +29,7 @@ from loader.service.session import Address, Session, Tracker
 from loader.service.sessions import MemoryLimits, Sessions
 from loader.service.signals import STOP, Signals
 from loader.service.welcomes import Welcomes
+from loader.workers.pool import Worker, WorkerPool
 
 log = logging.getLogger(__name__)
 

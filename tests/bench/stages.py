@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.spec import StreamSpec
 from common.wire.slab import Slab, SlotBatch, slot_bytes
-from loader import augment, jpeg, sampler
-from loader.augment import Scratch, TrainingBatch
+from loader import jpeg
 from loader.dataset import Dataset
-from loader.filler import Filler
-from loader.sampler import Floats
+from loader.workers import augment, sampler
+from loader.workers.augment import Scratch, TrainingBatch
+from loader.workers.fill import Filler
+from loader.workers.sampler import Floats
 from tests.bench import contenders, photos
 
 BATCH, BATCHES, SLOTS = 128, 10, 6

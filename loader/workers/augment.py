@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from common.spec import STORED_SIZE, StreamSpec
 from loader import jpeg, pixels
-from loader.sampler import Draws, Floats
+from loader.workers.sampler import Draws, Floats
 
 Bytes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[Any]  # uint8 or float32

@@ -9,11 +9,11 @@ from common import digest
 from common.errors import BadImage, BadRecord
 from common.spec import StreamSpec
 from common.wire.slab import SlotBatch
-from loader import sampler
-from loader.augment import FullBatch, Scratch, TrainingBatch
 from loader.dataset import Dataset
-from loader.laps import AUGMENT, DECODE, READ, Laps
-from loader.sampler import Records
+from loader.workers import sampler
+from loader.workers.augment import FullBatch, Scratch, TrainingBatch
+from loader.workers.laps import AUGMENT, DECODE, READ, Laps
+from loader.workers.sampler import Records
 
 MOST_TRIED = 1000  # records for one place: so many bad ones in a row are no accident
 _REMEMBERED = 100_000  # bad records

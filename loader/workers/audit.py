@@ -19,10 +19,10 @@ from common.digest import Digests
 from common.errors import AlexNetError, DatasetError
 from common.spec import StreamSpec
 from common.wire.slab import Replaced, SlotBatch, slot_bytes
-from loader.augment import Scratch
 from loader.children import SAFE_PATH, environment
 from loader.dataset import Dataset
-from loader.filler import Filler
+from loader.workers.augment import Scratch
+from loader.workers.fill import Filler
 
 _AHEAD = 3  # batches given out for each process
 

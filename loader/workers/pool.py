@@ -20,8 +20,8 @@ from dataclasses import astuple, dataclass, field
 from common.cli.log import Seldom
 from common.errors import LoaderError
 from common.wire.slab import Slab
-from loader import link
 from loader.dataset import Dataset
+from loader.workers import link
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,12 @@ class WorkerPool:
     def _spawn(self, place: int) -> Worker:
         core = [str(self._cores[place % len(self._cores)])] if self._cores else []
         ours, theirs = link.pair()
-        program = [sys.executable, "-P", "-m", "loader.worker"]  # -P: nothing of the folder that it is started in
+        program = [
+            sys.executable,
+            "-P",
+            "-m",
+            "loader.workers.worker",
+        ]  # -P: nothing of the folder that it is started in
         with theirs, contextlib.ExitStack() as stack:
             stack.enter_context(ours)
             process = subprocess.Popen(

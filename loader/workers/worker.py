@@ -1,7 +1,7 @@
 """A worker process: takes a ticket's positions, fills the slot, says so. One thread, no state worth losing.
 
-Started by the pool as `python -m loader.worker FD [CORE]`; FD is its end of the link, CORE the core to stay on. It
-opens nothing by name: the service hands over the files that it announced.
+Started by the pool as `python -m loader.workers.worker FD [CORE]`; FD is its end of the link, CORE the core to stay on.
+It opens nothing by name: the service hands over the files that it announced.
 """
 
 import contextlib
@@ -16,12 +16,13 @@ from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
 from common.malloc import give_back_large_blocks
 from common.wire.slab import Slab
-from loader import jpeg, link, sampler
-from loader.augment import Scratch
+from loader import jpeg
 from loader.dataset import Dataset
-from loader.filler import Filler
-from loader.laps import Laps
 from loader.parent import die_with_parent
+from loader.workers import link, sampler
+from loader.workers.augment import Scratch
+from loader.workers.fill import Filler
+from loader.workers.laps import Laps
 
 _EPOCH_NEARLY_OVER = 0.95
 

@@ -1,0 +1,1 @@
+"""Worker processes, and all that is done to an image in one."""
