@@ -69,7 +69,7 @@ def _die(moment: str) -> None:
 
 
 if __name__ == "__main__":
-    from trainer.command import main
+    from trainer.cli.train_command import main
 
     moment, times, *options = sys.argv[1:]
     die_in(moment, int(times))

@@ -156,14 +156,14 @@ def test_streams_and_dynamic_imports_are_found_behind_any_alias(source: str) -> 
 
 def test_an_import_from_a_layer_above_is_found() -> None:
     upward = [(low, f"trainer.{high}") for place, low in enumerate(LAYERS) for high in LAYERS[place + 1 :]]
-    upward += [(layer, "trainer.command_options") for layer in LAYERS]
+    upward += [(layer, "trainer.cli.shared_options") for layer in LAYERS]
     unseen = [each for each in upward if not breaches(f"trainer/{each[0]}/some.py", f"from {each[1]} import some")]
     assert unseen == []
 
 
 def test_what_is_allowed_is_not_found() -> None:
     assert breaches("trainer/training/some.py", "from trainer.network.net import Net") == []
-    assert breaches("trainer/command.py", "from trainer.training.options import Options") == []
+    assert breaches("trainer/cli/train_command.py", "from trainer.training.options import Options") == []
     assert breaches("trainer/network/streams.py", "import torch\ns = torch.cuda.Stream()") == []
     assert breaches("loader/dataset.py", "import lmdb") == []
     assert (

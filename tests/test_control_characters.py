@@ -11,7 +11,7 @@ from loader.cli.pack_command import main as pack
 from loader.service.access import AllowList
 from tests.photo_tree import make_tree
 from tests.test_hostile_service import answering
-from trainer.command import main as trainer
+from trainer.cli.train_command import main as trainer
 
 DRAWS = "\x1b[2J\u202e\x9b1m\nfake"
 SHOWN = r"\x1b[2J\u202e\x9b1m\nfake"

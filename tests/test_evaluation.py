@@ -22,7 +22,7 @@ from tests.bad_records import with_records
 from tests.processes import LoaderProcess, wait_for
 from tests.trained_nets import SMALL, plain_probabilities, save_net
 from trainer.checkpoints import checkpoint
-from trainer.evaluate_command import main
+from trainer.cli.evaluate_command import main
 from trainer.evaluation.options import EvaluateOptions
 from trainer.evaluation.report import EvaluationReport
 from trainer.evaluation.run import evaluate_checkpoints
@@ -292,7 +292,7 @@ def test_what_cannot_be_evaluated_says_why(
 
 def command(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer.evaluate_command", *map(str, arguments), "--cpu", "--threads", "1"],
+        [sys.executable, "-m", "trainer.cli.evaluate_command", *map(str, arguments), "--cpu", "--threads", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -141,7 +141,16 @@ def test_a_disk_that_is_too_small_is_one_line_and_leaves_no_file(
 ) -> None:
     with FullDisk(tmp_path / "disk", kib=40) as disk:  # 150 rows of 80 units are 48,000 bytes
         out = disk.folder / "f.npy"
-        command = [sys.executable, "-m", "trainer.evaluate_command", str(net), "--features", "fc7", "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "trainer.cli.evaluate_command",
+            str(net),
+            "--features",
+            "fc7",
+            "--out",
+            str(out),
+        ]
         options = ["--split", "train", "--cpu", "--threads", "1", "--loader", loader.endpoint]
         ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         assert ended.returncode == 1, ended.stderr

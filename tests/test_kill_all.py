@@ -36,7 +36,7 @@ def shared_memory_mib() -> float:
 
 def training(endpoint: str, run: Path) -> "subprocess.Popen[bytes]":
     """A trainer that has made its first step."""
-    command = [sys.executable, "-m", "trainer.command", "--cpu", "--recipe", "demo", "--loader", endpoint]
+    command = [sys.executable, "-m", "trainer.cli.train_command", "--cpu", "--recipe", "demo", "--loader", endpoint]
     log = ["--log-steps", "1", "--run", str(run)]
     trainer = subprocess.Popen([*command, *log], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run / "metrics.jsonl"

@@ -27,8 +27,8 @@ def test_the_example_feeds_a_plain_pytorch_model(packed: Path, tmp_path: Path) -
 def test_every_command_has_the_options_that_are_shown() -> None:
     from loader.cli.pack_command import main as pack
     from loader.cli.serve_command import main as loader
-    from trainer.command import main as trainer
-    from trainer.evaluate_command import main as evaluate
+    from trainer.cli.evaluate_command import main as evaluate
+    from trainer.cli.train_command import main as trainer
 
     commands = {
         "alexnet-pack": pack,

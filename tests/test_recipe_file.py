@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.command import main
+from trainer.cli.train_command import main
 from trainer.recipes.ablations import ABLATIONS, ablated
 from trainer.recipes.layers import Conv, Linear, Op
 from trainer.recipes.named import CIFAR10, DEMO, PAPER, RECIPES, SOURCE

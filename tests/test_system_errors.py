@@ -18,8 +18,8 @@ from loader.cli.pack_command import main as pack
 from loader.dataset import Writer
 from tests.full_disk import FullDisk
 from tests.nobody import as_nobody
-from trainer.command import main as trainer
-from trainer.evaluate_command import main as evaluate
+from trainer.cli.evaluate_command import main as evaluate
+from trainer.cli.train_command import main as trainer
 
 
 def refused_to_nobody(command: click.Command, options: str, tmp_path: Path) -> tuple[Result, Path]:

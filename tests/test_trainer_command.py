@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests.processes import LoaderProcess, wait_for
 from trainer.checkpoints import checkpoint
-from trainer.command import main
+from trainer.cli.train_command import main
 from trainer.recipes.named import DEMO, SOURCE
 from trainer.recipes.recipe_file import to_toml
 from trainer.training.metrics import FILE_NAME, read
@@ -30,7 +30,7 @@ def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def start(*options: str | Path, cwd: Path, stderr: Any = subprocess.PIPE, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer.command", *map(str, options)],
+        [sys.executable, "-m", "trainer.cli.train_command", *map(str, options)],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=stderr,

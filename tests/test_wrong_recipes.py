@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 from click.testing import CliRunner
 
-from trainer.command import main
+from trainer.cli.train_command import main
 from trainer.recipes.layers import Conv, Linear
 from trainer.recipes.named import SOURCE
 from trainer.recipes.ranges import Range

@@ -59,7 +59,7 @@ def comparisons(epochs: int) -> dict[str, Recipe]:
 
 def command(recipe: Path, seed: int, run: Path, endpoint: str) -> list[str]:
     begin = ["--resume"] if any(run.glob("checkpoint-*")) else ["--recipe", str(recipe), "--seed", str(seed)]
-    trainer = [sys.executable, "-m", "trainer.command", "--cpu", "--threads", "1", "--log-steps", "50"]
+    trainer = [sys.executable, "-m", "trainer.cli.train_command", "--cpu", "--threads", "1", "--log-steps", "50"]
     return [*trainer, "--loader", endpoint, "--run", str(run), *begin]
 
 

@@ -51,7 +51,7 @@ if wanted train; then
         sleep 0.1
     done
     if [[ ! -s $out/ready ]]; then cat "$out/loader.log" && exit 1; fi
-    run "$python" -m trainer.command "${train_devices[@]}" --loader "$(cat "$out/ready")" --recipe source --precision bf16 \
+    run "$python" -m trainer.cli.train_command "${train_devices[@]}" --loader "$(cat "$out/ready")" --recipe source --precision bf16 \
         --width "$width" --epochs "$epochs" --profile 20 --run "$out/cifar10" > >(tee "$out/train.log") 2>&1
     run "$python" tests/bench/curve.py "$out/cifar10" --out "$out/cifar10.svg"
 fi

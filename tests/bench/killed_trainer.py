@@ -56,7 +56,7 @@ class Training:
 
     def finish(self, workers: int, hosts: int) -> None:
         with ExitStack() as stack:
-            process = self.start(stack, workers, hosts, ["trainer.command"])
+            process = self.start(stack, workers, hosts, ["trainer.cli.train_command"])
             _, told = process.communicate()
             if process.returncode != 0:
                 raise SystemExit(f"the trainer failed: {told[-2000:]}")
@@ -71,7 +71,7 @@ class Training:
         program = (
             ["tests.dying", moment, str(1 if moment in ("link", "best") else rng.randint(1, 4))]
             if moment
-            else ["trainer.command"]
+            else ["trainer.cli.train_command"]
         )
         with ExitStack() as stack:
             process = self.start(stack, workers, hosts, program)

@@ -1,7 +1,7 @@
 """`alexnet-evaluate`: errors, predictions and features of trained networks, on what alexnet-loader serves."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from trainer.entry import evaluate
+    from trainer.cli.entry import evaluate
 
     evaluate()
     raise SystemExit
@@ -17,7 +17,7 @@ from common.cli.console import result, say, tell
 from common.cli.entry import interruptible
 from common.cli.outputs import STDOUT
 from common.errors import AlexNetError, ReaderGone
-from trainer.command_options import device_options, loader_options
+from trainer.cli.shared_options import device_options, loader_options
 from trainer.evaluation.options import VIEW_COUNTS, EvaluateOptions
 
 _FILE = click.Path(path_type=Path)

@@ -12,12 +12,12 @@ def evaluate() -> None:
 
 
 def _trainer() -> Command:
-    from trainer.command import main
+    from trainer.cli.train_command import main
 
     return main
 
 
 def _evaluate() -> Command:
-    from trainer.evaluate_command import main
+    from trainer.cli.evaluate_command import main
 
     return main

@@ -1,7 +1,7 @@
 """`alexnet-trainer`: trains AlexNet on what alexnet-loader serves."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from trainer.entry import trainer
+    from trainer.cli.entry import trainer
 
     trainer()
     raise SystemExit
@@ -16,7 +16,7 @@ from common.cli import log as logs
 from common.cli.command_line import HELP
 from common.cli.console import result, say
 from common.cli.entry import interruptible
-from trainer.command_options import complete_recipe, device_options, loader_options
+from trainer.cli.shared_options import complete_recipe, device_options, loader_options
 from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
