@@ -23,7 +23,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
 from trainer import kernels
-from trainer.network import precision
+from trainer.device import precision
 from trainer.network.model import norm_of
 from trainer.recipes.named import PAPER, SOURCE
 

@@ -21,7 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.network.streams import Event, Stream, Streams
+from trainer.device.streams import Event, Stream, Streams
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.network.streams import Graph, Recorder, Stream, Streams
+from trainer.device.streams import Graph, Recorder, Stream, Streams
 
 T = TypeVar("T")
 

@@ -42,11 +42,11 @@ ONLY_IN = {
     "xxhash": {"common/digest.py"},
     "scipy": set[str](),  # the tests' alone
     "safetensors": {"trainer/checkpoints/tensor_file.py"},
-    "torch.cuda.Stream": {"trainer/network/streams.py"},
-    "torch.cuda.Event": {"trainer/network/streams.py"},
-    "torch.cuda.stream": {"trainer/network/streams.py"},
-    "torch.Stream": {"trainer/network/streams.py"},
-    "torch.Event": {"trainer/network/streams.py"},
+    "torch.cuda.Stream": {"trainer/device/streams.py"},
+    "torch.cuda.Event": {"trainer/device/streams.py"},
+    "torch.cuda.stream": {"trainer/device/streams.py"},
+    "torch.Stream": {"trainer/device/streams.py"},
+    "torch.Event": {"trainer/device/streams.py"},
     "torch.utils.tensorboard": {"trainer/training/board.py"},
     "pickle": set[str](),
     "importlib.import_module": set[str](),  # would get past this file
@@ -164,7 +164,7 @@ def test_an_import_from_a_layer_above_is_found() -> None:
 def test_what_is_allowed_is_not_found() -> None:
     assert breaches("trainer/training/some.py", "from trainer.network.net import Net") == []
     assert breaches("trainer/cli/train_command.py", "from trainer.training.options import Options") == []
-    assert breaches("trainer/network/streams.py", "import torch\ns = torch.cuda.Stream()") == []
+    assert breaches("trainer/device/streams.py", "import torch\ns = torch.cuda.Stream()") == []
     assert breaches("loader/dataset.py", "import lmdb") == []
     assert (
         breaches(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import UsageError
-from trainer.network.devices import devices_of_halves
+from trainer.device.devices import devices_of_halves
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.race_detector import RaceDetector
+from trainer.device.streams import Event, Stream, Streams
 from trainer.network.exchange import Link, Route, Way, Ways
-from trainer.network.streams import Event, Stream, Streams
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import SOURCE
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from common.client.batch import Batch
 from common.client.waits import WaitClock
 from common.spec import STORED_SIZE
+from trainer.device.streams import Streams
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned
 from trainer.network.convolution import depth_to_space, space_to_depth
-from trainer.network.streams import Streams
 from trainer.recipes.layers import InputShape
 from trainer.recipes.named import RECIPES
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.network import precision
+from trainer.device import precision
+from trainer.device.streams import Event, Stream, Streams
 from trainer.network.one_device import OneDevice
-from trainer.network.streams import Event, Stream, Streams
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import SOURCE
 from trainer.training.schedule import Schedule

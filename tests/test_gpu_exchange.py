@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer.device.streams import Event, Stream, Streams
 from trainer.network.exchange import Way, Ways
 from trainer.network.peers import Copier, tried, ways_between
-from trainer.network.streams import Event, Stream, Streams
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import SOURCE
 

@@ -16,9 +16,9 @@ from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from tests.processes import LoaderProcess
+from trainer.device.streams import Event, Stream, Streams
 from trainer.feeding.feed import FedBatch, Feed
 from trainer.feeding.pinned import HostMemory, Pinned, tensor_over
-from trainer.network.streams import Event, Stream, Streams
 from trainer.recipes.layers import InputShape
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

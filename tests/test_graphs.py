@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.tapes import TapedStreams
+from trainer.device.streams import Streams
 from trainer.network.exchange import Ways
 from trainer.network.one_device import OneDevice
-from trainer.network.streams import Streams
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.training.schedule import Schedule

@@ -15,9 +15,9 @@ from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector
+from trainer.device.streams import Event
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned, tensor_over
-from trainer.network.streams import Event
 from trainer.recipes.layers import InputShape
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.race_detector import RaceDetector
+from trainer.device.streams import Streams
 from trainer.feeding.upload import BUFFERS, Upload
-from trainer.network.streams import Streams
 
 CPU = torch.device("cpu")
 

@@ -36,9 +36,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.malloc import keep_all_blocks
-from trainer.network import precision
+from trainer.device import precision
+from trainer.device.devices import describe, devices_of_halves
 from trainer.network.convolution import space_to_depth
-from trainer.network.devices import describe, devices_of_halves
 from trainer.network.model import reference_shapes
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice

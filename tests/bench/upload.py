@@ -23,9 +23,9 @@ from common.client.batch import Batch
 from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import Slab, slot_bytes
+from trainer.device.streams import Streams
 from trainer.feeding.feed import Feed
 from trainer.feeding.pinned import HostMemory, Pinned
-from trainer.network.streams import Streams
 from trainer.recipes.layers import InputShape
 
 SLOTS = 6

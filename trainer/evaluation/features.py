@@ -21,12 +21,12 @@ from common.cli.outputs import whole_file
 from common.cli.progress import duration, showing_progress
 from common.client.batch import Batch
 from common.errors import CheckpointError
+from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.views import views
 from trainer.feeding.carrier import Carried, Carrier
 from trainer.feeding.pinned import Pinned
 from trainer.feeding.upload import LateNumbers
-from trainer.network.streams import Streams
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from common.client.waits import WaitClock
 from common.errors import AlexNetError
 from common.imagenet.devkit import read_devkit
 from common.spec import StreamInfo, StreamSpec
+from trainer.device.devices import devices_of_halves
+from trainer.device.precision import default_precision, make_repeatable, set_up
+from trainer.device.streams import Streams
 from trainer.evaluation.answering import Answering
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.features import Written, write_features
@@ -26,11 +29,8 @@ from trainer.evaluation.trained import Placing, check_classes_served, check_same
 from trainer.feeding.carrier import Carrier
 from trainer.feeding.connecting import open_client
 from trainer.feeding.pinned import Pinned
-from trainer.network.devices import devices_of_halves
 from trainer.network.model import check_hidden
 from trainer.network.placing import full_memory_as_error
-from trainer.network.precision import default_precision, make_repeatable, set_up
-from trainer.network.streams import Streams
 
 log = logging.getLogger(__name__)
 

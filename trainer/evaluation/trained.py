@@ -14,11 +14,11 @@ from common.spec import StreamInfo
 from trainer.checkpoints.changes import stored_recipe
 from trainer.checkpoints.checkpoint import State
 from trainer.checkpoints.resume import load_named
+from trainer.device.devices import Devices
+from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
 from trainer.feeding.feed import PixelTransform
-from trainer.network.devices import Devices
 from trainer.network.placing import placed_net
-from trainer.network.streams import Streams
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from common.client.batch import KEPT, Batch
+from trainer.device.streams import Streams
 from trainer.feeding.lent import Lent
 from trainer.feeding.pinned import Pinned, tensor_over
 from trainer.feeding.upload import Upload
 from trainer.network.net import Net
-from trainer.network.streams import Streams
 
 Reading = Callable[[Tensor], Tensor]  # of images on a device, which will be overwritten, into new memory there
 

@@ -17,10 +17,10 @@ from common.client.stream import Stream
 from common.client.waits import WaitClock
 from common.errors import NoSuchSplit
 from common.spec import OnBadRecord, StreamInfo, StreamSpec
+from trainer.device.streams import Streams
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned
 from trainer.network.net import Net
-from trainer.network.streams import Streams
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)

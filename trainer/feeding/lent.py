@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from common.client.batch import Batch
-from trainer.network.streams import Event, Streams
+from trainer.device.streams import Event, Streams
 
 
 class Lent:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.network.streams import Event, Stream, Streams
+from trainer.device.streams import Event, Stream, Streams
 
 BUFFERS = 2
 

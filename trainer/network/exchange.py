@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer.network.streams import Stream, Streams
+from trainer.device.streams import Stream, Streams
 
 Way = Literal["direct", "host"]
 Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1

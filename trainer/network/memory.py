@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from common.errors import UsageError
-from trainer.network.devices import Devices
+from trainer.device.devices import Devices
 from trainer.network.model import reference_shapes
 from trainer.recipes.recipe import Recipe
 

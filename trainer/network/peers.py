@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from common.errors import ExchangeError
+from trainer.device.streams import Streams
 from trainer.network.exchange import Link, Route, Way, Ways
-from trainer.network.streams import Streams
 
 SIZES_BYTES = (16 << 20, 1 << 20, 64 << 10, 4 << 10)  # the largest first: receive buffers and pinned memory only grow
 TIMED_COPIES = 8

@@ -7,12 +7,12 @@ import torch
 
 from common.errors import AlexNetError, UsageError
 from common.malloc import keep_all_blocks
-from trainer.network.devices import Devices
+from trainer.device.devices import Devices
+from trainer.device.streams import Streams
 from trainer.network.memory import check_room
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
 from trainer.network.peers import ways_between
-from trainer.network.streams import Streams
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.recipe import Recipe
 

@@ -16,8 +16,8 @@ from trainer.checkpoints.resume import (
     load_named,
     newest_whole,
 )
+from trainer.device.precision import make_repeatable
 from trainer.feeding.data import TrainingData, training_spec
-from trainer.network.precision import make_repeatable
 from trainer.recipes.derived import Derived, derived, first_rate
 from trainer.recipes.recipe import Recipe
 from trainer.training.options import Options, original_of, recipe_of

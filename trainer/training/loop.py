@@ -19,12 +19,12 @@ from common import digest
 from common.errors import Diverged, LoaderError, SaveError
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State, not_finite
+from trainer.device.streams import Streams
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import FedBatch
 from trainer.feeding.upload import LateNumbers
 from trainer.network.net import Net
-from trainer.network.streams import Streams
 from trainer.training.profile import Profile
 from trainer.training.report import Report, Tally
 from trainer.training.schedule import Schedule

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.network.streams import Mark, Stream, Streams
+from trainer.device.streams import Mark, Stream, Streams
 
 log = logging.getLogger(__name__)
 

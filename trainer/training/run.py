@@ -18,13 +18,13 @@ from common.errors import UsageError
 from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint, State
 from trainer.checkpoints.transfer import take_weights
+from trainer.device.devices import Devices, describe, devices_of_halves
+from trainer.device.precision import default_precision, set_up
+from trainer.device.streams import Streams
 from trainer.feeding.connecting import open_client
 from trainer.feeding.data import TrainingData
-from trainer.network.devices import Devices, describe, devices_of_halves
 from trainer.network.net import Net
 from trainer.network.placing import full_memory_as_error, kind_of_net, placed_net
-from trainer.network.precision import default_precision, set_up
-from trainer.network.streams import Streams
 from trainer.recipes.recipe import Recipe
 from trainer.training.beginning import all_changes, gone_on, is_done, new_state, sources_of, threads_of
 from trainer.training.board import Board, writer_type

@@ -16,10 +16,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trainer.device.graphs import Pieces
+from trainer.device.streams import Side, Streams
 from trainer.network.blocks import Parameter
 from trainer.network.fused import kernels
-from trainer.network.graphs import Pieces
-from trainer.network.streams import Side, Streams
 
 
 class Sgd:

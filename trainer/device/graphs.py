@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from trainer.network.streams import Graph, Recorder, Side, Stream, Streams
+from trainer.device.streams import Graph, Recorder, Side, Stream, Streams
 
 log = logging.getLogger(__name__)
 
