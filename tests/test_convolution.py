@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.network.convolution import convolve, space_to_depth
+from trainer.ops.convolution import convolve, space_to_depth
 from trainer.recipes.named import PAPER
 
 CONVS = {conv.name: conv for conv in PAPER.conv}

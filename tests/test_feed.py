@@ -14,7 +14,7 @@ from common.spec import STORED_SIZE
 from trainer.device.streams import Streams
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned
-from trainer.network.convolution import depth_to_space, space_to_depth
+from trainer.ops.convolution import depth_to_space, space_to_depth
 from trainer.recipes.layers import InputShape
 from trainer.recipes.named import RECIPES
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.network import activation, dropout, lrn, pooling
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
+from trainer.ops import activation, dropout, lrn, pooling
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.training import sgd
 from trainer.training.schedule import Schedule

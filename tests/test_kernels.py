@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainer.feeding.feed import PixelTransform
-from trainer.network.dropout import philox_words
-from trainer.network.lrn import normalise
+from trainer.ops.dropout import philox_words
+from trainer.ops.lrn import normalise
 from trainer.recipes.layers import InputShape
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.recipes.norm import Norm

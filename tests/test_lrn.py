@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.network import lrn
-from trainer.network.lrn import normalise
+from trainer.ops import lrn
+from trainer.ops.lrn import normalise
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.recipes.norm import Norm
 from trainer.recipes.recipe import Recipe

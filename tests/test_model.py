@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.network.dropout import Masking, Scaling
 from trainer.network.initial import initial_tensors
 from trainer.network.model import after_convolution, reference_shapes
 from trainer.network.one_device import OneDevice
+from trainer.ops.dropout import Masking, Scaling
 from trainer.recipes.layers import Conv
 from trainer.recipes.named import CIFAR10, DEMO, PAPER, RECIPES, SOURCE
 from trainer.recipes.recipe import Recipe

@@ -54,10 +54,10 @@ from loader.workers import sampler
 from tests.memory_loader import MemoryLoader, draw
 from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import FedBatch, PixelTransform
-from trainer.network.convolution import convolve
 from trainer.network.initial import initial_tensors
 from trainer.network.model import after_convolution, groups_of, reference_shapes
 from trainer.network.one_device import OneDevice
+from trainer.ops.convolution import convolve
 from trainer.recipes.layers import Op
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.recipes.recipe import Recipe

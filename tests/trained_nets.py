@@ -9,9 +9,9 @@ import torch
 
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State
-from trainer.network.dropout import Scaling
 from trainer.network.model import hidden, logits
 from trainer.network.one_device import OneDevice
+from trainer.ops.dropout import Scaling
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 

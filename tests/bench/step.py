@@ -38,11 +38,11 @@ from torch import Tensor, nn
 from common.malloc import keep_all_blocks
 from trainer.device import precision
 from trainer.device.devices import describe, devices_of_halves
-from trainer.network.convolution import space_to_depth
 from trainer.network.model import reference_shapes
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
+from trainer.ops.convolution import space_to_depth
 from trainer.recipes.named import PAPER
 from trainer.recipes.recipe import Recipe
 from trainer.training.profile import WatchedStreams

@@ -22,9 +22,9 @@ from trainer.device.streams import Streams
 from trainer.feeding.carrier import Carrier
 from trainer.feeding.pinned import Pinned
 from trainer.feeding.shrink import shrunk
-from trainer.network.convolution import depth_to_space
-from trainer.network.fused import kernels
 from trainer.network.net import Net, Pixels
+from trainer.ops.convolution import depth_to_space
+from trainer.ops.fused import kernels
 from trainer.recipes.layers import InputShape
 
 AT_ONCE = 8  # pictures that are made from bytes to what is read while they are in a processor's cache

@@ -5,12 +5,12 @@ memory what torch does in several, computes in float32 whatever the tensors' typ
 no atomics. Tensors are channels last; a row is one pixel's channels.
 """
 
-from trainer.kernels.activation import rectify, rectify_backward
-from trainer.kernels.dropout import drop
-from trainer.kernels.feed import pixels
-from trainer.kernels.lrn import normalise, normalise_backward
-from trainer.kernels.pooling import max_pool, max_pool_backward
-from trainer.kernels.sgd import update
+from trainer.kernels.fused_activation import rectify, rectify_backward
+from trainer.kernels.fused_dropout import drop
+from trainer.kernels.fused_lrn import normalise, normalise_backward
+from trainer.kernels.fused_pixels import pixels
+from trainer.kernels.fused_pooling import max_pool, max_pool_backward
+from trainer.kernels.fused_sgd import update
 
 __all__ = [
     "drop",

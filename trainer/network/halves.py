@@ -22,11 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.network.activation import activate
 from trainer.network.blocks import Block, Parameter
-from trainer.network.convolution import convolve
-from trainer.network.dropout import Dropout
 from trainer.network.model import after_convolution, linear, reference_shapes
+from trainer.ops.activation import activate
+from trainer.ops.convolution import convolve
+from trainer.ops.dropout import Dropout
 from trainer.recipes.layers import Conv, Layer
 from trainer.recipes.recipe import Recipe
 

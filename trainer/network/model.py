@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.errors import UsageError
-from trainer.network.activation import activate, with_bias
-from trainer.network.convolution import convolve
-from trainer.network.dropout import Dropout
-from trainer.network.lrn import normalise
-from trainer.network.pooling import max_pool
+from trainer.ops.activation import activate, with_bias
+from trainer.ops.convolution import convolve
+from trainer.ops.dropout import Dropout
+from trainer.ops.lrn import normalise
+from trainer.ops.pooling import max_pool
 from trainer.recipes.layers import Conv, Layer, Op
 from trainer.recipes.norm import Norm
 from trainer.recipes.recipe import Recipe

@@ -19,7 +19,7 @@ from torch import Tensor
 from trainer.device.graphs import Pieces
 from trainer.device.streams import Side, Streams
 from trainer.network.blocks import Parameter
-from trainer.network.fused import kernels
+from trainer.ops.fused import kernels
 
 
 class Sgd:

@@ -1,4 +1,4 @@
-"""Local response normalisation (`trainer/network/lrn.py`) in one pass over memory, forward and backward.
+"""Local response normalisation (`trainer/ops/lrn.py`) in one pass over memory, forward and backward.
 
 A sum over a window is a product with a banded matrix of ones, B[i, j] = |i - j| <= size // 2, so it is the tensor
 cores' work and every load stays wide. In float32 that product is computed in float32 too, in bfloat16 in tf32.
@@ -125,7 +125,7 @@ def _maps(
 
 
 def normalise(x_nhwc: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:
-    """As `trainer.network.lrn.normalise`, of contiguous n x h x w x c."""
+    """As `trainer.ops.lrn.normalise`, of contiguous n x h x w x c."""
     return _normalise(x_nhwc, None, bias, norm, groups, rectified)[0]
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.network.fused import kernels
+from trainer.ops.fused import kernels
 
 
 def activate(x: Tensor, activation: Literal["relu", "tanh"], bias: Tensor | None = None) -> Tensor:

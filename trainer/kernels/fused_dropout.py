@@ -1,4 +1,4 @@
-"""Dropout whose mask is Philox4x32-10 of (seed, step, layer, half), as `trainer/network/dropout.py` has it."""
+"""Dropout whose mask is Philox4x32-10 of (seed, step, layer, half), as `trainer/ops/dropout.py` has it."""
 
 import torch
 import triton
@@ -25,7 +25,7 @@ def _drop(
 
 
 def drop(x: Tensor, seed: int, step: Tensor, layer: int, half: int, threshold: int) -> Tensor:
-    """What `trainer.network.dropout` keeps of a contiguous x, zeros elsewhere; `step` is int64, on x's device."""
+    """What `trainer.ops.dropout` keeps of a contiguous x, zeros elsewhere; `step` is int64, on x's device."""
     out, quarter = torch.empty_like(x), -(-x.numel() // 4)
     _drop[(triton.cdiv(quarter, 256),)](x, out, seed, step, layer, half, threshold, x.numel(), quarter, 256)
     return out

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.network.fused import kernels
+from trainer.ops.fused import kernels
 from trainer.recipes.norm import Norm
 
 _MAPS_OF_KERNEL = (5, 1.0)  # size and k: the original's
