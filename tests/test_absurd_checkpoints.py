@@ -18,8 +18,8 @@ from tests.test_checkpoint import STATE, a_checkpoint
 from tests.trained_nets import save_net
 from trainer.checkpoints import checkpoint, tensor_file
 from trainer.cli.evaluate_command import main
+from trainer.network.build import full_memory_as_error
 from trainer.network.memory import check_room, free_memory
-from trainer.network.placing import full_memory_as_error
 from trainer.recipes.named import SOURCE
 
 CPU = torch.device("cpu")

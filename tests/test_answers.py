@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.test_evaluate import Oracle, batches
 from trainer.evaluation.answers import Answers, Confusion, told
-from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.validation import evaluate
 
 
 def answered(probabilities: torch.Tensor, labels: torch.Tensor, order: list[int], size: int) -> Answers:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.wire.slab import Replaced
-from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.validation import evaluate
 from trainer.feeding.feed import FedBatch
 
 

@@ -23,9 +23,9 @@ from tests.processes import LoaderProcess, wait_for
 from tests.trained_nets import SMALL, plain_probabilities, save_net
 from trainer.checkpoints import checkpoint
 from trainer.cli.evaluate_command import main
-from trainer.evaluation.options import EvaluateOptions
-from trainer.evaluation.report import EvaluationReport
-from trainer.evaluation.run import evaluate_checkpoints
+from trainer.evaluation.evaluate import evaluate_checkpoints
+from trainer.evaluation.evaluate_options import EvaluateOptions
+from trainer.evaluation.results import EvaluationReport
 
 Evaluate = Callable[..., EvaluationReport]
 OTHER_CROP = replace(SMALL, crop=227)

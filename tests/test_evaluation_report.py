@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from trainer.evaluation.answers import Answers, Confusion, told
-from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.predictions import write_jsonl
-from trainer.evaluation.report import EvaluationReport
+from trainer.evaluation.results import EvaluationReport
+from trainer.evaluation.validation import Evaluation
 
 REPORT = EvaluationReport(
     split="val",

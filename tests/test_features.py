@@ -17,9 +17,9 @@ from tests.bad_records import with_records
 from tests.full_disk import FullDisk
 from tests.processes import LoaderProcess
 from tests.trained_nets import SMALL, plain_features, save_net
+from trainer.evaluation.evaluate import features_of
+from trainer.evaluation.evaluate_options import EvaluateOptions
 from trainer.evaluation.features import Written
-from trainer.evaluation.options import EvaluateOptions
-from trainer.evaluation.run import features_of
 
 CLASSES = ("ape", "bee", "cat")  # not those of the served data: features are of any data set
 MEAN_HWC = np.full((256, 256, 3), 110, np.float32)

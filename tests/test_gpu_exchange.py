@@ -50,7 +50,7 @@ class LateStreams(Streams):
 
 @pytest.fixture(autouse=True)
 def same_bits_each_time() -> Iterator[None]:
-    """As `trainer.training.run` has it."""
+    """As `trainer.training.launch` has it."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)

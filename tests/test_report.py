@@ -13,7 +13,7 @@ from common.client.host import Loaders
 from common.client.waits import Waits
 from common.spec import StreamSpec
 from trainer.checkpoints.checkpoint import State
-from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.validation import Evaluation
 from trainer.training.metrics import Metrics
 from trainer.training.report import Now, Plan, Report, Tally
 from trainer.training.schedule import Outlook

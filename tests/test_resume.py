@@ -20,9 +20,9 @@ from trainer.checkpoints.resume import check_same_stream
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Phase
 from trainer.recipes.recipe_file import to_toml
-from trainer.training import run
+from trainer.training import launch
 from trainer.training.loop import Outcome
-from trainer.training.options import Options
+from trainer.training.train_options import Options
 
 
 def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:
@@ -44,7 +44,9 @@ def test_a_resume_that_has_nothing_to_train_writes_nothing_and_says_so(
     again = train(resume=True, **asked)
     assert contents(tmp_path / "run") == before
     assert again.checkpoint == done.checkpoint
-    assert run.last_line(again).startswith("nothing to train: 3 epochs, 15 steps were done already; best top-1 error ")
+    assert launch.last_line(again).startswith(
+        "nothing to train: 3 epochs, 15 steps were done already; best top-1 error "
+    )
 
 
 def test_a_resume_that_is_stopped_before_its_first_step_leaves_the_checkpoint_as_it_is(
@@ -230,7 +232,7 @@ def test_a_run_goes_on_with_its_own_number_of_threads_and_says_where_it_is_anoth
 
 def test_resume_needs_the_folder_of_the_run() -> None:
     with pytest.raises(UsageError, match="--resume needs --run"):
-        run.run(Options(resume=True, cpu=True))
+        launch.run(Options(resume=True, cpu=True))
 
 
 def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:

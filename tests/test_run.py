@@ -17,9 +17,9 @@ from common.spec import StreamSpec
 from tests.memory_loader import MemoryLoader
 from tests.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
 from trainer.checkpoints import checkpoint
-from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.validation import Evaluation
 from trainer.network.one_device import OneDevice
-from trainer.training import loop, run
+from trainer.training import launch, loop
 
 
 def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Pa
     best = checkpoint.load(folder / checkpoint.BEST)
     assert best.mean_hwc is not None
     assert best.mean_hwc.eq(120).all(), "the loader's mean image"
-    assert "3 epochs: validation top-1 error" in run.last_line(outcome)
-    assert str(folder) in run.last_line(outcome)
+    assert "3 epochs: validation top-1 error" in launch.last_line(outcome)
+    assert str(folder) in launch.last_line(outcome)
 
 
 def test_the_noise_goes_off_with_its_epoch_in_a_new_stream(train: Train, loader: MemoryLoader) -> None:
@@ -90,8 +90,8 @@ def test_a_signal_while_waiting_for_data_saves_and_stops(
     stopped = train()
     assert stopped.stopped_by == number
     assert (stopped.state.epoch, stopped.state.first) == ((0, 4) if split == "train" else (0, 18))
-    assert number.name in run.last_line(stopped)
-    assert str(stopped.checkpoint) in run.last_line(stopped)
+    assert number.name in launch.last_line(stopped)
+    assert str(stopped.checkpoint) in launch.last_line(stopped)
     loader.on_ask = lambda *_: None
     assert equal(weights(train(resume=True)), undisturbed)
 
@@ -188,7 +188,7 @@ def test_sighup_stays_ignored_under_nohup(train: Train, loader: MemoryLoader) ->
 )
 def test_only_a_second_ctrl_c_or_sigterm_ends_the_process_at_once(sent: str, ends_by: int) -> None:
     program = (
-        "import os, signal, sys\nfrom trainer.training.signals import StopSignals\nwith StopSignals() as signals:\n"
+        "import os, signal, sys\nfrom trainer.training.stopping import StopSignals\nwith StopSignals() as signals:\n"
         "    for name in sys.argv[1:]: os.kill(os.getpid(), signal.Signals[f'SIG{name}'])\n"
         "    assert signals.received == signal.Signals[f'SIG{sys.argv[1]}']\n"
     )
@@ -234,7 +234,7 @@ def test_a_run_without_a_validation_set_trains_and_says_so(
         "training without validation: there is no val split"
     ]
     assert {line["val_top1_error"] for line in lines(tmp_path / "run", "epoch")} == {None}
-    assert "without validation" in run.last_line(outcome)
+    assert "without validation" in launch.last_line(outcome)
 
 
 @pytest.mark.parametrize(("first", "second"), [("halves", "one-device"), ("one-device", "halves")])
@@ -284,7 +284,7 @@ def test_checkpoints_are_written_as_often_as_asked(train: Train, tmp_path: Path)
 
 def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = [run.run_folder(None, "demo") for _ in range(3)]
+    folders = [launch.run_folder(None, "demo") for _ in range(3)]
     assert len(set(folders)) == 3
     assert all(folder.is_dir() for folder in folders)
 
@@ -292,7 +292,7 @@ def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatc
 def test_a_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--run"):
-        run.run_folder(tmp_path / "file" / "run", "demo")
+        launch.run_folder(tmp_path / "file" / "run", "demo")
 
 
 def test_an_interrupted_epoch_keeps_what_it_waited_for_before(

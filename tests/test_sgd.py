@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.network.blocks import Block, Parameter
+from trainer.network.parameters import Block, Parameter
 from trainer.training.sgd import Sgd
 
 MOMENTUM, DECAY = 0.9, 0.0005

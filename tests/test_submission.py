@@ -23,8 +23,8 @@ from tests.ilsvrc_archives import make_archives
 from tests.photo_tree import photo
 from tests.processes import LoaderProcess
 from tests.trained_nets import plain_probabilities, save_net
-from trainer.evaluation.options import EvaluateOptions
-from trainer.evaluation.run import evaluate_checkpoints
+from trainer.evaluation.evaluate import evaluate_checkpoints
+from trainer.evaluation.evaluate_options import EvaluateOptions
 from trainer.evaluation.submission import Submission
 
 NAMES = tuple(f"n0{n}" for n in range(7))

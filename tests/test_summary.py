@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from common.client.host import Loaders
 from common.client.waits import Waits
-from common.cores import Contention
 from tests.processes import wait_for
+from trainer.training.contention import Contention
 from trainer.training.schedule import Outlook
 from trainer.training.summary import cores_in_words, course_in_words, waits_in_words
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.network.blocks import Block, Parameter
+from trainer.network.parameters import Block, Parameter
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import PAPER, SOURCE
 from trainer.recipes.recipe import Phase, Plateau, Recipe

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.cli.train_command import main
+from trainer.recipes.bounds import Range
 from trainer.recipes.layers import Conv, Linear
 from trainer.recipes.named import SOURCE
-from trainer.recipes.ranges import Range
 from trainer.recipes.recipe import Phase, Plateau, Recipe
 from trainer.recipes.recipe_file import read, to_toml
 

@@ -12,10 +12,10 @@ from tests.memory_loader import MemoryLoader
 from trainer.checkpoints import checkpoint
 from trainer.recipes.named import DEMO, RECIPES
 from trainer.recipes.recipe import Phase, Plateau
-from trainer.training import run
+from trainer.training import launch
 from trainer.training.loop import Outcome
 from trainer.training.metrics import FILE_NAME, read
-from trainer.training.options import Options
+from trainer.training.train_options import Options
 
 TINY = replace(
     DEMO,
@@ -35,11 +35,11 @@ Train = Callable[..., Outcome]
 def train_with(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
     """What trains the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
     monkeypatch.setitem(RECIPES, "tiny", TINY)
-    monkeypatch.setattr(run, "open_client", lambda *_: loader)
+    monkeypatch.setattr(launch, "open_client", lambda *_: loader)
 
     def train(folder: str = "run", **options: Any) -> Outcome:
         given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
-        return run.run(Options(**(given | options), folder=tmp_path / folder))
+        return launch.run(Options(**(given | options), folder=tmp_path / folder))
 
     return train
 

@@ -32,8 +32,8 @@ from tests.bench import photos
 from tests.processes import LoaderProcess
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State
-from trainer.evaluation.options import EvaluateOptions
-from trainer.evaluation.run import evaluate_checkpoints
+from trainer.evaluation.evaluate import evaluate_checkpoints
+from trainer.evaluation.evaluate_options import EvaluateOptions
 from trainer.feeding.feed import PixelTransform
 from trainer.network.net import Net
 from trainer.network.two_halves import TwoHalves

@@ -29,7 +29,7 @@ from common.spec import STORED_SIZE, OnBadRecord
 from trainer.checkpoints import tensor_file
 from trainer.checkpoints.disk import PARTIAL, put_in_place
 from trainer.device.precision import Precision
-from trainer.recipes.ranges import MOST_SHOWN, Range, check_ranges, shown
+from trainer.recipes.bounds import MOST_SHOWN, Range, check_ranges, shown
 from trainer.recipes.recipe_file import object_of
 
 FORMAT = "alexnet-checkpoint-1"

@@ -18,7 +18,7 @@ from common.cli.entry import interruptible
 from common.cli.outputs import STDOUT
 from common.errors import AlexNetError, ReaderGone
 from trainer.cli.shared_options import device_options, loader_options
-from trainer.evaluation.options import VIEW_COUNTS, EvaluateOptions
+from trainer.evaluation.evaluate_options import VIEW_COUNTS, EvaluateOptions
 
 _FILE = click.Path(path_type=Path)
 
@@ -77,7 +77,7 @@ def main(verbose: bool, **options: Any) -> None:
     logs.setup("alexnet-evaluate", verbose)
     with logs.errors_as_exit_codes("alexnet-evaluate"):
         asked = EvaluateOptions(**options)
-        from trainer.evaluation.run import evaluate_checkpoints, features_of
+        from trainer.evaluation.evaluate import evaluate_checkpoints, features_of
 
         interruptible()
         if asked.features is not None or asked.out is not None:

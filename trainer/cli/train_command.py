@@ -21,7 +21,7 @@ from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import to_toml
-from trainer.training.options import Options, recipe_of
+from trainer.training.train_options import Options, recipe_of
 
 
 @click.command(context_settings={"show_default": True} | HELP)
@@ -111,7 +111,7 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
         if show_recipe:
             result(to_toml(_recipe(Options(**options))).removesuffix("\n"))
             return
-        from trainer.training.run import last_line, run
+        from trainer.training.launch import last_line, run
 
         interruptible()
         outcome = run(Options(**options))
@@ -123,6 +123,6 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
 def _recipe(options: Options) -> Recipe:
     if not options.resume and options.init is None:
         return recipe_of(options).recipe
-    from trainer.training.beginning import recipe_to_train  # reads a checkpoint
+    from trainer.training.start import recipe_to_train  # reads a checkpoint
 
     return recipe_to_train(options)

@@ -10,7 +10,7 @@ from common.errors import CheckpointError
 from trainer.device.streams import Streams
 from trainer.evaluation.answers import Answers, told
 from trainer.evaluation.ensemble import Member, mixed
-from trainer.evaluation.evaluate import is_wrong, places_with_own
+from trainer.evaluation.validation import is_wrong, places_with_own
 from trainer.feeding.carrier import Carried
 from trainer.feeding.upload import LateNumbers
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.evaluation.evaluate import TOP, Evaluation, is_wrong, losses, ranks
+from trainer.evaluation.validation import TOP, Evaluation, is_wrong, losses, ranks
 
 NO_RANK = -1  # of a record that was not answered
 

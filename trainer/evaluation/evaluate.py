@@ -1,79 +1,171 @@
-"""How often a network is wrong on pictures it has not trained on."""
+"""One evaluation, from its options to its report: all is opened here, asked, and written."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-import torch
-from torch import Tensor
+from common.cli.outputs import written
+from common.cli.progress import duration, percent, showing_progress
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.waits import WaitClock
+from common.errors import AlexNetError
+from common.imagenet.devkit import read_devkit
+from common.spec import StreamInfo, StreamSpec
+from trainer.device.devices import devices_of_halves
+from trainer.device.precision import default_precision, make_repeatable, set_up
+from trainer.device.streams import Streams
+from trainer.evaluation.answering import Answering
+from trainer.evaluation.ensemble import Member
+from trainer.evaluation.evaluate_options import EvaluateOptions
+from trainer.evaluation.features import Written, write_features
+from trainer.evaluation.predictions import write_jsonl
+from trainer.evaluation.results import EvaluationReport
+from trainer.evaluation.submission import Submission
+from trainer.evaluation.trained import Placing, check_classes_served, check_same_classes, load_trained, member_of
+from trainer.feeding.carrier import Carrier
+from trainer.feeding.connecting import open_client
+from trainer.feeding.pinned import Pinned
+from trainer.network.build import full_memory_as_error
+from trainer.network.model import check_hidden
 
-from common.wire.slab import Replaced
-from trainer.feeding.feed import FedBatch
-from trainer.network.net import Net
-
-TOP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Shares of pictures, 0 to 1, whose label is not the likeliest and not among the five likeliest; mean -log p.
-
-    top5_error   None with five classes or fewer, among which every label is
-    """
-
-    top1_error: float
-    top5_error: float | None
-    loss: float
-    images: int
-
-
-def evaluate(net: Net, batches: Iterable[FedBatch]) -> Evaluation:
-    """Go through `batches` once; the host waits for the device at the very end.
-
-    A place where another record stands in for a bad one is left out: that record has its own.
-    """
-    totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
-    images = 0
-    for batch in batches:
-        probabilities, labels = net.predict(batch.x_nchw), batch.labels  # n x classes, n
-        if batch.replaced:
-            own = torch.tensor(places_with_own(len(batch), batch.first, batch.replaced), device=labels.device)
-            probabilities, labels = probabilities[own], labels[own]
-        totals += _errors_and_loss(probabilities, labels)
-        images += len(labels)
-    if images == 0:
-        raise ValueError("there was no picture to evaluate on")
-    top1_errors, top5_errors, loss = totals.tolist()
-    top5_error = top5_errors / images if probabilities.shape[1] > TOP else None
-    return Evaluation(top1_errors / images, top5_error, loss / images, images)
+log = logging.getLogger(__name__)
 
 
-def places_with_own(count: int, first: int, replaced: Sequence[Replaced]) -> list[int]:
-    """Which of `count` places of a batch, that begins at position `first`, have their own record's picture."""
-    taken = {place.position - first for place in replaced}
-    return [place for place in range(count) if place not in taken]
+def evaluate_checkpoints(options: EvaluateOptions) -> EvaluationReport:
+    """Evaluate as `options` say. Raises any AlexNetError; the message says what to do."""
+    with full_memory_as_error():
+        return _evaluate(options)
 
 
-def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """int64 n: how many classes, the label's own included, are at least as likely as the label's; from n x classes.
+def _evaluate(options: EvaluateOptions) -> EvaluationReport:
+    weights = options.weight_of_each
+    options.refuse_what_a_submission_lacks()
+    options.refuse_unwritable_files()
+    placing = placing_of(options)
+    trained = [load_trained(path) for path in options.checkpoints]
+    check_same_classes(trained)
+    with client_of(options) as client:
+        stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
+        check_classes_served(trained[0], stream.info)
+        submission = _submission(options, stream.info)
+        members = [member_of(each, stream.info, placing) for each in trained]
+        del trained
+        answering = Answering(members, weights, options.view_counts, stream.info.records, placing.streams)
+        clock, started_s = WaitClock(), time.monotonic()
+        batches = clock.timed(stream.batches([0], end=options.limit, lend=True))
+        if submission is not None:
+            batches = submission.checked(batches)
+        ask_all(answering, batches, members, options, stream.info)
+        report = _report(options, stream.info, answering, weights, time.monotonic() - started_s, clock.waited_s)
+    return replace(report, unwritten=tuple(_write_files(options, report, answering, submission)))
 
-    So a network that gives all classes the same probability is wrong everywhere rather than right everywhere; a NaN
-    has rank 0 and is wrong too.
-    """
-    return (probabilities >= probabilities.gather(1, labels[:, None])).sum(dim=1)
+
+def _submission(options: EvaluateOptions, info: StreamInfo) -> Submission | None:
+    return None if options.devkit is None else Submission.of(info, read_devkit(options.devkit), options.skipped)
 
 
-def losses(of_labels: Tensor) -> Tensor:
-    """float64 n: -log p of the labels' probabilities. One that underflowed costs about 87, not infinity."""
-    return -of_labels.double().clamp_min(torch.finfo(torch.float32).tiny).log()
+def features_of(options: EvaluateOptions) -> Written:
+    """Write features as `options` say, of a data set with any classes. Raises any AlexNetError."""
+    with full_memory_as_error():
+        out, layer = options.refuse_what_features_lack()
+        options.refuse_unwritable_files()
+        placing = placing_of(options)
+        trained = load_trained(options.checkpoints[0])
+        check_hidden(layer, trained.recipe)
+        with client_of(options) as client:
+            stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
+            member = member_of(trained, stream.info, placing)
+            records = stream.info.records
+            rows = min(options.limit or records, records)
+            batches = stream.batches([0], end=options.limit, lend=True)
+            return write_features(out, layer, member, batches, rows=rows, records=records, streams=placing.streams)
 
 
-def is_wrong(rank: Tensor, top: int) -> Tensor:
-    """Whether a label of this rank is not among the `top` likeliest."""
-    return (rank < 1) | (rank > top)
+def placing_of(options: EvaluateOptions) -> Placing:
+    """Makes torch compute as asked, too."""
+    devices = devices_of_halves(options.gpus, options.cpu)
+    make_repeatable(options.threads)
+    dtype = set_up(options.precision or default_precision(devices[0]))
+    return Placing(options.net, devices, dtype, Streams())
 
 
-def _errors_and_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """float64 (3,): pictures wrong at top-1, wrong at top-5, and the sum of -log p of the labels."""
-    rank = ranks(probabilities, labels)
-    loss = losses(probabilities.gather(1, labels[:, None]).squeeze(1)).sum()
-    return torch.stack([is_wrong(rank, 1).sum().double(), is_wrong(rank, TOP).sum().double(), loss])
+def client_of(options: EvaluateOptions) -> LoaderClient:
+    return open_client(options.loaders, options.loaders_file, options.loader_timeout_s, options.keys)
+
+
+def ask_all(
+    answering: Answering,
+    batches: Iterator[Batch],
+    members: Sequence[Member],
+    options: EvaluateOptions,
+    info: StreamInfo,
+) -> None:
+    """Every batch is answered; a progress line says how far that is."""
+    carrier = Carrier(*(member.net for member in members), streams=Streams(), pinned=Pinned())
+    asked = min(options.limit or info.records, info.records)
+    started_s = time.monotonic()
+    with showing_progress() as progress:
+        for carried in carrier.pictures(batches):
+            answering.answer(carried)
+            if progress.is_due() and answering.seen:
+                rate = answering.seen / (time.monotonic() - started_s)
+                progress.show(
+                    f"{options.split}  {answering.seen:,}/{asked:,} pictures  {rate:,.0f} images/s"
+                    f"  top-1 error {percent(answering.top1_error)}  ETA {duration((asked - answering.seen) / rate)}"
+                )
+        answering.finish()
+
+
+def _report(
+    options: EvaluateOptions,
+    info: StreamInfo,
+    answering: Answering,
+    weights: Sequence[float],
+    seconds: float,
+    waited_s: float,
+) -> EvaluationReport:
+    for record in sorted(answering.bad):
+        log.warning("record %d of %s is bad, and left out", record, options.split)
+    return EvaluationReport(
+        split=options.split,
+        dataset=info.digest.hex(),
+        records=info.records,
+        classes=info.classes,
+        rows=[
+            (name, {count: answers.evaluation() for count, answers in by_views.items()})
+            for name, by_views in answering.by_answerer
+        ],
+        weights=[weight / sum(weights) for weight in weights],
+        confusions=answering.together[max(options.view_counts)].confusions(options.confused),
+        bad=sorted(answering.bad),
+        seconds=seconds,
+        waited_s=waited_s,
+    )
+
+
+def _write_files(
+    options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
+) -> Iterator[AlexNetError]:
+    """Write each file, and yield why one cannot be written: the others, and the table, are there all the same."""
+    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes)),
+        (options.json, lambda path: _write_json(path, report)),
+    ]
+    if submission is not None:
+        answers = answering.together[max(options.view_counts)]
+        writers.append((options.ilsvrc, lambda path: submission.write(path, answers)))
+    for path, write in writers:
+        try:
+            if path is not None:
+                write(path)
+        except AlexNetError as error:
+            yield error
+
+
+def _write_json(path: Path, report: EvaluationReport) -> None:
+    with written(path) as file:
+        file.write(json.dumps(report.to_dict()) + "\n")

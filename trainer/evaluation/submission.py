@@ -17,7 +17,7 @@ from common.imagenet.devkit import DEVKIT, Devkit, picture_name
 from common.imagenet.packing_order import ORDER_SEED, shuffled
 from common.spec import StreamInfo
 from trainer.evaluation.answers import Answers
-from trainer.evaluation.evaluate import TOP
+from trainer.evaluation.validation import TOP
 
 Numbers = npt.NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from trainer.device.devices import Devices
 from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
 from trainer.feeding.feed import PixelTransform
-from trainer.network.placing import placed_net
+from trainer.network.build import placed_net
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.network.blocks import Block, Parameter
 from trainer.network.model import after_convolution, linear, reference_shapes
+from trainer.network.parameters import Block, Parameter
 from trainer.ops.activation import activate
 from trainer.ops.convolution import convolve
 from trainer.ops.dropout import Dropout

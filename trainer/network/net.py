@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.network.blocks import Parameter
+from trainer.network.parameters import Parameter
 
 # For each of `input_devices`, in `input_dtype`: n x 3 x 227 x 227, less the mean and scaled; or the same with a row and
 # a column that conv1 does not read, folded to n x 48 x 57 x 57 (`trainer.ops.convolution.space_to_depth`).

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from trainer.device.graphs import Pieces
 from trainer.device.streams import Side, Streams
-from trainer.network.blocks import Block, Gradients, Parameter, Placement, keep
 from trainer.network.initial import initial_tensors
 from trainer.network.model import check_hidden, hidden, logits, loss_and_error, loss_of, reference_shapes
 from trainer.network.net import Pixels
+from trainer.network.parameters import Block, Gradients, Parameter, Placement, keep
 from trainer.ops.dropout import Masking, Scaling
 from trainer.recipes.recipe import Recipe
 

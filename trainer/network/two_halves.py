@@ -23,13 +23,13 @@ from torch import Tensor
 from common.errors import UsageError
 from trainer.device.graphs import Pieces
 from trainer.device.streams import Side, Streams
-from trainer.network.blocks import Gradients, Placement, keep
 from trainer.network.crossing import Crossing
 from trainer.network.exchange import Exchange, Link, Route, Ways
 from trainer.network.halves import HALVES, Half, Segment, segments
 from trainer.network.initial import initial_tensors
 from trainer.network.model import check_hidden, loss_and_error, loss_of, reference_shapes
 from trainer.network.net import Pixels
+from trainer.network.parameters import Gradients, Placement, keep
 from trainer.ops.dropout import Dropout, Masking, Scaling
 from trainer.recipes.recipe import Recipe
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from common.errors import UsageError
 from common.spec import STORED_SIZE
-from trainer.recipes.ranges import Range, check_ranges, shown, shown_name
+from trainer.recipes.bounds import Range, check_ranges, shown, shown_name
 
 Op = Literal["activation", "lrn", "spatial", "pool"]
 Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it

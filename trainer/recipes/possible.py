@@ -4,8 +4,8 @@ import re
 from typing import TYPE_CHECKING
 
 from common.errors import UsageError
+from trainer.recipes.bounds import check_ranges, shown, shown_name
 from trainer.recipes.layers import Linear
-from trainer.recipes.ranges import check_ranges, shown, shown_name
 
 if TYPE_CHECKING:
     from trainer.recipes.recipe import Recipe

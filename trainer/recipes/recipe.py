@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from common.errors import UsageError
 from common.spec import STORED_SIZE
+from trainer.recipes.bounds import Range, check, check_ranges, shown_name
 from trainer.recipes.layers import Conv, InputShape, Layer, Linear
 from trainer.recipes.possible import check_possible
-from trainer.recipes.ranges import Range, check, check_ranges, shown_name
 
 AnyLayer = TypeVar("AnyLayer", Conv, Linear)
 

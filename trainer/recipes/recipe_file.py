@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from common.errors import UsageError
-from trainer.recipes.ranges import shown, shown_name
+from trainer.recipes.bounds import shown, shown_name
 from trainer.recipes.recipe import Recipe
 
 _HEAD = """\

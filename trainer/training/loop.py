@@ -20,7 +20,7 @@ from common.errors import Diverged, LoaderError, SaveError
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State, not_finite
 from trainer.device.streams import Streams
-from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.validation import Evaluation, evaluate
 from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import FedBatch
 from trainer.feeding.upload import LateNumbers
@@ -29,7 +29,7 @@ from trainer.training.profile import Profile
 from trainer.training.report import Report, Tally
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
-from trainer.training.signals import StopRequested, StopSignals
+from trainer.training.stopping import StopRequested, StopSignals
 
 log = logging.getLogger(__name__)
 

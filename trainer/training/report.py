@@ -10,13 +10,13 @@ import numpy.typing as npt
 from common.cli.progress import ProgressLine, duration, percent
 from common.client.host import Loaders
 from common.client.waits import Waits
-from common.cores import Contention
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamSpec
 from trainer.checkpoints.checkpoint import State
-from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.validation import Evaluation
 from trainer.recipes.recipe_file import object_of
 from trainer.training.board import Board
+from trainer.training.contention import Contention
 from trainer.training.filters import filters_picture, tiled
 from trainer.training.metrics import Metrics
 from trainer.training.schedule import Outlook

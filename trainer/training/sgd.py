@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainer.device.graphs import Pieces
 from trainer.device.streams import Side, Streams
-from trainer.network.blocks import Parameter
+from trainer.network.parameters import Parameter
 from trainer.ops.fused import kernels
 
 

@@ -20,8 +20,8 @@ from trainer.device.precision import make_repeatable
 from trainer.feeding.data import TrainingData, training_spec
 from trainer.recipes.derived import Derived, derived, first_rate
 from trainer.recipes.recipe import Recipe
-from trainer.training.options import Options, original_of, recipe_of
 from trainer.training.schedule import Schedule
+from trainer.training.train_options import Options, original_of, recipe_of
 
 log = logging.getLogger(__name__)
 

@@ -23,19 +23,19 @@ from trainer.device.precision import default_precision, set_up
 from trainer.device.streams import Streams
 from trainer.feeding.connecting import open_client
 from trainer.feeding.data import TrainingData
+from trainer.network.build import full_memory_as_error, kind_of_net, placed_net
 from trainer.network.net import Net
-from trainer.network.placing import full_memory_as_error, kind_of_net, placed_net
 from trainer.recipes.recipe import Recipe
-from trainer.training.beginning import all_changes, gone_on, is_done, new_state, sources_of, threads_of
 from trainer.training.board import Board, writer_type
 from trainer.training.loop import Limits, Outcome, Trainer
 from trainer.training.metrics import Metrics
-from trainer.training.options import Options
 from trainer.training.profile import Profile, WatchedStreams
 from trainer.training.report import Plan, Report, errors_of
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
-from trainer.training.signals import StopSignals
+from trainer.training.start import all_changes, gone_on, is_done, new_state, sources_of, threads_of
+from trainer.training.stopping import StopSignals
+from trainer.training.train_options import Options
 
 log = logging.getLogger(__name__)
 

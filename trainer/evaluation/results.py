@@ -9,7 +9,7 @@ from common.cli.console import shown
 from common.cli.progress import percent
 from common.errors import AlexNetError
 from trainer.evaluation.answers import Confusion
-from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.validation import Evaluation
 
 ByViews = Mapping[int, Evaluation]
 

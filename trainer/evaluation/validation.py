@@ -1,0 +1,79 @@
+"""How often a network is wrong on pictures it has not trained on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.wire.slab import Replaced
+from trainer.feeding.feed import FedBatch
+from trainer.network.net import Net
+
+TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Shares of pictures, 0 to 1, whose label is not the likeliest and not among the five likeliest; mean -log p.
+
+    top5_error   None with five classes or fewer, among which every label is
+    """
+
+    top1_error: float
+    top5_error: float | None
+    loss: float
+    images: int
+
+
+def evaluate(net: Net, batches: Iterable[FedBatch]) -> Evaluation:
+    """Go through `batches` once; the host waits for the device at the very end.
+
+    A place where another record stands in for a bad one is left out: that record has its own.
+    """
+    totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
+    images = 0
+    for batch in batches:
+        probabilities, labels = net.predict(batch.x_nchw), batch.labels  # n x classes, n
+        if batch.replaced:
+            own = torch.tensor(places_with_own(len(batch), batch.first, batch.replaced), device=labels.device)
+            probabilities, labels = probabilities[own], labels[own]
+        totals += _errors_and_loss(probabilities, labels)
+        images += len(labels)
+    if images == 0:
+        raise ValueError("there was no picture to evaluate on")
+    top1_errors, top5_errors, loss = totals.tolist()
+    top5_error = top5_errors / images if probabilities.shape[1] > TOP else None
+    return Evaluation(top1_errors / images, top5_error, loss / images, images)
+
+
+def places_with_own(count: int, first: int, replaced: Sequence[Replaced]) -> list[int]:
+    """Which of `count` places of a batch, that begins at position `first`, have their own record's picture."""
+    taken = {place.position - first for place in replaced}
+    return [place for place in range(count) if place not in taken]
+
+
+def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """int64 n: how many classes, the label's own included, are at least as likely as the label's; from n x classes.
+
+    So a network that gives all classes the same probability is wrong everywhere rather than right everywhere; a NaN
+    has rank 0 and is wrong too.
+    """
+    return (probabilities >= probabilities.gather(1, labels[:, None])).sum(dim=1)
+
+
+def losses(of_labels: Tensor) -> Tensor:
+    """float64 n: -log p of the labels' probabilities. One that underflowed costs about 87, not infinity."""
+    return -of_labels.double().clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def is_wrong(rank: Tensor, top: int) -> Tensor:
+    """Whether a label of this rank is not among the `top` likeliest."""
+    return (rank < 1) | (rank > top)
+
+
+def _errors_and_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """float64 (3,): pictures wrong at top-1, wrong at top-5, and the sum of -log p of the labels."""
+    rank = ranks(probabilities, labels)
+    loss = losses(probabilities.gather(1, labels[:, None]).squeeze(1)).sum()
+    return torch.stack([is_wrong(rank, 1).sum().double(), is_wrong(rank, TOP).sum().double(), loss])
