@@ -15,9 +15,9 @@ EVERY_COMMAND = """
 import sys
 for name in ("fcntl", "resource", "termios", "click", "numpy"):
     sys.modules[name] = None  # an import of it fails
-import loader.cli.entry, trainer.cli.entry
+import loader.cli, trainer.cli
 sys.platform = sys.argv[1]
-for command in (loader.cli.entry.pack, loader.cli.entry.loader, trainer.cli.entry.trainer, trainer.cli.entry.evaluate):
+for command in (loader.cli.pack, loader.cli.loader, trainer.cli.trainer, trainer.cli.evaluate):
     try:
         command()
     except SystemExit as end:

@@ -1,7 +1,7 @@
 """alexnet-pack: photos to LMDB, once. Heavy libraries are imported where they are used, so that --help is quick."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from loader.cli.entry import pack
+    from loader.cli import pack
 
     pack()
     raise SystemExit

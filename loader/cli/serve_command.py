@@ -1,7 +1,7 @@
 """`alexnet-loader`: the data-loader service, and the commands beside it."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from loader.cli.entry import loader
+    from loader.cli import loader
 
     loader()
     raise SystemExit

@@ -1,7 +1,7 @@
 """`alexnet-evaluate`: errors, predictions and features of trained networks, on what alexnet-loader serves."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from trainer.cli.entry import evaluate
+    from trainer.cli import evaluate
 
     evaluate()
     raise SystemExit

@@ -1,7 +1,7 @@
 """`alexnet-trainer`: trains AlexNet on what alexnet-loader serves."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
-    from trainer.cli.entry import trainer
+    from trainer.cli import trainer
 
     trainer()
     raise SystemExit
