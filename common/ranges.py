@@ -4,7 +4,7 @@ import numbers
 import operator
 from typing import Any, NamedTuple
 
-from common.errors import UsageError
+from .errors import UsageError
 
 
 class Whole(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from common.decoder import pixels_of
-from common.errors import UsageError
-from common.ranges import CROPS, SEEDS, SIGMAS
+from .decoder import pixels_of
+from .errors import UsageError
+from .ranges import CROPS, SEEDS, SIGMAS
 
 STORED_SIZE = CROPS.high  # height and width in pixels of a packed picture
 

@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import digest
-from common.client.waits import MOST_US
 from common.errors import BadRecord
 from common.spec import StreamSpec
-from common.wire import messages
+from common.wire import fields, messages
 from common.wire.slab import Replaced, Slab, SlotBatch, slot_bytes
 from loader import jpeg
 from loader.dataset import Dataset
@@ -132,12 +131,12 @@ def test_where_every_record_is_bad_nothing_can_take_their_place(sound: Stored) -
 
 
 def test_an_answer_whose_every_place_was_replaced_fits_into_a_header() -> None:
-    spec, count = StreamSpec(crop=1), messages.MAX_COUNT
+    spec, count = StreamSpec(crop=1), fields.MAX_COUNT
     batch = Slab.create(slot_bytes(spec, count), 1).batch(0, spec, count)
     for index in range(count):
-        batch.note_replaced(index, messages.MAX_RECORD, "Corrupt JPEG data: 60 extraneous bytes before marker 0xd9" * 2)
-    replaced = batch.replaced(first=messages.MAX_RECORD - count)
-    words, took = bytes(4 * count), [MOST_US] * 5
+        batch.note_replaced(index, fields.MAX_RECORD, "Corrupt JPEG data: 60 extraneous bytes before marker 0xd9" * 2)
+    replaced = batch.replaced(first=fields.MAX_RECORD - count)
+    words, took = bytes(4 * count), [fields.MOST_US] * 5
     reply = messages.BatchReply(1, bytes(16), words, words, -1, b"", bytes(8 * count), replaced, took)
     told = messages.decode(messages.encode(reply), 1)
     assert isinstance(told, messages.BatchReply)

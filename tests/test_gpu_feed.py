@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.client.batch import KEPT, Batch
+from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
-from common.wire.slab import Slab, slot_bytes
+from common.wire.slab import KEPT, Slab, slot_bytes
 from tests.processes import LoaderProcess
 from trainer.device.streams import Event, Stream, Streams
 from trainer.feeding.feed import FedBatch, Feed

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from common.client.batch import KEPT, Batch
+from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.done import done_with
 from common.errors import LoaderError
-from common.wire import messages
+from common.wire import fields
+from common.wire.slab import KEPT
 from tests.processes import LoaderProcess
 from tests.reader import SPEC, fingerprint
 
@@ -70,9 +71,9 @@ def test_more_batches_than_may_be_kept_are_an_error_and_not_a_wait_for_ever(pack
 
 
 def test_a_batch_kept_for_longer_than_a_ticket_can_tell_is_an_error() -> None:
-    kept, last = 7, 7 + messages.MAX_SLOTS
+    kept, last = 7, 7 + fields.MAX_SLOTS
     oldest, done = done_with({kept, last + 1}, last + 1)
-    assert (oldest, len(done)) == (kept, 4 * messages.MAX_SLOTS)
+    assert (oldest, len(done)) == (kept, 4 * fields.MAX_SLOTS)
     with pytest.raises(LoaderError, match="kept"):
         done_with({kept, last + 2}, last + 2)
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client.batch import KEPT, Batch
+from common.client.batch import Batch
 from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
-from common.wire.slab import Slab, slot_bytes
+from common.wire.slab import KEPT, Slab, slot_bytes
 from tests.booked_memory import BookedMemory
 from tests.race_detector import RaceDetector
 from trainer.device.streams import Event

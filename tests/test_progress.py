@@ -4,8 +4,7 @@ import io
 
 import pytest
 
-from common.cli.progress import PLAIN_INTERVAL_S, ProgressLine, duration
-from loader.cli.counting import Progress
+from common.cli.progress import PLAIN_INTERVAL_S, Progress, ProgressLine, duration
 
 
 class Terminal(io.StringIO):

@@ -15,9 +15,10 @@ import zmq
 from common.client import patience
 from common.client.client import LoaderClient
 from common.client.host import Loaders
-from common.client.waits import Life, Took, WaitClock, Waits, waits_over
+from common.client.waits import Life, WaitClock, Waits, waits_over
 from common.spec import StreamSpec
 from common.wire import messages
+from common.wire.fields import Took
 from tests.processes import LoaderProcess, wait_for
 from tests.proxy import Faults, Proxy
 

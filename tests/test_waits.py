@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.client.batch import Batch
-from common.client.waits import Life, Took, WaitClock, Waits, divided, waits_over
+from common.client.waits import Life, WaitClock, Waits, divided, waits_over
+from common.wire.fields import Took
 
 TOOK = Took(for_worker=50, for_slot=150, read=100, decode=800, augment=100)  # 1200 in all
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import VersionMismatch, WireError
-from common.wire import messages
+from common.wire import fields, messages
 
 STREAM = bytes(range(16))
 REPLACED: Any = [[1281, 9, "checksum"]]  # lists, as they come back
@@ -54,7 +54,7 @@ def test_missing_fields_and_frames_are_refused(message: messages.Message) -> Non
     [
         messages.Ticket(-1, STREAM, 0, 0, 1, False, 0, b""),
         messages.Ticket(0, STREAM, 0, 0, 0, False, 0, b""),
-        messages.Ticket(0, STREAM, 0, 0, messages.MAX_COUNT + 1, False, 0, b""),
+        messages.Ticket(0, STREAM, 0, 0, fields.MAX_COUNT + 1, False, 0, b""),
         messages.Ticket(0, STREAM[:15], 0, 0, 1, False, 0, b""),
         messages.Ticket(True, STREAM, 0, 0, 1, False, 0, b""),
         messages.Ticket(0, STREAM, 0, 0, 1, 1, 0, b""),  # type: ignore[arg-type]

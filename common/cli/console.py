@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
 
-from common.errors import OutputError, ReaderGone
+from ..errors import OutputError, ReaderGone
 
 PROMPT_S = 0.1  # a line is waited for that long, unless an earlier one is still not taken
 DRAIN_S = 2.0  # at the end

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from common.cli import console
-from common.cli.linux import need_linux
-from common.errors import UsageError
+from ..errors import UsageError
+from . import console
+from .linux import need_linux
 
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EBADF}

@@ -2,7 +2,7 @@
 
 import sys
 
-from common.errors import UsageError
+from ..errors import UsageError
 
 
 def need_linux() -> None:

@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from common.cli import console
-from common.cli.entry import INTERRUPTED
-from common.errors import AlexNetError, ReaderGone
+from ..errors import AlexNetError, ReaderGone
+from . import console
+from .entry import INTERRUPTED
 
 log = logging.getLogger(__name__)
 

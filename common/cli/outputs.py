@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from common.cli import console
-from common.errors import AlexNetError, UsageError
+from ..errors import AlexNetError, UsageError
+from . import console
 
 STDOUT = Path("-")
 _PARTIAL = ".partial"

@@ -7,13 +7,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from common.client import guard
-from common.client.waits import Life
-from common.digest import Digests
-from common.errors import LoaderError
-from common.wire.slab import Replaced, Slab
-
-KEPT = 1  # so many batches of a stream may be kept while the next is asked for: its slab has slots for no more
+from ..digest import Digests
+from ..errors import LoaderError
+from ..wire.slab import Replaced, Slab
+from . import guard
+from .waits import Life
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 

@@ -21,23 +21,23 @@ from typing import Any
 
 import zmq
 
-from common.cli.linux import need_linux
-from common.cli.log import Seldom
-from common.client.endpoints import EndpointsFile
-from common.client.host import Host
-from common.client.opened import TRANSPORTS, Transport
-from common.client.owner import Owner
-from common.client.patience import Services, Wait
-from common.client.received import DigestUse
-from common.client.served import Served
-from common.client.stream import Stream
-from common.errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
-from common.ranges import Real
-from common.spec import StreamSpec, one_of
-from common.wire import messages
-from common.wire.flood import FloodGuard
-from common.wire.keys import ClientKeys
-from common.wire.sockets import new_context
+from ..cli.linux import need_linux
+from ..cli.log import Seldom
+from ..errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
+from ..ranges import Real
+from ..spec import StreamSpec, one_of
+from ..wire import messages
+from ..wire.flood import FloodGuard
+from ..wire.keys import ClientKeys
+from ..wire.sockets import new_context
+from .endpoints import EndpointsFile
+from .host import Host
+from .opened import TRANSPORTS, Transport
+from .owner import Owner
+from .patience import Services, Wait
+from .received import DigestUse
+from .served import Served
+from .stream import Stream
 
 log = logging.getLogger(__name__)
 

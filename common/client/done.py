@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from common.errors import LoaderError
-from common.wire import messages
+from ..errors import LoaderError
+from ..wire import fields
 
 
 def done_with(needed: set[int], asked_last: int) -> tuple[int, bytes]:
@@ -15,6 +15,6 @@ def done_with(needed: set[int], asked_last: int) -> tuple[int, bytes]:
     """
     oldest = min(needed)
     done = [number - oldest for number in range(oldest, asked_last + 1) if number not in needed]
-    if len(done) > messages.MAX_SLOTS:
+    if len(done) > fields.MAX_SLOTS:
         raise LoaderError(f"a batch was kept while {len(done)} others came; batch.copy() has its images for so long")
     return oldest, np.array(done, "<u4").tobytes()

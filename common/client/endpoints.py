@@ -10,9 +10,8 @@ Replace it in one move (`mv new loaders.txt`), so that nobody reads half of it.
 import re
 from pathlib import Path
 
-from common.errors import UsageError
+from ..errors import UsageError
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"  # of a loader, and where a client looks for one
 LOOK_S = 1.0  # how often the file is looked at
 _ENDPOINT = re.compile(r"(ipc://\S+|tcp://\S+:\d{1,5})", re.ASCII)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import LoaderError
+from ..errors import LoaderError
 
 POISON = 0xFF
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import zmq
 
-from common.errors import LoaderRefused
-from common.wire import messages, sockets
-from common.wire.flood import Connection, FloodGuard, received
-from common.wire.keys import ClientKeys
-from common.wire.sockets import OTHER_MECHANISM, ConnectionEvent, Context
+from ..errors import LoaderRefused
+from ..wire import messages, sockets
+from ..wire.flood import Connection, FloodGuard, received
+from ..wire.keys import ClientKeys
+from ..wire.sockets import OTHER_MECHANISM, ConnectionEvent, Context
 
 _BROKEN_IN_A_ROW = 12  # handshakes, in a little more than half a second: a service does not die in each of them
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before one that refused us is asked again

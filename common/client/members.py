@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from common.client.host import Host, Loaders
-from common.client.opened import Opened, Transport
-from common.client.served import Served
-from common.errors import LoaderRefused, NoSuchSplit, WireError
-from common.spec import STORED_SIZE, StreamInfo, StreamSpec
-from common.wire import messages
+from ..errors import LoaderRefused, NoSuchSplit, WireError
+from ..spec import STORED_SIZE, StreamInfo, StreamSpec
+from ..wire import messages
+from .host import Host, Loaders
+from .opened import Opened, Transport
+from .served import Served
 
 log = logging.getLogger(__name__)
 

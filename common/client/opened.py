@@ -3,12 +3,12 @@
 import logging
 from typing import Literal
 
-from common.client.host import Host
-from common.errors import LoaderRefused, WireError
-from common.malloc import keep_large_blocks
-from common.spec import StreamSpec
-from common.wire import messages
-from common.wire.slab import Slab, slot_bytes
+from ..errors import LoaderRefused, WireError
+from ..malloc import keep_large_blocks
+from ..spec import StreamSpec
+from ..wire import messages
+from ..wire.slab import Slab, slot_bytes
+from .host import Host
 
 log = logging.getLogger(__name__)
 

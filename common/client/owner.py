@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from common.errors import LoaderError, UsageError
+from ..errors import LoaderError, UsageError
 
 Result = TypeVar("Result")
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
-from common.client.batch import Batch
-from common.client.owner import Owner
-from common.client.window import Work
-from common.errors import LoaderError, LoaderTimeout, UsageError
-from common.ranges import EPOCHS, Whole
+from ..errors import LoaderError, LoaderTimeout, UsageError
+from ..ranges import EPOCHS, Whole
+from .batch import Batch
+from .owner import Owner
+from .window import Work
 
 _INTERRUPTED = "a call was interrupted, and a batch may be lost"
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from common.client.host import Host
-from common.client.owner import Owner
-from common.client.served import Served
-from common.errors import LoaderTimeout
+from ..errors import LoaderTimeout
+from .host import Host
+from .owner import Owner
+from .served import Served
 
 log = logging.getLogger(__name__)
 

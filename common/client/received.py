@@ -5,14 +5,14 @@ from typing import Literal
 
 import numpy as np
 
-from common import digest
-from common.client.batch import Batch
-from common.client.waits import Life
-from common.client.window import Work
-from common.errors import LoaderFault, WireError
-from common.spec import StreamInfo, StreamSpec
-from common.wire import messages
-from common.wire.slab import Replaced, Slab
+from .. import digest
+from ..errors import LoaderFault, WireError
+from ..spec import StreamInfo, StreamSpec
+from ..wire import messages
+from ..wire.slab import Replaced, Slab
+from .batch import Batch
+from .waits import Life
+from .window import Work
 
 DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
 DIGEST_USES = ("off", "on", "verify")

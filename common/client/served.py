@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from common.client.host import Host
-from common.decoder import pixels_of
-from common.spec import Split, StreamInfo
+from ..decoder import pixels_of
+from ..spec import Split, StreamInfo
+from .host import Host
 
 
 class Served:

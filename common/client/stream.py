@@ -8,21 +8,23 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from common.client.batch import KEPT, Batch
-from common.client.done import done_with
-from common.client.host import Host, Loaders
-from common.client.lateness import AnswerTimes
-from common.client.members import Members
-from common.client.opened import Transport
-from common.client.passes import Pass, epochs_of, places, plan
-from common.client.patience import Services, Wait
-from common.client.received import DIGEST_USES, Answer, DigestUse, batch_of, displaced, is_intact
-from common.client.waits import Life, Took
-from common.client.window import Window, Work
-from common.errors import LoaderError, LoaderFault, UsageError
-from common.ranges import BATCH_SIZES, EPOCHS
-from common.spec import StreamInfo, StreamSpec, one_of
-from common.wire import messages
+from ..errors import LoaderError, LoaderFault, UsageError
+from ..ranges import BATCH_SIZES, EPOCHS
+from ..spec import StreamInfo, StreamSpec, one_of
+from ..wire import messages
+from ..wire.fields import Took
+from ..wire.slab import KEPT
+from .batch import Batch
+from .done import done_with
+from .host import Host, Loaders
+from .lateness import AnswerTimes
+from .members import Members
+from .opened import Transport
+from .passes import Pass, epochs_of, places, plan
+from .patience import Services, Wait
+from .received import DIGEST_USES, Answer, DigestUse, batch_of, displaced, is_intact
+from .waits import Life
+from .window import Window, Work
 
 log = logging.getLogger(__name__)
 

@@ -16,26 +16,9 @@ so a part of its work is read, decode and augment in proportion; so is a part of
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-MOST_US = 1 << 50  # of any duration that is believed: 35 years
-
-
-class Took(NamedTuple):
-    """What a service says of a batch, in microseconds.
-
-    for_worker   all workers were at other tickets, or one was lost over this one
-    for_slot     the client's slots were all filled or lent
-    read         order looked up, records read from LMDB and their checksums checked
-    decode       JPEG to pixels, of bad records too
-    augment      draws, crop, flip, colour noise, digests
-    """
-
-    for_worker: int = 0
-    for_slot: int = 0
-    read: int = 0
-    decode: int = 0
-    augment: int = 0
+from ..wire.fields import Took
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import UsageError
-from common.imagenet import tar
-from common.imagenet.mat_file import structures
-from common.imagenet.regular_file import open_regular, read_regular
+from ..errors import UsageError
+from . import tar
+from .mat_file import structures
+from .regular_file import open_regular, read_regular
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"

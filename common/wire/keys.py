@@ -21,7 +21,7 @@ import zmq
 import zmq.auth
 from zmq.utils import z85
 
-from common.errors import UsageError
+from ..errors import UsageError
 
 FIRST_CLIENT = "client"
 _ALLOWED = "clients"

@@ -19,15 +19,16 @@ Flow control is credit: a client has at most `credit` tickets of a stream asked 
 
 import struct
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass
+from dataclasses import fields as fields_of
 from typing import Any, ClassVar
 
 import msgpack
 
-from common import class_names
-from common.client.waits import MOST_US, Took
-from common.errors import VersionMismatch, WireError
-from common.ranges import BATCH_SIZES, CROPS, EPOCHS, RECORDS, SEEDS, SIGMAS
+from .. import class_names
+from ..errors import VersionMismatch, WireError
+from ..ranges import BATCH_SIZES, CROPS, EPOCHS, RECORDS, SEEDS, SIGMAS
+from . import fields
 
 VERSION = 4
 MAX_HEADER_BYTES = class_names.MOST_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not
@@ -35,63 +36,6 @@ MAX_HEADER_BYTES = class_names.MOST_BYTES + (1 << 12)  # class names of a large 
 ALIGNMENT = 64  # of a payload in its frame, in bytes
 _FRAMED = 0xC1  # never used in msgpack
 _PREFIX = struct.Struct("<B3xI")
-
-
-def _integer(low: int, high: int) -> Any:
-    return field(metadata={"check": lambda v: type(v) is int and low <= v <= high})
-
-
-def _flag() -> Any:
-    return field(metadata={"check": lambda v: type(v) is bool})
-
-
-def _number(low: float, high: float) -> Any:
-    return field(metadata={"check": lambda v: type(v) in (int, float) and low <= v <= high})
-
-
-def _text(longest: int) -> Any:
-    return field(metadata={"check": lambda v: type(v) is str and len(v) <= longest})
-
-
-def _binary(shortest: int, longest: int) -> Any:
-    return field(metadata={"check": lambda v: type(v) is bytes and shortest <= len(v) <= longest})
-
-
-def _words(most: int) -> Any:
-    return field(metadata={"check": lambda v: type(v) is bytes and len(v) <= 4 * most and len(v) % 4 == 0})
-
-
-def _names(most: int, longest: int) -> Any:
-    def check(value: Any) -> bool:
-        return type(value) is list and len(value) <= most and all(type(v) is str and len(v) <= longest for v in value)
-
-    return field(metadata={"check": check})
-
-
-def _replaced(most: int) -> Any:
-    def check(value: Any) -> bool:
-        return type(value) is list and len(value) <= most and all(_is_replaced(of) for of in value)
-
-    return field(metadata={"check": check})
-
-
-def _is_replaced(value: Any) -> bool:
-    if type(value) is not list or len(value) != 3:
-        return False
-    position, record, reason = value
-    in_range = all(type(v) is int and 0 <= v <= MAX_RECORD for v in (position, record))
-    return in_range and type(reason) is str and len(reason) <= MAX_REASON
-
-
-def _durations() -> Any:
-    def check(value: Any) -> bool:
-        return type(value) is list and len(value) == len(Took._fields) and all(_is_duration(us) for us in value)
-
-    return field(metadata={"check": check})
-
-
-def _is_duration(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST_US
 
 
 class Message:
@@ -104,49 +48,44 @@ class Message:
         return 0
 
 
-MAX_COUNT = BATCH_SIZES.high  # pictures of a batch
-MAX_RECORD = RECORDS.high
-MAX_REASON = 80  # characters of why a record is bad
 NO_RECORD = -1
-MAX_SLOTS = 4096
-MAX_CORES = 1 << 16
 NO_SLOT = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
     kind: ClassVar[str] = "HELLO"
-    request: int = _integer(0, 2**63 - 1)  # the client's number for this HELLO, echoed in the answer
-    split: str = _text(16)
-    seed: int = _integer(*SEEDS)
-    view: str = _text(16)
-    crop: int = _integer(*CROPS)
-    sigma: float = _number(*SIGMAS)
-    pixels: str = _text(16)
-    on_bad_record: str = _text(16)
-    shuffle: bool = _flag()
-    digests: bool = _flag()  # whether BATCH is to carry them
-    batch_size: int = _integer(*BATCH_SIZES)
+    request: int = fields.integer(0, 2**63 - 1)  # the client's number for this HELLO, echoed in the answer
+    split: str = fields.text(16)
+    seed: int = fields.integer(*SEEDS)
+    view: str = fields.text(16)
+    crop: int = fields.integer(*CROPS)
+    sigma: float = fields.number(*SIGMAS)
+    pixels: str = fields.text(16)
+    on_bad_record: str = fields.text(16)
+    shuffle: bool = fields.flag()
+    digests: bool = fields.flag()  # whether BATCH is to carry them
+    batch_size: int = fields.integer(*BATCH_SIZES)
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome(Message):
     kind: ClassVar[str] = "WELCOME"
-    request: int = _integer(0, 2**63 - 1)
-    stream: bytes = _binary(16, 16)
-    instance: bytes = _binary(8, 8)  # of this run of the service: another one remembers nothing
-    records: int = _integer(1, MAX_RECORD)
-    classes: list[str] = _names(class_names.MOST, class_names.MOST_CHARACTERS)  # noqa: RUF009
-    digest: bytes = _binary(16, 16)
-    decoder: str = _text(256)
-    workers: int = _integer(1, 4096)
-    cores: int = _integer(1, MAX_CORES)  # that the service may use
-    credit: int = _integer(1, MAX_SLOTS)  # in batches of the HELLO's size
-    slab_process: int = _integer(1, 2**31 - 1)
-    slab_fd: int = _integer(0, 2**31 - 1)
-    slab_nonce: bytes = _binary(16, 16)
-    slots: int = _integer(1, MAX_SLOTS)
-    slot_bytes: int = _integer(1, 2**40)
+    request: int = fields.integer(0, 2**63 - 1)
+    stream: bytes = fields.binary(16, 16)
+    instance: bytes = fields.binary(8, 8)  # of this run of the service: another one remembers nothing
+    records: int = fields.integer(1, fields.MAX_RECORD)
+    classes: list[str] = fields.names(class_names.MOST, class_names.MOST_CHARACTERS)  # noqa: RUF009
+    digest: bytes = fields.binary(16, 16)
+    decoder: str = fields.text(256)
+    workers: int = fields.integer(1, 4096)
+    cores: int = fields.integer(1, fields.MAX_CORES)  # that the service may use
+    credit: int = fields.integer(1, fields.MAX_SLOTS)  # in batches of the HELLO's size
+    slab_process: int = fields.integer(1, 2**31 - 1)
+    slab_fd: int = fields.integer(0, 2**31 - 1)
+    slab_nonce: bytes = fields.binary(16, 16)
+    slots: int = fields.integer(1, fields.MAX_SLOTS)
+    slot_bytes: int = fields.integer(1, 2**40)
 
     @property
     def payloads(self) -> int:
@@ -157,28 +96,36 @@ class Welcome(Message):
 @dataclass(frozen=True, slots=True)
 class Ticket(Message):
     kind: ClassVar[str] = "TICKET"
-    number: int = _integer(0, 2**63 - 1)  # the same when it is asked for again
-    stream: bytes = _binary(16, 16)
-    epoch: int = _integer(*EPOCHS)
-    first: int = _integer(*RECORDS)
-    count: int = _integer(*BATCH_SIZES)
-    by_slot: bool = _flag()  # the client has mapped the slab: answer with a slot, not with pixels
-    oldest: int = _integer(0, 2**63 - 1)  # the client is done with every ticket of a lower number, its slot included
-    done: bytes = _words(MAX_SLOTS)  # and with these: little-endian uint32, a ticket's number less `oldest`
+    number: int = fields.integer(0, 2**63 - 1)  # the same when it is asked for again
+    stream: bytes = fields.binary(16, 16)
+    epoch: int = fields.integer(*EPOCHS)
+    first: int = fields.integer(*RECORDS)
+    count: int = fields.integer(*BATCH_SIZES)
+    by_slot: bool = fields.flag()  # the client has mapped the slab: answer with a slot, not with pixels
+    oldest: int = fields.integer(
+        0, 2**63 - 1
+    )  # the client is done with every ticket of a lower number, its slot included
+    done: bytes = fields.words(
+        fields.MAX_SLOTS
+    )  # and with these: little-endian uint32, a ticket's number less `oldest`
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReply(Message):
     kind: ClassVar[str] = "BATCH"
-    number: int = _integer(0, 2**63 - 1)
-    stream: bytes = _binary(16, 16)
-    records: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
-    labels: bytes = _binary(4, 4 * MAX_COUNT)  # little-endian uint32
-    slot: int = _integer(NO_SLOT, MAX_SLOTS - 1)
-    slab: bytes = _binary(0, 16)  # nonce of the slab whose slot it is: an answer from before another WELCOME is stale
-    digests: bytes = _binary(0, 8 * MAX_COUNT)  # little-endian uint64, see `digest`; empty where none were asked for
-    replaced: Sequence[tuple[int, int, str]] = _replaced(MAX_COUNT)
-    took: Sequence[int] = _durations()  # in microseconds, see `waits.Took`
+    number: int = fields.integer(0, 2**63 - 1)
+    stream: bytes = fields.binary(16, 16)
+    records: bytes = fields.binary(4, 4 * fields.MAX_COUNT)  # little-endian uint32
+    labels: bytes = fields.binary(4, 4 * fields.MAX_COUNT)  # little-endian uint32
+    slot: int = fields.integer(NO_SLOT, fields.MAX_SLOTS - 1)
+    slab: bytes = fields.binary(
+        0, 16
+    )  # nonce of the slab whose slot it is: an answer from before another WELCOME is stale
+    digests: bytes = fields.binary(
+        0, 8 * fields.MAX_COUNT
+    )  # little-endian uint64, see `digest`; empty where none were asked for
+    replaced: Sequence[tuple[int, int, str]] = fields.replaced(fields.MAX_COUNT)
+    took: Sequence[int] = fields.durations()  # in microseconds, see `fields.Took`
 
     @property
     def payloads(self) -> int:
@@ -198,11 +145,11 @@ NO_ACCESS = "no access"
 @dataclass(frozen=True, slots=True)
 class Fault(Message):
     kind: ClassVar[str] = "FAULT"
-    number: int = _integer(-1, 2**63 - 1)  # of the HELLO or TICKET; -1 where it could not be read
-    stream: bytes = _binary(0, 16)  # empty for a HELLO
-    code: str = _text(32)
-    reason: str = _text(1024)
-    record: int = _integer(NO_RECORD, MAX_RECORD)
+    number: int = fields.integer(-1, 2**63 - 1)  # of the HELLO or TICKET; -1 where it could not be read
+    stream: bytes = fields.binary(0, 16)  # empty for a HELLO
+    code: str = fields.text(32)
+    reason: str = fields.text(1024)
+    record: int = fields.integer(NO_RECORD, fields.MAX_RECORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,16 +160,16 @@ class Ping(Message):
 @dataclass(frozen=True, slots=True)
 class Pong(Message):
     kind: ClassVar[str] = "PONG"
-    instance: bytes = _binary(8, 8)
-    workers: int = _integer(0, 4096)
-    cores: int = _integer(1, MAX_CORES)
-    waiting: int = _integer(0, 2**31 - 1)  # tickets not yet given to a worker, of all clients
+    instance: bytes = fields.binary(8, 8)
+    workers: int = fields.integer(0, 4096)
+    cores: int = fields.integer(1, fields.MAX_CORES)
+    waiting: int = fields.integer(0, 2**31 - 1)  # tickets not yet given to a worker, of all clients
 
 
 @dataclass(frozen=True, slots=True)
 class Bye(Message):
     kind: ClassVar[str] = "BYE"
-    stream: bytes = _binary(16, 16)
+    stream: bytes = fields.binary(16, 16)
 
 
 _KINDS: dict[str, type[Message]] = {
@@ -243,7 +190,7 @@ def decode(header: bytes, payloads: int = 0) -> Message:
     """
     refuse_long_header(len(header))
     try:
-        values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=8 * MAX_COUNT)
+        values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=8 * fields.MAX_COUNT)
     except Exception as error:  # msgpack raises a dozen types, ValueError and its own among them
         raise WireError(f"the header is not msgpack: {type(error).__name__}") from None
     if type(values) is not list or len(values) < 2 or type(values[0]) is not int:
@@ -284,7 +231,7 @@ def _build(kind: Any, values: list[Any], payloads: int) -> Message:
     message_type = _KINDS.get(kind) if type(kind) is str else None
     if message_type is None:
         raise WireError("unknown kind of message")
-    expected = fields(message_type)  # type: ignore[arg-type]
+    expected = fields_of(message_type)  # type: ignore[arg-type]
     if len(values) != len(expected):
         raise WireError(f"{kind} has {len(expected)} fields, not {len(values)}")
     for value, of in zip(values, expected, strict=True):

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.spec import StreamSpec
+from ..spec import StreamSpec
 
+KEPT = 1  # batches of a stream that a client may keep while it asks for the next: the slab has slots for no more
 _PAGE = mmap.PAGESIZE
 _HEAD = 1 << 14  # bytes before the pixels: header and pixels go over a socket as one piece, without a copy
 NONCE_BYTES = 16

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from common.wire.keys import ClientKeys, ServerKeys
+from .keys import ClientKeys, ServerKeys
 
 Context = zmq.Context[zmq.Socket[bytes]]
 

@@ -73,7 +73,7 @@ def run(
     jobs: int,
 ) -> None:
     from common import digest
-    from loader.cli.counting import Progress
+    from common.cli.progress import Progress
     from loader.dataset import Dataset
     from loader.workers.audit import audit as audit_parts
 

@@ -209,7 +209,7 @@ def _numbers(values: "object") -> str:
 
 def _verify(dataset: "Dataset") -> None:
     """DatasetError naming damaged records, the first twenty of them."""
-    from loader.cli.counting import Progress
+    from common.cli.progress import Progress
 
     faults = []
     with Progress(f"verify {dataset.split}", dataset.records) as progress:

@@ -18,10 +18,9 @@ from click.core import ParameterSource
 
 from common import class_names
 from common.cli import log as logs
-from common.cli.command_line import HELP
+from common.cli.command_line import DEFAULT_ENDPOINT, HELP
 from common.cli.console import say
 from common.cli.outputs import STDOUT, is_fifo, refuse_unwritable, written
-from common.client.endpoints import DEFAULT_ENDPOINT
 from common.errors import AlexNetError, DatasetError, UsageError
 from loader.cli.audit_command import audit
 from loader.cli.crew import Crew

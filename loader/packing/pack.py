@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from common import class_names
+from common.cli.progress import Progress
 from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.packing_order import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
-from loader.cli.counting import Progress
 from loader.data_file import names
 from loader.dataset import Writer
 from loader.packing import pack_worker

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
-from common.client.batch import KEPT
 from common.errors import LoaderError
 from common.spec import StreamSpec
 from common.wire import messages
-from common.wire.slab import Slab, slot_bytes
+from common.wire.slab import KEPT, Slab, slot_bytes
 from loader.dataset import Dataset
 from loader.service.queued import QueueTimes
 from loader.service.resources import usable_cores

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from common.client.endpoints import DEFAULT_ENDPOINT
+from common.cli.command_line import DEFAULT_ENDPOINT
 from trainer.recipes.named import RECIPES
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.client.batch import KEPT, Batch
+from common.client.batch import Batch
+from common.wire.slab import KEPT
 from trainer.device.streams import Streams
 from trainer.feeding.lent import Lent
 from trainer.feeding.pinned import Pinned, tensor_over

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cli.command_line import DEFAULT_ENDPOINT
 from common.client.client import LoaderClient
-from common.client.endpoints import DEFAULT_ENDPOINT
 from common.errors import LoaderRefused, UsageError
 
 

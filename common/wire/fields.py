@@ -1,0 +1,87 @@
+"""Fields of messages: each is checked for type and range before it is believed."""
+
+from dataclasses import field
+from typing import Any, NamedTuple
+
+from ..ranges import BATCH_SIZES, RECORDS
+
+MAX_COUNT = BATCH_SIZES.high  # pictures of a batch
+MAX_RECORD = RECORDS.high
+MAX_REASON = 80  # characters of why a record is bad
+MAX_SLOTS = 4096
+MAX_CORES = 1 << 16
+MOST_US = 1 << 50  # of any duration that is believed: 35 years
+
+
+class Took(NamedTuple):
+    """What a service says of a batch, in microseconds.
+
+    for_worker   all workers were at other tickets, or one was lost over this one
+    for_slot     the client's slots were all filled or lent
+    read         order looked up, records read from LMDB and their checksums checked
+    decode       JPEG to pixels, of bad records too
+    augment      draws, crop, flip, colour noise, digests
+    """
+
+    for_worker: int = 0
+    for_slot: int = 0
+    read: int = 0
+    decode: int = 0
+    augment: int = 0
+
+
+def integer(low: int, high: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is int and low <= v <= high})
+
+
+def flag() -> Any:
+    return field(metadata={"check": lambda v: type(v) is bool})
+
+
+def number(low: float, high: float) -> Any:
+    return field(metadata={"check": lambda v: type(v) in (int, float) and low <= v <= high})
+
+
+def text(longest: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is str and len(v) <= longest})
+
+
+def binary(shortest: int, longest: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is bytes and shortest <= len(v) <= longest})
+
+
+def words(most: int) -> Any:
+    return field(metadata={"check": lambda v: type(v) is bytes and len(v) <= 4 * most and len(v) % 4 == 0})
+
+
+def names(most: int, longest: int) -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) <= most and all(type(v) is str and len(v) <= longest for v in value)
+
+    return field(metadata={"check": check})
+
+
+def replaced(most: int) -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) <= most and all(_is_replaced(of) for of in value)
+
+    return field(metadata={"check": check})
+
+
+def _is_replaced(value: Any) -> bool:
+    if type(value) is not list or len(value) != 3:
+        return False
+    position, record, reason = value
+    in_range = all(type(v) is int and 0 <= v <= MAX_RECORD for v in (position, record))
+    return in_range and type(reason) is str and len(reason) <= MAX_REASON
+
+
+def durations() -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) == len(Took._fields) and all(_is_duration(us) for us in value)
+
+    return field(metadata={"check": check})
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_US
