@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 
-from tests.memory_loader import MemoryLoader
-from tests.processes import LoaderProcess
-from tests.reader import read
+from tests.support.memory_loader import MemoryLoader
+from tests.support.processes import LoaderProcess
+from tests.support.reader import read
 
 # A shell starts what runs in the background deaf to Ctrl-C, nohup deaf to SIGHUP, and so would be every command that a
 # test interrupts.
@@ -52,7 +52,7 @@ def other_packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What `tests.reader.read` reads of `packed` where one worker serves it and nothing happens."""
+    """What `tests.support.reader.read` reads of `packed` where one worker serves it and nothing happens."""
     with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
         return read(service.endpoint)
 
@@ -64,7 +64,7 @@ def loader() -> MemoryLoader:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Any:
-    """A `tests.tiny_run.Train`: trains a tiny net on `loader`'s pictures."""
-    from tests.tiny_run import train_with  # torch is slow to import, and most tests need none
+    """A `tests.support.tiny_run.Train`: trains a tiny net on `loader`'s pictures."""
+    from tests.support.tiny_run import train_with  # torch is slow to import, and most tests need none
 
     return train_with(monkeypatch, loader, tmp_path)

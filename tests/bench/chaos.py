@@ -37,7 +37,7 @@ from common.client.client import LoaderClient
 from common.client.opened import Transport
 from common.spec import StreamSpec
 from tests.bench import photos
-from tests.chaos import Action, Disturber, Mortal, Reading, read_epochs
+from tests.support.chaos import Action, Disturber, Mortal, Reading, read_epochs
 
 SPEC = StreamSpec(split="train", seed=7, crop=227)
 BATCH = 128
@@ -184,7 +184,7 @@ def trainer(given: argparse.Namespace, _: ExitStack, folder: Path) -> bool:
 
 
 def cluster(given: argparse.Namespace, stack: ExitStack, folder: Path) -> bool:
-    from tests.clusters import TRIAL, Cluster, final_weights, small_data
+    from tests.support.clusters import TRIAL, Cluster, final_weights, small_data
 
     data = small_data(folder)
     runs = [folder / "undisturbed", folder / "killed"]

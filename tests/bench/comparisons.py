@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
-from tests.processes import LoaderProcess
+from tests.support.processes import LoaderProcess
 from trainer.recipes.ablations import ABLATIONS, ablated
 from trainer.recipes.named import CIFAR10
 from trainer.recipes.recipe import Phase, Recipe

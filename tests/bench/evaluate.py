@@ -29,7 +29,7 @@ from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from loader.dataset import Dataset
 from tests.bench import photos
-from tests.processes import LoaderProcess
+from tests.support.processes import LoaderProcess
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State
 from trainer.evaluation.evaluate import evaluate_checkpoints

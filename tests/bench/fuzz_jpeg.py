@@ -2,9 +2,9 @@
 
     python tests/bench/fuzz_jpeg.py [--data PHOTOS] [--count 100000] [--seed 0]
 
-PHOTOS as for loader.py. First come the bombs of tests/bombs.py. Then each case is decoded twice by each decoder, in
-each of two processes. Ends with exit code 1 where one crashes, hangs, has two outcomes or takes more than 250 ms of
-processor time, or where memory grows.
+PHOTOS as for loader.py. First come the bombs of tests/support/bombs.py. Then each case is decoded twice by each
+decoder, in each of two processes. Ends with exit code 1 if one crashes, hangs, has two outcomes or takes more than
+250 ms of processor time, or if memory grows.
 """
 
 import argparse
@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import BadImage
 from loader.packing import picture
-from tests import jpeg_fuzz
 from tests.bench import photos
-from tests.bombs import BOMBS
+from tests.support import jpeg_fuzz
+from tests.support.bombs import BOMBS
 
 MOST_MS, MOST_GROWTH_MIB, RECORDS = 250, 8, 100
 

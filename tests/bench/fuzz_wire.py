@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from tests.bench import photos
-from tests.processes import LoaderProcess, alive, memory_mib
-from tests.reader import fingerprint
-from tests.wire_fuzz import Attacker
+from tests.support.processes import LoaderProcess, alive, memory_mib
+from tests.support.reader import fingerprint
+from tests.support.wire_fuzz import Attacker
 
 BURST, BURSTS_OF_AN_ATTACKER = 50, 100
 LIMIT_S = 0.25  # of a burst, and so of each of its messages

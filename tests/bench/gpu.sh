@@ -28,7 +28,7 @@ run() { # a failure does not keep the rest from being measured
 }
 
 if wanted tests; then
-    tests=(tests/test_gpu.py tests/test_gpu_exchange.py tests/test_gpu_feed.py tests/test_kernels.py)
+    tests=(tests/gpu/test_gpu.py tests/gpu/test_gpu_exchange.py tests/gpu/test_gpu_feed.py tests/trainer/network/test_kernels.py)
     run "$python" -m pytest -p no:cacheprovider "${tests[@]}" > >(tee "$out/tests.log") 2>&1
 fi
 if wanted step; then

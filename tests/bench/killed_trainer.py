@@ -12,9 +12,9 @@ from typing import Any
 from click.testing import CliRunner
 
 from loader.cli.pack_command import main as pack
-from tests.dying import DEATHS, MOMENTS
-from tests.processes import LoaderProcess, wait_for
-from tests.tiny_run import lines, without_times
+from tests.support.dying import DEATHS, MOMENTS
+from tests.support.processes import LoaderProcess, wait_for
+from tests.support.tiny_run import lines, without_times
 from trainer.checkpoints import checkpoint
 
 
@@ -64,12 +64,12 @@ class Training:
     def kill(self, rng: random.Random, workers: int, hosts: int, moment: str | None) -> str:
         """Let it train until a checkpoint is there that was not, and a random while longer; then kill it.
 
-        moment   of a save, at which it is to die (tests/dying.py); if it does not come, it is killed all the same.
+        moment   of a save, at which it is to die (tests/support/dying.py); if that does not come, it is killed too.
         Gives the moment at which it died, as far as that is known.
         """
         before = self.checkpoints()
         program = (
-            ["tests.dying", moment, str(1 if moment in ("link", "best") else rng.randint(1, 4))]
+            ["tests.support.dying", moment, str(1 if moment in ("link", "best") else rng.randint(1, 4))]
             if moment
             else ["trainer.cli.train_command"]
         )

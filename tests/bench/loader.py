@@ -36,7 +36,7 @@ from common.client.opened import Transport
 from common.spec import StreamSpec
 from common.wire import keys
 from tests.bench import contenders, others, photos
-from tests.processes import LoaderProcess
+from tests.support.processes import LoaderProcess
 
 BATCH = 128
 SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)

@@ -3,8 +3,8 @@
     python tests/bench/storm.py --seconds 600           a service without keys
     python tests/bench/storm.py --seconds 600 --keys    with keys; some attackers are admitted clients
 
-The attackers (`tests/storm.py`) are threads of two processes of their own. Exit code 1 if the service ended, if a byte
-of the honest client's stream was another, or if it took more memory or time than the limits below.
+The attackers (`tests/support/storm.py`) are threads of two processes of their own. Exit code 1 if the service ended,
+if a byte of the honest client's stream was another, or if it took more memory or time than the limits below.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from common.wire import keys
 from common.wire.keys import ClientKeys
-from tests.processes import LoaderProcess, memory_mib
-from tests.reader import fingerprint
-from tests.storm import Storm
+from tests.support.processes import LoaderProcess, memory_mib
+from tests.support.reader import fingerprint
+from tests.support.storm import Storm
 
 MOST_MIB, MOST_WAIT_S = 300.0, 1.0
 SPEC, BATCH = StreamSpec(split="train", seed=3, crop=64), 16

@@ -1,0 +1,1 @@
+"""The client, the wire and the terminal, in one process."""

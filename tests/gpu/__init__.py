@@ -1,0 +1,1 @@
+"""Tests for a GPU, and for its code without one."""

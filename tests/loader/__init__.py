@@ -1,0 +1,1 @@
+"""Packing and what a worker does to an image, in one process."""

@@ -1,0 +1,1 @@
+"""Helpers of tests: real processes, bad peers, damaged files, small nets."""

@@ -1,0 +1,173 @@
+"""Disturbing real processes at random moments, and telling whether the stream that is read meanwhile is the same."""
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import xxhash
+
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from common.client.opened import Transport
+from common.client.stream import Stream
+from common.spec import StreamSpec
+from tests.support.processes import LoaderProcess
+
+Action = Callable[[], object]
+
+
+@dataclass
+class Reading:
+    """What was read: a digest of each epoch's places, labels, records and pixels; how fast; the longest wait."""
+
+    digests: list[str] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+    longest_wait_s: float = 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds
+
+
+def read_epochs(stream: Stream, first_epoch: int, enough: Callable[[Reading], bool]) -> Reading:
+    """Read whole epochs until it is `enough`; fails where a record does not come exactly once an epoch."""
+    reading, started = Reading(), time.monotonic()
+    batches = timed(stream.batches(itertools.count(first_epoch)), reading)
+    for epoch in itertools.count(first_epoch):
+        digest, records = xxhash.xxh3_128(), list[int]()
+        while len(records) < stream.info.records:
+            batch = next(batches)
+            assert (batch.epoch, batch.first) == (epoch, len(records)), "a batch out of its turn"
+            digest.update(batch.labels.tobytes() + batch.records.tobytes())
+            digest.update(np.ascontiguousarray(batch.images).data)
+            records += batch.records.tolist()
+        assert sorted(records) == list(range(stream.info.records)), f"epoch {epoch}: a record twice or not at all"
+        reading.digests.append(digest.hexdigest())
+        reading.images += len(records)
+        reading.seconds = time.monotonic() - started
+        if enough(reading):
+            break
+    return reading
+
+
+def timed(batches: Iterator[Batch], reading: Reading) -> Iterator[Batch]:
+    while True:
+        asked = time.monotonic()
+        batch = next(batches)
+        reading.longest_wait_s = max(reading.longest_wait_s, time.monotonic() - asked)
+        yield batch
+
+
+def undisturbed(data: Path, folder: Path, spec: StreamSpec, batch_size: int, epochs: int) -> list[str]:
+    """The digests of the first `epochs` epochs, from one worker that nobody touches."""
+    with LoaderProcess(data, folder, workers=1) as service, LoaderClient(service.endpoint) as loader:
+        return read_epochs(loader.stream(spec, batch_size), 0, lambda reading: len(reading.digests) == epochs).digests
+
+
+class Mortal:
+    """A loader service that can be hurt, on the same endpoint all its lives. Use in a `with` block."""
+
+    def __init__(
+        self,
+        data: Path,
+        folder: Path,
+        workers: int = 2,
+        bind: str = "tcp://127.0.0.1:*",
+        *more: str,
+        prefix: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._start = partial(LoaderProcess, data, folder, workers, prefix=prefix, restarts=True)
+        self._more = more
+        self.process = self._start(bind, *more)
+        self.endpoint = self.process.endpoint
+
+    def kill_worker(self) -> None:
+        self._signal_worker(signal.SIGKILL)
+
+    def stop_worker(self) -> None:
+        self._signal_worker(signal.SIGSTOP)
+
+    def _signal_worker(self, number: signal.Signals) -> None:
+        if workers := self.process.workers:
+            with_it = self._random.choice(workers)
+            try:
+                os.kill(with_it, number)
+            except ProcessLookupError:
+                return
+
+    def kill_service(self) -> None:
+        """The command starts it again."""
+        self.process.signal(signal.SIGKILL)
+
+    def restart(self, down_s: float = 0.0) -> None:
+        """Kill the command, and the service with it; let it be dead for a while, start it again."""
+        self.process.kill()
+        time.sleep(down_s)
+        self.process = self._start(self.endpoint, *self._more)
+
+    def freeze(self, seconds: float) -> None:
+        """Stop the service: its connections stand, and it says nothing."""
+        self.process.signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.process.signal(signal.SIGCONT)
+
+    def __enter__(self) -> "Mortal":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.process.__exit__(kind, error, None)
+
+
+class Disturber:
+    """Does one of `actions` (with its weight) after each pause, in a thread of its own, while the `with` block lasts.
+
+    pause_s   shortest and longest
+    """
+
+    def __init__(self, actions: Mapping[str, tuple[float, Action]], pause_s: tuple[float, float], seed: int) -> None:
+        self._actions, self._pause_s, self._random = actions, pause_s, random.Random(seed)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="disturber")
+        self._failure: BaseException | None = None
+        self.done: Counter[str] = Counter()
+
+    def _run(self) -> None:
+        names = list(self._actions)
+        weights = [self._actions[name][0] for name in names]
+        try:
+            while not self._ended.wait(self._random.uniform(*self._pause_s)):
+                (name,) = self._random.choices(names, weights)
+                self._actions[name][1]()
+                self.done[name] += 1
+        except BaseException as failure:
+            self._failure = failure
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def __enter__(self) -> "Disturber":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop()
+
+
+def client(endpoints: str | list[str], transport: Transport = "auto") -> LoaderClient:
+    return LoaderClient(endpoints, timeout_s=60.0, transport=transport)

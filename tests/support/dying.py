@@ -1,0 +1,76 @@
+"""`alexnet-trainer`, killed at a chosen moment of a save: `python -m tests.support.dying MOMENT TIMES OPTIONS...`
+
+It dies when that moment comes for the TIMES-th time. It is the real command; only what Python calls tells of it
+(`sys.addaudithook`) is listened to.
+
+    write     in the midst of writing a checkpoint: by the kernel, at a byte beyond a limit that is set then
+    name      before the partial file gets the checkpoint's name
+    prune     before an old checkpoint is removed
+    link      before the best checkpoint gets its second name
+    best      before that takes the place of the best one so far
+"""
+
+import os
+import random
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from trainer.checkpoints.checkpoint import BEST
+from trainer.checkpoints.disk import PARTIAL
+
+DEATHS = (-signal.SIGKILL, -signal.SIGXFSZ)
+
+
+def _ends(path: Any, *endings: str) -> bool:
+    return isinstance(path, str | os.PathLike) and os.fspath(path).endswith(endings)
+
+
+def _is_best(path: Any) -> bool:
+    return _ends(path, BEST, BEST + PARTIAL)
+
+
+def _is_checkpoint(path: Any) -> bool:
+    return _ends(path, ".safetensors") and not _is_best(path)
+
+
+MOMENTS: dict[str, Callable[[str, Any], bool]] = {
+    "write": lambda event, args: event == "open" and args[1] in ("w", "wb") and _ends(args[0], PARTIAL),
+    "name": lambda event, args: event == "os.rename" and _is_checkpoint(args[1]),
+    "prune": lambda event, args: event == "os.remove" and _is_checkpoint(args[0]),
+    "link": lambda event, args: event == "os.link" and _is_best(args[1]),
+    "best": lambda event, args: event == "os.rename" and _is_best(args[1]),
+}
+
+
+def die_in(moment: str, times: int) -> None:
+    """From now on the process lives until `moment` has come so often."""
+    left = times
+
+    def listen(event: str, args: Any) -> None:
+        nonlocal left
+        if MOMENTS[moment](event, args):
+            left -= 1
+            if left == 0:
+                _die(moment)
+
+    sys.addaudithook(listen)
+
+
+def _die(moment: str) -> None:
+    if moment != "write":
+        os.kill(os.getpid(), signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = random.randrange(1, 700_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    from trainer.cli.train_command import main
+
+    moment, times, *options = sys.argv[1:]
+    die_in(moment, int(times))
+    main(options)

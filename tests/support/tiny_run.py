@@ -1,0 +1,62 @@
+"""Whole runs of a tiny net on drawn pictures, for tests, and what a run leaves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.memory_loader import MemoryLoader
+from trainer.checkpoints import checkpoint
+from trainer.recipes.named import DEMO, RECIPES
+from trainer.recipes.recipe import Phase, Plateau
+from trainer.training import launch
+from trainer.training.loop import Outcome
+from trainer.training.metrics import FILE_NAME, read
+from trainer.training.train_options import Options
+
+TINY = replace(
+    DEMO,
+    name="tiny",
+    width=0.02,
+    epochs=3,
+    batch_size=4,
+    phase=(Phase(0, 0.01), Phase(2, 0.003, sigma=0.0)),
+    plateau=Plateau(patience=1),
+)
+STEPS_PER_EPOCH = 5  # of 18 records in batches of 4: the last is smaller
+STEPS = 3 * STEPS_PER_EPOCH
+
+Train = Callable[..., Outcome]
+
+
+def train_with(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
+    """What trains the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
+    monkeypatch.setitem(RECIPES, "tiny", TINY)
+    monkeypatch.setattr(launch, "open_client", lambda *_: loader)
+
+    def train(folder: str = "run", **options: Any) -> Outcome:
+        given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
+        return launch.run(Options(**(given | options), folder=tmp_path / folder))
+
+    return train
+
+
+def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
+    loaded = checkpoint.load(outcome.checkpoint)
+    return loaded.weights | {f"velocity of {name}": v for name, v in loaded.velocities.items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [line for line in read(folder / FILE_NAME) if line["kind"] == kind]
+
+
+def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    times = {"images_per_s", "wait_share", "waits", "train_seconds", "val_seconds"}
+    return [{key: value for key, value in entry.items() if key not in times} for entry in entries]

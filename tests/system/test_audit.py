@@ -1,0 +1,172 @@
+"""What was delivered and trained on is what the data set, the seed and the positions say, found without either side."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+
+from common import digest
+from common.client.client import LoaderClient
+from common.errors import AlexNetError, DatasetError, UsageError
+from common.spec import StreamSpec
+from loader.cli.audit_command import audit, parts_of
+from loader.dataset import Dataset
+from loader.workers.audit import Audited, Part
+from loader.workers.audit import audit as audit_parts
+from tests.support.bad_records import with_records
+from tests.support.processes import LoaderProcess, children, command_line
+from trainer.training.metrics import FILE_NAME, read
+
+BIN = Path(sys.executable).parent
+SPEC = StreamSpec(seed=3, crop=64)
+
+
+@pytest.fixture(scope="module")
+def spoilt(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_records(
+        packed, tmp_path_factory.mktemp("spoilt") / "data", {3: b"no picture", 77: b"", 149: b"nor this"}
+    )
+
+
+def run(*command: object, code: int = 0) -> str:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def audited(data: Path, *options: str) -> list[str]:
+    return run(BIN / "alexnet-loader", "audit", "--data", data, *options).splitlines()
+
+
+@pytest.mark.parametrize(("jobs", "shuffle"), [("1", True), ("2", False)])
+def test_the_audit_finds_the_digests_that_a_service_delivered(
+    spoilt: Path, tmp_path: Path, jobs: str, shuffle: bool
+) -> None:
+    told, rolling, spec = [], digest.NOTHING, replace(SPEC, shuffle=shuffle)
+    with LoaderProcess(spoilt, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+        for batch in loader.stream(spec, 16, digests="on").batches([5]):
+            assert batch.digests is not None
+            positions = f"positions {batch.first}..{batch.first + len(batch) - 1}"
+            one = digest.roll(digest.NOTHING, batch.digests).hex()
+            told.append(f"batch {batch.first // 16}: {positions}, digest {one}")
+            for position, record, reason in batch.replaced:
+                other = batch.records[position - batch.first]
+                told.append(f"  position {position}: record {record} is bad, record {other} takes its place: {reason}")
+            rolling = digest.roll(rolling, batch.digests)
+    options = ["--seed", "3", "--crop", "64", "--epoch", "5", "--shuffle", str(shuffle)]
+    lines = audited(spoilt, *options, "--batch-size", "16", "--jobs", jobs)
+    assert lines[:-1] == told
+    assert len(told) == 10 + 3
+    assert lines[-1] == f"epoch 5, positions 0..149 of 150: digest {rolling.hex()}, bad records replaced: 3"
+
+
+def test_an_interrupted_and_resumed_training_has_the_digests_that_the_audit_finds(spoilt: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with LoaderProcess(spoilt, tmp_path) as service:
+        trainer = [BIN / "alexnet-trainer", "--cpu", "--threads", "1", "--loader", service.endpoint, "--run", folder]
+        run(
+            *trainer,
+            "--recipe",
+            "demo",
+            "--width",
+            "0.02",
+            "--epochs",
+            "2",
+            "--seed",
+            "9",
+            "--steps",
+            "7",
+            "--digest",
+            "on",
+        )
+        run(*trainer, "--resume")
+    epochs = [line for line in read(folder / FILE_NAME) if line["kind"] == "epoch"]
+    assert [line["replaced"] for line in epochs] == [3, 3]
+    assert epochs[0]["digest"] != epochs[1]["digest"]
+    dataset = read(folder / FILE_NAME)[0]["dataset"]["digest"]
+    for number, line in enumerate(epochs):
+        options = [
+            text for name, value in line["stream"].items() for text in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        last = audited(spoilt, *options, "--dataset", dataset, "--epoch", str(number))[-1]
+        assert f": digest {line['digest']}, " in last
+
+
+def test_a_part_of_an_epoch_has_the_whole_ones_lines(packed: Path) -> None:
+    every = audited(packed, "--epoch", "0", "--batch-size", "30", "--jobs", "1")
+    assert audited(packed, "--epoch", "0", "--batch-size", "30", "--batches", "1..3", "--jobs", "1")[:-1] == every[1:4]
+    (other,) = audited(packed, "--epoch", "1", "--batch-size", "30", "--batches", "1", "--jobs", "1")[:-1]
+    assert other not in every
+
+
+def test_a_changed_pixel_record_or_order_changes_the_epochs_digest(packed: Path, tmp_path: Path) -> None:
+    def last(data: Path, *options: str) -> str:
+        told = re.search(r"digest (\w{32})", audited(data, "--epoch", "0", "--jobs", "1", *options)[-1])
+        assert told is not None
+        return told[1]
+
+    found = [
+        last(packed),
+        last(packed, "--seed", "1"),
+        last(packed, "--sigma", "0"),
+        last(packed, "--pixels", "float32"),
+    ]
+    assert len(set(found)) == 4
+    assert last(packed, "--batch-size", "7") == found[0]
+
+
+def test_where_the_stream_stopped_the_audit_stops_and_names_the_record(spoilt: Path) -> None:
+    command = (BIN / "alexnet-loader", "audit", "--data", spoilt, "--epoch", "0", "--on-bad-record", "stop")
+    assert re.search(r"error: record (3|77|149): Not a JPEG|error: record 77: .*empty", run(*command, code=1))
+
+
+def test_another_data_set_than_was_asked_for_is_not_audited_nor_one_that_comes_in_its_place(
+    packed: Path, other_packed: Path, tmp_path: Path
+) -> None:
+    asked = "0" * 32
+    command = (BIN / "alexnet-loader", "audit", "--data", packed, "--epoch", "0", "--dataset", asked)
+    assert re.search(rf"train.lmdb is data set \w{{32}}, not {asked}", run(*command, code=2))
+    path = tmp_path / "train.lmdb"
+    shutil.copyfile(packed / "train.lmdb", path)
+    with Dataset(path) as dataset:
+        digest = dataset.digest
+    (tmp_path / "new").write_bytes((other_packed / "train.lmdb").read_bytes())
+    (tmp_path / "new").replace(path)
+    with pytest.raises(DatasetError, match="another data set than when the audit began"):
+        list(audit_parts(path, digest, SPEC, 16, [Part(0, 0, 16)], 1))
+
+
+def test_a_killed_process_of_the_audit_is_an_error_and_no_hang(packed: Path) -> None:
+    parts = [Part(0, first, 1) for first in range(150)] * 4
+    before = set(children(os.getpid()))
+    with Dataset(packed / "train.lmdb") as dataset:
+        digest = dataset.digest
+    found = audit_parts(packed / "train.lmdb", digest, SPEC, 1, parts, 2)
+    assert isinstance(next(found), Audited)
+    for pid in set(children(os.getpid())) - before:
+        if "spawn_main" in command_line(pid):
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(AlexNetError, match="was killed"):
+        list(found)
+
+
+def test_the_options_defaults_are_the_streams() -> None:
+    defaults = {option.name: option.default for option in audit.params if isinstance(option, click.Option)}
+    for name in StreamSpec.__dataclass_fields__:
+        assert defaults[name] == getattr(StreamSpec(), name)
+
+
+def test_batches_are_named_by_their_first_and_last() -> None:
+    assert parts_of(4, 150, 64, None) == [Part(4, 0, 64), Part(4, 64, 64), Part(4, 128, 22)]
+    assert parts_of(4, 150, 64, "1..2") == [Part(4, 64, 64), Part(4, 128, 22)]
+    assert parts_of(4, 150, 64, "0") == [Part(4, 0, 64)]
+    for wrong in ("2..1", "0..3", "3", "-1", "a..b", "1..", "..2", "1.2"):
+        with pytest.raises(UsageError, match="--batches"):
+            parts_of(4, 150, 64, wrong)

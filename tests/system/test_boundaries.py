@@ -1,0 +1,196 @@
+"""Who may import what, read from the sources: every import, also inside functions, and every dotted name."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PACKAGES = ("common", "loader", "trainer")
+
+NEVER = {
+    "common": ("loader", "trainer", "torch", "lmdb", "click", "turbojpeg", "cv2"),
+    "loader": ("trainer", "torch"),
+    "trainer": ("loader", "lmdb", "turbojpeg", "cv2"),
+}
+LAYERS = (
+    "recipes",
+    "device",
+    "kernels",
+    "ops",
+    "network",
+    "feeding",
+    "checkpoints",
+    "evaluation",
+    "training",
+    "cli",
+)  # each imports those before it
+NEVER_IN = {
+    "common/wire": ("common.client",),
+    "common/cli": ("common.client", "common.wire"),
+    "common/imagenet": ("common.client", "common.wire"),
+    "loader": ("common.client",),
+    "loader/packing": ("common.wire", "loader.service", "loader.workers"),
+    "loader/workers": ("loader.service", "loader.packing"),
+    "loader/service": ("loader.packing",),
+}  # by folder
+ONLY_IN = {
+    "lmdb": {"loader/dataset.py"},
+    "turbojpeg": {"loader/jpeg.py"},
+    "cv2": {"loader/pixels.py"},
+    "triton": {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer/kernels").glob("*.py")},
+    "zmq": {
+        "common/client/client.py",
+        "common/client/host.py",
+        "common/wire/keys.py",
+        "common/wire/sockets.py",
+        "loader/service/access.py",
+        "loader/service/inbox.py",
+        "loader/service/listening.py",
+        "loader/service/service.py",
+        "loader/service/session.py",
+    },
+    "xxhash": {"common/digest.py"},
+    "scipy": set[str](),  # the tests' alone
+    "safetensors": {"trainer/checkpoints/tensor_file.py"},
+    "torch.cuda.Stream": {"trainer/device/streams.py"},
+    "torch.cuda.Event": {"trainer/device/streams.py"},
+    "torch.cuda.stream": {"trainer/device/streams.py"},
+    "torch.Stream": {"trainer/device/streams.py"},
+    "torch.Event": {"trainer/device/streams.py"},
+    "torch.utils.tensorboard": {"trainer/training/board.py"},
+    "pickle": set[str](),
+    "importlib.import_module": set[str](),  # would get past this file
+    "__import__": set[str](),
+}
+
+
+def names_used(path: str, source: str) -> Iterator[tuple[str, int]]:
+    """(dotted name, line) of every import and of every attribute chain or name, aliases resolved."""
+    tree = ast.parse(source)
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                aliases[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            module = absolute(path, node)
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{module}.{alias.name}"
+                yield f"{module}.{alias.name}", node.lineno
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            first, dot, rest = ast.unparse(node).partition(".")
+            yield aliases.get(first, first) + dot + rest, node.lineno
+
+
+def absolute(path: str, node: ast.ImportFrom) -> str:
+    """The module that is imported from. Within `common`, which has a second name, imports are relative."""
+    package = path.split("/")[0]
+    imports_common = (node.module or "").split(".")[0] == "common"
+    assert node.level == 0 or package == "common", f"{path}: imports are absolute"
+    assert node.level > 0 or not (package == "common" and imports_common), f"{path}: imports in common are relative"
+    above = path.split("/")[: -node.level] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def never(path: str) -> list[str]:
+    """What the file may not import, wherever it comes from."""
+    package, room, *_ = path.split("/")
+    names = [*NEVER[package]]
+    for folder, others in NEVER_IN.items():
+        names += others if path.startswith(folder + "/") else ()
+    if package == "loader" and room != "cli":
+        names.append("loader.cli")
+    if package == "trainer" and room in LAYERS:
+        names += [f"trainer.{layer}" for layer in LAYERS[LAYERS.index(room) + 1 :]]
+    return names
+
+
+def breaches(path: str, source: str) -> list[str]:
+    """What the file `path` (relative to the root) uses and may not."""
+    found = set()
+    for name, line in names_used(path, source):
+        forbidden = [*never(path), *(only for only, files in ONLY_IN.items() if path not in files)]
+        found |= {f"{path}:{line} {what}" for what in forbidden if name == what or name.startswith(what + ".")}
+    return sorted(found)
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_every_file_stays_on_its_side() -> None:
+    paths = [path.relative_to(ROOT).as_posix() for path in sources()]
+    assert [breach for path in paths for breach in breaches(path, (ROOT / path).read_text())] == []
+
+
+def test_every_folder_of_the_trainer_has_its_place_among_the_layers() -> None:
+    assert {path.parent.name for path in (ROOT / "trainer").glob("*/__init__.py")} == set(LAYERS)
+    assert [path for path in sources() if len(path.relative_to(ROOT).parts) > 3] == []
+
+
+def test_the_files_that_rules_name_are_there() -> None:
+    named = sorted(set().union(*ONLY_IN.values()))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "import {}",
+        "import {}.part",
+        "import {} as other",
+        "from {} import part",
+        "from {}.part import thing as other",
+        "def f():\n    import {}",
+        "if TYPE_CHECKING:\n    from {} import part",
+    ],
+)
+def test_each_forbidden_import_is_found_in_every_form(form: str) -> None:
+    forbidden = [(package, name) for package, names in NEVER.items() for name in names]
+    forbidden += [(package, name) for package in PACKAGES for name in ONLY_IN if "." not in name and name[0] != "_"]
+    unseen = [each for each in forbidden if not breaches(f"{each[0]}/some.py", form.format(each[1]))]
+    assert unseen == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch\ns = torch.cuda.Stream()",
+        "import torch.cuda\ne = torch.cuda.Event(enable_timing=True)",
+        "import torch.cuda as cuda\nwith cuda.stream(None): pass",
+        "from torch import cuda\ns = cuda.Stream()",
+        "from torch.cuda import Stream",
+        "import torch as t\ndef f(s: 't.Tensor'): return t.Event()",
+        "import importlib\nimportlib.import_module('lmdb')",
+        "__import__('lmdb')",
+    ],
+)
+def test_streams_and_dynamic_imports_are_found_behind_any_alias(source: str) -> None:
+    assert breaches("trainer/some.py", source) != []
+
+
+def test_an_import_from_a_layer_above_is_found() -> None:
+    upward = [(low, f"trainer.{high}") for place, low in enumerate(LAYERS) for high in LAYERS[place + 1 :]]
+    unseen = [each for each in upward if not breaches(f"trainer/{each[0]}/some.py", f"from {each[1]} import some")]
+    assert unseen == []
+
+
+def test_what_is_allowed_is_not_found() -> None:
+    assert breaches("trainer/training/some.py", "from trainer.network.net import Net") == []
+    assert breaches("trainer/cli/train_command.py", "from trainer.training.train_options import Options") == []
+    assert breaches("trainer/device/streams.py", "import torch\ns = torch.cuda.Stream()") == []
+    assert breaches("loader/dataset.py", "import lmdb") == []
+    assert (
+        breaches(
+            "trainer/some.py", "import torch\nfrom common.client.client import LoaderClient\ntorch.cuda.device_count()"
+        )
+        == []
+    )
+    assert breaches("loader/some.py", "from loader import loaders\ntorchlight = trainers = 1") == []

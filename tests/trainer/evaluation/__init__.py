@@ -1,0 +1,1 @@
+"""Errors, views and answers."""

@@ -1,0 +1,65 @@
+"""Which streams a run reads, and how their pixels are scaled."""
+
+from dataclasses import replace
+from itertools import islice
+
+import torch
+
+from common.spec import StreamSpec
+from tests.support.memory_loader import MemoryLoader, draw
+from trainer.feeding.data import TrainingData
+from trainer.feeding.feed import FedBatch, PixelTransform
+from trainer.recipes.named import RECIPES
+from trainer.recipes.recipe import Phase, Recipe
+
+CPU = torch.device("cpu")
+RECIPE = replace(RECIPES["source"], batch_size=4, epochs=3, phase=(Phase(0, 0.01), Phase(2, 0.01, sigma=0.0)))
+
+
+class OneInput:
+    """The part of a net that the data looks at."""
+
+    input_devices = (CPU,)
+    input_dtype = torch.float32
+    loss_device = CPU
+
+
+def data_of(loader: MemoryLoader, recipe: Recipe = RECIPE) -> TrainingData:
+    return TrainingData(loader, recipe, seed=5)  # type: ignore[arg-type]
+
+
+def expected(data: TrainingData, spec: StreamSpec, epoch: int, batch: FedBatch, scale: float) -> torch.Tensor:
+    pictures = [draw(spec, epoch, batch.first + k, int(label)) for k, label in enumerate(batch.labels)]
+    transform = PixelTransform(data.info.mean_hwc, RECIPE.input_shape, scale, CPU)
+    return transform(torch.stack([torch.from_numpy(picture) for picture in pictures]))
+
+
+def test_training_is_scaled_as_long_as_there_is_noise() -> None:
+    """In the source program the factor is part of the noise: 1 / (1 + its coefficient)."""
+    loader = MemoryLoader(train_records=8)
+    data = data_of(loader)
+    for epoch, sigma, scale in ((1, 0.1, 1 / 1.1), (2, 0.0, 1.0)):
+        batch = next(data.training(OneInput(), epoch, 4, iter))  # type: ignore[arg-type]
+        spec = StreamSpec("train", 5, "train", 224, sigma)
+        assert [spec for spec in loader.specs if spec.split == "train"][-1] == spec
+        assert (batch.epoch, batch.first) == (epoch, 4)
+        assert torch.equal(batch.x_nchw[0], expected(data, spec, epoch, batch, scale))
+
+
+def test_a_stream_goes_on_over_epochs_until_the_noise_changes() -> None:
+    loader = MemoryLoader(train_records=8)
+    batches = data_of(loader).training(OneInput(), 0, 4, iter)  # type: ignore[arg-type]
+    places = [(batch.epoch, batch.first) for batch in islice(batches, 10)]
+    assert places == [(0, 4), (1, 0), (1, 4), (2, 0), (2, 4)]
+    assert [spec.sigma for spec in loader.specs if spec.split == "train"] == [0.1, 0.0]
+
+
+def test_validation_reads_stored_pictures_at_the_test_scale() -> None:
+    loader = MemoryLoader(train_records=8, val_records=6)
+    data = data_of(loader, replace(RECIPE, test_scale=0.5))
+    spec = StreamSpec("val", view="full")
+    batches = list(data.validation(OneInput(), iter))  # type: ignore[arg-type]
+    assert spec in loader.specs
+    assert [len(batch) for batch in batches] == [4, 2]
+    for batch in batches:
+        assert torch.equal(batch.x_nchw[0], expected(data, spec, 0, batch, 0.5))

@@ -1,0 +1,1 @@
+"""The network: layers, halves, exchange, graphs, kernels."""

@@ -1,0 +1,308 @@
+"""Whole runs of a tiny net on drawn pictures: what they leave behind, how they stop and go on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.errors import Diverged, LoaderError, LoaderTimeout, UsageError
+from common.spec import StreamSpec
+from tests.support.memory_loader import MemoryLoader
+from tests.support.paths import ROOT
+from tests.support.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
+from trainer.checkpoints import checkpoint
+from trainer.evaluation.validation import Evaluation
+from trainer.network.one_device import OneDevice
+from trainer.training import launch, loop
+
+
+def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
+    outcome = train()
+    folder = tmp_path / "run"
+    assert (outcome.state.epoch, outcome.state.first, outcome.state.step) == (3, 0, STEPS)
+    (start,) = lines(folder, "run")
+    assert start["recipe"]["classes"] == 3
+    assert start["dataset"] == {"train_records": 18, "val_records": 6, "classes": 3, "digest": "64" * 16}
+    assert [line["step"] for line in lines(folder, "step")] == list(range(1, STEPS + 1))
+    epochs = lines(folder, "epoch")
+    assert [line["epoch"] for line in epochs] == [0, 1, 2]
+    losses = [line["loss"] for line in lines(folder, "step")[:STEPS_PER_EPOCH]]
+    mean = sum(loss * size for loss, size in zip(losses, (4, 4, 4, 4, 2), strict=True)) / 18
+    assert epochs[0]["train_loss"] == pytest.approx(mean, rel=1e-6)
+    assert outcome.evaluation is not None
+    assert epochs[-1]["val_top1_error"] == outcome.evaluation.top1_error
+    assert outcome.state.best_error == min(line["val_top1_error"] for line in epochs)
+    best = checkpoint.load(folder / checkpoint.BEST)
+    assert best.mean_hwc is not None
+    assert best.mean_hwc.eq(120).all(), "the loader's mean image"
+    assert "3 epochs: validation top-1 error" in launch.last_line(outcome)
+    assert str(folder) in launch.last_line(outcome)
+
+
+def test_the_noise_goes_off_with_its_epoch_in_a_new_stream(train: Train, loader: MemoryLoader) -> None:
+    asked: list[tuple[float, int, int]] = []
+
+    def note(spec: StreamSpec, epoch: int, position: int) -> None:
+        if spec.split == "train":
+            asked.append((spec.sigma, epoch, position))
+
+    loader.on_ask = note
+    train()
+    assert asked == [(0.0 if epoch == 2 else 0.1, epoch, first) for epoch in range(3) for first in range(0, 18, 4)]
+
+
+@pytest.mark.parametrize("steps", [3, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH + 2])
+@pytest.mark.parametrize("net", ["halves", "one-device"])
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(
+    train: Train, tmp_path: Path, steps: int, net: str
+) -> None:
+    undisturbed = train("undisturbed", net=net)
+    stopped = train("stopped", steps=steps, net=net)
+    assert stopped.state.step == steps
+    resumed = train("stopped", resume=True, net=net)
+    assert equal(weights(resumed), weights(undisturbed))
+    assert resumed.state == undisturbed.state
+    for kind in ("step", "epoch"):
+        histories = [without_times(lines(tmp_path / name, kind)) for name in ("undisturbed", "stopped")]
+        assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("split", "number"),
+    [("train", signal.SIGTERM), ("val", signal.SIGINT), ("train", signal.SIGUSR1), ("val", signal.SIGHUP)],
+)
+def test_a_signal_while_waiting_for_data_saves_and_stops(
+    train: Train, loader: MemoryLoader, split: str, number: signal.Signals
+) -> None:
+    undisturbed = weights(train("undisturbed"))
+
+    def interrupt(spec: StreamSpec, epoch: int, position: int) -> None:
+        if (spec.split, position) == (split, 4):
+            os.kill(os.getpid(), number)
+
+    loader.on_ask = interrupt
+    stopped = train()
+    assert stopped.stopped_by == number
+    assert (stopped.state.epoch, stopped.state.first) == ((0, 4) if split == "train" else (0, 18))
+    assert number.name in launch.last_line(stopped)
+    assert str(stopped.checkpoint) in launch.last_line(stopped)
+    loader.on_ask = lambda *_: None
+    assert equal(weights(train(resume=True)), undisturbed)
+
+
+def test_a_signal_during_a_step_lets_the_step_finish(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step_with_signal(self: Any, *args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    step = OneDevice.train_step
+    monkeypatch.setattr(OneDevice, "train_step", step_with_signal)
+    stopped = train(net="one-device")
+    assert stopped.stopped_by == signal.SIGTERM
+    assert stopped.state.step == 1
+    assert checkpoint.load(stopped.checkpoint).state.tally["images"] == 4
+
+
+def epoch_digests(folder: Path) -> list[str]:
+    return [line["digest"] for line in lines(folder, "epoch")]
+
+
+@pytest.mark.parametrize("steps", [3, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 2])
+def test_an_epochs_digest_is_the_same_through_a_stop_and_at_any_batch_size(
+    train: Train, tmp_path: Path, steps: int
+) -> None:
+    train("undisturbed", digests="on")
+    train("stopped", steps=steps, digests="on")
+    train("stopped", resume=True)  # what was asked for once is the run's
+    train("larger", digests="verify", batch_size=7)
+    expected = epoch_digests(tmp_path / "undisturbed")
+    assert len(set(expected)) == 3
+    assert epoch_digests(tmp_path / "stopped") == epoch_digests(tmp_path / "larger") == expected
+
+
+def test_an_epoch_that_had_digests_for_a_part_only_has_none(train: Train, tmp_path: Path) -> None:
+    train(steps=3)
+    train(resume=True, digests="on")
+    assert [told is None for told in epoch_digests(tmp_path / "run")] == [True, False, False]
+
+
+def test_bad_records_are_logged_once_and_counted_every_epoch(
+    train: Train,
+    loader: MemoryLoader,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loader.bad = {("train", 5), ("train", 9), ("val", 2)}
+    train(steps=2)
+    train(resume=True)
+    assert [line["replaced"] for line in lines(tmp_path / "run", "epoch")] == [2, 2, 2]
+    told = [message for message in caplog.messages if "is bad" in message]
+    assert told.count("record 1009 of train is bad, another takes its place: cut off") == 1
+    assert told.count("record 1002 of val is bad, another takes its place: cut off") == 1
+    assert capsys.readouterr().err.count("bad records replaced: 2") == 3
+
+
+def test_what_is_done_with_bad_records_stays_as_it_was_asked(
+    train: Train, loader: MemoryLoader, tmp_path: Path
+) -> None:
+    train(steps=1, on_bad_record="stop")
+    train(resume=True, steps=2)
+    assert {spec.on_bad_record for spec in loader.specs} == {"stop"}
+    train(resume=True, on_bad_record="replace")  # how one goes on, where a record has stopped the run
+    assert loader.specs[-1].on_bad_record == "replace"
+    assert lines(tmp_path / "run", "epoch")[-1]["stream"] == {
+        "split": "train", "seed": 0, "view": "train", "crop": 227, "sigma": 0.0, "pixels": "uint8",
+        "on_bad_record": "replace", "shuffle": True,
+    }  # fmt: skip
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def test_signals_are_left_as_they_were(train: Train) -> None:
+    before = [signal.getsignal(number) for number in STOPPING]
+    train(steps=1)
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+def test_sighup_stays_ignored_under_nohup(train: Train, loader: MemoryLoader) -> None:
+    loader.on_ask = lambda *_: os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = train(epochs=1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (outcome.stopped_by, outcome.state.epoch) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ends_by"),
+    [("HUP HUP USR1 TERM HUP", 0), ("TERM HUP USR1", 0), ("TERM TERM", signal.SIGTERM), ("INT TERM", signal.SIGTERM)],
+)
+def test_only_a_second_ctrl_c_or_sigterm_ends_the_process_at_once(sent: str, ends_by: int) -> None:
+    program = (
+        "import os, signal, sys\nfrom trainer.training.stopping import StopSignals\nwith StopSignals() as signals:\n"
+        "    for name in sys.argv[1:]: os.kill(os.getpid(), signal.Signals[f'SIG{name}'])\n"
+        "    assert signals.received == signal.Signals[f'SIG{sys.argv[1]}']\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, *sent.split()], cwd=ROOT).returncode == -ends_by
+
+
+def test_a_loader_that_fails_costs_nothing(train: Train, loader: MemoryLoader, tmp_path: Path) -> None:
+    undisturbed = weights(train("undisturbed"))
+
+    def fall_silent(spec: StreamSpec, epoch: int, position: int) -> None:
+        if (spec.split, epoch, position) == ("train", 1, 8):
+            raise LoaderTimeout("no word from tcp://there for 60 s")
+
+    loader.on_ask = fall_silent
+    with pytest.raises(LoaderError, match=r"no word from tcp://there.*saved in .*checkpoint-00000007.*--resume"):
+        train()
+    loader.on_ask = lambda *_: None
+    resumed = train(resume=True)
+    assert equal(weights(resumed), undisturbed)
+
+
+def test_the_validation_error_drives_rates_and_the_best_checkpoint(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    errors = iter([0.5, 0.4, 0.45, 0.4, 0.42])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(errors), 0.1, 1.0, 6))
+    outcome = train(epochs=5)  # over five epochs patience is two, and the second phase begins with epoch 3
+    assert outcome.state.best_error == 0.4
+    assert checkpoint.load(tmp_path / "run" / checkpoint.BEST).state.step == 2 * STEPS_PER_EPOCH
+    rates = [line["learning_rate"] for line in lines(tmp_path / "run", "epoch")]
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.003, 0.0003])
+
+
+def test_a_run_without_a_validation_set_trains_and_says_so(
+    train: Train, loader: MemoryLoader, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader.records["val"] = 0
+    caplog.set_level("INFO")
+    outcome = train()
+    assert outcome.evaluation is None
+    assert [message for message in caplog.messages if "without validation" in message] == [
+        "training without validation: there is no val split"
+    ]
+    assert {line["val_top1_error"] for line in lines(tmp_path / "run", "epoch")} == {None}
+    assert "without validation" in launch.last_line(outcome)
+
+
+@pytest.mark.parametrize(("first", "second"), [("halves", "one-device"), ("one-device", "halves")])
+def test_the_two_kinds_of_net_go_on_from_each_others_checkpoints(
+    train: Train, tmp_path: Path, first: str, second: str
+) -> None:
+    train(steps=7, net=first)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    ours, theirs = (
+        weights(train(resume=True, steps=9, net=first)),
+        weights(train("copy", resume=True, steps=9, net=second)),
+    )
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_that_exchanges_by_way_of_the_host_has_the_same_bits(train: Train) -> None:
+    assert equal(weights(train("host", steps=3, exchange="host")), weights(train("direct", steps=3)))
+
+
+def test_a_way_of_exchange_is_refused_where_nothing_is_exchanged(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--exchange host: --net one-device exchanges nothing"):
+        train(net="one-device", exchange="host")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = OneDevice.train_step
+
+    def spoilt_at_three(self: Any, x: Any, labels: Any, **kwargs: Any) -> torch.Tensor:
+        told: torch.Tensor = step(self, x, labels, **kwargs)
+        return told * float("nan") if kwargs["step"] == 2 else told
+
+    monkeypatch.setattr(OneDevice, "train_step", spoilt_at_three)
+    with pytest.raises(Diverged, match=r"the loss is nan at step 3 \(epoch 1\).*--lr"):
+        train(net="one-device")
+    assert checkpoint.all_in(tmp_path / "run") == []
+
+
+def test_checkpoints_are_written_as_often_as_asked(train: Train, tmp_path: Path) -> None:
+    train(steps=4, checkpoint_minutes=0)
+    assert [checkpoint.load(path).state.step for path in checkpoint.all_in(tmp_path / "run")] == [2, 3, 4]
+
+
+def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [launch.run_folder(None, "demo") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--run"):
+        launch.run_folder(tmp_path / "file" / "run", "demo")
+
+
+def test_an_interrupted_epoch_keeps_what_it_waited_for_before(
+    train: Train, loader: MemoryLoader, tmp_path: Path
+) -> None:
+    loader.on_ask = lambda *_: time.sleep(0.1)
+    train(steps=2)
+    loader.on_ask = lambda *_: None
+    train(resume=True, steps=STEPS_PER_EPOCH)
+    (epoch,) = lines(tmp_path / "run", "epoch")
+    assert epoch["waits"]["no_loader"] * epoch["train_seconds"] >= 0.2  # batches made in memory know of no loader
+    for line in [epoch, *lines(tmp_path / "run", "step")]:
+        assert sum(line["waits"].values()) == line["wait_share"]
