@@ -95,13 +95,13 @@ class Mortal:
         self.endpoint = self.process.endpoint
 
     def kill_worker(self) -> None:
-        self._signal_worker(signal.SIGKILL)
+        self._signal_one_of(self.process.workers, signal.SIGKILL)
 
     def stop_worker(self) -> None:
-        self._signal_worker(signal.SIGSTOP)
+        self._signal_one_of(self.process.bound_workers, signal.SIGSTOP)
 
-    def _signal_worker(self, number: signal.Signals) -> None:
-        if workers := self.process.workers:
+    def _signal_one_of(self, workers: list[int], number: signal.Signals) -> None:
+        if workers:
             with_it = self._random.choice(workers)
             try:
                 os.kill(with_it, number)

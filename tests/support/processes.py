@@ -42,18 +42,27 @@ def command_line(pid: int | str) -> str:
         return ""
 
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not waited for does not."""
+def status(pid: int) -> dict[str, str]:
+    """The fields of /proc/PID/status; none if the process is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def alive(pid: int) -> bool:
+    """Return True if the process runs; one that has ended and was not waited for does not."""
+    return status(pid).get("State", "X")[0] not in "ZX"
+
+
+def ignores_ctrl_c(pid: int) -> bool:
+    return bool(int(status(pid).get("SigIgn", "0"), 16) & 1 << (signal.SIGINT - 1))
 
 
 def memory_mib(pid: int) -> float:
-    """What the process alone holds in memory, shared memory not counted."""
-    fields = Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()
-    return int(fields[0]) / 1024
+    """Memory of the process alone, shared memory not counted."""
+    return int(status(pid)["RssAnon"].split()[0]) / 1024
 
 
 class LoaderProcess:
@@ -106,6 +115,12 @@ class LoaderProcess:
     @property
     def workers(self) -> list[int]:
         return children(self.pid)
+
+    @property
+    def bound_workers(self) -> list[int]:
+        """Running workers past their start: ignoring Ctrl-C comes after the bond that ends even a stopped worker with
+        its service. One that is stopped before that outlives a killed service until it is continued."""
+        return [pid for pid in self.workers if ignores_ctrl_c(pid) and status(pid).get("State", "X")[0] not in "TtZX"]
 
     def signal(self, number: signal.Signals) -> None:
         """To the service."""

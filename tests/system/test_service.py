@@ -183,7 +183,7 @@ def test_a_stopped_worker_is_ended_at_once_and_its_ticket_given_to_another(
             seen = []
             for batch in loader.stream(SPEC, 16).batches(range(2)):
                 seen += fingerprint([batch])
-                os.kill(wait_for("a worker", lambda: service.workers)[0], signal.SIGSTOP)
+                os.kill(wait_for("a worker at work", lambda: service.bound_workers)[0], signal.SIGSTOP)
         assert seen == undisturbed
     assert "(stopped by a signal); another takes its place" in service.log.read_text()
 
