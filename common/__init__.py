@@ -1,1 +1,52 @@
-"""What both sides share: the wire, the stream's specification, the client. numpy, zmq, msgpack and xxhash, no more."""
+"""Everything the loader and its readers share: the client, the wire, the stream's specification.
+
+Users import the client's names from here. They are resolved on first use, so that a worker, or the process that
+restarts a service, loads neither zmq nor numpy on their account.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import (
+        AlexNetError,
+        Batch,
+        LoaderClient,
+        LoaderError,
+        LoaderFault,
+        LoaderRefused,
+        LoaderTimeout,
+        NoSuchSplit,
+        Stream,
+        StreamInfo,
+        StreamSpec,
+        UsageError,
+        WaitClock,
+        Waits,
+    )
+
+__all__ = [
+    "AlexNetError",
+    "Batch",
+    "LoaderClient",
+    "LoaderError",
+    "LoaderFault",
+    "LoaderRefused",
+    "LoaderTimeout",
+    "NoSuchSplit",
+    "Stream",
+    "StreamInfo",
+    "StreamSpec",
+    "UsageError",
+    "WaitClock",
+    "Waits",
+]
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import client
+
+        return getattr(client, name)

@@ -17,6 +17,8 @@ Split = Literal["train", "val"]
 View = Literal["train", "full"]
 Pixels = Literal["uint8", "float32"]
 OnBadRecord = Literal["replace", "stop"]
+DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; are checked against them
+DIGEST_USES = ("off", "on", "verify")
 
 
 @dataclass(frozen=True, slots=True)

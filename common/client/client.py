@@ -25,7 +25,7 @@ from ..cli.linux import need_linux
 from ..cli.log import Seldom
 from ..errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
 from ..ranges import Real
-from ..spec import StreamSpec, one_of
+from ..spec import DigestUse, StreamSpec, one_of
 from ..wire import messages
 from ..wire.flood import FloodGuard
 from ..wire.keys import ClientKeys
@@ -35,7 +35,6 @@ from .host import Host
 from .opened import TRANSPORTS, Transport
 from .owner import Owner
 from .patience import Services, Wait
-from .received import DigestUse
 from .served import Served
 from .stream import Stream
 

@@ -1,7 +1,6 @@
 """From a BATCH and its pixels to what the caller gets, checked against what was asked for."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from .batch import Batch
 from .waits import Life
 from .window import Work
 
-DigestUse = Literal["off", "on", "verify"]  # batches carry none; carry them; and are checked against them
-DIGEST_USES = ("off", "on", "verify")
 Answer = Batch | LoaderFault
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import LoaderError, LoaderFault, UsageError
 from ..ranges import BATCH_SIZES, EPOCHS
-from ..spec import StreamInfo, StreamSpec, one_of
+from ..spec import DIGEST_USES, DigestUse, StreamInfo, StreamSpec, one_of
 from ..wire import messages
 from ..wire.fields import Took
 from ..wire.slab import KEPT
@@ -22,7 +22,7 @@ from .members import Members
 from .opened import Transport
 from .passes import Pass, epochs_of, places, plan
 from .patience import Services, Wait
-from .received import DIGEST_USES, Answer, DigestUse, batch_of, displaced, is_intact
+from .received import Answer, batch_of, displaced, is_intact
 from .waits import Life
 from .window import Window, Work
 

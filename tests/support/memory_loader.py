@@ -8,10 +8,9 @@ import numpy.typing as npt
 from common import digest
 from common.client.batch import Batch
 from common.client.host import Loaders
-from common.client.received import DigestUse
 from common.decoder import named
 from common.errors import NoSuchSplit
-from common.spec import STORED_SIZE, StreamInfo, StreamSpec
+from common.spec import STORED_SIZE, DigestUse, StreamInfo, StreamSpec
 from common.wire.slab import Replaced
 
 CLASSES = ("dark", "light", "striped")

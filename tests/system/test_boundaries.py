@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import common
 from tests.support.paths import ROOT
 
 PACKAGES = ("common", "loader", "trainer")
@@ -31,7 +32,7 @@ NEVER_IN = {
     "common/wire": ("common.client",),
     "common/cli": ("common.client", "common.wire"),
     "common/imagenet": ("common.client", "common.wire"),
-    "loader": ("common.client",),
+    "loader": ("common.client", *(f"common.{name}" for name in common.__all__)),  # which load the client
     "loader/packing": ("common.wire", "loader.service", "loader.workers"),
     "loader/workers": ("loader.service", "loader.packing"),
     "loader/service": ("loader.packing",),

@@ -23,9 +23,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from common.client.received import DigestUse
 from common.errors import CheckpointError, SaveError, UsageError
-from common.spec import STORED_SIZE, OnBadRecord
+from common.spec import STORED_SIZE, DigestUse, OnBadRecord
 from trainer.checkpoints import tensor_file
 from trainer.checkpoints.disk import PARTIAL, put_in_place
 from trainer.device.precision import Precision

@@ -12,11 +12,10 @@ from torch import Tensor
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.host import Loaders
-from common.client.received import DigestUse
 from common.client.stream import Stream
 from common.client.waits import WaitClock
 from common.errors import NoSuchSplit
-from common.spec import OnBadRecord, StreamInfo, StreamSpec
+from common.spec import DigestUse, OnBadRecord, StreamInfo, StreamSpec
 from trainer.device.streams import Streams
 from trainer.feeding.feed import FedBatch, Feed, PixelTransform
 from trainer.feeding.pinned import Pinned

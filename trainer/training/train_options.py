@@ -6,9 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.client.received import DigestUse
 from common.errors import UsageError
-from common.spec import OnBadRecord
+from common.spec import DigestUse, OnBadRecord
 from trainer.recipes.ablations import ablated
 from trainer.recipes.derived import Derived, derived
 from trainer.recipes.named import RECIPES
