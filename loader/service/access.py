@@ -1,7 +1,8 @@
 """Access control: answers ZeroMQ's question about each connection, and logs who was refused.
 
 ZeroMQ asks before a handshake ends (ZAP, rfc.zeromq.org/spec/27): a request on an inproc socket, with the client's
-address and public key. While too much memory is held for clients the question waits, so that nobody new can send.
+address and public key. While too much memory is held for clients the answer waits, so that nobody new can send; the
+question is read all the same, since ZeroMQ keeps one that is unread though its connection is gone.
 Clients that have no key, or another service's, fail before that, which only the monitor of the ROUTER tells; it gives a
 descriptor, so that the address is known if the connection lasts until it is looked at.
 """
@@ -9,6 +10,7 @@ descriptor, so that the address is known if the connection lasts until it is loo
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Container
 from pathlib import Path
 
@@ -34,6 +36,7 @@ _GROWN_BYTES = 1 << 22
 _ROOM_BYTES = 24 << 20  # that is held for all clients together: beyond, nobody new is let in until it is read
 _PRESSING_BYTES = 48 << 20  # beyond, connections are cut
 _SETTLED_S = 1.0
+_MOST_QUESTIONS = 1024  # that wait for an answer; a connection whose question was dropped ends by its handshake's limit
 
 
 class AllowList:
@@ -74,7 +77,8 @@ class Access:
     def __init__(self, context: Context, end: End, own_keys: ServerKeys | None, most_connections: int) -> None:
         self._end, self._most_connections = end, most_connections
         self._allowed = AllowList(own_keys.allowed) if own_keys is not None else None
-        self._requests = context.socket(zmq.REP)
+        self._questions: deque[list[bytes]] = deque(maxlen=_MOST_QUESTIONS)  # without an answer yet
+        self._requests = context.socket(zmq.ROUTER)
         self._requests.bind(_REQUESTS)
         self._connections = Connections(most_connections)
         self._calm_bytes = self._looked_bytes = bytes_in_use()
@@ -103,8 +107,10 @@ class Access:
             self._least = in_use if self._least is None else min(self._least, in_use)
         if time.monotonic() - self._looked > _LOOK_S or in_use - self._looked_bytes > _GROWN_BYTES:
             in_use = self._look(streaming(), in_use)
-        while in_use - self._calm_bytes <= _ROOM_BYTES and self._requests.poll(0):
-            self._answer(self._requests.recv_multipart())
+        while self._requests.poll(0):
+            self._questions.append(self._requests.recv_multipart())
+        while self._questions and in_use - self._calm_bytes <= _ROOM_BYTES:
+            self._answer(self._questions.popleft())
             in_use = bytes_in_use()
         if self._allowed is not None and time.monotonic() - self._reread > _REREAD_S:
             self._reread = time.monotonic()
@@ -149,10 +155,10 @@ class Access:
         for peer in self._connections.cut_client(identity):
             self._tell(peer, reason)
 
-    def _answer(self, request: list[bytes]) -> None:
-        _, request_id, _, address, _, _, *credentials = request
+    def _answer(self, question: list[bytes]) -> None:
+        peer, empty, _, request_id, _, address, _, _, *credentials = question
         status = [b"200", b"OK", b""] if self._allowed is None else self._status(self._allowed, address, credentials)
-        self._requests.send_multipart([_VERSION, request_id, *status, b""])
+        self._requests.send_multipart([peer, empty, _VERSION, request_id, *status, b""])
 
     def _status(self, allowed: AllowList, address: bytes, credentials: list[bytes]) -> list[bytes]:
         key = z85.encode(credentials[0])
@@ -182,7 +188,8 @@ class Access:
     def _reason(self, failed: ConnectionEvent) -> str:
         """Which side notices first what does not fit is chance: the other sees a handshake that broke off."""
         if failed.kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            return "it broke off the handshake, as those do whose keys do not fit"
+            why = "" if self._allowed is None else ", as those do whose keys do not fit"
+            return f"it broke off the handshake{why}"
         if failed.value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
             return "it came with another service's server.key"
         if failed.value != OTHER_MECHANISM:
