@@ -2,6 +2,8 @@
 
 import numbers
 import operator
+import unicodedata
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .errors import UsageError
@@ -44,3 +46,27 @@ SIGMAS = Real(0, 10)
 EPOCHS = Whole(0, 2**31 - 1)
 RECORDS = Whole(0, 2**32 - 1)  # and positions
 BATCH_SIZES = Whole(1, 1 << 14)  # the records, labels and digests of so many pictures fit into a header
+
+MOST_CLASSES = 1 << 16
+CLASS_NAME_CHARACTERS = 256  # of a name
+CLASS_NAMES_BYTES = (1 << 20) - (1 << 12)  # of all together, packed: a header has room for them
+
+_PACKED_BYTES = 5  # that msgpack puts before a text, at most
+_NOT_SHOWN = ("Cc", "Zl", "Zp")  # control characters, separators of lines and of paragraphs
+
+
+def class_names_fault(names: Sequence[str]) -> str | None:
+    """Say what is wrong with the names of a data set's classes, naming the first; None if nothing is."""
+    if len(names) > MOST_CLASSES:
+        return f"{len(names):,} classes are more than {MOST_CLASSES:,}"
+    for name in names:
+        if len(name) > CLASS_NAME_CHARACTERS:
+            return f"the class name {name[:40]!r}... has {len(name):,} characters, more than {CLASS_NAME_CHARACTERS}"
+        if not name or any(unicodedata.category(character) in _NOT_SHOWN for character in name):
+            return f"the class name {name!r} is empty or has control characters"
+    if len(set(names)) < len(names):
+        return f"two classes are called {next(name for name in names if names.count(name) > 1)!r}"
+    packed_bytes = sum(len(name.encode("utf-8", "replace")) + _PACKED_BYTES for name in names)
+    if packed_bytes > CLASS_NAMES_BYTES:
+        return f"the {len(names):,} class names take {packed_bytes:,} bytes, more than {CLASS_NAMES_BYTES:,}"
+    return None

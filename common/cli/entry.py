@@ -14,7 +14,6 @@ from types import FrameType
 
 from ..errors import UsageError
 from . import console
-from .linux import need_linux
 
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EBADF}
@@ -59,3 +58,9 @@ def interruptible() -> None:
     """From here on Ctrl-C is KeyboardInterrupt: the imports are done, and what follows is to be left in order."""
     if isinstance(signal.getsignal(signal.SIGINT), _Ending):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def need_linux() -> None:
+    """Raise UsageError on any other: memory is shared by memfd, and /proc, prctl and signalling are Linux's own."""
+    if sys.platform != "linux":
+        raise UsageError(f"AlexNet runs on Linux only, and this is {sys.platform}")

@@ -21,7 +21,7 @@ from typing import Any
 
 import zmq
 
-from ..cli.linux import need_linux
+from ..cli.entry import need_linux
 from ..cli.log import Seldom
 from ..errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
 from ..ranges import Real
@@ -32,11 +32,11 @@ from ..wire.keys import ClientKeys
 from ..wire.sockets import new_context
 from .endpoints import EndpointsFile
 from .host import Host
-from .opened import TRANSPORTS, Transport
 from .owner import Owner
-from .patience import Services, Wait
-from .served import Served
+from .patience import Wait
+from .served import Served, Services
 from .stream import Stream
+from .stream_sessions import TRANSPORTS, Transport
 
 log = logging.getLogger(__name__)
 

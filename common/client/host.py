@@ -1,7 +1,6 @@
 """One loader service as a client sees it."""
 
 import time
-from dataclasses import dataclass
 
 import zmq
 
@@ -16,19 +15,6 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before one that refused us is as
 
 _NOTE_S = 0.5  # how often the kernel is asked how much has come
 SILENT_S = 1.0  # after a PING without a word, others are asked for what the host owes
-
-
-@dataclass(frozen=True, slots=True)
-class Loaders:
-    """The services that a stream is open on, all together: their workers, and the cores that they may use.
-
-    by_socket   of the hosts, those whose pixels come over a socket and not through shared memory
-    """
-
-    hosts: int
-    workers: int
-    cores: int
-    by_socket: int
 
 
 class Host:

@@ -1,20 +1,24 @@
 """Limits of a client's waits, and its warnings meanwhile: in programs without logging of their own too."""
 
 import logging
+import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
 
 from ..errors import LoaderTimeout
 from .host import Host
-from .owner import Owner
-from .served import Served
 
 log = logging.getLogger(__name__)
 
 SAID_FIRST_S = 3.0  # how long a wait lasts before it is said; then each time that it has doubled
 WARNED_S = 30.0  # and before that is a warning, if a service answers
 PATIENCE = 10  # times timeout_s that a service which is there may owe an answer
+
+_REMEMBERED = 64
+_FEW = 8  # answers that tell too little
+_SOONEST_S = 0.05  # what is quicker than this is nobody's concern
+_OVERDUE_S = 1.0, 5.0  # soonest and latest
 
 
 class Wait:
@@ -64,19 +68,29 @@ def _names(hosts: Sequence[Host]) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Services:
-    """The services as a client's streams have them, and whose they are.
+class AnswerTimes:
+    """How long the last answers took, from TICKET to BATCH, in seconds."""
 
-    hosts       they come and go
-    served      what all streams are of
-    timeout_s   as LoaderClient takes it
-    wait, hear  hear them once, blocking for a while or not at all
-    """
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
 
-    owner: Owner
-    hosts: list[Host]
-    served: Served
-    timeout_s: float
-    wait: Callable[[Wait], None]
-    hear: Callable[[], None]
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    @property
+    def late_s(self) -> float:
+        """Age at which a ticket is late, and a host with nothing to do is asked for it too: three times the median."""
+        if len(self._seconds) < _FEW:
+            return _OVERDUE_S[0]
+        return max(_SOONEST_S, 3 * statistics.median(self._seconds))
+
+    @property
+    def overdue_s(self) -> float:
+        """Age at which the ticket, or its answer, counts as lost: ten times the median, 1 to 5 seconds.
+
+        Too soon does no harm: a service that still has the ticket takes it for the same.
+        """
+        if len(self._seconds) < _FEW:
+            return _OVERDUE_S[1]
+        soonest_s, latest_s = _OVERDUE_S
+        return min(max(soonest_s, 10 * statistics.median(self._seconds)), latest_s)

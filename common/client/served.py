@@ -1,10 +1,15 @@
 """The one dataset that all streams of a client are of, by split, whichever service serves them and when."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..decoder import pixels_of
 from ..spec import Split, StreamInfo
 from .host import Host
+from .owner import Owner
+from .patience import Wait
 
 
 class Served:
@@ -43,3 +48,21 @@ def _contents(info: StreamInfo) -> tuple[bytes, int]:
 def _is_of_one_packing(one: StreamInfo, other: StreamInfo) -> bool:
     """Training and validation set have classes and mean image in common."""
     return one.classes == other.classes and np.array_equal(one.mean_hwc, other.mean_hwc)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Services:
+    """The services as a client's streams have them, and whose they are.
+
+    hosts       they come and go
+    served      what all streams are of
+    timeout_s   as LoaderClient takes it
+    wait, hear  hear them once, blocking for a while or not at all
+    """
+
+    owner: Owner
+    hosts: list[Host]
+    served: Served
+    timeout_s: float
+    wait: Callable[[Wait], None]
+    hear: Callable[[], None]

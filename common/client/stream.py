@@ -14,17 +14,14 @@ from ..spec import DIGEST_USES, DigestUse, StreamInfo, StreamSpec, one_of
 from ..wire import messages
 from ..wire.fields import Took
 from ..wire.slab import KEPT
-from .batch import Batch
-from .done import done_with
-from .host import Host, Loaders
-from .lateness import AnswerTimes
-from .members import Members
-from .opened import Transport
+from .batch import Answer, Batch, batch_of, displaced, is_intact
+from .host import Host
 from .passes import Pass, epochs_of, places, plan
-from .patience import Services, Wait
-from .received import Answer, batch_of, displaced, is_intact
+from .patience import AnswerTimes, Wait
+from .served import Services
+from .stream_sessions import Loaders, Members, Transport
 from .waits import Life
-from .window import Window, Work
+from .window import Window, Work, done_with
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,14 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import UsageError
-from . import tar
-from .mat_file import structures
-from .regular_file import open_regular, read_regular
+import numpy as np
+import numpy.typing as npt
 
+from ..errors import UsageError
+from .mat_file import structures
+from .untrusted import open_regular, open_tar, read_regular, tar_members
+
+ORDER_SEED = 2012
 DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 _MAX_BYTES = 1 << 24  # of each of the two; they have less than a megabyte
@@ -82,8 +85,8 @@ def _files(path: Path) -> tuple[bytes, bytes]:
             return read_regular(folder / _TRUTH, _MAX_BYTES), read_regular(folder / _META, _MAX_BYTES)
     archive = path / f"{DEVKIT}.tar.gz" if path.is_dir() else path
     found: dict[str, bytes] = {}
-    with open_regular(archive) as file, tar.opened(file, "r:*") as opened:
-        for member in tar.members(opened):
+    with open_regular(archive) as file, open_tar(file, "r:*") as opened:
+        for member in tar_members(opened):
             name = member.name.removeprefix("./").removeprefix(f"{DEVKIT}/")
             if name in (_TRUTH, _META) and member.isreg():
                 found[name] = _extract(opened, member)
@@ -114,3 +117,9 @@ def _names(meta: bytes) -> tuple[dict[int, str], dict[int, str]]:
         raise ValueError(f"{_META} names no class")
     names = {number: wnid for number, wnid, _ in leaves}
     return names, {number: words for number, _, words in leaves if isinstance(words, str)}
+
+
+def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
+    """A permutation of 0..count - 1: the ranks of Philox's raw draws, whose bits are the same in every version."""
+    draws = np.random.Philox(key=seed).random_raw(count)
+    return np.argsort(draws, kind="stable").astype(np.int64)

@@ -25,13 +25,22 @@ from typing import Any, ClassVar
 
 import msgpack
 
-from .. import class_names
 from ..errors import VersionMismatch, WireError
-from ..ranges import BATCH_SIZES, CROPS, EPOCHS, RECORDS, SEEDS, SIGMAS
+from ..ranges import (
+    BATCH_SIZES,
+    CLASS_NAME_CHARACTERS,
+    CLASS_NAMES_BYTES,
+    CROPS,
+    EPOCHS,
+    MOST_CLASSES,
+    RECORDS,
+    SEEDS,
+    SIGMAS,
+)
 from . import fields
 
 VERSION = 4
-MAX_HEADER_BYTES = class_names.MOST_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not
+MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not
 
 ALIGNMENT = 64  # of a payload in its frame, in bytes
 _FRAMED = 0xC1  # never used in msgpack
@@ -75,7 +84,7 @@ class Welcome(Message):
     stream: bytes = fields.binary(16, 16)
     instance: bytes = fields.binary(8, 8)  # of this run of the service: another one remembers nothing
     records: int = fields.integer(1, fields.MAX_RECORD)
-    classes: list[str] = fields.names(class_names.MOST, class_names.MOST_CHARACTERS)  # noqa: RUF009
+    classes: list[str] = fields.names(MOST_CLASSES, CLASS_NAME_CHARACTERS)  # noqa: RUF009
     digest: bytes = fields.binary(16, 16)
     decoder: str = fields.text(256)
     workers: int = fields.integer(1, 4096)

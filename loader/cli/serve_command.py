@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from common import class_names
+from common import ranges
 from common.cli import log as logs
 from common.cli.command_line import DEFAULT_ENDPOINT, HELP
 from common.cli.console import say
@@ -207,7 +207,7 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
     if not datasets:
         raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb; alexnet-pack makes them (--data)")
     for dataset in datasets.values():
-        if fault := class_names.fault(dataset.classes):
+        if fault := ranges.class_names_fault(dataset.classes):
             raise DatasetError(f"{dataset.path} cannot be served: {fault}; rename its folder and pack again")
     first, *others = datasets.values()
     for other in others:

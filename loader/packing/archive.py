@@ -14,8 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from common.errors import BadImage, UsageError
-from common.imagenet import tar
-from common.imagenet.regular_file import open_regular
+from common.imagenet.untrusted import open_regular, open_tar, tar_members
 from loader.packing.sources import (
     MAX_FILE_BYTES,
     NO_WORDS,
@@ -117,7 +116,7 @@ def members(path: Path, within: Member | None = None) -> Iterator[Member]:
         file.seek(within.offset if within else 0)
         end = within.offset + within.size if within else os.fstat(file.fileno()).st_size
         try:
-            with tar.opened(file, "r:") as archive:
+            with open_tar(file, "r:") as archive:
                 yield from _regular(archive, end, where)
                 # tarfile takes a header it cannot read for the end; the real one is a block of zeros.
                 if os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
@@ -145,7 +144,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
     """Offsets are of the file beneath `archive`, which begins wherever that file stood."""
-    for info in tar.members(archive):
+    for info in tar_members(archive):
         name = os.fsencode(info.name)
         if info.offset_data + info.size > end:
             raise UsageError(f"{where} is cut off in {shortened(name)}; fetch it again")

@@ -21,11 +21,11 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from common import class_names
+from common import ranges
 from common.cli.progress import Progress
 from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
-from common.imagenet.packing_order import ORDER_SEED, shuffled
+from common.imagenet.devkit import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
 from loader.data_file import names
 from loader.dataset import Writer
@@ -75,7 +75,7 @@ def pack(sources: Mapping[str, Source], data: Path, options: Options) -> list[Su
     DatasetError where DATA cannot be written.
     """
     for split, source in sources.items():
-        if fault := class_names.fault(source.classes):
+        if fault := ranges.class_names_fault(source.classes):
             raise UsageError(f"{split}: {fault}, which no loader could serve")
     with _only_one_pack(data) as folder:
         if "val" not in sources and (data / "val.lmdb").exists():

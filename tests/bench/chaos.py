@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
 from common.client.client import LoaderClient
-from common.client.opened import Transport
+from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
 from tests.bench import photos
 from tests.support.chaos import Action, Disturber, Mortal, Reading, read_epochs

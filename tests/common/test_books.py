@@ -12,8 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.client.done import done_with
-from common.client.window import Window, Work
+from common.client.window import Window, Work, done_with
 from common.spec import StreamSpec
 from common.wire import messages
 from loader.dataset import Dataset

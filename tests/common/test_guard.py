@@ -12,7 +12,7 @@ import torch
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.guard import POISON
-from common.client.opened import Transport
+from common.client.stream_sessions import Transport
 from common.errors import LoaderError
 from common.spec import Pixels, StreamSpec
 from tests.support.processes import LoaderProcess

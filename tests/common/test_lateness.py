@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client.lateness import AnswerTimes
+from common.client.patience import AnswerTimes
 
 
 def after(*seconds: float) -> AnswerTimes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common import class_names
+from common import ranges
 from common.errors import BadImage, UsageError
 from common.wire import messages
 from loader.cli.pack_command import main
@@ -219,7 +219,7 @@ def test_a_loader_refuses_to_start_with_names_that_were_packed_once_and_cannot_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(class_names, "fault", lambda _: None)
+        before.setattr(ranges, "class_names_fault", lambda _: None)
         pack({"train": Named(("ape", "b\nee"))}, tmp_path, Options(1))
     started = CliRunner().invoke(serve, ["--data", str(tmp_path), "--bind", "tcp://127.0.0.1:*", "--no-restart"])
     assert started.exit_code == 1
@@ -235,7 +235,7 @@ def test_a_loader_refuses_to_start_with_names_that_were_packed_once_and_cannot_b
     ],
 )
 def test_names_that_are_not_refused_fit_into_the_message_that_carries_them(classes: tuple[str, ...]) -> None:
-    assert class_names.fault(classes) is None
+    assert ranges.class_names_fault(classes) is None
     numbers = (1 << 62, b"s" * 16, b"i" * 8, (1 << 32) - 1, list(classes), b"d" * 16, "x" * 256)
     message = messages.Welcome(*numbers, 4096, 1 << 16, 4096, (1 << 31) - 1, (1 << 31) - 1, b"n" * 16, 4096, 1 << 40)
     assert messages.decode(messages.encode(message), payloads=1) == message

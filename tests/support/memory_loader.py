@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from common import digest
 from common.client.batch import Batch
-from common.client.host import Loaders
+from common.client.stream_sessions import Loaders
 from common.decoder import named
 from common.errors import NoSuchSplit
 from common.spec import STORED_SIZE, DigestUse, StreamInfo, StreamSpec

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
-from common.client.opened import Transport
+from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)

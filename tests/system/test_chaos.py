@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.client.opened import Transport
+from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
 from tests.support.chaos import Action, Disturber, Mortal, Reading, client, read_epochs, undisturbed
 from tests.support.proxy import Faults, Proxy

@@ -7,7 +7,7 @@ import pytest
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
-from common.client.done import done_with
+from common.client.window import done_with
 from common.errors import LoaderError
 from common.wire import fields
 from common.wire.slab import KEPT

@@ -14,8 +14,8 @@ import torch
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
-from common.client.opened import Transport
 from common.client.stream import Stream
+from common.client.stream_sessions import Transport
 from common.errors import LoaderError, LoaderTimeout
 from common.spec import StreamSpec
 from tests.support.processes import LoaderProcess

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common.errors import DatasetError, PackError, UsageError
-from common.imagenet.packing_order import shuffled
+from common.imagenet.devkit import shuffled
 from loader.dataset import Dataset
 from loader.packing import discover
 from loader.packing.pack import Options, Summary, pack

@@ -13,7 +13,7 @@ import pytest
 
 from common import digest
 from common.client.client import LoaderClient
-from common.client.opened import Transport
+from common.client.stream_sessions import Transport
 from common.errors import LoaderFault
 from common.spec import StreamSpec
 from common.wire.slab import Replaced

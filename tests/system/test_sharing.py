@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.client.client import LoaderClient
-from common.client.opened import Transport
+from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
 from tests.support.processes import LoaderProcess, wait_for
 from tests.support.reader import ReaderProcess, fingerprint

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
-from common.imagenet.devkit import Devkit
-from common.imagenet.packing_order import ORDER_SEED, shuffled
+from common.imagenet.devkit import ORDER_SEED, Devkit, shuffled
 from common.spec import StreamInfo
 from loader import jpeg
 from loader.dataset import Dataset

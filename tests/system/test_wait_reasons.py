@@ -14,7 +14,7 @@ import zmq
 
 from common.client import patience
 from common.client.client import LoaderClient
-from common.client.host import Loaders
+from common.client.stream_sessions import Loaders
 from common.client.waits import Life, WaitClock, Waits, waits_over
 from common.spec import StreamSpec
 from common.wire import messages

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from common.cli.outputs import written
 from common.client.batch import Batch
 from common.errors import UsageError
-from common.imagenet.devkit import DEVKIT, Devkit, picture_name
-from common.imagenet.packing_order import ORDER_SEED, shuffled
+from common.imagenet.devkit import DEVKIT, ORDER_SEED, Devkit, picture_name, shuffled
 from common.spec import StreamInfo
 from trainer.evaluation.answers import Answers
 from trainer.evaluation.validation import TOP

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
-from common.client.host import Loaders
 from common.client.stream import Stream
+from common.client.stream_sessions import Loaders
 from common.client.waits import WaitClock
 from common.errors import NoSuchSplit
 from common.spec import DigestUse, OnBadRecord, StreamInfo, StreamSpec

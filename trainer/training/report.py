@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.cli.progress import ProgressLine, duration, percent
-from common.client.host import Loaders
+from common.client.stream_sessions import Loaders
 from common.client.waits import Waits
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamSpec

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from common.cli.progress import duration, percent
-from common.client.host import Loaders
+from common.client.stream_sessions import Loaders
 from trainer.training.schedule import Outlook
 
 CROWDED = 0.1  # of the time: less contention for the cores than that is left alone

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.cli.progress import ProgressLine
-from common.client.host import Loaders
+from common.client.stream_sessions import Loaders
 from common.client.waits import Waits
 from common.spec import StreamSpec
 from trainer.checkpoints.checkpoint import State

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client.host import Loaders
+from common.client.stream_sessions import Loaders
 from common.client.waits import Waits
 from tests.support.processes import wait_for
 from trainer.training.contention import Contention

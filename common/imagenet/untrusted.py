@@ -1,8 +1,12 @@
-"""Tar archives of others' making: Python's tarfile, held to bounded memory."""
+"""Files of others' making: regular ones alone, and tar archives in bounded memory."""
 
 import contextlib
+import errno
+import os
+import stat
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
 MAX_EXTENDED_BYTES = 1 << 18  # of a header that holds a long name or a list of attributes
@@ -13,6 +17,25 @@ _EXTENDED = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
+
+
+def open_regular(path: Path | bytes) -> BinaryIO:
+    """Open to read, links followed. OSError also if it is no regular file, with a strerror that says so."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = open(descriptor, "rb")  # noqa: SIM115  # the caller's
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The contents; OSError as `open_regular` raises it, and if they are more than `most_bytes`."""
+    with open_regular(path) as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
+    return data
 
 
 class Member(tarfile.TarInfo):
@@ -40,7 +63,7 @@ class Member(tarfile.TarInfo):
 
 
 @contextlib.contextmanager
-def opened(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.TarFile]:
+def open_tar(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.TarFile]:
     """The archive that begins where `file` stands. Raises tarfile.TarError; OSError if reading fails."""
     with _in_its_own_words():
         archive = tarfile.open(fileobj=file, mode=mode, tarinfo=Member)  # noqa: SIM115  # the first header is read here
@@ -48,8 +71,8 @@ def opened(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.TarFi
         yield archive
 
 
-def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Each member in turn of an archive that `opened` opened; none is kept. Raises as that does."""
+def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Each member in turn of an archive that `open_tar` opened; none is kept. Raises as that does."""
     while True:
         with _in_its_own_words():
             member = archive.next()
