@@ -1,18 +1,17 @@
-"""The two ends of the wire, and what ZeroMQ tells of their connections.
+"""Sockets of client and service, with their limits and connection events.
 
-Every limit is set on purpose. A frame that is too long ends its connection before memory is taken for it; a
-connection that does not finish its handshake is ended; a peer that reads less than it is sent fills a queue of its own
-and holds up nobody else. Flow control is the wire's credit.
+An oversized frame ends its connection before memory is allocated; an unfinished handshake times out; a peer that does
+not read fills only its own queue. Flow control is the wire's credit.
 
-Four settings keep a peer that breaks the rules from ending or filling the process, with libzmq 4.3.5:
+Four settings keep a peer that breaks the protocol from ending or filling the process, with libzmq 4.3.5:
 
-    RCVHWM 0         an engine that has stopped reading asserts when its peer resets (`!_io_error`), so none ever stops;
+    RCVHWM 0         an engine that has stopped reading asserts if its peer resets (`!_io_error`), so none ever stops;
                      `loader/service/connections.py` and `common/wire/flood.py` bound the memory instead
-    ROUTER_RAW 1     set once the listener is bound, so that connections speak ZMTP and the ROUTER numbers them all. A
-                     claimed identity could be another's, whose queue would leak, or the next number, which asserts.
-                     The price: a reply is one frame (`wire.framed`)
-    ZAP_DOMAIN       without keys too: each connection is asked about, and ZMTP 1 and 2 are refused
-    ZERO_COPY_RECV 0 a message of a few bytes does not keep the whole buffer it came in
+    ROUTER_RAW 1     set after bind, so that connections speak ZMTP and the ROUTER numbers them itself. A claimed
+                     identity could be another client's, whose queue would leak, or the next number, which asserts.
+                     The price: a reply is one frame (`messages.framed`)
+    ZAP_DOMAIN       set without keys too, so that each connection is asked about, and ZMTP 1 and 2 are refused
+    ZERO_COPY_RECV 0 a short message does not keep the whole buffer it came in
 """
 
 import ctypes
@@ -30,8 +29,8 @@ Context = zmq.Context[zmq.Socket[bytes]]
 
 MAX_REQUEST_BYTES = 1 << 15  # of a frame that a client sends: a TICKET that names every slot fits
 MAX_REPLY_BYTES = 1 << 31  # of a frame that a service sends: the pixels of a batch
-_MOST_WAITING = 1000  # messages to one peer
-_KERNEL_BYTES = 1 << 16  # that the kernel holds of what one client sends
+_MOST_WAITING = 1000  # messages queued to one peer
+_KERNEL_BYTES = 1 << 16  # receive buffer of one connection
 _ZERO_COPY_RECV = 10  # a context's option that pyzmq has no name for
 _HANDSHAKE_MS = 5_000
 _HEARTBEAT_MS = 2_000  # ZeroMQ's own ping, answered by its thread even while the program computes
@@ -49,7 +48,7 @@ OTHER_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH  # one side has key
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEvent:
-    """What became of one connection of a socket.
+    """Event of one connection of a socket.
 
     kind    zmq.EVENT_ACCEPTED, EVENT_DISCONNECTED, EVENT_HANDSHAKE_...
     value   the connection's file descriptor, or why the handshake failed
@@ -60,19 +59,19 @@ class ConnectionEvent:
 
 
 class End:
-    """One end of the wire: `socket`, and `monitor`, which can be read when something became of a connection."""
+    """One end of the wire: `socket`, and `monitor`, which can be read if there are connection events."""
 
     def __init__(self, context: Context, kind: int, events: int) -> None:
         self.socket = context.socket(kind)
         address = f"inproc://monitor-{next(_numbers)}"  # an id() may come again before the name is free
         self.socket.monitor(address, events)
         self.monitor = context.socket(zmq.PAIR)
-        self.monitor.setsockopt(zmq.RCVHWM, 0)  # ZeroMQ's own thread would wait where this were full
+        self.monitor.setsockopt(zmq.RCVHWM, 0)  # else ZeroMQ's own thread would block on a full one
         self.monitor.connect(address)
         _set_common(self.socket)
 
     def events(self) -> Iterator[ConnectionEvent]:
-        """What has become of connections since it was asked last."""
+        """Connection events since the last call."""
         while True:
             try:
                 event, _ = self.monitor.recv_multipart(zmq.NOBLOCK)
@@ -81,7 +80,7 @@ class End:
             yield ConnectionEvent(*struct.unpack("=Hi", event))
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close both; what was sent has `linger_ms` to leave. A second time changes nothing."""
+        """Close both, after `linger_ms` at most for unsent messages. Idempotent."""
         if self.socket.closed:
             return
         self.socket.disable_monitor()
@@ -96,9 +95,9 @@ def new_context() -> Context:
 
 
 def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> End:
-    """The client's end, connected to one service. It reconnects by itself, with growing pauses.
+    """The client's end, connected to one service; reconnects by itself, with growing pauses.
 
-    Raises zmq.ZMQError where the endpoint makes no sense.
+    Raises zmq.ZMQError if the endpoint is malformed.
     """
     end = End(context, zmq.DEALER, zmq.EVENT_CONNECTED | HANDSHAKES)
     socket = end.socket
@@ -114,13 +113,13 @@ def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> E
 
 
 def router(context: Context, endpoint: str, keys: ServerKeys | None = None) -> End:
-    """The service's end, bound. Raises zmq.ZMQError where the endpoint is taken or makes no sense."""
+    """The service's end, bound. Raises zmq.ZMQError if the endpoint is taken or malformed."""
     _seed_identities()
     end = End(context, zmq.ROUTER, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | HANDSHAKES)
     socket = end.socket
     socket.setsockopt(zmq.RCVBUF, _KERNEL_BYTES)
     socket.setsockopt_string(zmq.ZAP_DOMAIN, "alexnet-loader")
-    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without somebody to ask nobody is let in
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler nobody is admitted
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)  # no client sends pixels
     if keys is not None:
@@ -132,7 +131,7 @@ def router(context: Context, endpoint: str, keys: ServerKeys | None = None) -> E
 
 
 def _seed_identities() -> None:
-    """ZeroMQ numbers connections from libc's rand() on, which nobody else seeds: a peer could know the next number."""
+    """Seed libc's rand(), from which ZeroMQ numbers connections: unseeded, a peer could guess the next number."""
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
 
 

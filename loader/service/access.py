@@ -1,10 +1,10 @@
-"""Access control: answers ZeroMQ's question about each connection, and logs who was refused.
+"""Access control: admits or refuses each connection, and logs refusals.
 
-ZeroMQ asks before a handshake ends (ZAP, rfc.zeromq.org/spec/27): a request on an inproc socket, with the client's
-address and public key. While too much memory is held for clients the answer waits, so that nobody new can send; the
-question is read all the same, since ZeroMQ keeps one that is unread though its connection is gone.
-Clients that have no key, or another service's, fail before that, which only the monitor of the ROUTER tells; it gives a
-descriptor, so that the address is known if the connection lasts until it is looked at.
+ZeroMQ asks on an inproc socket before a handshake ends (ZAP, rfc.zeromq.org/spec/27), with the client's address and
+public key. While clients hold too much memory the answer waits, so that nobody new can send. The question is read at
+once all the same: ZeroMQ keeps an unread one even if its connection is gone.
+Clients with no key, or with another service's, fail earlier; only the ROUTER's monitor tells of them. It names a
+descriptor, so their address is known if the connection lasts until it is looked up.
 """
 
 import logging
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 _REQUESTS = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
-_REREAD_S = 0.5  # how often the folder is looked at for keys that were taken away
-_LOOK_S = 0.05  # how often connections are looked at, and whenever memory has grown by
+_REREAD_S = 0.5  # between two looks for keys that were taken away
+_LOOK_S = 0.05  # between two looks at the connections, unless memory grows by _GROWN_BYTES
 _GROWN_BYTES = 1 << 22
-_ROOM_BYTES = 24 << 20  # that is held for all clients together: beyond, nobody new is let in until it is read
+_ROOM_BYTES = 24 << 20  # for all clients together; beyond, nobody new is admitted
 _PRESSING_BYTES = 48 << 20  # beyond, connections are cut
 _SETTLED_S = 1.0
-_MOST_QUESTIONS = 1024  # that wait for an answer; a connection whose question was dropped ends by its handshake's limit
+_MOST_QUESTIONS = 1024  # without an answer; the oldest is dropped, and its handshake times out
 
 
 class AllowList:
@@ -48,7 +48,7 @@ class AllowList:
         self._names: dict[bytes, str] = {}
 
     def name_of(self, key: bytes) -> str | None:
-        """The client whose public key (Z85) this is, None where it is nobody's."""
+        """Name of the client with this public key (Z85), None if there is none."""
         return self._names.get(key)
 
     def read_if_changed(self) -> None:
@@ -72,7 +72,7 @@ class AllowList:
 
 
 class Access:
-    """Decides and tells who connects to the ROUTER `end`: at most so many. Without `own_keys` everybody may."""
+    """Admission to the ROUTER `end`. Without `own_keys` anybody may connect, up to `most_connections`."""
 
     def __init__(self, context: Context, end: End, own_keys: ServerKeys | None, most_connections: int) -> None:
         self._end, self._most_connections = end, most_connections
@@ -82,24 +82,24 @@ class Access:
         self._requests.bind(_REQUESTS)
         self._connections = Connections(most_connections)
         self._calm_bytes = self._looked_bytes = bytes_in_use()
-        self._least: int | None = None  # bytes in use when nothing complete waited, at the least
+        self._least: int | None = None  # fewest bytes in use since the last look, with the inbox empty
         self._failed: ConnectionEvent | None = None
         self._seldom = Seldom()
         self._reread = self._looked = self._unsettled = time.monotonic()
 
     @property
     def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
-        """To wait for; `hear` when one can be read."""
+        """Sockets to poll; call `hear` if one can be read."""
         return self._requests, self._end.monitor
 
     def close(self) -> None:
         self._requests.close(linger=0)
 
     def hear(self, streaming: Callable[[], Container[bytes]], emptied: bool) -> bool:
-        """Answer what ZeroMQ asks, take in what it tells; whether a connection has ended.
+        """Answer ZeroMQ's questions and take in its events. Return True if a connection has ended.
 
-        streaming   tells the identities of those that have a stream
-        emptied     whether all messages that had come were read
+        streaming   gives the identities of clients with an open stream
+        emptied     True if the inbox is empty
         """
         ended = [self._take_in(event) for event in self._end.events()]  # first: an address is known while it lasts
         in_use = bytes_in_use()
@@ -118,7 +118,7 @@ class Access:
         return any(ended)
 
     def _look(self, streaming: Container[bytes], in_use: int) -> int:
-        """Cut who holds too much; the bytes in use then."""
+        """Cut connections that hold too much. Return the bytes in use afterwards."""
         grown, least = in_use - self._looked_bytes > _GROWN_BYTES, self._least
         emptied = least is not None
         cut = list(self._connections.look(streaming, emptied, at_all=grown))
@@ -134,8 +134,8 @@ class Access:
         return self._looked_bytes
 
     def _settle(self, least: int | None, cut: bool) -> None:
-        """Take what stays in use while nothing waits for the streams' own. Of connections that are gone ZeroMQ frees
-        the memory a while after their last message was read."""
+        """Count as calm any memory that stays in use with an empty inbox: ZeroMQ frees that of a lost connection only a
+        while after its last message was read."""
         now = time.monotonic()
         if least is None or cut or least <= self._calm_bytes + _ROOM_BYTES // 2:
             self._unsettled = now
@@ -143,7 +143,7 @@ class Access:
             self._calm_bytes = least
 
     def admits(self, request: Request) -> bool:
-        """Whether the sender may go on: its key may have been taken away since it connected."""
+        """Return False if the sender's key was taken away since it connected."""
         self._connections.delivered(request.connection, request.identity, request.size)
         if self._allowed is None or self._allowed.name_of(request.key) is not None:
             return True
@@ -151,7 +151,7 @@ class Access:
         return False
 
     def cut(self, identity: bytes, reason: str) -> None:
-        """End the connection that the ROUTER knows by this number."""
+        """End the connection with this ROUTER number."""
         for peer in self._connections.cut_client(identity):
             self._tell(peer, reason)
 
@@ -169,7 +169,7 @@ class Access:
         return [b"400", b"unknown key", b""]
 
     def _take_in(self, event: ConnectionEvent) -> bool:
-        """Whether it is the end of a connection. A handshake's failure is told just before that."""
+        """Return True if a connection has ended. The event of a failed handshake precedes it."""
         if event.kind == zmq.EVENT_ACCEPTED:
             peer = self._connections.accepted(event.value).peer
             if len(self._connections) > self._most_connections:
@@ -186,7 +186,7 @@ class Access:
         return False
 
     def _reason(self, failed: ConnectionEvent) -> str:
-        """Which side notices first what does not fit is chance: the other sees a handshake that broke off."""
+        """Either side may notice the mismatch first; the other one sees a handshake that broke off."""
         if failed.kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             why = "" if self._allowed is None else ", as those do whose keys do not fit"
             return f"it broke off the handshake{why}"
@@ -197,7 +197,7 @@ class Access:
         return "it has no keys" if self._allowed is not None else "it has keys, and this service none (--keys)"
 
     def _tell(self, address: str, reason: str) -> None:
-        """Once in a while for the same: who is refused asks again and again."""
+        """Log the refusal, rate-limited: a refused client keeps asking."""
         host = address.rpartition(":")[0] or address
         if self._seldom.due(host + reason):
             log.warning("%s was refused: %s", address or "somebody on this host", reason)

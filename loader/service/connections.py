@@ -1,10 +1,10 @@
-"""The open connections of the ROUTER: whose they are, how many, and how much is held for each.
+"""Open connections of the ROUTER, and the memory held for each.
 
-ZeroMQ bounds a frame, but neither how many frames make a message nor, as it is set up here, how many messages wait
-(`common/wire/sockets.py` says why), and two bytes on the wire become 64 in memory. So this is counted: the kernel knows
-how many bytes a connection has received, the inbox how many came out as messages. Who is ahead by more than honest
-clients can be is cut, and if all together take too much, those furthest ahead. Over a Unix socket the kernel does not
-count; only the service's own user can connect to one.
+ZeroMQ bounds a frame, but neither the frames of a message nor, as it is set up here, the messages in its queue
+(`common/wire/sockets.py` says why), and two bytes on the wire become 64 in memory. So bytes are counted: the kernel
+knows how many a connection has received, the inbox how many came out as messages. A connection that is further ahead
+than an honest client can be is cut; if all together hold too much, those furthest ahead are. The kernel does not count
+for Unix sockets, to which only the service's own user can connect.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 
 from common.wire.flood import received, reset
 
-MOST_HELD_BYTES = 1 << 19  # on the wire; more than all that a client that keeps to its credit can have under way
-MOST_HELD_BYTES_AT_FIRST = 1 << 16  # of a client that has no stream
-MOST_WITHOUT_STREAM = 256  # and at most half of all connections
-IDLE_S = 10.0  # a connection without a stream that says nothing for so long is closed
-_SMALL_BYTES = 1 << 12  # who holds no more than this is never cut to make room
-_IDLE_LOOK_S = 0.5  # how often connections are looked at that received nothing at the last look
-_WRAP = 1 << 32  # the ROUTER's numbers begin anew
-_MEMORY_FOR_WIRE = 32  # bytes that ZeroMQ holds for a byte on the wire, at the most
+MOST_HELD_BYTES = 1 << 19  # on the wire; more than a client within its credit can have in flight
+MOST_HELD_BYTES_AT_FIRST = 1 << 16  # of a client without a stream
+MOST_WITHOUT_STREAM = 256  # connections, and at most half of all
+IDLE_S = 10.0  # after which a silent connection without a stream is closed
+_SMALL_BYTES = 1 << 12  # never cut to make room
+_IDLE_LOOK_S = 0.5  # between two looks at a connection that received nothing
+_WRAP = 1 << 32  # of the ROUTER's numbers
+_MEMORY_FOR_WIRE = 32  # most bytes that ZeroMQ holds for a byte on the wire
 GONE = "somebody, gone before the address could be read,"
 NO_END, TOO_MUCH = "its message had no end", "it sent more than a client that keeps to its credit"
 NO_ROOM, SILENT = "there are too many without a stream", ""
@@ -33,13 +33,14 @@ NO_ROOM, SILENT = "there are too many without a stream", ""
 class Connection:
     """One connection.
 
-    peer       the other end's address
-    number     how many were accepted before it
-    identity   the ROUTER's number for it, once a message has come
-    base, read bytes it had received at a moment when nothing was held of it; that came out as messages since
+    peer       address of the other end
+    number     count of connections accepted before it
+    identity   number that the ROUTER gave it, known from its first message on
+    base       bytes it had received when none of them was held
+    read       bytes that came out as messages since then
     received   bytes it had received at the last look
-    spoke      whether a message came out since the last look
-    heard      when it was accepted, or a message came out
+    spoke      True if a message came out since the last look
+    heard      time of its last message, or of its acceptance
     """
 
     peer: str
@@ -54,12 +55,12 @@ class Connection:
 
     @property
     def held(self) -> int:
-        """Bytes on the wire for which ZeroMQ may hold memory."""
+        """Wire bytes for which ZeroMQ may hold memory."""
         return max(0, self.received - self.base - self.read)
 
 
 class Connections:
-    """By file descriptor. ZeroMQ's thread opens and closes them: what is told here has happened a moment ago."""
+    """Connections by file descriptor. ZeroMQ's thread opens and closes them, a moment before it is known here."""
 
     def __init__(self, most: int) -> None:
         self._most_without_stream = min(MOST_WITHOUT_STREAM, most // 2)
@@ -75,12 +76,12 @@ class Connections:
         return connection
 
     def ended(self, fd: int) -> str:
-        """The address of the connection that was this."""
+        """Forget the connection. Return its address."""
         connection = self._open.pop(fd, None)
         return connection.peer if connection is not None else GONE
 
     def delivered(self, fd: int, identity: bytes, size: int) -> None:
-        """A message of `size` bytes came out; perhaps of an earlier connection with this descriptor."""
+        """Count a message of `size` bytes, which may be of an earlier connection with this descriptor."""
         connection = self._open.get(fd)
         if connection is None:
             return
@@ -92,7 +93,7 @@ class Connections:
         connection.spoke, connection.heard = True, time.monotonic()
 
     def cut(self, fd: int) -> None:
-        """End the connection, if it is the one that was accepted, and drop what the kernel still holds of it."""
+        """End the connection, if it is still the one that was accepted, and drop its unread bytes."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as other:
             if fd not in self._open or _name(other) != self._open[fd].peer:
                 return
@@ -100,18 +101,18 @@ class Connections:
                 other.shutdown(socket.SHUT_RDWR)
 
     def cut_client(self, identity: bytes) -> Iterator[str]:
-        """Cut the connection with this number; yields its address."""
+        """Cut the connection with this ROUTER number; yields its address."""
         for fd, connection in list(self._open.items()):
             if connection.identity == identity:
                 self.cut(fd)
                 yield connection.peer
 
     def look(self, streaming: Container[bytes], emptied: bool, *, at_all: bool = False) -> Iterator[tuple[str, str]]:
-        """Cut those that break a limit; yields (address, reason), SILENT for one that is merely idle.
+        """Cut connections that break a limit; yields (address, reason), SILENT for one that is merely idle.
 
-        streaming   identities of clients that have a stream
-        emptied     whether nothing complete was waiting at a moment since the last look
-        at_all      look at the idle ones too, however soon
+        streaming   identities of clients with an open stream
+        emptied     True if the inbox was empty at a moment since the last look
+        at_all      look at idle ones too
         """
         now, without_stream = time.monotonic(), list[tuple[float, int]]()
         for fd, connection in list(self._open.items()):
@@ -128,8 +129,8 @@ class Connections:
             yield self._cut(fd, NO_ROOM)
 
     def make_room(self, excess_bytes: int, streaming: Container[bytes], emptied: bool) -> Iterator[tuple[str, str]]:
-        """Cut those that hold most, first those without a stream, until so many bytes of memory are free."""
-        least = _SMALL_BYTES if emptied else 4 * _SMALL_BYTES  # otherwise messages of those that are gone are read yet
+        """Cut those that hold most, those without a stream first, to free so many bytes of memory."""
+        least = _SMALL_BYTES if emptied else 4 * _SMALL_BYTES  # else messages of lost connections are still being read
         ahead = [(c.identity in streaming, -c.held, fd) for fd, c in self._open.items() if c.held > least]
         for streams, held, fd in sorted(ahead):
             if excess_bytes <= 0:

@@ -1,4 +1,4 @@
-"""What clients send, message by message. However much one sends, the service turns to its other work in between."""
+"""Requests from clients, a bounded number of frames per poll, so that no client can starve the loop."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +12,12 @@ _ENCRYPTED = 33  # bytes more that CURVE makes of a frame
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message.
+    """A message from a client.
 
-    identity     the number that the ROUTER gave the connection
-    connection   file descriptor of the connection that it came by
-    header       its first frame
-    payloads     number of frames behind that, which no client has cause to send
-    size         bytes that it took on the wire
+    identity     number that the ROUTER gave the connection
+    connection   its file descriptor
+    payloads     frames behind the header, of which an honest client sends none
+    size         bytes on the wire
     """
 
     identity: bytes
@@ -29,19 +28,19 @@ class Request:
 
     @property
     def address(self) -> str:
-        """Where it came from, for the log."""
+        """Address of the sender, for the log."""
         return str(_property(self.header, "Peer-Address") or "somebody on this host")
 
     @property
     def key(self) -> bytes:
-        """The client's public key, Z85; empty if the service has no keys."""
+        """Public key of the client, Z85; empty if the service has no keys."""
         return str(_property(self.header, "User-Id") or "").encode()
 
 
 class Inbox:
-    """Reads the ROUTER frame by frame, and remembers where a long message was left.
+    """Reader of the ROUTER, frame by frame: a long message is resumed at the next poll.
 
-    emptied   whether the last reading came to the end: nothing that is complete waits
+    emptied   True if the last poll left no complete message behind
     """
 
     def __init__(self, router: "zmq.Socket[bytes]") -> None:
@@ -53,7 +52,7 @@ class Inbox:
         self.emptied = True
 
     def requests(self) -> Iterator[Request]:
-        """The messages that are complete, until there are none or FRAMES_AT_ONCE were read."""
+        """Complete messages, until none is left or FRAMES_AT_ONCE frames were read."""
         self.emptied = False
         for _ in range(FRAMES_AT_ONCE):
             try:
@@ -79,7 +78,7 @@ class Inbox:
 
 
 def _property(frame: zmq.Frame, name: int | str) -> int | str | None:
-    """None if ZeroMQ tells no such property of the frame, as of peers that speak an old version of ZMTP."""
+    """None if the frame has no such property, as from peers that speak an old version of ZMTP."""
     try:
         value: int | str = frame.get(name)
     except zmq.ZMQError:
