@@ -34,7 +34,7 @@ from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State
 from trainer.evaluation.evaluate import evaluate_checkpoints
 from trainer.evaluation.evaluate_options import EvaluateOptions
-from trainer.feeding.feed import PixelTransform
+from trainer.feeding.pixel_transform import PixelTransform
 from trainer.network.net import Net
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import RECIPES

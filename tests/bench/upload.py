@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 
 from common.client.batch import Batch
-from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from trainer.device.streams import Streams
 from trainer.feeding.feed import Feed
 from trainer.feeding.pinned import HostMemory, Pinned
+from trainer.feeding.pixel_transform import pixel_transforms
 from trainer.recipes.layers import InputShape
 
 SLOTS = 6
@@ -45,13 +45,14 @@ class Way:
         spec, devices = StreamSpec(crop=crop), tuple(torch.device("cuda", gpu) for gpu in range(gpus))
         net = SimpleNamespace(input_devices=devices, input_dtype=torch.float32, loss_device=devices[0])
         mean_hwc = np.full((STORED_SIZE, STORED_SIZE, 3), 120, np.float32)
-        feed = Feed(net, mean_hwc, shape=InputShape(crop), clock=WaitClock(), streams=Streams(), pinned=Pinned(memory))
+        transforms = pixel_transforms(net, mean_hwc, InputShape(crop), scale=1.0)
+        feed = Feed(net, streams=Streams(), pinned=Pinned(memory))
         self._slab = Slab.create(slot_bytes(spec, batch_size), SLOTS)
         self._devices = devices
         self._slots = [self._slab.batch(slot, spec, batch_size).images for slot in range(SLOTS)]
         for images in self._slots:
             images[:] = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
-        self._fed = feed.batches(self._source(), scale=1.0)
+        self._fed = feed.batches(self._source(), transforms)
         self.host_ms, self.cpu_ms, self.device_ms = list[float](), list[float](), list[float]()
 
     def feed(self, batches: int) -> None:

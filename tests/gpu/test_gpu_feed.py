@@ -12,13 +12,13 @@ import torch
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
-from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import KEPT, Slab, slot_bytes
 from tests.support.processes import LoaderProcess
 from trainer.device.streams import Event, Stream, Streams
-from trainer.feeding.feed import FedBatch, Feed
+from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import HostMemory, Pinned, tensor_over
+from trainer.feeding.pixel_transform import pixel_transforms
 from trainer.recipes.layers import InputShape
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -55,11 +55,11 @@ class SlowCopies(Streams):
 
 def feed(
     pinned: Pinned, *devices: torch.device, streams: Streams | None = None
-) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
+) -> Callable[[Iterable[Batch]], Iterator[DeviceBatch]]:
     net = SimpleNamespace(input_devices=devices, input_dtype=torch.float32, loss_device=devices[0])
-    streams = streams or Streams()
-    feed = Feed(net, MEAN_HWC, shape=InputShape(64), clock=WaitClock(), streams=streams, pinned=pinned)
-    return partial(feed.batches, scale=1.0)
+    transforms = pixel_transforms(net, MEAN_HWC, InputShape(64), scale=1.0)
+    feed = Feed(net, streams=streams or Streams(), pinned=pinned)
+    return partial(feed.batches, transforms=transforms)
 
 
 class ReusedSlots:
@@ -82,9 +82,9 @@ class ReusedSlots:
             yield Batch(0, number * COUNT, images, labels, labels, self.slab, give_back)
 
 
-def numbers(fed: Iterator[FedBatch]) -> list[list[float]]:
+def numbers(fed: Iterator[DeviceBatch]) -> list[list[float]]:
     """The pixel values that came with each batch."""
-    arrived = [batch.x_nchw[0][:, :, :16, :16].clone() for batch in fed]  # folded by four
+    arrived = [batch.pixels[GPU][:, :, :16, :16].clone() for batch in fed]  # folded by four
     return [(x_nchw + 120).unique().tolist() for x_nchw in arrived]  # type: ignore[no-untyped-call]
 
 
@@ -136,9 +136,9 @@ def test_batches_of_a_real_loader_reach_the_gpu_as_they_reach_a_cpu(
             fed = list(feed(Pinned(), GPU, streams=SlowCopies())(stream.batches(range(3), lend=True)))
     assert len(fed) == len(expected)
     for on_gpu, on_cpu in zip(fed, expected, strict=True):
-        assert (on_gpu.epoch, on_gpu.first) == (on_cpu.epoch, on_cpu.first)
+        assert (on_gpu.batch.epoch, on_gpu.batch.first) == (on_cpu.batch.epoch, on_cpu.batch.first)
         assert torch.equal(on_gpu.labels.cpu(), on_cpu.labels)
-        assert torch.equal(on_gpu.x_nchw[0].cpu(), on_cpu.x_nchw[0])
+        assert torch.equal(on_gpu.pixels[GPU].cpu(), on_cpu.pixels[CPU])
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
@@ -146,5 +146,5 @@ def test_one_slot_goes_to_two_gpus() -> None:
     other = torch.device("cuda", 1)
     fed = list(feed(Pinned(), GPU, other, streams=SlowCopies())(ReusedSlots().batches(6)))
     for number, batch in enumerate(fed):
-        for x_nchw in batch.x_nchw:
+        for x_nchw in batch.pixels.values():
             assert ((x_nchw[:, :, :64, :64] + 120) == number).all()

@@ -11,7 +11,7 @@ from trainer.device.streams import Streams
 from trainer.evaluation.answers import Answers, told
 from trainer.evaluation.ensemble import Member, mixed
 from trainer.evaluation.validation import is_wrong, places_with_own
-from trainer.feeding.carrier import Carried
+from trainer.feeding.feed import DeviceBatch
 from trainer.feeding.upload import LateNumbers
 
 TOGETHER = "all together"
@@ -63,20 +63,20 @@ class Answering:
         """Of all together with the most views, so far."""
         return self._wrong / max(self.seen, 1)
 
-    def answer(self, carried: Carried) -> None:
+    def answer(self, fed: DeviceBatch) -> None:
         """Queue a batch; then take in what was told of the one before."""
-        of_members = [member.probabilities(carried.read, self._view_counts) for member in self._members]
+        of_members = [member.probabilities(fed.pixels, self._view_counts) for member in self._members]
         answers = [*of_members, mixed(of_members, self._weights)] if len(of_members) > 1 else of_members
-        late = [{count: LateNumbers(told(of[count], carried.labels), self._streams) for count in of} for of in answers]
+        late = [{count: LateNumbers(told(of[count], fed.labels), self._streams) for count in of} for of in answers]
         self.finish()
-        self._late = _Late(carried.batch, late)
+        self._late = _Late(fed.batch, late)
 
     def finish(self) -> None:
         """Take in what was told last. Raises CheckpointError if that is no number."""
         if self._late is None:
             return
         (batch, late), self._late = (self._late.batch, self._late.told), None
-        own = places_with_own(len(batch), batch.first, batch.replaced)
+        own = places_with_own(batch)
         records, labels = batch.records[own], batch.labels[own]
         for (name, answers), of_views in zip(self.by_answerer, late, strict=True):
             for count, numbers in of_views.items():

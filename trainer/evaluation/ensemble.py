@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer.evaluation.views import View, views
-from trainer.feeding.feed import PixelTransform
+from trainer.feeding.pixel_transform import PixelTransform
 from trainer.network.net import Net, Pixels
 from trainer.recipes.recipe import Recipe
 

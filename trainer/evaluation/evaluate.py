@@ -26,8 +26,8 @@ from trainer.evaluation.predictions import write_jsonl
 from trainer.evaluation.results import EvaluationReport
 from trainer.evaluation.submission import Submission
 from trainer.evaluation.trained import Placing, check_classes_served, check_same_classes, load_trained, member_of
-from trainer.feeding.carrier import Carrier
-from trainer.feeding.connecting import open_client
+from trainer.feeding.data import open_client
+from trainer.feeding.feed import Feed
 from trainer.feeding.pinned import Pinned
 from trainer.network.build import full_memory_as_error
 from trainer.network.model import check_hidden
@@ -105,12 +105,12 @@ def ask_all(
     info: StreamInfo,
 ) -> None:
     """Every batch is answered; a progress line says how far that is."""
-    carrier = Carrier(*(member.net for member in members), streams=Streams(), pinned=Pinned())
+    feed = Feed(*(member.net for member in members), streams=Streams(), pinned=Pinned())
     asked = min(options.limit or info.records, info.records)
     started_s = time.monotonic()
     with showing_progress() as progress:
-        for carried in carrier.pictures(batches):
-            answering.answer(carried)
+        for batch in feed.batches(batches):
+            answering.answer(batch)
             if progress.is_due() and answering.seen:
                 rate = answering.seen / (time.monotonic() - started_s)
                 progress.show(

@@ -24,7 +24,7 @@ from common.errors import CheckpointError
 from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.views import views
-from trainer.feeding.carrier import Carried, Carrier
+from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned
 from trainer.feeding.upload import LateNumbers
 
@@ -53,15 +53,15 @@ def write_features(
     such layer, AlexNetError if the disk is full, CheckpointError if the numbers are none.
     """
     started_s = time.monotonic()
-    carrier = Carrier(member.net, streams=streams, pinned=Pinned())
+    feed = Feed(member.net, streams=streams, pinned=Pinned())
     with whole_file(path) as partial, showing_progress() as progress:
         table = _Table(partial, rows, records)
         late: tuple[Batch, list[LateNumbers]] | None = None
-        for carried in carrier.pictures(batches):
-            parts = [LateNumbers(part, streams) for part in _parts(member, carried, layer)]
+        for fed in feed.batches(batches):
+            parts = [LateNumbers(part, streams) for part in _parts(member, fed, layer)]
             if late is not None:
                 table.take_in(*late)
-            late = carried.batch, parts
+            late = fed.batch, parts
             if progress.is_due() and table.filled:
                 rate = table.filled / (time.monotonic() - started_s)
                 left = duration((rows - table.filled) / rate)
@@ -74,9 +74,9 @@ def write_features(
     return Written(path, layer, rows, table.units, time.monotonic() - started_s)
 
 
-def _parts(member: Member, carried: Carried, layer: str) -> tuple[Tensor, ...]:
+def _parts(member: Member, fed: DeviceBatch, layer: str) -> tuple[Tensor, ...]:
     (centre, *_) = views(member.recipe.crop)
-    return member.net.features(member.pixels(carried.read, centre), layer)
+    return member.net.features(member.pixels(fed.pixels, centre), layer)
 
 
 class _Table:

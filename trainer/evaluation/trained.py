@@ -17,7 +17,7 @@ from trainer.checkpoints.resume import load_named
 from trainer.device.devices import Devices
 from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
-from trainer.feeding.feed import PixelTransform
+from trainer.feeding.pixel_transform import pixel_transforms
 from trainer.network.build import placed_net
 from trainer.recipes.recipe import Recipe
 
@@ -96,11 +96,7 @@ def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
         net.scatter(trained.weights)
     except CheckpointError as error:
         raise CheckpointError(f"{trained.path}: {error}") from None
-    mean_hwc = _mean(trained, info)
-    transforms = {
-        device: PixelTransform(mean_hwc, recipe.input_shape, recipe.test_scale, device, net.input_dtype)
-        for device in dict.fromkeys(net.input_devices)
-    }
+    transforms = pixel_transforms(net, _mean(trained, info), recipe.input_shape, recipe.test_scale)
     return Member(str(trained.path), net, recipe, transforms)
 
 

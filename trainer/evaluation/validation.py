@@ -1,13 +1,13 @@
 """How often a network is wrong on pictures it has not trained on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from common.wire.slab import Replaced
-from trainer.feeding.feed import FedBatch
+from common.client.batch import Batch
+from trainer.feeding.feed import DeviceBatch
 from trainer.network.net import Net
 
 TOP = 5
@@ -26,17 +26,17 @@ class Evaluation:
     images: int
 
 
-def evaluate(net: Net, batches: Iterable[FedBatch]) -> Evaluation:
+def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
     """Go through `batches` once; the host waits for the device at the very end.
 
     A place where another record stands in for a bad one is left out: that record has its own.
     """
     totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
     images = 0
-    for batch in batches:
-        probabilities, labels = net.predict(batch.x_nchw), batch.labels  # n x classes, n
-        if batch.replaced:
-            own = torch.tensor(places_with_own(len(batch), batch.first, batch.replaced), device=labels.device)
+    for fed in batches:
+        probabilities, labels = net.predict(fed.inputs(net)), fed.labels  # n x classes, n
+        if fed.batch.replaced:
+            own = torch.tensor(places_with_own(fed.batch), device=labels.device)
             probabilities, labels = probabilities[own], labels[own]
         totals += _errors_and_loss(probabilities, labels)
         images += len(labels)
@@ -47,10 +47,10 @@ def evaluate(net: Net, batches: Iterable[FedBatch]) -> Evaluation:
     return Evaluation(top1_errors / images, top5_error, loss / images, images)
 
 
-def places_with_own(count: int, first: int, replaced: Sequence[Replaced]) -> list[int]:
-    """Which of `count` places of a batch, that begins at position `first`, have their own record's picture."""
-    taken = {place.position - first for place in replaced}
-    return [place for place in range(count) if place not in taken]
+def places_with_own(batch: Batch) -> list[int]:
+    """The places of a batch that hold their own record's image, not that of another in a corrupt record's place."""
+    taken = {place.position - batch.first for place in batch.replaced}
+    return [place for place in range(len(batch)) if place not in taken]
 
 
 def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -1,38 +1,52 @@
-"""Which streams a run reads: its training stream, a new one where the colour noise changes, and its validation."""
+"""The streams a run reads: training, reopened whenever the colour noise changes, and validation."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.cli.command_line import DEFAULT_ENDPOINT
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.client.stream import Stream
 from common.client.stream_sessions import Loaders
 from common.client.waits import WaitClock
-from common.errors import NoSuchSplit
+from common.errors import LoaderRefused, NoSuchSplit, UsageError
 from common.spec import DigestUse, OnBadRecord, StreamInfo, StreamSpec
 from trainer.device.streams import Streams
-from trainer.feeding.feed import FedBatch, Feed, PixelTransform
+from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned
+from trainer.feeding.pixel_transform import PixelTransform, pixel_transforms
 from trainer.network.net import Net
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-Breakable = Callable[[Iterator[Batch]], Iterator[Batch]]
+
+def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None) -> LoaderClient:
+    """A client of `loaders` and of those in the file; without either, of the default endpoint.
+
+    Raises UsageError if an endpoint, the file or the keys are wrong.
+    """
+    endpoints = loaders or (() if loaders_file else (DEFAULT_ENDPOINT,))
+    try:
+        return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
+    except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong
+        raise UsageError(str(refusal)) from None
 
 
 class TrainingData:
-    """The pictures of one run, as `recipe` and `seed` want them from `epoch` on.
+    """The images of one run, from `epoch` on, as `recipe` and `seed` define them.
 
     on_bad_record, digests   as StreamSpec and LoaderClient.stream take them
-    `info` says what the training set is, before there is a net; `validates` whether there is a validation set.
-    Raises LoaderRefused and LoaderTimeout.
+    breakable                put around the source of batches, so that a signal may end the wait for the next one
+
+    `info` describes the training set, before there is a net. Raises LoaderRefused and LoaderTimeout.
     """
 
     def __init__(
@@ -44,10 +58,12 @@ class TrainingData:
         *,
         on_bad_record: OnBadRecord = "replace",
         digests: DigestUse = "off",
+        breakable: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
     ) -> None:
         self._client, self._recipe, self._seed = client, recipe, seed
         self._on_bad_record, self._digests = on_bad_record, digests
-        self._told: set[tuple[str, int]] = set()  # bad records that were logged, with their split
+        self._breakable = breakable
+        self._logged: set[tuple[str, int]] = set()  # corrupt records, with their split
         self._training_stream = self._open_training(sigma=recipe.current_phase(epoch).sigma)
         self.info: StreamInfo = self._training_stream.info
         self._validation_stream = self._open_validation()
@@ -57,12 +73,12 @@ class TrainingData:
 
     @property
     def spec(self) -> StreamSpec:
-        """What the training stream is, at the moment."""
+        """The training stream of the moment."""
         return self._training_stream.spec
 
     @property
     def loaders(self) -> Loaders:
-        """Who serves it."""
+        """The services that answer it."""
         return self._training_stream.loaders
 
     @property
@@ -70,50 +86,48 @@ class TrainingData:
         return self._validation_stream is not None
 
     def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None, decoder: str | None = None) -> str:
-        """The name of the stream that this epoch's batches are of; or would be, if bad records were met otherwise, or
-        under another identity of the same decoder."""
+        """The name of this epoch's stream; or its name with another `on_bad_record`, or under another identity of the
+        same decoder."""
         spec = training_spec(self._recipe, self._seed, self._sigma(epoch), on_bad_record or self._on_bad_record)
         return spec.name(self.info.digest, decoder or self.info.decoder)
 
-    def training(self, net: Net, epoch: int, first: int, breakable: Breakable) -> Iterator[FedBatch]:
-        """Batches from position `first` of `epoch` to the end of the recipe's last epoch.
-
-        `breakable` is put around every wait for the loader.
-        """
+    def training(self, net: Net, epoch: int, first: int) -> Iterator[DeviceBatch]:
+        """Batches from position `first` of `epoch` to the end of the recipe's last epoch."""
         for sigma, group in groupby(range(epoch, self._recipe.epochs), self._sigma):
             if sigma != self._training_stream.spec.sigma:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
-            batches = self._telling("train", self._training_stream.batches(list(group), first=first, lend=True))
-            yield from self._feed_of(net).batches(breakable(batches), self._training_scale(sigma))
+            batches = self._training_stream.batches(list(group), first=first, lend=True)
+            yield from self._fed(net, "train", batches, self._training_scale(sigma))
             first = 0
 
-    def seen(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
-        """Pictures as the network sees them, n x height x width x 3, of its input in a training step of `epoch`."""
+    def visible(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
+        """Images as the network sees them, n x height x width x 3, from its input in a training step of `epoch`."""
         scale, device = self._training_scale(self._sigma(epoch)), torch.device("cpu")
-        return PixelTransform(self.info.mean_hwc, self._recipe.input_shape, scale, device).pictures(x_nchw.cpu())
+        return PixelTransform(self.info.mean_hwc, self._recipe.input_shape, scale, device).images(x_nchw.cpu())
 
-    def validation(self, net: Net, breakable: Breakable) -> Iterator[FedBatch]:
-        """The centres of the validation set's pictures, once."""
+    def validation(self, net: Net) -> Iterator[DeviceBatch]:
+        """The centres of the validation set's images, once."""
         assert self._validation_stream is not None
-        batches = self._telling("val", self._validation_stream.batches([0], lend=True))
-        return self._feed_of(net).batches(breakable(batches), self._recipe.test_scale)
+        batches = self._validation_stream.batches([0], lend=True)
+        return self._fed(net, "val", batches, self._recipe.test_scale)
 
-    def _telling(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Log each bad record the first time that another takes its place."""
+    def _fed(self, net: Net, split: str, batches: Iterator[Batch], scale: float) -> Iterator[DeviceBatch]:
+        """The batches on the net's devices; the clock counts every wait for the loader."""
+        if self._feed is None:  # one for the run, made once there is a net
+            self._feed = Feed(net, streams=Streams(), pinned=Pinned())
+        transforms = pixel_transforms(net, self.info.mean_hwc, self._recipe.input_shape, scale)
+        source = self._breakable(self._logging_replaced(split, batches))
+        return self._feed.batches(self.clock.timed(source), transforms)
+
+    def _logging_replaced(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Log each corrupt record the first time that another takes its place."""
         for batch in batches:
             for _, record, reason in batch.replaced:
-                if (split, record) not in self._told:
-                    self._told.add((split, record))
+                if (split, record) not in self._logged:
+                    self._logged.add((split, record))
                     log.warning("record %d of %s is bad, another takes its place: %s", record, split, reason)
             yield batch
-
-    def _feed_of(self, net: Net) -> Feed:
-        """The run's one feed, made when there is a net."""
-        if self._feed is None:
-            mean_hwc, shape = self.info.mean_hwc, self._recipe.input_shape
-            self._feed = Feed(net, mean_hwc, shape=shape, clock=self.clock, streams=Streams(), pinned=Pinned())
-        return self._feed
 
     def _training_scale(self, sigma: float) -> float:
         return self._recipe.train_scale if sigma > 0 else self._recipe.test_scale
@@ -135,6 +149,6 @@ class TrainingData:
 
 
 def training_spec(recipe: Recipe, seed: int, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:
-    """The stream that a recipe trains on while its colour noise is `sigma`."""
+    """The training stream of a recipe while its colour noise is `sigma`."""
     pixels = recipe.pixels
     return StreamSpec("train", seed, crop=recipe.crop, sigma=sigma, pixels=pixels, on_bad_record=on_bad_record)

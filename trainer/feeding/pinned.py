@@ -4,7 +4,7 @@ A slab is registered when its first batch comes, whole, for every GPU of the pro
 that knows it lets go of it: the stream that mapped it, or a batch that is still kept. Only then the mapping goes.
 
 PyTorch looks after pinned memory of its own until the copies queued from it are done. Of a registered slab it knows
-nothing: whoever queues a copy from there keeps the batch (`trainer/feeding/lent.py`).
+nothing: whoever queues a copy from there keeps the batch (`trainer/feeding/feed.py`).
 """
 
 import contextlib

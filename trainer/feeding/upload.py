@@ -4,7 +4,7 @@ On a GPU, batch k + 1 is copied up on a stream of its own while step k computes.
 
     copy stream      waits until buffer k % 2 is free;  copies;  records `arrived`
     current stream   waits for `arrived`;  reads the buffer;  records `free`
-    host             keeps the memory it comes from as it is until `arrived` (`trainer/feeding/lent.py`)
+    host             keeps the memory it comes from as it is until `arrived` (`trainer/feeding/feed.py`)
 
 On a CPU nothing moves: the batch is read where it lies.
 """

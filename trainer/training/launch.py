@@ -21,8 +21,7 @@ from trainer.checkpoints.transfer import take_weights
 from trainer.device.devices import Devices, describe, devices_of_halves
 from trainer.device.precision import default_precision, set_up
 from trainer.device.streams import Streams
-from trainer.feeding.connecting import open_client
-from trainer.feeding.data import TrainingData
+from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import full_memory_as_error, kind_of_net, placed_net
 from trainer.network.net import Net
 from trainer.recipes.recipe import Recipe
@@ -59,9 +58,18 @@ def _run(options: Options) -> Outcome:
     precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
     on_bad_record = options.on_bad_record or (resumed.state.on_bad_record if resumed else "replace")
     digests = options.digests or (resumed.state.digests if resumed else "off")
+    stop_signals = StopSignals()
     with open_client(options.loaders, options.loaders_file, options.loader_timeout_s, options.keys) as client:
         epoch = resumed.state.epoch if resumed else 0
-        data = TrainingData(client, recipe, seed, epoch, on_bad_record=on_bad_record, digests=digests)
+        data = TrainingData(
+            client,
+            recipe,
+            seed,
+            epoch,
+            on_bad_record=on_bad_record,
+            digests=digests,
+            breakable=stop_signals.breakable,
+        )
         recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
         state = gone_on(resumed.state, data) if resumed else new_state(seed, data.info)
         state = dataclasses.replace(
@@ -83,7 +91,7 @@ def _run(options: Options) -> Outcome:
         with (
             Metrics(folder) as metrics,
             showing_progress() as progress,
-            StopSignals() as signals,
+            stop_signals,
             Board(folder, state.step, state.epoch) if options.tensorboard else contextlib.nullcontext() as board,
             Profile(options.profile, watched, folder) if options.profile else contextlib.nullcontext() as profile,
         ):
@@ -97,7 +105,7 @@ def _run(options: Options) -> Outcome:
             report = Report(metrics, progress, plan, every_steps=options.log_steps, board=board)
             limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
             path = found.path if found else None
-            return Trainer(net, sgd, schedule, data, state, folder, limits, report, signals, profile, path).train()
+            return Trainer(net, sgd, schedule, data, state, folder, limits, report, profile, path).train()
 
 
 def build(

@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from common import digest
+from common.client.batch import Batch
 from common.errors import Diverged, LoaderError, SaveError
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint, State, not_finite
 from trainer.device.streams import Streams
 from trainer.evaluation.validation import Evaluation, evaluate
 from trainer.feeding.data import TrainingData
-from trainer.feeding.feed import FedBatch
+from trainer.feeding.feed import DeviceBatch
 from trainer.feeding.upload import LateNumbers
 from trainer.network.net import Net
 from trainer.training.profile import Profile
 from trainer.training.report import Report, Tally
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
-from trainer.training.stopping import StopRequested, StopSignals
+from trainer.training.stopping import StopRequested
 
 log = logging.getLogger(__name__)
 
@@ -75,21 +76,20 @@ class Trainer:
         run_folder: Path,
         limits: Limits,
         report: Report,
-        signals: StopSignals,
         profile: Profile | None = None,
         resumed_from: Path | None = None,
     ) -> None:
         self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
-        self._run_folder, self._limits, self._report, self._signals = run_folder, limits, report, signals
+        self._run_folder, self._limits, self._report = run_folder, limits, report
         self._profile, self._resumed_from = profile, resumed_from
         self.state = state
         self._began = _position(state)
         self._tally = Tally.of(state.tally)
         self._streams = Streams()
         self._late: tuple[LateNumbers, int, Tensor | None] | None = None  # of the last step, see train_step
-        self._last: FedBatch | None = None  # what the last update was made of, and what it is tried on before a save
+        self._last: DeviceBatch | None = None  # what the last update was made of, and what it is tried on before a save
         self._shown: int | None = None  # the epoch whose first pictures were shown
-        self._batches: Iterator[FedBatch] | None = None
+        self._batches: Iterator[DeviceBatch] | None = None
         self._evaluation: Evaluation | None = None
         self._saved: tuple[State, Path] | None = None
         self._saved_at_s = time.monotonic()
@@ -127,21 +127,21 @@ class Trainer:
         started_s, waits = time.monotonic(), self._data.clock.waits
         if self._profile is not None:
             self._profile.before_step()
-        batch = self._next_batch()
-        told = self._net.train_step(batch.x_nchw, batch.labels, step=self.state.step)
+        fed = self._next_batch()
+        told = self._net.train_step(fed.inputs(self._net), fed.labels, step=self.state.step)
         late = LateNumbers(told, self._streams)
-        self._sgd.step(self._schedule.rates(batch.epoch))
+        self._sgd.step(self._schedule.rates(fed.batch.epoch))
         self._read_late_loss()
-        self._late = late, len(batch), self._to_show(batch)  # loss and error, number of pictures, some of them
-        self._last = batch
-        self._note(batch)
+        self._late = late, len(fed), self._to_show(fed)  # loss and error, number of pictures, some of them
+        self._last = fed
+        self._note(fed.batch)
         step_s, waits = time.monotonic() - started_s, self._data.clock.waits - waits
         self._tally.seconds += step_s
         self._tally.waits += waits
         if self._profile is not None:
             self._profile.after_step(step_s, waits.total / 1e6)
 
-    def _note(self, batch: FedBatch) -> None:
+    def _note(self, batch: Batch) -> None:
         """The step is done, as far as the host is concerned: it is part of the state."""
         state, rolling = self.state, None
         if batch.digests is not None and (batch.first == 0 or state.epoch_digest is not None):
@@ -157,7 +157,7 @@ class Trainer:
             return None, 0.0
         self._report.validating(self.state.epoch)
         started_s = time.monotonic()
-        evaluation = evaluate(self._net, self._data.validation(self._net, self._signals.breakable))
+        evaluation = evaluate(self._net, self._data.validation(self._net))
         if not math.isfinite(evaluation.loss):
             raise self._diverged(f"the validation loss is {evaluation.loss}")
         return evaluation, time.monotonic() - started_s
@@ -232,9 +232,9 @@ class Trainer:
         except SaveError as error:
             return str(error)
 
-    def _next_batch(self) -> FedBatch:
+    def _next_batch(self) -> DeviceBatch:
         if self._batches is None:
-            self._batches = self._data.training(self._net, self.state.epoch, self.state.first, self._signals.breakable)
+            self._batches = self._data.training(self._net, self.state.epoch, self.state.first)
         return next(self._batches)
 
     def _read_late_loss(self) -> None:
@@ -250,7 +250,7 @@ class Trainer:
         self._tally.error_sum += error * images
         self._report.step(self.state.step, self.state.epoch, loss, self._learning_rate(), self._tally)
         if seen is not None:
-            self._report.inputs(self.state.epoch, self._data.seen(seen, self.state.epoch))
+            self._report.inputs(self.state.epoch, self._data.visible(seen, self.state.epoch))
 
     def _check_finite(self, weights: Mapping[str, Tensor], velocities: Mapping[str, Tensor]) -> None:
         """Raises Diverged."""
@@ -260,7 +260,7 @@ class Trainer:
 
     def _check_answers(self) -> None:
         """Raises Diverged if the weights, as the last update left them, do not answer with numbers."""
-        if self._last is not None and not bool(self._net.predict(self._last.x_nchw).isfinite().all()):
+        if self._last is not None and not bool(self._net.predict(self._last.inputs(self._net)).isfinite().all()):
             raise self._diverged("the network answers with nan")
 
     def _diverged(self, what: str) -> Diverged:
@@ -276,12 +276,12 @@ class Trainer:
                 advice += f", or from {saved[-2]} once {saved[-1].name} is moved away"
         return Diverged(f"{what} at step {state.step} (epoch {state.epoch + 1}): training diverged; {advice}")
 
-    def _to_show(self, batch: FedBatch) -> Tensor | None:
+    def _to_show(self, fed: DeviceBatch) -> Tensor | None:
         """Some pictures of an epoch's first batch, if anybody looks at them."""
-        if not self._report.shows_pictures or self._shown == batch.epoch:
+        if not self._report.shows_pictures or self._shown == fed.batch.epoch:
             return None
-        self._shown = batch.epoch
-        return batch.x_nchw[0][:PICTURES]
+        self._shown = fed.batch.epoch
+        return fed.inputs(self._net)[0][:PICTURES]
 
     def _show_filters(self, epochs_done: int) -> None:
         if self._report.shows_pictures:

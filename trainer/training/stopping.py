@@ -8,12 +8,11 @@ import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
-from typing import TypeVar
+
+from common.client.batch import Batch
 
 _URGENT = (signal.SIGINT, signal.SIGTERM)
 _REPEATED = (signal.SIGHUP, signal.SIGUSR1)
-
-T = TypeVar("T")
 
 
 class StopRequested(Exception):
@@ -54,18 +53,18 @@ class StopSignals:
         if self.received is not None:
             raise StopRequested(self.received)
 
-    def breakable(self, items: Iterator[T]) -> Iterator[T]:
-        """`items`, each wait for the next of which ends in StopRequested when a signal comes."""
+    def breakable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; a signal ends each wait for the next one with StopRequested."""
         while True:
             self._waiting = True
             try:
                 self._check()  # after the mark, so that no signal falls between the two
-                item = next(items, None)
+                batch = next(batches, None)
             finally:
                 self._waiting = False
-            if item is None:
+            if batch is None:
                 return
-            yield item
+            yield batch
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._urgent += number in _URGENT

@@ -3,29 +3,40 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from common.client.batch import Batch
 from common.wire.slab import Replaced
 from trainer.evaluation.validation import evaluate
-from trainer.feeding.feed import FedBatch
+from trainer.feeding.feed import DeviceBatch
+
+CPU = torch.device("cpu")
 
 
 class Oracle:
     """The part of a net that validation uses: the pictures are the probabilities themselves."""
 
-    loss_device = torch.device("cpu")
+    input_devices = (CPU,)
+    loss_device = CPU
 
     def predict(self, x_nchw: tuple[Tensor, ...]) -> Tensor:
         return x_nchw[0]
 
 
-def batches(probabilities: Tensor, labels: Tensor, size: int) -> Iterator[FedBatch]:
+def batches(probabilities: Tensor, labels: Tensor, size: int) -> Iterator[DeviceBatch]:
     for first in range(0, len(labels), size):
-        yield FedBatch(0, first, (probabilities[first : first + size],), labels[first : first + size])
+        yield fed(first, probabilities[first : first + size], labels[first : first + size])
+
+
+def fed(first: int, probabilities: Tensor, labels: Tensor, replaced: tuple[Replaced, ...] = ()) -> DeviceBatch:
+    records = np.arange(first, first + len(labels))
+    batch = Batch(0, first, np.zeros((len(labels), 1, 1, 3), np.uint8), labels.numpy(), records, replaced=replaced)
+    return DeviceBatch(batch, {CPU: probabilities}, labels)
 
 
 def errors(probabilities: Tensor, labels: Tensor, size: int = 4) -> tuple[float, float | None, float]:
@@ -60,9 +71,9 @@ def test_a_place_where_another_record_stands_in_is_left_out() -> None:
     labels = torch.arange(10)
     right = torch.eye(10)
     wrong = right.roll(1, 0)
-    first = FedBatch(0, 0, (right[:6],), labels[:6])
+    first = fed(0, right[:6], labels[:6])
     stand_ins = (Replaced(7, 1, "cut off"), Replaced(9, 2, "cut off"))
-    second = FedBatch(0, 6, (torch.where(labels[:, None] % 2 == 1, wrong, right)[6:],), labels[6:], stand_ins)
+    second = fed(6, torch.where(labels[:, None] % 2 == 1, wrong, right)[6:], labels[6:], stand_ins)
     result = evaluate(Oracle(), [first, second])  # type: ignore[arg-type]
     assert (result.images, result.top1_error, result.loss) == (8, 0.0, 0.0)
 

@@ -8,7 +8,8 @@ import torch
 from common.spec import StreamSpec
 from tests.support.memory_loader import MemoryLoader, draw
 from trainer.feeding.data import TrainingData
-from trainer.feeding.feed import FedBatch, PixelTransform
+from trainer.feeding.feed import DeviceBatch
+from trainer.feeding.pixel_transform import PixelTransform
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Phase, Recipe
 
@@ -28,8 +29,8 @@ def data_of(loader: MemoryLoader, recipe: Recipe = RECIPE) -> TrainingData:
     return TrainingData(loader, recipe, seed=5)  # type: ignore[arg-type]
 
 
-def expected(data: TrainingData, spec: StreamSpec, epoch: int, batch: FedBatch, scale: float) -> torch.Tensor:
-    pictures = [draw(spec, epoch, batch.first + k, int(label)) for k, label in enumerate(batch.labels)]
+def expected(data: TrainingData, spec: StreamSpec, epoch: int, fed: DeviceBatch, scale: float) -> torch.Tensor:
+    pictures = [draw(spec, epoch, fed.batch.first + k, int(label)) for k, label in enumerate(fed.labels)]
     transform = PixelTransform(data.info.mean_hwc, RECIPE.input_shape, scale, CPU)
     return transform(torch.stack([torch.from_numpy(picture) for picture in pictures]))
 
@@ -39,17 +40,17 @@ def test_training_is_scaled_as_long_as_there_is_noise() -> None:
     loader = MemoryLoader(train_records=8)
     data = data_of(loader)
     for epoch, sigma, scale in ((1, 0.1, 1 / 1.1), (2, 0.0, 1.0)):
-        batch = next(data.training(OneInput(), epoch, 4, iter))  # type: ignore[arg-type]
+        fed = next(data.training(OneInput(), epoch, 4))  # type: ignore[arg-type]
         spec = StreamSpec("train", 5, "train", 224, sigma)
         assert [spec for spec in loader.specs if spec.split == "train"][-1] == spec
-        assert (batch.epoch, batch.first) == (epoch, 4)
-        assert torch.equal(batch.x_nchw[0], expected(data, spec, epoch, batch, scale))
+        assert (fed.batch.epoch, fed.batch.first) == (epoch, 4)
+        assert torch.equal(fed.pixels[CPU], expected(data, spec, epoch, fed, scale))
 
 
 def test_a_stream_goes_on_over_epochs_until_the_noise_changes() -> None:
     loader = MemoryLoader(train_records=8)
-    batches = data_of(loader).training(OneInput(), 0, 4, iter)  # type: ignore[arg-type]
-    places = [(batch.epoch, batch.first) for batch in islice(batches, 10)]
+    batches = data_of(loader).training(OneInput(), 0, 4)  # type: ignore[arg-type]
+    places = [(fed.batch.epoch, fed.batch.first) for fed in islice(batches, 10)]
     assert places == [(0, 4), (1, 0), (1, 4), (2, 0), (2, 4)]
     assert [spec.sigma for spec in loader.specs if spec.split == "train"] == [0.1, 0.0]
 
@@ -58,8 +59,8 @@ def test_validation_reads_stored_pictures_at_the_test_scale() -> None:
     loader = MemoryLoader(train_records=8, val_records=6)
     data = data_of(loader, replace(RECIPE, test_scale=0.5))
     spec = StreamSpec("val", view="full")
-    batches = list(data.validation(OneInput(), iter))  # type: ignore[arg-type]
+    batches = list(data.validation(OneInput()))  # type: ignore[arg-type]
     assert spec in loader.specs
     assert [len(batch) for batch in batches] == [4, 2]
-    for batch in batches:
-        assert torch.equal(batch.x_nchw[0], expected(data, spec, 0, batch, 0.5))
+    for fed in batches:
+        assert torch.equal(fed.pixels[CPU], expected(data, spec, 0, fed, 0.5))

@@ -1,7 +1,6 @@
 """From a batch in host memory to what the network reads."""
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from common.client.batch import Batch
 from common.client.waits import WaitClock
 from common.spec import STORED_SIZE
 from trainer.device.streams import Streams
-from trainer.feeding.feed import FedBatch, Feed, PixelTransform
+from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned
+from trainer.feeding.pixel_transform import PixelTransform, pixel_transforms
 from trainer.ops.convolution import depth_to_space, space_to_depth
 from trainer.recipes.layers import InputShape
 from trainer.recipes.named import RECIPES
@@ -58,7 +58,7 @@ def test_pixels_in_float32_lose_the_same_mean_unrounded_and_unclipped(shrink: in
     transform = PixelTransform(MEAN_HWC, shape, 1.0, CPU)
     assert torch.equal(transform(torch.from_numpy(whole.astype(np.float32))), transform(torch.from_numpy(whole)))
     shifted = torch.from_numpy(whole).float() + 300.25
-    seen, plain = transform.pictures(transform(shifted)), transform(shifted) - transform(torch.from_numpy(whole))
+    seen, plain = transform.images(transform(shifted)), transform(shifted) - transform(torch.from_numpy(whole))
     assert seen.max() == 255
     assert plain[plain != 0].min() == pytest.approx(300.25, abs=1e-3)
 
@@ -88,10 +88,9 @@ def test_exact_pixels_are_taken_as_well_as_bytes() -> None:
     assert torch.equal(transform(images.float()), transform(images))
 
 
-def feed(clock: WaitClock) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
-    net, streams, pinned = TwoInputs(), Streams(), Pinned()
-    feed = Feed(net, MEAN_HWC, shape=InputShape(224), clock=clock, streams=streams, pinned=pinned)  # type: ignore[arg-type]
-    return partial(feed.batches, scale=1.0)
+def feed(source: Iterable[Batch]) -> Iterator[DeviceBatch]:
+    transforms = pixel_transforms(TwoInputs(), MEAN_HWC, InputShape(224), scale=1.0)  # type: ignore[arg-type]
+    return Feed(TwoInputs(), streams=Streams(), pinned=Pinned()).batches(source, transforms)  # type: ignore[arg-type]
 
 
 def batch_of(images: np.ndarray, first: int = 0) -> Batch:
@@ -111,24 +110,32 @@ def test_a_fed_batch_outlives_the_memory_it_came_in() -> None:
             slot[:] = 0
             labels[:] = -1
 
-    fed: list[FedBatch] = list(feed(WaitClock())(one_slot()))
+    arrived = list(feed(one_slot()))
     transform = PixelTransform(MEAN_HWC, InputShape(224), 1.0, CPU)
-    for k, batch in enumerate(fed):
-        assert torch.equal(batch.x_nchw[0], transform(torch.from_numpy(kept[k])))
-        assert batch.labels.tolist() == [k] * 4
-        assert (batch.epoch, batch.first, len(batch)) == (0, 4 * k, 4)
+    for k, fed in enumerate(arrived):
+        assert torch.equal(fed.pixels[CPU], transform(torch.from_numpy(kept[k])))
+        assert fed.labels.tolist() == [k] * 4
+        assert (fed.batch.epoch, fed.batch.first, len(fed)) == (0, 4 * k, 4)
 
 
 def test_halves_on_one_device_share_the_pixels() -> None:
-    (fed,) = feed(WaitClock())(iter([batch_of(pictures(2, 224))]))
-    assert len(fed.x_nchw) == 2
-    assert fed.x_nchw[0] is fed.x_nchw[1]
+    (fed,) = feed(iter([batch_of(pictures(2, 224))]))
+    first, second = fed.inputs(TwoInputs())  # type: ignore[arg-type]
+    assert first is second
+
+
+def test_without_a_transform_the_images_arrive_as_they_are_in_memory_of_their_own() -> None:
+    images = pictures(2, STORED_SIZE)
+    streams, pinned = Streams(), Pinned()
+    (fed,) = Feed(TwoInputs(), streams=streams, pinned=pinned).batches([batch_of(images)])  # type: ignore[arg-type]
+    assert np.array_equal(fed.pixels[CPU].numpy(), images)
+    assert fed.pixels[CPU].data_ptr() != images.ctypes.data
 
 
 def test_read_only_memory_is_fed_without_a_warning() -> None:
     images = pictures(2, 224)
     images.flags.writeable = False
-    (fed,) = feed(WaitClock())(iter([batch_of(images)]))
+    (fed,) = feed(iter([batch_of(images)]))
     assert len(fed) == 2
 
 
@@ -142,7 +149,7 @@ def test_the_clock_counts_the_whole_of_every_wait_and_nothing_else() -> None:
             yield batch_of(pictures(1, 224), first=k)
 
     clock = WaitClock(lambda: now_s)
-    for _ in feed(clock)(slow_sender()):
+    for _ in feed(clock.timed(slow_sender())):
         now_s += 70.0  # the training step
     assert clock.waited_s == 15.0
 
@@ -158,7 +165,7 @@ def test_a_wait_that_ends_in_an_error_counts_too() -> None:
 
     clock = WaitClock(lambda: now_s)
     with pytest.raises(TimeoutError):
-        list(feed(clock)(dying_sender()))
+        list(feed(clock.timed(dying_sender())))
     assert clock.waited_s == 60.0
 
 
@@ -168,7 +175,7 @@ def test_what_the_network_sees_can_be_looked_at(name: str, dtype: torch.dtype) -
     recipe = RECIPES[name]
     images = pictures(3, recipe.crop)
     transform = PixelTransform(MEAN_HWC, recipe.input_shape, recipe.train_scale, CPU, dtype)
-    seen = transform.pictures(transform(torch.from_numpy(images)))
+    seen = transform.images(transform(torch.from_numpy(images)))
     shrink = recipe.input_shape.shrink
     side = recipe.crop // shrink
     means = images[:, : side * shrink, : side * shrink].reshape(3, side, shrink, side, shrink, 3).mean((2, 4))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.feeding.feed import PixelTransform
+from trainer.feeding.pixel_transform import PixelTransform
 from trainer.ops.dropout import philox_words
 from trainer.ops.lrn import normalise
 from trainer.recipes.layers import InputShape

@@ -54,7 +54,8 @@ from loader.workers import sampler
 from tests.support.memory_loader import MemoryLoader, draw
 from tests.support.paths import ROOT
 from trainer.feeding.data import TrainingData
-from trainer.feeding.feed import FedBatch, PixelTransform
+from trainer.feeding.feed import DeviceBatch
+from trainer.feeding.pixel_transform import PixelTransform
 from trainer.network.initial import initial_tensors
 from trainer.network.model import after_convolution, groups_of, reference_shapes
 from trainer.network.one_device import OneDevice
@@ -180,8 +181,8 @@ def training_data(recipe: Recipe, epoch: int = 0, records: int = 2) -> TrainingD
     return TrainingData(MemoryLoader(train_records=records, val_records=2), recipe, seed=3, epoch=epoch)  # type: ignore[arg-type]
 
 
-def fed(data: TrainingData, epoch: int) -> FedBatch:
-    return next(data.training(OneInput(), epoch, 0, iter))  # type: ignore[arg-type]
+def fed(data: TrainingData, epoch: int) -> DeviceBatch:
+    return next(data.training(OneInput(), epoch, 0))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -191,13 +192,13 @@ def test_pixels_are_those_stored_less_the_mean_over_11_in_the_source_s_noisy_epo
     recipe: Recipe, epoch: int, factor: float
 ) -> None:
     data = training_data(recipe, epoch)
-    x = unfolded(fed(data, epoch).x_nchw[0])[:, : recipe.crop, : recipe.crop]
+    x = unfolded(fed(data, epoch).pixels[CPU])[:, : recipe.crop, : recipe.crop]
     assert_less_the_mean(x, [draw(data.spec, epoch, position, label=position) for position in (0, 1)], factor)
-    (batch,) = data.validation(OneInput(), iter)  # type: ignore[arg-type]
+    (batch,) = data.validation(OneInput())  # type: ignore[arg-type]
     stored = [draw(StreamSpec("val", view="full"), 0, position, label=position) for position in (0, 1)]
     edge = (STORED_SIZE - recipe.crop) // 2
     centres = [picture[edge : edge + recipe.crop, edge : edge + recipe.crop] for picture in stored]
-    assert_less_the_mean(unfolded(batch.x_nchw[0])[:, : recipe.crop, : recipe.crop], centres, 1)
+    assert_less_the_mean(unfolded(batch.pixels[CPU])[:, : recipe.crop, : recipe.crop], centres, 1)
 
 
 def assert_less_the_mean(x: Tensor, pictures: list[npt.NDArray[np.uint8]], factor: float) -> None:
@@ -244,8 +245,8 @@ def test_the_paper_s_biases_learn_at_their_weights_rate() -> None:
 
 
 def test_the_source_stops_after_epoch_90() -> None:
-    batches = training_data(SOURCE, 89).training(OneInput(), 89, 0, iter)  # type: ignore[arg-type]
-    assert [batch.epoch for batch in batches] == [89, 90]
+    batches = training_data(SOURCE, 89).training(OneInput(), 89, 0)  # type: ignore[arg-type]
+    assert [fed.batch.epoch for fed in batches] == [89, 90]
 
 
 @BOTH

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.client.batch import Batch
-from common.client.waits import WaitClock
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import KEPT, Slab, slot_bytes
 from tests.support.booked_memory import BookedMemory
 from tests.support.race_detector import RaceDetector
 from trainer.device.streams import Event
-from trainer.feeding.feed import FedBatch, Feed, PixelTransform
+from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned, tensor_over
+from trainer.feeding.pixel_transform import PixelTransform, pixel_transforms
 from trainer.recipes.layers import InputShape
 
 CPU = torch.device("cpu")
@@ -60,14 +60,14 @@ class ReusedSlots:
 
 def feed(
     detector: RaceDetector, memory: BookedMemory, *devices: torch.device
-) -> Callable[[Iterable[Batch]], Iterator[FedBatch]]:
-    clock, pinned = WaitClock(), Pinned(memory)
+) -> Callable[[Iterable[Batch]], Iterator[DeviceBatch]]:
     net = Net(*devices)
-    feed = Feed(net, MEAN_HWC, shape=InputShape(16), clock=clock, streams=detector, pinned=pinned)  # type: ignore[arg-type]
-    return partial(feed.batches, scale=1.0)
+    transforms = pixel_transforms(net, MEAN_HWC, InputShape(16), scale=1.0)  # type: ignore[arg-type]
+    feed = Feed(net, streams=detector, pinned=Pinned(memory))  # type: ignore[arg-type]
+    return partial(feed.batches, transforms=transforms)
 
 
-def read(detector: RaceDetector, fed: Iterator[FedBatch]) -> Iterator[FedBatch]:
+def read(detector: RaceDetector, fed: Iterator[DeviceBatch]) -> Iterator[DeviceBatch]:
     """What was fed, as work on the current streams."""
     with detector.watching():
         while True:
@@ -90,7 +90,7 @@ def test_whenever_copies_end_no_slot_goes_back_before_and_all_do(
     transform = PixelTransform(MEAN_HWC, InputShape(16), 1.0, CPU)
     for number, batch in enumerate(fed):
         expected = transform(torch.full((COUNT, 16, 16, 3), number, dtype=torch.uint8))
-        assert all(torch.equal(x_nchw, expected) for x_nchw in batch.x_nchw)
+        assert all(torch.equal(x_nchw, expected) for x_nchw in batch.pixels.values())
         assert batch.labels.tolist() == [number] * COUNT
 
 
@@ -142,7 +142,7 @@ def test_a_slab_that_cannot_be_pinned_feeds_the_same() -> None:
     detector = RaceDetector()
     source = ReusedSlots(detector)
     fed = list(feed(detector, BookedMemory("no more memory"), CPU)(source.batches(4)))
-    assert [batch.x_nchw[0][0, 0, 0, 0].item() for batch in fed] == [0, 1, 2, 3]
+    assert [batch.pixels[CPU][0, 0, 0, 0].item() for batch in fed] == [0, 1, 2, 3]
     assert source.all_back
 
 
@@ -160,4 +160,4 @@ def test_streams_that_take_turns_share_the_buffers_and_lose_nothing() -> None:
     assert detector.races == []
     assert training.all_back
     for arrived, count in ((fed, 5), (validated, 3)):
-        assert [batch.x_nchw[0][0, 0, 0, 0].item() for batch in arrived] == list(range(count))
+        assert [batch.pixels[CPU][0, 0, 0, 0].item() for batch in arrived] == list(range(count))
