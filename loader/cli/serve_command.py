@@ -21,6 +21,7 @@ from common.cli import log as logs
 from common.cli.command_line import DEFAULT_ENDPOINT, HELP
 from common.cli.console import say
 from common.cli.outputs import STDOUT, is_fifo, refuse_unwritable, written
+from common.decoder import name_of
 from common.errors import AlexNetError, DatasetError, UsageError
 from loader.cli.audit_command import audit
 from loader.cli.crew import Crew
@@ -180,6 +181,7 @@ def serve(
             sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
             secrecy = "encrypted" if own_keys is not None else "unencrypted"
             log.info("serving %s (%s) on %s, %s, with %d workers", data, sizes, endpoint, secrecy, len(pool.workers))
+            log.info("JPEG codec: %s", name_of(decoder))
             announce(endpoint)
             if ready_file is not None and is_fifo(ready_file):  # which waits for its reader
                 threading.Thread(target=announce_in, args=(ready_file, endpoint), daemon=True).start()

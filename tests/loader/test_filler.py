@@ -151,7 +151,7 @@ def test_a_record_of_another_size_and_one_that_rotted_on_the_disk_are_bad(packed
     with Dataset(data / "train.lmdb") as dataset:
         batch = filled(dataset, SPEC, 0, 4)
     assert batch.replaced(0) == [
-        Replaced(0, order[0], "the picture is 80x64, not 256x256"),
+        Replaced(0, order[0], "the image is 80x64, not 256x256"),
         Replaced(2, order[2], "damaged: checksum"),
     ]
     assert batch.notes["record"].tolist() == [order[1], order[1], order[3], order[3]]

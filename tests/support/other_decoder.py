@@ -1,4 +1,4 @@
-"""Services on a machine with another JPEG decoder: of another name, or of other pixels."""
+"""Services on a machine with another JPEG decoder: of another name, bundled with simplejpeg, or of other pixels."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loader import jpeg
+from loader.codec import SystemCodec
 
 # The program is the real one; what it imports first makes its decoder draw pictures of odd sizes a little otherwise.
 _HOOK = """
@@ -32,8 +32,17 @@ if set(os.environ["OTHER_PIXELS"].split()) & set(sys.orig_argv):
 def under_another_name(folder: Path) -> list[str]:
     """A command that runs another with this machine's library under the name of another version."""
     copy = folder / "libturbojpeg.so.9.9.9"
-    shutil.copyfile(jpeg.library_path(), copy)
+    shutil.copyfile(SystemCodec().path, copy)
     return ["env", f"LD_PRELOAD={copy}"]
+
+
+def without_libturbojpeg(folder: Path) -> list[str]:
+    """A command that runs another as on a machine where libturbojpeg is not installed."""
+    (folder / "sitecustomize.py").write_text(
+        "import turbojpeg\n\n\ndef missing(*_):\n    raise RuntimeError('Unable to locate turbojpeg library')\n\n\n"
+        "turbojpeg.TurboJPEG.__init__ = missing\n"
+    )
+    return ["env", f"PYTHONPATH={folder}"]
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from tests.support.paths import ROOT
 PACKAGES = ("common", "loader", "trainer")
 
 NEVER = {
-    "common": ("loader", "trainer", "torch", "lmdb", "click", "turbojpeg", "cv2"),
+    "common": ("loader", "trainer", "torch", "lmdb", "click", "turbojpeg", "simplejpeg", "cv2"),
     "loader": ("trainer", "torch"),
-    "trainer": ("loader", "lmdb", "turbojpeg", "cv2"),
+    "trainer": ("loader", "lmdb", "turbojpeg", "simplejpeg", "cv2"),
 }
 LAYERS = (
     "recipes",
@@ -39,7 +39,8 @@ NEVER_IN = {
 }  # by folder
 ONLY_IN = {
     "lmdb": {"loader/dataset.py"},
-    "turbojpeg": {"loader/jpeg.py"},
+    "turbojpeg": {"loader/codec.py"},
+    "simplejpeg": {"loader/codec.py"},
     "cv2": {"loader/pixels.py"},
     "triton": {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer/kernels").glob("*.py")},
     "zmq": {

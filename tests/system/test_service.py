@@ -243,7 +243,7 @@ def test_bad_records_are_replaced_and_told_the_same_at_any_number_of_workers(
     told = [
         Replaced(20, order[20], "Not a JPEG file: starts with 0x6e 0x6f"),
         Replaced(21, order[21], "damaged: checksum"),
-        Replaced(149, order[149], "the picture is 60x48, not 256x256"),
+        Replaced(149, order[149], "the image is 60x48, not 256x256"),
     ]
     seen = []
     for workers in (1, 3):
