@@ -54,10 +54,7 @@ class Stream:
         self._epoch = 0
         self._services, self._owner, self._settled = services, services.owner, services.owner.interruptions
         self._digests = one_of("digests", digests, DIGEST_USES)
-        hello = messages.Hello(
-            request, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels, spec.on_bad_record,
-            spec.shuffle, digests != "off", self.batch_size,
-        )  # fmt: skip
+        hello = messages.Hello.of(request, spec, digests=digests != "off", batch_size=self.batch_size)
         self._members = Members(services.hosts, services.served, spec, hello, way)
         self._pass: Pass | None = None
         self._window: Window[Host, Answer] | None = None

@@ -19,7 +19,7 @@ Flow control is credit: a client has at most `credit` tickets of a stream asked 
 
 import struct
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from dataclasses import fields as fields_of
 from typing import Any, ClassVar
 
@@ -37,6 +37,7 @@ from ..ranges import (
     SEEDS,
     SIGMAS,
 )
+from ..spec import StreamSpec
 from . import fields
 
 VERSION = 4
@@ -65,6 +66,7 @@ NO_SLOT = -1
 class Hello(Message):
     kind: ClassVar[str] = "HELLO"
     request: int = fields.integer(0, 2**63 - 1)  # the client's number for this HELLO, echoed in the answer
+    # The fields of StreamSpec, under their names:
     split: str = fields.text(16)
     seed: int = fields.integer(*SEEDS)
     view: str = fields.text(16)
@@ -75,6 +77,15 @@ class Hello(Message):
     shuffle: bool = fields.flag()
     digests: bool = fields.flag()  # whether BATCH is to carry them
     batch_size: int = fields.integer(*BATCH_SIZES)
+
+    @classmethod
+    def of(cls, request: int, spec: StreamSpec, *, digests: bool, batch_size: int) -> "Hello":
+        return cls(request, **asdict(spec), digests=digests, batch_size=batch_size)
+
+    @property
+    def spec(self) -> StreamSpec:
+        """Raises UsageError if there is no such stream."""
+        return StreamSpec(**{field.name: getattr(self, field.name) for field in fields_of(StreamSpec)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,8 @@ class Work:
             session, spec = self._sessions[address], self._sessions[address].spec
             slot = session.begin(ticket)
             session.slab.batch(slot, spec, ticket.count).begin()
-            fill = link.Fill(
-                session.slab_number, slot, spec.split, spec.seed, spec.view, spec.crop, spec.sigma, spec.pixels,
-                spec.on_bad_record, spec.shuffle, session.digests, ticket.epoch, ticket.first, ticket.count,
-            )  # fmt: skip
+            where = ticket.epoch, ticket.first, ticket.count
+            fill = link.Fill(session.slab_number, slot, spec, session.digests, *where)
             self._pool.give(worker, fill, session.slab)
 
     def take_in(self, ready: set[int]) -> None:

@@ -165,16 +165,31 @@ class Service:
             return
         if not self._welcomes.may_have(identity):
             return
-        dataset = session.dataset
-        welcome = messages.Welcome(
-            message.request, session.address[1], self._instance, dataset.records, list(dataset.classes), dataset.digest,
-            self._decoder, self._pool.count, usable_cores(), session.credit,
-            os.getpid(), session.slab.fd, session.slab.nonce, session.slab.slots, session.slab.size,
-        )  # fmt: skip
-        tracker = self._send(identity, welcome, dataset.mean_hwc.data.cast("B"))
+        welcome, mean_hwc = self._welcome(session, message.request), session.dataset.mean_hwc
+        tracker = self._send(identity, welcome, mean_hwc.data.cast("B"))
         if (deaf := self._welcomes.sent(identity, tracker)) is not None:
             self._sessions.end_all(deaf)
             self._access.cut(deaf, "it reads nothing of what it asks for")
+
+    def _welcome(self, session: Session, request: int) -> messages.Welcome:
+        dataset, slab = session.dataset, session.slab
+        return messages.Welcome(
+            request=request,
+            stream=session.address[1],
+            instance=self._instance,
+            records=dataset.records,
+            classes=list(dataset.classes),
+            digest=dataset.digest,
+            decoder=self._decoder,
+            workers=self._pool.count,
+            cores=usable_cores(),
+            credit=session.credit,
+            slab_process=os.getpid(),
+            slab_fd=slab.fd,
+            slab_nonce=slab.nonce,
+            slots=slab.slots,
+            slot_bytes=slab.size,
+        )
 
     def _ticket(self, identity: bytes, message: messages.Message) -> None:
         assert isinstance(message, messages.Ticket)

@@ -64,10 +64,7 @@ class Sessions:
 
         Raises UsageError where there is no such stream, NoSuchSplit, and LoaderError where it would take too much.
         """
-        spec = StreamSpec(
-            hello.split, hello.seed, hello.view, hello.crop, hello.sigma, hello.pixels, hello.on_bad_record,  # type: ignore[arg-type]
-            hello.shuffle,
-        )  # fmt: skip
+        spec = hello.spec
         dataset = self._datasets.get(spec.split)
         if dataset is None:
             raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")

@@ -59,25 +59,11 @@ class Fill:
     kind: ClassVar[str] = "fill"
     slab: int
     slot: int
-    split: str
-    seed: int
-    view: str
-    crop: int
-    sigma: float
-    pixels: str
-    on_bad_record: str
-    shuffle: bool
+    spec: StreamSpec
     digests: bool
     epoch: int
     first: int
     count: int
-
-    @property
-    def spec(self) -> StreamSpec:
-        return StreamSpec(
-            self.split, self.seed, self.view, self.crop, self.sigma, self.pixels, self.on_bad_record,  # type: ignore[arg-type]
-            self.shuffle,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +119,6 @@ def receive(end: socket.socket) -> tuple[Word, int | None] | None:
     if not message:
         return None
     kind, *values = msgpack.unpackb(message)
+    # The one array in a message is a StreamSpec.
+    values = [StreamSpec(*value) if isinstance(value, list) else value for value in values]
     return _WORDS[kind](*values), (fds[0] if fds else None)

@@ -59,7 +59,7 @@ class Worker:
         spec, laps = word.spec, Laps()
         batch = self._slabs[word.slab].batch(word.slot, spec, word.count)
         try:
-            filler = self._filler(word.split)
+            filler = self._filler(spec.split)
             filler.dataset.refuse_changes()  # of a file that was cut off a page may be missing, which would be a SIGBUS
             filler.fill(spec, word.epoch, word.first, batch, digests=word.digests, laps=laps)
             filler.dataset.refuse_changes()
@@ -71,7 +71,7 @@ class Worker:
 
     def _look_ahead(self, word: link.Fill) -> None:
         """Near an epoch's end work out the next one's order, while nobody waits for it."""
-        records = self._filler(word.split).dataset.records
+        records = self._filler(word.spec.split).dataset.records
         if word.first + word.count > records * _EPOCH_NEARLY_OVER:
             sampler.order_of(word.spec, records, word.epoch + 1)
 

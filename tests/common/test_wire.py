@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import VersionMismatch, WireError
+from common.errors import UsageError, VersionMismatch, WireError
+from common.spec import StreamSpec
 from common.wire import fields, messages
 
 STREAM = bytes(range(16))
@@ -29,6 +30,24 @@ MESSAGES = [
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)
 def test_every_kind_comes_back_as_it_was_sent(message: messages.Message) -> None:
     assert messages.decode(messages.encode(message), message.payloads) == message
+
+
+def test_a_stream_comes_back_whole() -> None:
+    """Each value another than its default, so that two fields that changed places would show."""
+    spec = StreamSpec("val", 7, "full", 100, 0.5, "float32", "stop", shuffle=False)
+    came = messages.decode(messages.encode(messages.Hello.of(1, spec, digests=True, batch_size=8)))
+    assert isinstance(came, messages.Hello)
+    assert came.spec == spec
+    assert (came.request, came.digests, came.batch_size) == (1, True, 8)
+
+
+@pytest.mark.parametrize("view", ["", "half"])
+def test_an_unknown_view_is_decoded_so_that_the_service_can_refuse_it(view: str) -> None:
+    hello = messages.Hello(1, "train", 0, view, 227, 0.1, "uint8", "stop", False, True, 128)
+    came = messages.decode(messages.encode(hello))
+    assert isinstance(came, messages.Hello)
+    with pytest.raises(UsageError, match="view is"):
+        _ = came.spec
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind)

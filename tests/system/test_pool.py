@@ -56,9 +56,7 @@ def hear(pool: WorkerPool, until: Callable[[], object]) -> list[Finished | Lost]
 def give(pool: WorkerPool, slab: Slab, slot: int) -> None:
     worker = pool.idle()
     assert worker is not None
-    fill = link.Fill(
-        1, slot, "train", 0, "train", SPEC.crop, 0.1, "uint8", "replace", True, False, 0, slot * COUNT, COUNT
-    )
+    fill = link.Fill(1, slot, SPEC, digests=False, epoch=0, first=slot * COUNT, count=COUNT)
     pool.give(worker, fill, slab)
 
 
