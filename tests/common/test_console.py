@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from common.cli import console
 from common.cli.console import Outlet, shown, shown_lines
 from common.errors import OutputError, ReaderGone
+from tests.support.full_disk import full_device
 
 MISSING = re.compile(r"\((\d+) lines are missing here: they could not be written\)")
 SMALL_PIPE = 4096
@@ -105,17 +106,6 @@ def test_a_full_device_is_no_error(tmp_path: Path) -> None:
         outlet = Outlet(stream.fileno())
         outlet.write("too much\n")
         outlet.drain()
-
-
-def full_device(folder: Path) -> Path:
-    """A device of our own that takes nothing, as /dev/full; skips the test if it cannot be made."""
-    device = folder / "full"
-    try:
-        os.mknod(device, 0o600 | 0o020000, os.makedev(1, 7))
-        device.open("w").close()
-    except OSError as error:
-        pytest.skip(f"a device cannot be made here: {error.strerror}")
-    return device
 
 
 def test_lines_that_a_full_disk_refused_are_counted_when_it_takes_some_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,3 +34,14 @@ class FullDisk:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+def full_device(folder: Path) -> Path:
+    """A device of our own that takes nothing, as /dev/full; skips the test if it cannot be made."""
+    device = folder / "full"
+    try:
+        os.mknod(device, 0o600 | 0o020000, os.makedev(1, 7))
+        device.open("w").close()
+    except OSError as error:
+        pytest.skip(f"a device cannot be made here: {error.strerror}")
+    return device

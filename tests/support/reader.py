@@ -3,19 +3,22 @@ its size and fingerprint.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from types import TracebackType
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
+from common.client.stream import Stream
 from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
+from tests.support.processes import wait_for
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)
 
@@ -41,6 +44,34 @@ def read(
     """Fingerprints of the first epochs that a client is given."""
     with LoaderClient(endpoints, transport=transport) as loader:
         return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
+
+
+def read_until(batches: Iterator[Batch], found: Callable[[], object]) -> None:
+    """Read on, as a client does, until that is so."""
+
+    def read_some() -> bool:
+        next(batches)
+        return bool(found())
+
+    wait_for("what was asked for while reading", read_some)
+
+
+class Honest:
+    """A client that reads on, and knows what must come."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self._expected = stream, list[str]()
+        self._batches = stream.batches(itertools.repeat(0))
+
+    def reads_on(self, batches: int = 20) -> None:
+        """The next batches are those of the first epoch, over and over."""
+        for _ in range(batches):
+            batch = next(self._batches)
+            (came,) = fingerprint([batch])
+            place = batch.first // 16
+            if place == len(self._expected):
+                self._expected.append(came)
+            assert came == self._expected[place]
 
 
 class ReaderProcess:

@@ -1,6 +1,7 @@
 """Who may import what, read from the sources: every import, also inside functions, and every dotted name."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +143,13 @@ def test_the_files_that_rules_name_are_there() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_no_test_imports_from_a_test_module() -> None:
+    """Helpers are in tests/support, so that each test module can be moved, split or deleted alone."""
+    imports = re.compile(r"(?:from|import) tests\.(?:\w+\.)*test_\w+")
+    found = {path.name: imports.findall(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -182,6 +190,15 @@ def test_an_import_from_a_layer_above_is_found() -> None:
     upward = [(low, f"trainer.{high}") for place, low in enumerate(LAYERS) for high in LAYERS[place + 1 :]]
     unseen = [each for each in upward if not breaches(f"trainer/{each[0]}/some.py", f"from {each[1]} import some")]
     assert unseen == []
+
+
+def test_an_import_that_a_folder_alone_may_not_make_is_found() -> None:
+    laws = [(folder, name) for folder, names in NEVER_IN.items() for name in names]
+    laws += [(folder, "loader.cli") for folder in ("loader/service", "loader/workers", "loader/packing")]
+    source = {
+        law: f"from {law[1].replace('common.', '..') if law[0][:6] == 'common' else law[1]} import s" for law in laws
+    }
+    assert [law for law in laws if not breaches(f"{law[0]}/some.py", source[law])] == []
 
 
 def test_what_is_allowed_is_not_found() -> None:

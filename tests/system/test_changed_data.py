@@ -16,9 +16,8 @@ from common.client.client import LoaderClient
 from common.errors import LoaderFault, LoaderRefused
 from common.spec import StreamSpec
 from tests.support.processes import LoaderProcess, alive, wait_for
-from tests.support.reader import SPEC, fingerprint, read
+from tests.support.reader import SPEC, fingerprint, read, read_until
 from tests.support.same_size import two_of_one_size, write_over
-from tests.system.test_hosts import read_until
 
 VAL = StreamSpec("val", view="full")
 ANY_PORT = "tcp://127.0.0.1:*"

@@ -9,8 +9,8 @@ from common.cli import log as logs
 from common.wire import keys, messages
 from loader.cli.pack_command import main as pack
 from loader.service.access import AllowList
+from tests.support.lying_service import answering
 from tests.support.photo_tree import make_tree
-from tests.system.test_hostile_service import answering
 from trainer.cli.train_command import main as trainer
 
 DRAWS = "\x1b[2J\u202e\x9b1m\nfake"

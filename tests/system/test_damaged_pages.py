@@ -18,10 +18,10 @@ from common.spec import StreamSpec
 from loader.dataset import Dataset, Writer
 from loader.records import record_bytes
 from loader.workers import sampler
-from tests.loader.test_dataset import write
 from tests.support.damaged_pages import BRANCH, FLAGS_AT, HEADER, PAGE, Kind, bad_records, pages, write_page
 from tests.support.processes import LoaderProcess
 from tests.support.reader import SPEC, fingerprint
+from tests.support.small_lmdb import write
 
 RECORDS, SERVED = 3000, 400
 VALUES = [(record % 2, bytes([record % 251]) * (900 + record % 100)) for record in range(RECORDS)]

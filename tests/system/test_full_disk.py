@@ -12,12 +12,12 @@ import pytest
 
 from common.errors import SaveError
 from common.spec import StreamSpec
+from tests.support.checkpoints import a_checkpoint, same_tensors
 from tests.support.full_disk import FullDisk
 from tests.support.memory_loader import MemoryLoader
 from tests.support.processes import LoaderProcess, wait_for
 from tests.support.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
-from tests.system.test_trainer_command import OPTIONS, finish, same_tensors, start, steps_told
-from tests.trainer.checkpoints.test_checkpoint import a_checkpoint
+from tests.support.trainer_process import OPTIONS, finish, start, steps_told
 from trainer.checkpoints import checkpoint
 from trainer.training.metrics import FILE_NAME, Metrics, read
 

@@ -1,7 +1,6 @@
 """Clients that break the protocol, beside an honest one of the same service: its batches are right, whatever comes."""
 
 import contextlib
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,33 +10,14 @@ import pytest
 import zmq
 
 from common.client.client import LoaderClient
-from common.client.stream import Stream
 from common.spec import StreamSpec
 from common.wire import messages
 from loader.service.resources import MOST_STREAMS
 from tests.support.processes import LoaderProcess, memory_mib, wait_for
-from tests.support.reader import fingerprint
+from tests.support.reader import Honest
 from tests.support.zmtp import RawClient, frame_of
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)
-
-
-class Honest:
-    """A client that reads on, and knows what must come."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream, self._expected = stream, list[str]()
-        self._batches = stream.batches(itertools.repeat(0))
-
-    def reads_on(self, batches: int = 20) -> None:
-        """The next batches are those of the first epoch, over and over."""
-        for _ in range(batches):
-            batch = next(self._batches)
-            (came,) = fingerprint([batch])
-            place = batch.first // 16
-            if place == len(self._expected):
-                self._expected.append(came)
-            assert came == self._expected[place]
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from common.wire import keys, messages
 from common.wire.keys import ClientKeys
 from loader.service.connections import IDLE_S, MOST_WITHOUT_STREAM
 from tests.support.processes import LoaderProcess, memory_mib, wait_for
+from tests.support.reader import Honest
 from tests.support.storm import FOREIGN, PING, SHORT_PING, Attacker, Storm, connect, shake_hands
 from tests.support.zmtp import frame_of
-from tests.system.test_hostile_client import Honest
 
 SPEC = StreamSpec(split="train", seed=3, crop=64)
 HEARTBEAT_S = 2.5  # ZeroMQ's own, at which it noticed some of them

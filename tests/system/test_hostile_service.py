@@ -13,40 +13,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import zmq
 
 from common.client.client import LoaderClient
 from common.errors import LoaderRefused, LoaderTimeout
 from common.spec import StreamSpec
 from common.wire import messages
+from tests.support.lying_service import answering
 from tests.support.processes import LoaderProcess, memory_mib
 from tests.support.storm import connect
 
 ZMQ_HEARTBEAT_S = 2.5
 SPEC = StreamSpec(split="train", seed=3, crop=64)
-
-
-@contextmanager
-def answering(answer: bytes) -> Iterator[str]:
-    """The endpoint of a service that gives this answer to whatever comes."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with context, context.socket(zmq.ROUTER) as router:
-        router.linger = 0
-        router.bind("tcp://127.0.0.1:*")
-        stop = threading.Event()
-
-        def answer_all() -> None:
-            while not stop.is_set():
-                if router.poll(20):
-                    router.send_multipart([router.recv_multipart()[0], answer])
-
-        thread = threading.Thread(target=answer_all)
-        thread.start()
-        try:
-            yield router.getsockopt_string(zmq.LAST_ENDPOINT)
-        finally:
-            stop.set()
-            thread.join()
 
 
 def test_a_service_of_another_version_is_refused_naming_both() -> None:

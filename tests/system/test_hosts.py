@@ -1,21 +1,19 @@
 """Several hosts at once, with real processes: they join, leave, come back as another, and the stream stays the same."""
 
 import signal
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.errors import LoaderRefused, UsageError
 from common.spec import OnBadRecord, StreamSpec
 from loader.dataset import Dataset
 from tests.support.bad_records import flip_a_bit, with_records
 from tests.support.processes import LoaderProcess, wait_for
-from tests.support.reader import SPEC, fingerprint
+from tests.support.reader import SPEC, fingerprint, read_until
 
 
 def test_hosts_join_and_leave_as_a_file_says(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
@@ -64,16 +62,6 @@ def test_a_bad_file_of_hosts_leaves_them_as_they_are(
         assert caplog.text.count("the loaders stay as they are") == 3
         with pytest.raises(UsageError, match="--loaders"):
             LoaderClient(loaders_file=file)
-
-
-def read_until(batches: Iterator[Batch], found: Callable[[], object]) -> None:
-    """Read on, as a client does, until that is so."""
-
-    def read_some() -> bool:
-        next(batches)
-        return bool(found())
-
-    wait_for("what was asked for while reading", read_some)
 
 
 def test_hosts_of_different_data_sets_are_refused_at_the_start_and_both_are_named(

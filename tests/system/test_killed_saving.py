@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.checkpoints import same_tensors
 from tests.support.dying import DEATHS
 from tests.support.paths import ROOT
 from tests.support.processes import LoaderProcess
 from tests.support.tiny_run import lines, without_times
-from tests.system.test_trainer_command import finish, same_tensors, start
+from tests.support.trainer_process import finish, start
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.disk import PARTIAL
 

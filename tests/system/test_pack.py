@@ -7,8 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,11 @@ from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.devkit import shuffled
 from loader.dataset import Dataset
 from loader.packing import discover
-from loader.packing.pack import Options, Summary, pack
+from tests.support.packing import COMMAND, pack_folder, packing
 from tests.support.paths import ROOT
 from tests.support.photo_tree import CLASSES, contents, make_tree, photo
 from tests.support.processes import alive, children, command_line, wait_for
 
-COMMAND = [sys.executable, "-c", "from loader.cli.pack_command import main; main()"]
 TRAIN, VAL = 1200, 100
 INTERRUPTED = "alexnet-pack: interrupted; what is committed stays: run it again to go on\n"
 
@@ -40,25 +38,9 @@ def undisturbed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def pack_folder(tree: Path, data: Path, **options: object) -> list[Summary]:
-    return pack(discover.sources(tree), data, Options(**{"jobs": 2, **options}))  # type: ignore[arg-type]
-
-
 def run_to_end(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
-
-
-@contextmanager
-def packing(tree: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
-    """A pack under way, in a process group of its own, with small commits."""
-    command = [*COMMAND, "--jobs", "2", "--commit", "32", str(tree), str(data)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def workers(pid: int) -> list[int]:

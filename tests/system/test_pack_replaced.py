@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
+from tests.support.packing import pack_folder, packing
 from tests.support.photo_tree import make_tree
 from tests.support.processes import wait_for
-from tests.system.test_pack import pack_folder, packing
 
 KEPT = b"another's file"
 

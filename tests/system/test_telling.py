@@ -15,12 +15,11 @@ from typing import IO, Any
 import pytest
 
 from loader.dataset import Dataset
-from tests.common.test_console import full_device
-from tests.support.full_disk import FullDisk
+from tests.support.full_disk import FullDisk, full_device
 from tests.support.paths import ROOT
 from tests.support.processes import LoaderProcess, wait_for
 from tests.support.reader import read
-from tests.system.test_trainer_command import OPTIONS, start
+from tests.support.trainer_process import OPTIONS, start
 from trainer.checkpoints import checkpoint
 
 BIN = Path(sys.executable).parent

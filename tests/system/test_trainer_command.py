@@ -3,7 +3,6 @@
 import re
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,57 +11,20 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.support.paths import ROOT
+from tests.support.checkpoints import same_tensors
 from tests.support.processes import LoaderProcess, wait_for
+from tests.support.trainer_process import OPTIONS, finish, start, steps_told, wait_for_steps
 from trainer.checkpoints import checkpoint
 from trainer.cli.train_command import main
 from trainer.recipes.named import DEMO, SOURCE
 from trainer.recipes.recipe_file import to_toml
 from trainer.training.metrics import FILE_NAME, read
 
-OPTIONS = ["--cpu", "--recipe", "demo", "--width", "0.02", "--batch-size", "8", "--threads", "1", "--log-steps", "1"]
-
 
 @pytest.fixture(scope="module")
 def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
         yield service
-
-
-def start(*options: str | Path, cwd: Path, stderr: Any = subprocess.PIPE, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainer.cli.train_command", *map(str, options)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        **more,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
-    """(exit code, lines of stdout, lines of stderr)"""
-    out, err = process.communicate(timeout=120)
-    assert "Traceback" not in err, err
-    return process.returncode, out.splitlines(), err.splitlines()
-
-
-def steps_in(folder: Path) -> int:
-    path = folder / FILE_NAME
-    return sum(line["kind"] == "step" for line in read(path)) if path.exists() else 0
-
-
-def wait_for_steps(process: subprocess.Popen[str], folder: Path, steps: int) -> None:
-    wait_for(f"{steps} steps", lambda: steps_in(folder) >= steps or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-
-
-def same_tensors(a: Path, b: Path) -> bool:
-    one, other = checkpoint.load(a), checkpoint.load(b)
-    return all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights | other.weights) and all(
-        torch.equal(one.velocities[name], other.velocities[name]) for name in one.velocities | other.velocities
-    )
 
 
 def test_a_run_ends_with_its_errors_and_its_folder(loader: LoaderProcess, tmp_path: Path) -> None:
@@ -128,10 +90,6 @@ def resume_to_step_30(loader: LoaderProcess, folder: Path) -> Path:
     code, _, err = finish(start(*options, cwd=folder))
     assert code == 0, err
     return checkpoint.newest(folder / "run")
-
-
-def steps_told(folder: Path) -> list[int]:
-    return [line["step"] for line in read(folder / FILE_NAME) if line["kind"] == "step"]
 
 
 def test_a_stopped_and_resumed_run_ends_with_the_bits_of_an_undisturbed_one(

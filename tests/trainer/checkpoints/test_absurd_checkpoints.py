@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from common.errors import AlexNetError, UsageError
+from tests.support.checkpoints import STATE, a_checkpoint
 from tests.support.trained_nets import save_net
-from tests.trainer.checkpoints.test_checkpoint import STATE, a_checkpoint
 from trainer.checkpoints import checkpoint, tensor_file
 from trainer.cli.evaluate_command import main
 from trainer.network.build import full_memory_as_error

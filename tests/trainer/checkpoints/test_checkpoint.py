@@ -11,31 +11,11 @@ import pytest
 import torch
 
 from common.errors import CheckpointError, SaveError, UsageError
+from tests.support.checkpoints import a_checkpoint
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State
 from trainer.recipes.named import DEMO
-
-STATE = State(
-    epoch=2,
-    first=96,
-    step=130,
-    seed=7,
-    recipe=asdict(replace(DEMO, classes=2)),
-    dataset="ab" * 16,
-    class_names=("cat", "dog"),
-    threads=1,
-    schedule={"best_error": float("inf"), "drops": 1},
-    tally={"images": 96, "loss_sum": 1.1},
-)
-
-
-def a_checkpoint(step: int = 130) -> Checkpoint:
-    torch.manual_seed(step)
-    weights = {"conv1.weight": torch.randn(4, 3, 11, 11), "fc8.bias": torch.randn(10)}
-    velocities = {name: torch.randn_like(w) for name, w in weights.items()}
-    return Checkpoint(replace(STATE, step=step), weights, velocities, torch.rand(256, 256, 3))
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
@@ -142,7 +122,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from tests.trainer.checkpoints.test_checkpoint import a_checkpoint
+from tests.support.checkpoints import a_checkpoint
 from trainer.checkpoints import checkpoint
 big = a_checkpoint(1)
 big.weights["fc6.weight"] = torch.randn(1000, 1000)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import CheckpointError
-from tests.trainer.checkpoints.test_checkpoint import STATE
+from tests.support.checkpoints import STATE
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
 

@@ -9,19 +9,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckpointError, UsageError
-from tests.trainer.checkpoints.test_checkpoint import a_checkpoint
+from tests.support.checkpoints import a_checkpoint, flip_a_bit
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.resume import first_whole, load_named, newest_whole
 
 
 def save(folder: Path, *steps: int) -> list[Path]:
     return [checkpoint.save(folder, a_checkpoint(step), keep=10) for step in steps]
-
-
-def flip_a_bit(path: Path, place: int = -100) -> None:
-    contents = bytearray(path.read_bytes())
-    contents[place] ^= 16
-    path.write_bytes(contents)
 
 
 def names(folder: Path) -> list[str]:

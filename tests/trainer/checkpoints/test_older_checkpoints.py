@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from common.errors import CheckpointError
+from tests.support.checkpoints import STATE, a_checkpoint
 from tests.support.tiny_run import Train
-from tests.trainer.checkpoints.test_checkpoint import STATE, a_checkpoint
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.resume import newest_whole

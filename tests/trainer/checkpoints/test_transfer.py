@@ -9,13 +9,12 @@ import torch
 from click.testing import CliRunner
 
 from common.errors import CheckpointError, UsageError
+from tests.support.checkpoints import a_checkpoint, flip_a_bit
 from tests.support.memory_loader import CLASSES, MemoryLoader
 from tests.support.photo_tree import make_tree
 from tests.support.processes import LoaderProcess
 from tests.support.tiny_run import TINY, Train, lines
-from tests.system.test_trainer_command import OPTIONS, finish, start
-from tests.trainer.checkpoints.test_checkpoint import a_checkpoint
-from tests.trainer.checkpoints.test_newest_whole import flip_a_bit
+from tests.support.trainer_process import OPTIONS, finish, start
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.resume import load_named

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.evaluation.test_evaluate import Oracle, batches
+from tests.support.oracle import Oracle, batches
 from trainer.evaluation.answers import Answers, Confusion, told
 from trainer.evaluation.validation import evaluate
 
