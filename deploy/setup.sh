@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# What the scripts share, to be sourced: `set_up [EXTRA]` makes .venv with the versions of deploy/constraints.txt.
-# A second call with nothing changed does nothing. Options of pip (an index, a proxy) come from pip's own settings.
-# Every Python runs with -P: nothing in the folder that a script is started in is imported.
+# Shared by the scripts, to be sourced: `set_up [dev]` makes .venv with the versions of deploy/constraints.txt, and needs
+# no root. A second call with nothing changed does nothing. pip's options (an index, a proxy) come from its own settings.
+# Every Python runs with -P: nothing in the current directory is imported.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
 PROGRAM="$(basename "$0")"
 
-# What only tells neither ends nor holds up a script: its terminal may be closed, its log full, its pipe not read.
+# Messages neither end nor hold up a script: its terminal may be closed, its log full, its pipe not read.
 trap '' PIPE
 { : >&1; } 2>/dev/null || exec >/dev/null
 { : >&2; } 2>/dev/null || exec 2>/dev/null
@@ -25,7 +25,7 @@ fail() {
 
 [[ "$(uname)" == Linux ]] || fail 2 "AlexNet runs on Linux only, and this is $(uname)"
 
-# A command that is told to end (SIGTERM) should this script die, kill -9 included.
+# Run a command that gets SIGTERM if this script dies, kill -9 included.
 guarded() { setpriv --pdeathsig TERM -- "$@"; }
 
 set_up() {
@@ -43,7 +43,7 @@ set_up() {
     unlock
 }
 
-# One set-up of a checkout at a time. The lock is on the folder itself, so nothing is left behind.
+# One set-up of a checkout at a time. The lock is on the directory itself, so nothing is left behind.
 lock() {
     exec 9<"$ROOT"
     flock -n 9 || { say "waiting for another set-up of this checkout" && flock 9; }
@@ -51,7 +51,7 @@ lock() {
 
 unlock() { exec 9<&-; }
 
-# Equal while what was installed is what would be installed; a moved checkout is another one.
+# Equal as long as a new set-up would install the same; a moved checkout is another one.
 stamp_text() { (echo "$ROOT" && cat "$ROOT/pyproject.toml" "$ROOT/deploy/constraints.txt") | sha256sum; }
 
 make_venv() {
@@ -65,7 +65,7 @@ make_venv() {
     guarded "$python" -P -m venv --clear "$VENV" >&2 || fail 1 "$python could not make $VENV; its reason is above"
 }
 
-# The first Python of 3.11 or newer that has these modules.
+# The first Python, 3.11 or newer, that has these modules.
 find_python() {
     local name
     for name in python3.11 python3 python3.12 python3.13 python3.14; do
@@ -97,11 +97,11 @@ apt_install() {
     "${apt[@]}" install "$1" >/dev/null 2>&1 || { "${apt[@]}" update && "${apt[@]}" install "$1"; } >/dev/null 2>&1
 }
 
-# pip's own account, reduced to what takes long.
+# Of pip's output only the downloads and the unpacking are shown, which take long.
 install_packages() {
     say "installing into .venv; torch is large, so a first time takes some minutes"
     guarded env PYTHONWARNINGS=ignore "$VENV/bin/python" -P -m pip install --disable-pip-version-check --no-input --progress-bar off \
-        -c "$ROOT/deploy/constraints.txt" -e "$ROOT${1:+[$1]}" \
+        -c "$ROOT/deploy/constraints.txt" -e "$ROOT[${1:-loader,trainer}]" \
         > >(sed -un -e 's/^ *Downloading \([^- ]*-[^- ]*\)[^ ]* (/  \1 (/p' -e 's/^Installing collected.*/  unpacking/p' >&2 || cat >/dev/null) ||
         fail 1 "pip could not install; its reason is above"
 }

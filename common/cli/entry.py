@@ -1,15 +1,16 @@
-"""The first lines of every command, run before anything slow, or anything that exists on Linux alone, is imported.
+"""The entry of every command, run before anything slow or Linux-only is imported.
 
-Ctrl-C ends a command where it stands, with one line and exit code 130, until it calls `interruptible` or handles the
-signal itself: KeyboardInterrupt in the midst of an import may come out of it as any other error. If SIGINT was
-ignored, as in what a shell runs in the background, it stays so.
+Ctrl-C ends a command at once, with one line and exit code 130, until it calls `interruptible` or handles the signal
+itself: KeyboardInterrupt in the middle of an import may surface as any other error. An ignored SIGINT, as in what a
+shell runs in the background, stays ignored.
 """
 
 import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from types import FrameType
 
 from ..errors import UsageError
@@ -21,12 +22,17 @@ _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EBAD
 Command = Callable[..., object]
 
 
-def enter(program: str, find: Callable[[], Command]) -> None:
-    """Run the command that `find` imports, a click command. On another system than Linux it ends with one line."""
+def enter(program: str, find: Callable[[], Command], extra: str, libraries: Sequence[str]) -> None:
+    """Run the click command that `find` imports.
+
+    On another system than Linux, or if one of `libraries`, those of the wheel's `extra`, is not installed, it ends with
+    one line.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _Ending(program))
     try:
         need_linux()
+        _need(libraries, extra)
     except UsageError as error:
         console.tell(f"{program}: error: {error}")
         sys.exit(error.exit_code)
@@ -42,8 +48,15 @@ def enter(program: str, find: Callable[[], Command]) -> None:
         sys.exit(1)
 
 
+def _need(libraries: Sequence[str], extra: str) -> None:
+    """Raise UsageError if one is not installed. None is imported: that is slow, and no library may be in a fork."""
+    for library in libraries:
+        if find_spec(library) is None:
+            raise UsageError(f'{library} is not installed; pip install "alexnet[{extra}]"')
+
+
 class _Ending:
-    """A handler of SIGINT that ends the process."""
+    """SIGINT handler that ends the process."""
 
     def __init__(self, program: str) -> None:
         self._program = program
@@ -55,7 +68,7 @@ class _Ending:
 
 
 def interruptible() -> None:
-    """From here on Ctrl-C is KeyboardInterrupt: the imports are done, and what follows is to be left in order."""
+    """Let Ctrl-C raise KeyboardInterrupt from here on: the imports are done, and what follows cleans up."""
     if isinstance(signal.getsignal(signal.SIGINT), _Ending):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

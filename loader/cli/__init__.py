@@ -2,13 +2,15 @@
 
 from common.cli.entry import Command, enter
 
+_NEEDS = ("loader", ("click", "cv2", "lmdb", "PIL", "turbojpeg"))  # the extra, and what it installs
+
 
 def loader() -> None:
-    enter("alexnet-loader", _loader)
+    enter("alexnet-loader", _loader, *_NEEDS)
 
 
 def pack() -> None:
-    enter("alexnet-pack", _pack)
+    enter("alexnet-pack", _pack, *_NEEDS)
 
 
 def _loader() -> Command:

@@ -2,13 +2,15 @@
 
 from common.cli.entry import Command, enter
 
+_NEEDS = ("trainer", ("click", "safetensors", "torch"))  # the extra, and what it installs
+
 
 def trainer() -> None:
-    enter("alexnet-trainer", _trainer)
+    enter("alexnet-trainer", _trainer, *_NEEDS)
 
 
 def evaluate() -> None:
-    enter("alexnet-evaluate", _evaluate)
+    enter("alexnet-evaluate", _evaluate, *_NEEDS)
 
 
 def _trainer() -> Command:
