@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 
 from trainer.evaluation.trained import load_trained
-from trainer.training.filters import filters_picture
+from trainer.training.board import filters_picture
 
 ZOOM = 6  # pixels of the picture for each of a filter's
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.checkpoints.checkpoint import BEST
-from trainer.checkpoints.disk import PARTIAL
+from trainer.checkpoints.files import PARTIAL
 
 DEATHS = (-signal.SIGKILL, -signal.SIGXFSZ)
 

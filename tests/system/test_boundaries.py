@@ -57,7 +57,7 @@ ONLY_IN = {
     },
     "xxhash": {"common/digest.py"},
     "scipy": set[str](),  # the tests' alone
-    "safetensors": {"trainer/checkpoints/tensor_file.py"},
+    "safetensors": {"trainer/checkpoints/files.py"},
     "torch.cuda.Stream": {"trainer/device/streams.py"},
     "torch.cuda.Event": {"trainer/device/streams.py"},
     "torch.cuda.stream": {"trainer/device/streams.py"},

@@ -15,7 +15,7 @@ from tests.support.processes import LoaderProcess
 from tests.support.tiny_run import lines, without_times
 from tests.support.trainer_process import finish, start
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.disk import PARTIAL
+from trainer.checkpoints.files import PARTIAL
 
 NEW = ["--recipe", "demo", "--width", "0.02", "--batch-size", "50"]  # 3 steps an epoch
 LIMITS = ["--steps", "12", "--checkpoint-minutes", "0", "--log-steps", "1"]

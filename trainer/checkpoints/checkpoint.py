@@ -3,8 +3,8 @@
 `RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
 error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them, and `mean_hwc`, the mean image
 that the weights were trained with; the metadata holds `State` as JSON. No pickle. A file appears whole or not at all
-(`trainer/checkpoints/disk.py`), and carries a digest of its contents, so that a damaged one is noticed when it is read;
-then it is renamed to `*.damaged`, never removed.
+(`trainer/checkpoints/files.py`) and carries a digest of its contents; if that does not match when it is read, the file
+is renamed to `*.damaged`, never removed.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from torch import Tensor
 
 from common.errors import CheckpointError, SaveError, UsageError
 from common.spec import STORED_SIZE, DigestUse, OnBadRecord
-from trainer.checkpoints import tensor_file
-from trainer.checkpoints.disk import PARTIAL, put_in_place
+from trainer.checkpoints import files
+from trainer.checkpoints.files import PARTIAL, put_in_place
 from trainer.device.precision import Precision
 from trainer.recipes.bounds import MOST_SHOWN, Range, check_ranges, shown
 from trainer.recipes.recipe_file import object_of
@@ -116,7 +116,7 @@ def save(run_folder: Path, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
     metadata = {"format": FORMAT, "state": state, "digest": _digest(state, tensors)}
     try:
         _remove(run_folder.glob(f"*.safetensors{PARTIAL}"))  # of a run that was killed while it wrote
-        tensor_file.write(path, tensors, metadata)
+        files.write(path, tensors, metadata)
     except SaveError as error:
         raise SaveError(f"{error}; {_last_good(run_folder)}") from None
     _remove(all_in(run_folder)[:-keep])
@@ -155,7 +155,7 @@ def newest(run_folder: Path) -> Path:
 def load(path: Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError, which names the file and what is wrong with it."""
     try:
-        return _checked(*tensor_file.read(path))
+        return _checked(*files.read(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -242,5 +242,5 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor_file.bytes_of(tensor))
+        digest.update(files.bytes_of(tensor))
     return digest.hexdigest()

@@ -1,4 +1,9 @@
-"""Several networks that answer together: softmax probabilities averaged over views, then over networks."""
+"""Several networks that answer together: softmax probabilities averaged over views, then over networks.
+
+A test looks at the centre view of a stored image alone, or at the paper's ten: the four corners, the centre, and the
+mirror images of these. For crops of 224 the offsets are (0, 0), (0, 32), (16, 16), (32, 0) and (32, 32), as in the
+program behind the paper; for 227 the last is 29, the centre's 14.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,10 +11,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.evaluation.views import View, views
+from common.spec import STORED_SIZE
 from trainer.feeding.pixel_transform import PixelTransform
 from trainer.network.net import Net, Pixels
 from trainer.recipes.recipe import Recipe
+
+MOST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A square of a stored picture: the offsets of its upper left corner in pixels, and whether it is mirrored."""
+
+    top: int
+    left: int
+    mirrored: bool = False
+
+    def of(self, images_nhwc: Tensor, size: int) -> Tensor:
+        """n x size x size x 3 from n x 256 x 256 x 3; where it is not mirrored, in the same memory."""
+        cut = images_nhwc[:, self.top : self.top + size, self.left : self.left + size]
+        return cut.flip(2) if self.mirrored else cut
+
+
+def views(size: int) -> tuple[View, ...]:
+    """The ten views of `size` pixels, the centre first: alone it is the test with one view."""
+    far, middle = STORED_SIZE - size, (STORED_SIZE - size) // 2
+    corners = [(middle, middle), (0, 0), (0, far), (far, 0), (far, far)]
+    return tuple(View(top, left, mirrored) for mirrored in (False, True) for top, left in corners)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,12 +18,11 @@ from common.spec import StreamInfo, StreamSpec
 from trainer.device.devices import devices_of_halves
 from trainer.device.precision import default_precision, make_repeatable, set_up
 from trainer.device.streams import Streams
-from trainer.evaluation.answering import Answering
+from trainer.evaluation.answers import Answering
 from trainer.evaluation.ensemble import Member
 from trainer.evaluation.evaluate_options import EvaluateOptions
 from trainer.evaluation.features import Written, write_features
-from trainer.evaluation.predictions import write_jsonl
-from trainer.evaluation.results import EvaluationReport
+from trainer.evaluation.results import EvaluationReport, write_jsonl
 from trainer.evaluation.submission import Submission
 from trainer.evaluation.trained import Placing, check_classes_served, check_same_classes, load_trained, member_of
 from trainer.feeding.data import open_client

@@ -22,8 +22,7 @@ from common.cli.progress import duration, showing_progress
 from common.client.batch import Batch
 from common.errors import CheckpointError
 from trainer.device.streams import Streams
-from trainer.evaluation.ensemble import Member
-from trainer.evaluation.views import views
+from trainer.evaluation.ensemble import Member, views
 from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned
 from trainer.feeding.upload import LateNumbers

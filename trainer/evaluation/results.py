@@ -1,14 +1,17 @@
-"""What an evaluation tells: a table for a person, an object for a program."""
+"""The results of an evaluation: a table for a person, an object for a program, predictions record by record."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from common.cli.console import shown
+from common.cli.outputs import written
 from common.cli.progress import percent
 from common.errors import AlexNetError
-from trainer.evaluation.answers import Confusion
+from trainer.evaluation.answers import Answers, Confusion
 from trainer.evaluation.validation import Evaluation
 
 ByViews = Mapping[int, Evaluation]
@@ -96,7 +99,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, float | None]:
     return {
         "top1_error": evaluation.top1_error,
         "top5_error": evaluation.top5_error,
-        "log_probability": log_probability if math.isfinite(log_probability) else None,
+        "log_probability": _finite(log_probability),
     }
 
 
@@ -118,3 +121,32 @@ def _figures(of: Evaluation) -> dict[str, str]:
     if of.top5_error is not None:
         figures[f"{'top-5 error':>11}"] = f"{percent(of.top5_error):>11}"
     return figures | {f"{'log p':>7}": f"{-of.loss:>7.3f}"}
+
+
+def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str, ...]) -> None:
+    """A line for each record that was answered, in their order:
+
+    record, label, class     of the data set; label counts from 0
+    views                    by number of views: `rank` of the label and its `probability`, and the `likeliest` classes,
+                             each with `class`, `label` and `probability`, falling
+    """
+    first = next(iter(by_views.values()))
+    with written(path) as file:
+        for record in first.answered.tolist():
+            label = int(first.labels[record])
+            views = {str(count): _answer(answers, record, classes) for count, answers in by_views.items()}
+            line = {"record": record, "label": label, "class": classes[label], "views": views}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _answer(answers: Answers, record: int, classes: tuple[str, ...]) -> dict[str, Any]:
+    likeliest = zip(answers.classes[record].tolist(), answers.probabilities[record].tolist(), strict=True)
+    return {
+        "rank": int(answers.rank[record]),
+        "probability": _finite(float(answers.probability[record])),
+        "likeliest": [{"class": classes[k], "label": k, "probability": _finite(p)} for k, p in likeliest],
+    }
+
+
+def _finite(probability: float) -> float | None:
+    return probability if math.isfinite(probability) else None

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from trainer.kernels.sizes import power_of_two
-from trainer.recipes.norm import Norm
+from trainer.recipes.layers import Norm
 
 
 @triton.jit

@@ -17,8 +17,7 @@ from trainer.ops.convolution import convolve
 from trainer.ops.dropout import Dropout
 from trainer.ops.lrn import normalise
 from trainer.ops.pooling import max_pool
-from trainer.recipes.layers import Conv, Layer, Op
-from trainer.recipes.norm import Norm
+from trainer.recipes.layers import Conv, Layer, Norm, Op
 from trainer.recipes.recipe import Recipe
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainer.ops.fused import kernels
-from trainer.recipes.norm import Norm
+from trainer.recipes.layers import Norm
 
 _MAPS_OF_KERNEL = (5, 1.0)  # size and k: the original's
 _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers stay in a core's cache

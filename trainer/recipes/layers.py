@@ -92,3 +92,13 @@ class InputShape(NamedTuple):
     side: int = 228
     fold: int = 4
     shrink: int = 1
+
+
+class Norm(NamedTuple):
+    """One normalisation's constants; `alpha` multiplies the bare sum of squares, undivided by any size."""
+
+    over: Literal["channels", "maps"]
+    size: int  # odd; of a side, over maps
+    k: float
+    alpha: float
+    beta: float

@@ -2,7 +2,7 @@
 
     RUN/tensorboard/steps     scalars of the "step" lines, over steps
     RUN/tensorboard/epochs    scalars of the "epoch" lines over epochs, counted from 1; the first layer's filters after
-                              each (`trainer/training/filters.py`), 0 being those that training begins with; and 16
+                              each (`filters_picture`), 0 being those that training begins with; and 16
                               pictures as the network sees them, the first of each epoch, or after a resume
 
 A resumed run takes back what lies past its checkpoint, as metrics.jsonl does. That is the record of a run: where the
@@ -17,13 +17,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from common.errors import UsageError
-from trainer.training.filters import Picture
 
 log = logging.getLogger(__name__)
 
+Picture = npt.NDArray[np.uint8]  # height x width x 3, RGB
+
 FOLDER = "tensorboard"
+COLUMNS = 16  # of filters in a row, as in the paper's Fig. 3
 _FLUSH_S = 10
+_GAP, _GROUP_GAP = 1, 4  # black pixels between tiles, and between groups
 
 STEP_SCALARS = ("loss", "train_error", "learning_rate", "images_per_s", "wait_share")
 EPOCH_SCALARS = (
@@ -103,3 +109,30 @@ def _scalars(writer: Any, line: Mapping[str, Any], names: tuple[str, ...], at: i
             writer.add_scalar(name, line[name], at)
     for reason, share in line["waits"].items():
         writer.add_scalar(f"waits/{reason}", share, at)
+
+
+def filters_picture(weights: npt.NDArray[np.float32], groups: int = 2) -> Picture:
+    """The filters of the first layer, each a tile; those of half 0 above those of half 1, as in Fig. 3 of the paper.
+
+    Each filter is stretched to its own range around grey: zero is 128, its weight farthest from zero 1 or 255.
+
+    weights   n x 3 x height x width, n a multiple of `groups`; AlexNet's are 96 x 3 x 11 x 11
+    groups    halves of the network: the first n / groups filters are half 0's
+    """
+    farthest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    scaled = weights / np.where(farthest > 0, farthest, 1)
+    tiles = np.rint(128 + 127 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+    sheets = [tiled(group, COLUMNS) for group in np.split(tiles, groups)]
+    gap = np.zeros((_GROUP_GAP, *sheets[0].shape[1:]), np.uint8)
+    return np.concatenate([part for sheet in sheets for part in (gap, sheet)][1:])
+
+
+def tiled(pictures: npt.NDArray[np.uint8], columns: int) -> Picture:
+    """Pictures of one size, n x height x width x 3, beside each other in rows of `columns`, black lines between."""
+    n, height, width, _ = pictures.shape
+    rows = -(-n // columns)
+    sheet = np.zeros((rows * (height + _GAP) - _GAP, min(n, columns) * (width + _GAP) - _GAP, 3), np.uint8)
+    for index, picture in enumerate(pictures):
+        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet

@@ -54,7 +54,7 @@ from types import TracebackType
 from typing import Any
 
 from common.errors import SaveError, UsageError
-from trainer.checkpoints.disk import reason
+from trainer.checkpoints.files import reason
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,8 @@ from common.spec import StreamSpec
 from trainer.checkpoints.checkpoint import State
 from trainer.evaluation.validation import Evaluation
 from trainer.recipes.recipe_file import object_of
-from trainer.training.board import Board
+from trainer.training.board import Board, filters_picture, tiled
 from trainer.training.contention import Contention
-from trainer.training.filters import filters_picture, tiled
 from trainer.training.metrics import Metrics
 from trainer.training.schedule import Outlook
 from trainer.training.summary import cores_in_words, course_in_words, waits_in_words

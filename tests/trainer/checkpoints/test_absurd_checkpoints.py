@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from common.errors import AlexNetError, UsageError
 from tests.support.checkpoints import STATE, a_checkpoint
 from tests.support.trained_nets import save_net
-from trainer.checkpoints import checkpoint, tensor_file
+from trainer.checkpoints import checkpoint, files
 from trainer.cli.evaluate_command import main
 from trainer.network.build import full_memory_as_error
 from trainer.network.memory import check_room, free_memory
@@ -44,7 +44,7 @@ def with_state(folder: Path, text: str, tensors: dict[str, torch.Tensor] | None 
     """A file with this state and the right digest, whatever is in it."""
     of = {"weights/fc8.bias": torch.ones(2)} | (tensors or {})
     metadata = {"format": checkpoint.FORMAT, "state": text, "digest": checkpoint._digest(text, of)}
-    tensor_file.write(path := folder / "checkpoint-00000001.safetensors", of, metadata)
+    files.write(path := folder / "checkpoint-00000001.safetensors", of, metadata)
     return path
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from trainer.evaluation.answers import Answers, Confusion, told
-from trainer.evaluation.predictions import write_jsonl
-from trainer.evaluation.results import EvaluationReport
+from trainer.evaluation.results import EvaluationReport, write_jsonl
 from trainer.evaluation.validation import Evaluation
 
 REPORT = EvaluationReport(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support.trained_nets import crops
-from trainer.evaluation.views import MOST, View, views
+from trainer.evaluation.ensemble import MOST, View, views
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
 

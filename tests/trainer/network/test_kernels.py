@@ -13,9 +13,8 @@ from torch import Tensor
 from trainer.feeding.pixel_transform import PixelTransform
 from trainer.ops.dropout import philox_words
 from trainer.ops.lrn import normalise
-from trainer.recipes.layers import InputShape
+from trainer.recipes.layers import InputShape, Norm
 from trainer.recipes.named import PAPER, SOURCE
-from trainer.recipes.norm import Norm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from trainer.ops import lrn
 from trainer.ops.lrn import normalise
+from trainer.recipes.layers import Norm
 from trainer.recipes.named import PAPER, SOURCE
-from trainer.recipes.norm import Norm
 from trainer.recipes.recipe import Recipe
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

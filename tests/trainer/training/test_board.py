@@ -15,8 +15,7 @@ from common.errors import UsageError
 from tests.support.memory_loader import MemoryLoader, draw
 from tests.support.tiny_run import STEPS, STEPS_PER_EPOCH, Train, lines
 from trainer.checkpoints import checkpoint
-from trainer.training.board import EPOCH_SCALARS, STEP_SCALARS, Board, wait_for_a_later_name
-from trainer.training.filters import filters_picture, tiled
+from trainer.training.board import EPOCH_SCALARS, STEP_SCALARS, Board, filters_picture, tiled, wait_for_a_later_name
 
 
 def events(run_folder: Path, part: str) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.training.filters import filters_picture, tiled
+from trainer.training.board import filters_picture, tiled
 
 RANDOM = np.random.default_rng(0)
 

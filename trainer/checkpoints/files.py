@@ -1,27 +1,69 @@
-"""Safetensors files, which hold tensors and texts, and no code.
+"""Files that appear whole or not at all, and the safetensors format, which holds tensors and texts but no code.
 
-A file is the length of its header in bytes (uint64, little endian), the header, and the tensors' bytes without gaps.
-The header is JSON: each tensor's type, shape and offsets, and under `__metadata__` texts of ours; spaces fill it to 8
-bytes. (github.com/huggingface/safetensors, "Format".) We write it ourselves because the library writes under a name of
-its own first, which a kill leaves behind, and does not tell why the disk refused; the library reads it.
+A safetensors file is the length of its header in bytes (uint64, little endian), the header, and the tensors' bytes
+without gaps. The header is JSON, padded with spaces to 8 bytes: each tensor's type, shape and offsets, and our texts
+under `__metadata__` (github.com/huggingface/safetensors, "Format"). The library reads them; it does not write them,
+because it leaves a temporary file of its own behind when it is killed, and does not say why the disk refused.
 """
 
+import contextlib
+import errno
 import json
+import os
+import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from common.errors import CheckpointError
-from trainer.checkpoints.disk import put_in_place
+from common.errors import CheckpointError, SaveError
 from trainer.network.memory import free_memory, gib
+
+PARTIAL = ".partial"
 
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 _READ_BYTES = 1 << 20
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's, of 1.6 and before
+
+
+@contextlib.contextmanager
+def put_in_place(path: Path, size: int) -> Iterator[Path]:
+    """A `with` block that writes `size` bytes to the name it is given; then they are synced and named `path`.
+
+    Raises SaveError if the disk will not take them; nothing is left of them then.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)  # the folder, so that the new name survives a power cut too
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise SaveError(f"{path} cannot be written: {reason(error, path.parent, size)}") from None
+
+
+def reason(error: OSError, folder: Path, size: int) -> str:
+    """Why `size` bytes could not be written to a file in `folder`."""
+    if error.errno != errno.ENOSPC:
+        return error.strerror or str(error)
+    return f"the disk is full: it takes {_mib(size)}, and {_mib(shutil.disk_usage(folder).free)} are free"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
