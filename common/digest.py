@@ -20,14 +20,14 @@ Digests = npt.NDArray[np.uint64]
 NOTHING = b""  # the rolling digest before the first picture
 
 
-def of_picture(pixels: npt.NDArray[Any], record: int, label: int) -> int:
+def of_image(pixels: npt.NDArray[Any], record: int, label: int) -> int:
     """64 bits, of height x width x 3 pixels in C order; record and label are below 2**32."""
     return xxhash.xxh3_64_intdigest(pixels.data, seed=record << 32 | label)
 
 
-def of_pictures(images: npt.NDArray[Any], records: Iterable[int], labels: Iterable[int]) -> Digests:
+def of_images(images: npt.NDArray[Any], records: Iterable[int], labels: Iterable[int]) -> Digests:
     """uint64 n, the digest of each of n pictures."""
-    each = (of_picture(*parts) for parts in zip(images, records, labels, strict=True))
+    each = (of_image(*parts) for parts in zip(images, records, labels, strict=True))
     return np.fromiter(each, np.uint64, len(images))
 
 

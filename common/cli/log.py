@@ -88,7 +88,7 @@ def _end(program: str, message: str, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
-class Seldom:
+class RateLimiter:
     """Says whether a line about something is due: the first few times in each `period_s`.
 
     Whoever can make a program log can make it fill a disk. Remembers `most` things.
@@ -98,7 +98,7 @@ class Seldom:
         self._period_s, self._most = period_s, most
         self._said: dict[str, tuple[float, int]] = {}  # when its period began, how often since
 
-    def due(self, what: str, times: int = 1) -> bool:
+    def allows(self, what: str, times: int = 1) -> bool:
         now = time.monotonic()
         began, said = self._said.get(what, (-math.inf, 0))
         if now - began >= self._period_s:

@@ -1,6 +1,7 @@
-"""What a client delivers."""
+"""Batches as a stream delivers them, and the checks between a reply and a batch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -11,35 +12,60 @@ from .. import digest
 from ..digest import Digests
 from ..errors import LoaderError, LoaderFault, WireError
 from ..spec import StreamInfo, StreamSpec
-from ..wire import messages
+from ..wire.fields import StageTimes
+from ..wire.messages import BatchReply
 from ..wire.slab import Replaced, Slab
 from . import guard
-from .waits import Life
-from .window import Work
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """Positions first..first + count - 1 of an epoch, and the number of their ticket."""
+
+    number: int
+    epoch: int
+    first: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, positions {self.first}.."
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A batch on its way, in `time.monotonic` seconds.
+
+    requested_s   when it was first requested from the service that sent it; None if that was gone or silent since
+    arrived_s     when its reply came
+    stages        time spent at the service
+    """
+
+    requested_s: float | None
+    arrived_s: float
+    stages: StageTimes
 
 
 class Batch:
     """Consecutive positions of one epoch.
 
-    epoch    0, 1, ...
-    first    position of the first picture in the epoch's order; `first + len(batch)` is the next batch's
-    images   n x height x width x 3, RGB, uint8 (or float32, as the stream was asked for); read only if lent
-    labels   int64 n
-    records  int64 n, the record of the data set each picture came from
-    replaced places whose own record is bad; with `on_bad_record="stop"` there are none
-    digests  uint64 n, see `common.digest`; None where the stream was not opened with them
-    life     when it was asked for and came, and what took how long; None where nobody knows
+    epoch     0, 1, ...
+    first     position of the first image; `first + len(batch)` is the next batch's
+    images    n x height x width x 3, RGB, uint8 (or float32, if the stream was opened so); read only if lent
+    labels    int64 n
+    records   int64 n, the dataset's record that each image was made from
+    replaced  corrupt records that others stand in for; empty with `on_bad_record="stop"`
+    digests   uint64 n, see `common/digest.py`; None unless the stream was opened with digests
+    timeline  when it was requested and arrived, and the time each stage took; None if unknown
+    lent      True if the images may lie in a slot of the service's slab
+    slab      that holds the images; None if they have memory of their own, or were released
+    kept      True if the caller gives the slot back
 
-    lent     whether the images may lie in a slot of the service's slab, which will be used again
-    slab     in one of whose slots the images lie; None if they lie in memory of their own, or were released
-    kept     whether the slot is the caller's to give back
-
-    Unless lending was asked for (`Stream.batches(lend=True)`), the images are the caller's: good for ever, to be
-    written to, shared with torch.from_numpy without a copy. Lent ones are good until the next batch is asked for:
-    `release` gives the slot back sooner, `keep` leaves it to the caller to do so later, `copy` makes a batch in memory
-    of its own. With ALEXNET_DEBUG=1 using lent images later is an error, see `common.client.guard`.
+    Images belong to the caller, writable, for ever; torch.from_numpy shares them without a copy. Lent ones
+    (`Stream.batches(lend=True)`) are valid until the next batch is requested: `release` gives the slot back sooner,
+    `keep` makes that the caller's job, `copy` makes a batch that owns its memory. ALEXNET_DEBUG=1 turns any later use
+    into an error (`common/client/guard.py`).
     """
 
     def __init__(
@@ -54,12 +80,12 @@ class Batch:
         *,
         replaced: Sequence[Replaced] = (),
         digests: Digests | None = None,
-        life: Life | None = None,
+        timeline: Timeline | None = None,
         lent: bool = True,
     ) -> None:
         self.epoch, self.first = epoch, first
         self.labels, self.records = labels, records
-        self.replaced, self.digests, self.life = tuple(replaced), digests, life
+        self.replaced, self.digests, self.timeline = tuple(replaced), digests, timeline
         self.lent = lent
         self._lease = guard.Lease(images, self._misuse) if lent and guard.is_wanted() else None
         self._images: Images | None = self._lease.images if self._lease is not None else images
@@ -69,7 +95,7 @@ class Batch:
 
     @property
     def images(self) -> Images:
-        """The pixels; LoaderError once they were released."""
+        """The pixels. Raises LoaderError once released."""
         if self._images is None:
             raise LoaderError(self._misuse)
         return self._images
@@ -79,17 +105,14 @@ class Batch:
         which = f"the batch of epoch {self.epoch}, position {self.first} was released"
         if not self.lent:
             return which
-        return f"{which}: lent images are good until the next batch is asked for; batch.copy() has them for longer"
+        return f"{which}: lent images are valid until the next batch is requested; batch.copy() keeps them for longer"
 
     def keep(self) -> None:
-        """The images stay good until `release`, whatever is asked for meanwhile; KEPT lent batches of a stream at most.
-
-        Images that are not lent stay good anyway.
-        """
+        """Keep lent images valid until `release`. Each stream allows KEPT such batches (`common/wire/slab.py`)."""
         self.kept = self.lent
 
     def release(self) -> None:
-        """The images are not needed any more. A second time changes nothing."""
+        """Give up the images, and their slot if they lie in one. Idempotent."""
         self._images = self.slab = None
         self.kept = False
         if self._lease is not None:
@@ -99,11 +122,11 @@ class Batch:
             self._give_back = None
 
     def copy(self) -> "Batch":
-        """The same batch in memory of its own."""
+        """A copy that owns its memory."""
         return self._with(cast(Images, np.array(self.images)))
 
     def own(self) -> "Batch":
-        """The same batch for its caller to have for ever, its slot given back; what lies in no slot is not copied."""
+        """Turn it into a batch that owns its memory and release this one; copies only what lies in a slot."""
         images = self.images
         if self.slab is not None or self._lease is not None or not images.flags.aligned:
             owned = self.copy()
@@ -122,14 +145,20 @@ class Batch:
             self.records,
             replaced=self.replaced,
             digests=self.digests,
-            life=self.life,
+            timeline=self.timeline,
             lent=False,
         )
 
+    def is_intact(self) -> bool:
+        """Return True if pixels, records and labels match the batch's digests."""
+        assert self.digests is not None
+        computed = digest.of_images(self.images, self.records.tolist(), self.labels.tolist())
+        return np.array_equal(computed, self.digests)
+
     def __reduce__(self) -> Any:
-        """Another process gets the images in memory of their own."""
+        """Pickle the images themselves: no other process has the slab."""
         whole = self.copy() if self.lent else self
-        rest: dict[str, Any] = {name: getattr(self, name) for name in ("replaced", "digests", "life")}
+        rest: dict[str, Any] = {name: getattr(self, name) for name in ("replaced", "digests", "timeline")}
         return partial(Batch, **rest, lent=False), (self.epoch, self.first, whole.images, self.labels, self.records)
 
     def __len__(self) -> int:
@@ -139,49 +168,61 @@ class Batch:
 Answer = Batch | LoaderFault
 
 
-def batch_of(
-    work: Work,
-    spec: StreamSpec,
-    info: StreamInfo,
-    reply: messages.BatchReply,
-    pixels: memoryview,
-    digests: bool,
-    life: Life,
-    slab: Slab | None,
-    give_back: Callable[[], None] | None,
-) -> Batch:
-    """The batch that was asked for as `work`, its images a view of `pixels`. WireError where it is another."""
-    if not len(reply.records) == len(reply.labels) == 4 * work.count:
-        raise WireError(f"BATCH: ticket {work.number} is for {work.count} pictures")
-    if len(pixels) != work.count * spec.image_bytes:
-        raise WireError(f"BATCH: {len(pixels)} bytes are not {work.count} pictures")
-    if len(reply.digests) != (8 * work.count if digests else 0):
-        raise WireError(f"BATCH: {len(reply.digests)} bytes are not the digests of {work.count} pictures")
-    replaced = [Replaced(*place) for place in reply.replaced]
-    if not all(work.first <= place.position < work.first + work.count for place in replaced):
-        raise WireError("BATCH: a place was replaced that is not in it")
-    images = np.frombuffer(pixels, spec.dtype).reshape(work.count, *spec.image_shape)
-    images.flags.writeable = False
-    labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (reply.labels, reply.records))
-    if records.max() >= info.records or labels.max() >= len(info.classes):
-        raise WireError("BATCH: a record or a label is none of the data set's")
-    told = np.frombuffer(reply.digests, "<u8").astype(np.uint64) if digests else None
-    return Batch(
-        work.epoch, work.first, images, labels, records, slab, give_back, replaced=replaced, digests=told, life=life
-    )
-
-
-def is_intact(batch: Batch) -> bool:
-    """Whether pixels, records and labels are those whose digests the batch carries."""
-    assert batch.digests is not None
-    made_anew = digest.of_pictures(batch.images, batch.records.tolist(), batch.labels.tolist())
-    return np.array_equal(made_anew, batch.digests)
-
-
 def displaced(answer: Answer) -> Answer:
-    """The answer outside of its slot, which is given back."""
+    """Copy an answer out of its slot and give the slot back."""
     if isinstance(answer, LoaderFault):
         return answer
     copy = answer.copy()
     answer.release()
     return copy
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFormat:
+    """The form of one stream's batches, which every reply is held to; `digests` is True if they carry some."""
+
+    spec: StreamSpec
+    info: StreamInfo
+    digests: bool
+
+    def batch(
+        self,
+        request: BatchRequest,
+        reply: BatchReply,
+        pixels: memoryview,
+        timeline: Timeline,
+        *,
+        slab: Slab | None = None,
+        give_back: Callable[[], None] | None = None,
+    ) -> Batch:
+        """The batch requested, its images a view of `pixels`. Raises WireError if the reply is of another form."""
+        self._check_sizes(request, reply, pixels)
+        images = np.frombuffer(pixels, self.spec.dtype).reshape(request.count, *self.spec.image_shape)
+        images.flags.writeable = False
+        replaced = [Replaced(*place) for place in reply.replaced]
+        if not all(request.first <= place.position < request.first + request.count for place in replaced):
+            raise WireError("BATCH: a replaced position is not in it")
+        labels, records = (np.frombuffer(raw, "<u4").astype(np.int64) for raw in (reply.labels, reply.records))
+        if records.max() >= self.info.records or labels.max() >= len(self.info.classes):
+            raise WireError("BATCH: a record or a label is not in the dataset")
+        digests = np.frombuffer(reply.digests, "<u8").astype(np.uint64) if self.digests else None
+        return Batch(
+            request.epoch,
+            request.first,
+            images,
+            labels,
+            records,
+            slab,
+            give_back,
+            replaced=replaced,
+            digests=digests,
+            timeline=timeline,
+        )
+
+    def _check_sizes(self, request: BatchRequest, reply: BatchReply, pixels: memoryview) -> None:
+        if not len(reply.records) == len(reply.labels) == 4 * request.count:
+            raise WireError(f"BATCH: ticket {request.number} is for {request.count} images")
+        if len(pixels) != request.count * self.spec.image_bytes:
+            raise WireError(f"BATCH: {len(pixels)} bytes are not {request.count} images")
+        if len(reply.digests) != (8 * request.count if self.digests else 0):
+            raise WireError(f"BATCH: {len(reply.digests)} bytes are not the digests of {request.count} images")

@@ -1,4 +1,4 @@
-"""The client of one or several loader services: asks for tickets, asks again, puts the answers in order.
+"""Client for one or more loader services: requests batches, retries, reorders.
 
     with LoaderClient("tcp://127.0.0.1:5555") as loader:
         stream = loader.stream(StreamSpec(split="train", seed=0, crop=224), batch_size=128)
@@ -6,9 +6,9 @@
             for batch in stream:
                 ...  # batch.images: uint8 128 x 224 x 224 x 3, the caller's own
 
-No torch. While the caller computes, answers arrive in ZeroMQ's thread, and a thread of ours only watches how much comes
-(`common/wire/flood.py`); the next tickets leave when the caller comes back for a batch. A client is its process's own,
-and serves one thread at a time (`common/client/owner.py`).
+While the caller computes, replies arrive in ZeroMQ's thread, and a thread of ours only bounds their bytes
+(`common/wire/flood.py`); the next tickets leave when the caller asks for a batch. A client belongs to its process and
+serves one thread at a time (`common/client/owner.py`). It needs no torch.
 """
 
 import logging
@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from ..cli.entry import need_linux
-from ..cli.log import Seldom
+from ..cli.log import RateLimiter
 from ..errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
 from ..ranges import Real
 from ..spec import DigestUse, StreamSpec, one_of
@@ -40,24 +40,24 @@ from .stream_sessions import TRANSPORTS, Transport
 
 log = logging.getLogger(__name__)
 
-PING_S = 0.5  # how often a host that says nothing is asked whether it is there
-TICK_S = 0.05  # how often a wait looks whether a ticket is late
-MESSAGES_AT_ONCE = 1000  # of a host, before the caller's turn comes: one that never stops talking ends no wait
+PING_S = 0.5  # between two PINGs to a host that does not respond
+TICK_S = 0.05  # between two looks for late tickets
+MESSAGES_AT_ONCE = 1000  # drained per host and poll, so a chatty host cannot starve the caller
 
 
 class LoaderClient:
-    """A client of the services at `endpoints`, which serve the same data set.
+    """A client of the services at `endpoints`, which serve the same dataset.
 
-    loaders_file  names more of them, one a line; it is read again when it changes, so that services join and leave
-                  (`common/client/endpoints.py`). UsageError where it is wrong at the start; later that is logged
-    timeout_s   seconds without a word from any of them after which waiting ends in LoaderTimeout; where one is there
-                and does not deliver, ten times as long
-    transport   "slab": pixels come through the service's shared memory, which must be on this host. "frames": over the
-                socket. "auto": the first where it can be had
-    keys        folder with client.key_secret and server.key, which `alexnet-loader keys` makes; UsageError where they
-                are missing. Without it no service that wants keys answers, and nothing is encrypted
+    loaders_file  file of further endpoints, reread when it changes, so that services join and leave
+                  (`common/client/endpoints.py`); if it is wrong later, that is logged
+    timeout_s     seconds without a response from any service after which a wait ends in LoaderTimeout; ten times as
+                  long if one responds and does not deliver
+    transport     "slab": through the service's shared memory, on this host alone. "frames": over the socket.
+                  "auto": the slab if it can be mapped
+    keys          folder with client.key_secret and server.key, made by `alexnet-loader keys`. Without it nothing is
+                  encrypted, and services that require keys refuse
 
-    Raises UsageError on another system than Linux.
+    Raises UsageError for a wrong argument, file or key, and on any system but Linux; LoaderRefused without endpoints.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class LoaderClient:
         more = self._file.changed(time.monotonic()) if self._file is not None else None
         names = dict.fromkeys([*self._given, *(more or [])])
         if not names:
-            raise LoaderRefused("no loader endpoint was given")
+            raise LoaderRefused("no loader endpoint given")
         self._keys = ClientKeys.read(Path(keys)) if keys is not None else None
         self._context = new_context()
         self._hosts: list[Host] = []
         self._guard: FloodGuard | None = None
-        self._streams: dict[int, Stream] = {}  # by the number of the request that opened it
+        self._streams: dict[int, Stream] = {}  # by the number of their HELLO
         self._requests = 0
-        self._seldom, self._served = Seldom(), Served()
+        self._log_limit, self._served = RateLimiter(), Served()
         try:
             self._hosts = [Host(self._context, name, self._keys) for name in names]
             self._guard = FloodGuard(self._hosts)
@@ -95,13 +95,13 @@ class LoaderClient:
             raise
 
     def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> Stream:
-        """Open a stream of batches of up to `batch_size` pictures.
+        """Open a stream of batches of up to `batch_size` images.
 
-        With `digests` "on" batches carry the digest of each picture, made where it was decoded; with "verify" they are
-        made anew of what arrived, and a batch that was damaged on its way is asked for again.
+        With `digests` "on" batches carry a digest of each image, computed where it was decoded; with "verify" they are
+        checked on arrival, and a batch damaged on its way is retried.
 
-        Raises UsageError for a value of another type or out of its range, NoSuchSplit, LoaderRefused if every service
-        says no, LoaderTimeout if none answers, and LoaderError for a use that `common/client/owner.py` excludes.
+        Raises UsageError for a value of the wrong type or out of range, NoSuchSplit, LoaderRefused if every service
+        refuses, LoaderTimeout if none responds, LoaderError during another thread's call or in a forked process.
         """
         return self._owner.run(lambda: self._open(spec, batch_size, digests))
 
@@ -118,9 +118,9 @@ class LoaderClient:
         return stream
 
     def close(self) -> None:
-        """Close all streams and connections. A thread that waits for a batch meanwhile gets a LoaderError.
+        """Close all streams and connections; a thread that waits for a batch gets a LoaderError.
 
-        A second time changes nothing; nor does it in a process that was forked from the one that opened the client.
+        Idempotent; does nothing in a process forked since the client was opened.
         """
         self._owner.close()
 
@@ -143,7 +143,7 @@ class LoaderClient:
         raise LoaderError("a LoaderClient cannot be pickled or copied: open one in the process that reads")
 
     def wait(self, wait: Wait) -> None:
-        """Hear the services once, for up to TICK_S; ping those that say nothing; raise LoaderTimeout in the end."""
+        """Take in messages once, for up to TICK_S, and ping unresponsive hosts. Raises LoaderTimeout in the end."""
         connected = self._poll()
         self.hear()
         if self._hosts and all(host.refusal for host in self._hosts):
@@ -157,7 +157,7 @@ class LoaderClient:
         wait.check(self._hosts)
 
     def _poll(self) -> list[Host]:
-        """Wait until a host speaks; gives those that could not be reached before and now can."""
+        """Wait for a message; returns the hosts that could not be reached before and now can."""
         poller = zmq.Poller()
         for host in self._hosts:
             host.register(poller)
@@ -165,7 +165,7 @@ class LoaderClient:
         return [host for host in self._hosts if host.can_send(events)]
 
     def hear(self) -> None:
-        """Take in everything that has arrived. Raises LoaderError if the client is to be closed."""
+        """Take in all that has arrived. Raises LoaderError if the client is about to be closed."""
         self._owner.refuse_closed()
         for number in [number for number, stream in self._streams.items() if stream.closed]:
             del self._streams[number]
@@ -180,11 +180,11 @@ class LoaderClient:
                 self._take_in(host, frames)
 
     def _follow_file(self) -> None:
-        """Let services join and leave as the file of endpoints says."""
+        """Let services join and leave as the endpoints file changes."""
         try:
             endpoints = self._file.changed(time.monotonic()) if self._file is not None else None
         except UsageError as error:
-            log.warning("%s; the loaders stay as they are", error)
+            log.warning("%s; the loaders stay the same", error)
             return
         if endpoints is None:
             return
@@ -213,28 +213,26 @@ class LoaderClient:
             header, *payloads = [*messages.split(frames[0]), *frames[1:]]
             messages.refuse_long_header(len(header))
             message = messages.decode(bytes(header), len(payloads))
-            if isinstance(message, messages.Pong):
-                host.workers, host.cores = message.workers, message.cores
-                self._recognise(host, message.instance)
-            elif isinstance(message, messages.Welcome):
-                host.workers, host.cores = message.workers, message.cores
-                if message.request < self._requests:
-                    self._recognise(host, message.instance)
+            match message:
+                case messages.Pong():
+                    self._note_load(host, message)
+                case messages.Welcome() if message.request < self._requests:
+                    self._note_load(host, message)
                     self._welcome(host, message, payloads[0])
-            elif isinstance(message, messages.BatchReply):
-                host.answered(message.stream, message.number)
-                if (stream := self._named(message.stream)) is not None:
-                    stream.batch_arrived(host, message, payloads[0] if payloads else None)
-            elif isinstance(message, messages.Fault):
-                self._fault(host, message)
+                case messages.BatchReply():
+                    host.answered(message.stream, message.number)
+                    if (stream := self._named(message.stream)) is not None:
+                        stream.batch_arrived(host, message, payloads[0] if payloads else None)
+                case messages.Fault():
+                    self._fault(host, message)
         except VersionMismatch as error:
             self._refused(host, str(error))
         except WireError as error:
-            log.warning("a message of %s was ignored: %s", host.endpoint, error)
+            log.warning("ignored a message from %s: %s", host.endpoint, error)
 
     def _welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> None:
         stream = self._streams.get(message.request)
-        if stream is None or stream.closed:  # the answer to a HELLO of before
+        if stream is None or stream.closed:  # an answer to an old HELLO
             host.send(messages.Bye(message.stream))
         else:
             stream.welcome(host, message, mean)
@@ -249,8 +247,8 @@ class LoaderClient:
                 stream.ticket_failed(host, fault)
         elif (asking := self._streams.get(fault.number)) is not None:
             asking.refused(host, fault)
-        elif fault.number < 0 and self._seldom.due(host.endpoint):
-            log.warning("%s could not read a message of ours: %s", host.endpoint, fault.reason)
+        elif fault.number < 0 and self._log_limit.allows(host.endpoint):
+            log.warning("%s could not read a message from this client: %s", host.endpoint, fault.reason)
 
     def _refused(self, host: Host, reason: str) -> None:
         if host.refusal != reason:
@@ -258,12 +256,13 @@ class LoaderClient:
         host.refuses(reason)
         self._reopen_streams(host)
 
-    def _recognise(self, host: Host, instance: bytes) -> None:
-        """A service that was started anew knows no stream and has forgotten what it was asked."""
-        if host.instance and host.instance != instance:
+    def _note_load(self, host: Host, message: messages.Pong | messages.Welcome) -> None:
+        """Note workers and cores; reopen the streams of a service that was restarted, which has lost them."""
+        host.workers, host.cores = message.workers, message.cores
+        if host.instance and host.instance != message.instance:
             log.info("%s was restarted", host.endpoint)
             self._reopen_streams(host)
-        host.instance = instance
+        host.instance = message.instance
 
     def _reopen_streams(self, host: Host) -> None:
         for stream in self._streams.values():
@@ -274,8 +273,8 @@ class LoaderClient:
 
 
 def _endpoints(given: Any) -> list[str]:
-    """The endpoints as a list. Raises UsageError for what is none."""
+    """The endpoints as a list. Raises UsageError if one is not a string."""
     endpoints = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
     if wrong := [each for each in endpoints if not isinstance(each, str)]:
-        raise UsageError(f"endpoint {wrong[0]!r} is no text like 'tcp://host:5555'")
+        raise UsageError(f"endpoint {wrong[0]!r} is not a string like 'tcp://host:5555'")
     return endpoints

@@ -1,10 +1,10 @@
-"""A file of loader endpoints, one a line, that is read again when it changes: hosts join and leave a running client.
+"""A file of loader endpoints, one a line, reread when it changes, so that hosts join and leave a running client.
 
     # the rack by the door
     tcp://10.0.0.5:5555
     tcp://10.0.0.6:5555     # since Tuesday
 
-Replace it in one move (`mv new loaders.txt`), so that nobody reads half of it.
+Replace it atomically (`mv new loaders.txt`).
 """
 
 import re
@@ -12,24 +12,22 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-LOOK_S = 1.0  # how often the file is looked at
+LOOK_S = 1.0  # between two looks at the file
 _ENDPOINT = re.compile(r"(ipc://\S+|tcp://\S+:\d{1,5})", re.ASCII)
 
 _Signature = tuple[int, int, int]  # time of the last change, which nobody can set back; inode; size
 
 
 class EndpointsFile:
-    """The file at `path`."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._looked_s = float("-inf")
         self._seen: _Signature | None = None
 
     def changed(self, now_s: float) -> list[str] | None:
-        """What it names, where it changed since the last look or this is the first; looks once in LOOK_S.
+        """Its endpoints if it changed since the last call, or on the first; looks at most once in LOOK_S.
 
-        Raises UsageError, once for each change, where it cannot be read, a line is no endpoint, or there is none.
+        Raises UsageError, once for each change, if it cannot be read, a line is not an endpoint, or there is none.
         """
         if now_s - self._looked_s < LOOK_S:
             return None

@@ -1,12 +1,10 @@
-"""Catches pixels that are used after their batch was released: for a debugging run, with ALEXNET_DEBUG=1.
+"""Use-after-release detection for lent images, with ALEXNET_DEBUG=1.
 
-A batch's images lie in a slot that is filled again once the batch is released, so a view that was kept shows the next
-pictures, silently. In a debugging run a batch's images are a copy of the slot, and on release
+A slot is refilled once its batch is released, so a view that was kept silently shows other images. In a debugging run a
+batch's images are a copy of the slot. After its release
 
-    the array, and every view that numpy made of it, raises LoaderError when it is used;
-    what left numpy (a tensor, a memoryview, np.asarray) sees every byte as POISON, which is not a number in float32.
-
-To hold a view is no error, only to use it. Otherwise nothing is copied, checked or counted.
+    the array, and every view numpy made of it, raises LoaderError on use;
+    whatever left numpy (a tensor, a memoryview, np.asarray) reads POISON in every byte: NaN in float32.
 """
 
 import os
@@ -28,14 +26,11 @@ def is_wanted() -> bool:
 
 
 class Lease:
-    """A copy of a batch's images, good until it ends.
-
-    images   GuardedImages, read only
-    """
+    """A copy of a batch's images, valid until `end`; `images` is a read-only view of it."""
 
     def __init__(self, images: npt.NDArray[Any], misuse: str) -> None:
-        """`misuse` is what is said of a use after the end."""
-        self._memory = np.array(images)  # numpy's own kind, be it a copy of a guarded batch
+        """`misuse` is the error of a use after the end."""
+        self._memory = np.array(images)  # a plain one, even of a guarded batch
         self._misuse, self._ended = misuse, False
         self.images = self._memory.view(GuardedImages)
         self.images._lease = self
@@ -46,13 +41,13 @@ class Lease:
         self._ended = True
 
     def check(self, array: npt.NDArray[Any]) -> None:
-        """LoaderError if it is over and `array` reads its memory; numpy's own copies come here too, and may be read."""
+        """Raise LoaderError if it has ended and `array` reads its memory: numpy's own copies may be read."""
         if self._ended and np.may_share_memory(array, self._memory):
             raise LoaderError(self._misuse)
 
 
 class GuardedImages(np.ndarray[Any, np.dtype[Any]]):
-    """An array that asks its lease before each use; numpy makes its views of the same kind, with the same lease."""
+    """An array that checks its lease before each use; numpy gives its views the same type and lease."""
 
     _lease: Lease | None
 
@@ -78,7 +73,7 @@ class GuardedImages(np.ndarray[Any, np.dtype[Any]]):
 
 
 def _plain(array: GuardedImages) -> npt.NDArray[Any]:
-    """The array as numpy's own kind, if it may be used still."""
+    """The array as a plain ndarray, after a check of its lease."""
     plain = np.ndarray.view(array, np.ndarray)
     if array._lease is not None:
         array._lease.check(plain)
@@ -86,7 +81,7 @@ def _plain(array: GuardedImages) -> npt.NDArray[Any]:
 
 
 def _all_plain(given: Any) -> Any:
-    """Arguments as they were, guarded arrays among them as numpy's own kind."""
+    """Replace guarded arrays by plain ones, in lists and tuples too."""
     if isinstance(given, GuardedImages):
         return _plain(given)
     return type(given)(map(_all_plain, given)) if type(given) in (list, tuple) else given

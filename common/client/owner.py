@@ -1,7 +1,7 @@
 """Ownership of a client: by the process that opened it, and there by one thread at a time.
 
-ZeroMQ's sockets survive no fork and are not safe for threads. So a call from another process, or from a second thread
-while one is in it, is an error at once; threads that take turns are fine, and so is one that alone reads ahead.
+ZeroMQ's sockets survive no fork and are not thread-safe. A call from another process, or during another thread's call,
+fails at once; threads may take turns.
 """
 
 import os
@@ -17,9 +17,8 @@ Result = TypeVar("Result")
 class Owner:
     """Lets one call at a time use a client.
 
-    close   ends what the client has; is called once, and never while it is used
-    interruptions   how many calls were broken off by what is no error of ours, as KeyboardInterrupt: each may have left
-                    anything half done
+    close           called once, never during a call
+    interruptions   calls ended by a foreign exception, such as KeyboardInterrupt: each may have left things half done
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
@@ -33,7 +32,7 @@ class Owner:
         return os.getpid() != self._pid
 
     def run(self, call: Callable[[], Result]) -> Result:
-        """Return the result of `call`. Raises LoaderError in another process, during another call and after `close`."""
+        """Return the result of `call`. Raises LoaderError in another process, during another call or after `close`."""
         self._refuse_other_process()
         if self._lock.locked():
             raise LoaderError(
@@ -55,10 +54,7 @@ class Owner:
                 self._close_if_asked()
 
     def close(self) -> None:
-        """Close the client; a call that another thread is in ends in LoaderError first.
-
-        In another process nothing is closed: the connections are the owner's.
-        """
+        """Close the client; another thread's call ends in LoaderError first. Does nothing in another process."""
         if self.is_other_process:
             return
         self._closing = True
@@ -68,7 +64,7 @@ class Owner:
             self._close_if_asked()
 
     def refuse_closed(self) -> None:
-        """Raises LoaderError if the client was closed, or is to be."""
+        """Raise LoaderError if the client was closed, or is about to be."""
         if self._closing:
             raise LoaderError("the client was closed; open another LoaderClient")
 
@@ -82,5 +78,5 @@ class Owner:
             raise LoaderError(
                 f"the client was opened in process {self._pid} and is used in process {os.getpid()}, forked from it:"
                 " its sockets do not survive that; open the LoaderClient in the process that reads (in a torch"
-                " DataLoader's worker: in the data set's __iter__)"
+                " DataLoader's worker: in the dataset's __iter__)"
             )

@@ -1,36 +1,33 @@
-"""One pass over a stream, as its reader has it: an iterator over the batches of some epochs."""
+"""One pass over a stream: an iterator over the batches of some epochs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from ..errors import LoaderError, LoaderTimeout, UsageError
 from ..ranges import EPOCHS, Whole
-from .batch import Batch
+from .batch import Batch, BatchRequest
 from .owner import Owner
-from .window import Work
 
 _INTERRUPTED = "a call was interrupted, and a batch may be lost"
 
 
 class Pass(Iterator[Batch]):
-    """An iterator over batches that `deliver` gives for it, until that gives None.
+    """An iterator over what `deliver` returns for it, until that is None; `lend` makes batches views of the slab.
 
-    LoaderTimeout leaves it where it is: the next call waits on. Any other error ends it, and so does what interrupts a
-    call, since what came then need not be the next batch; each later call is a LoaderError that says so.
-
-    lend   whether batches are views of the slab, which the stream takes back
+    After LoaderTimeout the next call waits on. Any other error ends the pass, and so does whatever interrupts a call,
+    since a batch may be lost then; each later call raises a LoaderError that says so.
     """
 
     def __init__(self, owner: Owner, deliver: Callable[["Pass"], Batch | None], lend: bool) -> None:
         self._owner, self._deliver, self.lend = owner, deliver, lend
-        self._interruptions: int | None = None  # of the client's calls, when this began
+        self._interruptions: int | None = None  # of the client's calls before this began
         self._over, self._why = False, ""
 
     def __next__(self) -> Batch:
         return self._owner.run(self._next)
 
     def end(self, why: str) -> None:
-        """Nothing more comes of it."""
+        """Make each later call a LoaderError; the first reason stays."""
         self._why = self._why or why
 
     def _next(self) -> Batch:
@@ -55,19 +52,21 @@ class Pass(Iterator[Batch]):
         return batch
 
     def __reduce__(self) -> Any:
-        raise LoaderError("a pass over a stream cannot be pickled or copied: it is of one process")
+        raise LoaderError("a pass over a stream cannot be pickled or copied: it belongs to one process")
 
 
-def plan(numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int) -> Iterator[Work]:
-    """The tickets of a pass, under these numbers: from `first`, which is the first epoch's, to `end` of each."""
+def plan(
+    numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int
+) -> Iterator[BatchRequest]:
+    """The requests of a pass, under these numbers: each epoch up to `end`, the first one from `first` on."""
     for epoch in epochs:
         for position in range(first, end, batch_size):
-            yield Work(next(numbers), epoch, position, min(batch_size, end - position))
+            yield BatchRequest(next(numbers), epoch, position, min(batch_size, end - position))
         first = 0
 
 
 def places(records: int, first: Any, end: Any) -> tuple[int, int]:
-    """Positions at which to begin and before which to end, of an epoch of so many records. Raises UsageError."""
+    """Check the positions to begin at and to end before, in an epoch of `records`. Raises UsageError."""
     first = Whole(0, records).of("first", first)
     end = records if end is None else min(records, Whole(0, 2**63 - 1).of("end", end))
     if end < first:
@@ -76,7 +75,7 @@ def places(records: int, first: Any, end: Any) -> tuple[int, int]:
 
 
 def epochs_of(epochs: Iterable[Any]) -> Iterator[int]:
-    """Each of `epochs` as int. Raises UsageError for one out of its range: at once, but for an iterator's."""
+    """Yield `epochs` as ints. Raises UsageError if one is out of range: at once, except for an iterator's."""
     if not isinstance(epochs, Iterable):
         raise UsageError(f"epochs is {epochs!r}; it is several epochs, as [3] or range(3)")
     if isinstance(epochs, range):

@@ -1,4 +1,4 @@
-"""Limits of a client's waits, and its warnings meanwhile: in programs without logging of their own too."""
+"""Limits of waiting: adaptive ones for retries and hedges, the user's own for errors; and warnings meanwhile."""
 
 import logging
 import statistics
@@ -11,21 +11,18 @@ from .host import Host
 
 log = logging.getLogger(__name__)
 
-SAID_FIRST_S = 3.0  # how long a wait lasts before it is said; then each time that it has doubled
-WARNED_S = 30.0  # and before that is a warning, if a service answers
-PATIENCE = 10  # times timeout_s that a service which is there may owe an answer
+SAID_FIRST_S = 3.0  # a wait is logged after so long, then whenever it has doubled,
+WARNED_S = 30.0  # as a warning from here on, or at once if no service responds
+PATIENCE = 10  # a live service may take this many timeouts
 
-_REMEMBERED = 64
-_FEW = 8  # answers that tell too little
-_SOONEST_S = 0.05  # what is quicker than this is nobody's concern
-_OVERDUE_S = 1.0, 5.0  # soonest and latest
+_REMEMBERED = 64  # replies
+_FEW = 8  # replies that tell too little
+_SOONEST_S = 0.05  # no hedge before that
+_EXPIRY_S = 1.0, 5.0  # soonest and latest
 
 
 class Wait:
-    """One wait for the services.
-
-    awaited   what for, at the moment
-    """
+    """One wait for the services; `awaited` names what for, at the moment."""
 
     def __init__(self, awaited: str, timeout_s: float) -> None:
         self.awaited, self._timeout_s = awaited, timeout_s
@@ -33,7 +30,7 @@ class Wait:
         self._say_after_s = SAID_FIRST_S
 
     def check(self, hosts: Sequence[Host]) -> None:
-        """Say it if it is due. Raises LoaderTimeout in the end."""
+        """Log the wait if that is due. Raises LoaderTimeout in the end."""
         now = time.monotonic()
         silent_s = now - max([self.started, *(host.heard for host in hosts)])
         self._end_if_over(hosts, silent_s, now - self.started)
@@ -42,23 +39,23 @@ class Wait:
             self._say(hosts, now - self.started)
 
     def _say(self, hosts: Sequence[Host], waited_s: float) -> None:
-        """A warning reaches stderr when nobody has set up logging."""
+        """Log the wait; a warning reaches stderr even if nobody has set up logging."""
         silent = all(host.silent or not host.reachable for host in hosts)
         level = logging.WARNING if silent or waited_s >= WARNED_S else logging.INFO
         names = _names(hosts)
-        found = f"no word from {names}; is alexnet-loader running there?" if silent else f"{names} answers"
+        found = f"no response from {names}; is alexnet-loader running there?" if silent else f"{names} responds"
         log.log(level, "waiting for the loader: %s for %.0f s; %s", self.awaited, waited_s, found)
 
     def _end_if_over(self, hosts: Sequence[Host], silent_s: float, waited_s: float) -> None:
         if silent_s > self._timeout_s:
             raise LoaderTimeout(
-                f"no word from {_names(hosts)} for {silent_s:.0f} s while waiting for {self.awaited};"
-                " is alexnet-loader running there? (timeout_s, --loader-timeout, changes how long is waited)"
+                f"no response from {_names(hosts)} for {silent_s:.0f} s while waiting for {self.awaited};"
+                " is alexnet-loader running there? (raise timeout_s, --loader-timeout, to wait longer)"
             )
         if waited_s > PATIENCE * self._timeout_s:
             raise LoaderTimeout(
-                f"{_names(hosts)} answers, but did not deliver {self.awaited} in {waited_s:.0f} s; its log may say why"
-                f" (that is {PATIENCE} times timeout_s, --loader-timeout)"
+                f"{_names(hosts)} responds, but did not deliver {self.awaited} in {waited_s:.0f} s; its log may say why"
+                f" (the limit is {PATIENCE} times timeout_s, --loader-timeout)"
             )
 
 
@@ -68,8 +65,8 @@ def _names(hosts: Sequence[Host]) -> str:
     )
 
 
-class AnswerTimes:
-    """How long the last answers took, from TICKET to BATCH, in seconds."""
+class ReplyTimes:
+    """Adaptive timeouts from the latency of recent replies, TICKET to BATCH, in seconds."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
@@ -78,19 +75,16 @@ class AnswerTimes:
         self._seconds.append(seconds)
 
     @property
-    def late_s(self) -> float:
-        """Age at which a ticket is late, and a host with nothing to do is asked for it too: three times the median."""
+    def hedge_after_s(self) -> float:
+        """Three times the median, so that a hedge is rare."""
         if len(self._seconds) < _FEW:
-            return _OVERDUE_S[0]
+            return _EXPIRY_S[0]
         return max(_SOONEST_S, 3 * statistics.median(self._seconds))
 
     @property
-    def overdue_s(self) -> float:
-        """Age at which the ticket, or its answer, counts as lost: ten times the median, 1 to 5 seconds.
-
-        Too soon does no harm: a service that still has the ticket takes it for the same.
-        """
+    def retry_after_s(self) -> float:
+        """Ten times the median, 1 to 5 seconds; harmless if too soon, since a service ignores a ticket it still has."""
+        soonest_s, latest_s = _EXPIRY_S
         if len(self._seconds) < _FEW:
-            return _OVERDUE_S[1]
-        soonest_s, latest_s = _OVERDUE_S
+            return latest_s
         return min(max(soonest_s, 10 * statistics.median(self._seconds)), latest_s)

@@ -1,4 +1,4 @@
-"""The one dataset that all streams of a client are of, by split, whichever service serves them and when."""
+"""The services as a client's streams have them, and the one dataset they must serve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .patience import Wait
 
 
 class Served:
-    """Empty until the first WELCOME; a service that comes back with something else is told apart by it."""
+    """The dataset of all streams of a client, by split; empty until the first WELCOME."""
 
     def __init__(self) -> None:
         self._infos: dict[Split, StreamInfo] = {}
@@ -23,22 +23,22 @@ class Served:
         """Return True if the host once served this split as the others do."""
         return (host, split) in self._hosts
 
-    def difference(self, split: Split, told: StreamInfo) -> str | None:
-        """A reason why `told`, the service's word on the split, is not of the same dataset or not decoded alike."""
+    def difference(self, split: Split, info: StreamInfo) -> str | None:
+        """Say why a service's `info` is of another dataset or decoded to other pixels; None if it is neither."""
         known = self._infos.get(split)
-        if known is not None and not (_is_of_one_packing(told, known) and _contents(told) == _contents(known)):
-            return f"it serves data set {told.digest.hex()}, not {known.digest.hex()}"
-        for other, info in self._infos.items():
-            if not _is_of_one_packing(told, info):
+        if known is not None and not (_is_of_one_packing(info, known) and _contents(info) == _contents(known)):
+            return f"it serves dataset {info.digest.hex()}, not {known.digest.hex()}"
+        for other, of_other in self._infos.items():
+            if not _is_of_one_packing(info, of_other):
                 return f"the classes or the mean image of its {split} set are not those of the {other} set read so far"
-            if pixels_of(told.decoder) != pixels_of(info.decoder):
-                return f"its decoder, {told.decoder}, makes other pixels than {info.decoder}"
+            if pixels_of(info.decoder) != pixels_of(of_other.decoder):
+                return f"its decoder, {info.decoder}, makes other pixels than {of_other.decoder}"
         return None
 
-    def take(self, host: Host, split: Split, told: StreamInfo) -> StreamInfo:
-        """Note that the host serves it; gives the first word on the split."""
+    def take(self, host: Host, split: Split, info: StreamInfo) -> StreamInfo:
+        """Note that the host serves it; returns the first info on the split."""
         self._hosts.add((host, split))
-        return self._infos.setdefault(split, told)
+        return self._infos.setdefault(split, info)
 
 
 def _contents(info: StreamInfo) -> tuple[bytes, int]:
@@ -46,18 +46,17 @@ def _contents(info: StreamInfo) -> tuple[bytes, int]:
 
 
 def _is_of_one_packing(one: StreamInfo, other: StreamInfo) -> bool:
-    """Training and validation set have classes and mean image in common."""
+    """Return True if classes and mean image agree, as they do for the splits of one dataset."""
     return one.classes == other.classes and np.array_equal(one.mean_hwc, other.mean_hwc)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Services:
-    """The services as a client's streams have them, and whose they are.
+    """What a client shares with its streams.
 
-    hosts       they come and go
-    served      what all streams are of
+    hosts       come and go
     timeout_s   as LoaderClient takes it
-    wait, hear  hear them once, blocking for a while or not at all
+    wait, hear  take in messages, blocking for a moment or not at all
     """
 
     owner: Owner

@@ -1,4 +1,4 @@
-"""One stream of a client: opened with HELLO, asked for in tickets, delivered in order."""
+"""One stream of a client: opened with HELLO, requested with tickets, delivered in order."""
 
 import itertools
 import logging
@@ -12,36 +12,33 @@ from ..errors import LoaderError, LoaderFault, UsageError
 from ..ranges import BATCH_SIZES, EPOCHS
 from ..spec import DIGEST_USES, DigestUse, StreamInfo, StreamSpec, one_of
 from ..wire import messages
-from ..wire.fields import Took
+from ..wire.fields import StageTimes
 from ..wire.slab import KEPT
-from .batch import Answer, Batch, batch_of, displaced, is_intact
+from .batch import Batch, BatchRequest, Timeline
 from .host import Host
 from .passes import Pass, epochs_of, places, plan
-from .patience import AnswerTimes, Wait
+from .patience import ReplyTimes, Wait
 from .served import Services
-from .stream_sessions import Loaders, Members, Transport
-from .waits import Life
-from .window import Window, Work, done_with
+from .stream_sessions import HostSession, Loaders, StreamSessions, Transport
+from .window import Window, acknowledgement
 
 log = logging.getLogger(__name__)
 
-OTHERS_S = 2.0  # how long to wait for hosts that say nothing, where those that do speak refuse
-DAMAGED_LIMIT = 3  # arrivals of a ticket with wrong digests, before that is an error
+OTHERS_S = 2.0  # how long unresponsive hosts are waited for if all others refuse
+DAMAGED_LIMIT = 3  # arrivals of a batch with wrong digests before that is an error
 
 
 class Stream:
-    """One stream, open on every service that has answered. `info` says what its data set is.
+    """One stream, open on every service that has answered; `info` describes its dataset.
 
-    Iterating it reads an epoch: the first time epoch 0, then, however far that one was read, the next. `len` is the
-    number of batches of an epoch. `batches` reads any epochs, from any position on.
+    Iterating it reads one epoch: first epoch 0, then the next, however far the last one was read. `len` is the number
+    of batches of an epoch. `batches` reads any epochs, from any position.
 
-    epoch        that the next loop over the stream reads; to be set to go on from there
-    services     the client's
-    request      the client's number for this stream
-    way          that pixels come
-    digests      whether batches carry digests, and whether they are checked
+    epoch     the next loop's; set it to resume from there
+    request   the client's number for the stream
+    way       that pixels take
 
-    Raises UsageError for a value of another type or out of its range.
+    Raises UsageError for a value of the wrong type or out of range.
     """
 
     def __init__(
@@ -55,34 +52,34 @@ class Stream:
         self._services, self._owner, self._settled = services, services.owner, services.owner.interruptions
         self._digests = one_of("digests", digests, DIGEST_USES)
         hello = messages.Hello.of(request, spec, digests=digests != "off", batch_size=self.batch_size)
-        self._members = Members(services.hosts, services.served, spec, hello, way)
+        self._sessions = StreamSessions(services.hosts, services.served, spec, hello, way)
         self._pass: Pass | None = None
-        self._window: Window[Host, Answer] | None = None
-        self._times = AnswerTimes()
-        self._in_use: Batch | None = None
-        self._kept: list[Batch] = []  # in slots that are the caller's to give back
+        self._window: Window | None = None
+        self._times = ReplyTimes()
+        self._lent: Batch | None = None  # the last one delivered
+        self._kept: list[Batch] = []
         self._numbers = itertools.count()  # of tickets
-        self._damaged: Counter[int] = Counter()  # arrivals by ticket number
+        self._damaged: Counter[int] = Counter()  # arrivals, by ticket
 
     @property
     def id(self) -> bytes:
-        return self._members.id
+        return self._sessions.id
 
     @property
     def info(self) -> StreamInfo:
-        return self._members.info
+        return self._sessions.info
 
     @property
     def loaders(self) -> Loaders:
-        """Who serves it, at the moment."""
-        return self._members.loaders
+        """The services that it is open on at the moment."""
+        return self._sessions.loaders
 
     def open(self) -> None:
-        """Say HELLO everywhere and wait for the first WELCOME; the other services join when they answer."""
+        """Send HELLO to all and wait for the first WELCOME; the other services join when they answer."""
         wait = Wait(f"a {self.spec.split} stream to open", self._services.timeout_s)
-        while not self._members:
-            self._members.say_hello()
-            self._members.raise_if_refused(gone_too=time.monotonic() - wait.started > OTHERS_S)
+        while not self._sessions:
+            self._sessions.say_hello()
+            self._sessions.raise_if_refused(gone_too=time.monotonic() - wait.started > OTHERS_S)
             self._services.wait(wait)
 
     def __len__(self) -> int:
@@ -104,153 +101,145 @@ class Stream:
     def batches(
         self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False
     ) -> Iterator[Batch]:
-        """The batches of whole epochs, in order; `first` is the position at which the first of them begins, `end` one
-        before which each of them ends, for a trial.
+        """The batches of `epochs`, in order: the first epoch from position `first` on, each one up to `end`.
 
-        Every epoch ends with a smaller batch if the number of records is no multiple of the batch size. Batches are
-        the caller's own. With `lend` they are views of the slab if the service is on this host, which saves a copy:
-        good until the next one is asked for, or until their `release` if they were kept, KEPT at most.
+        The last batch of an epoch may be smaller. Batches own their memory. With `lend`, those of a service on this
+        host are views of its slab, which saves a copy: valid until the next one is requested, or until their
+        `release` if they were kept, KEPT of them at most.
 
-        A stream is read by one pass at a time: the first batch of this one ends the pass before. Raises UsageError for
-        epochs and positions that do not exist; the iterator LoaderFault if a record cannot be delivered, in its turn,
-        LoaderTimeout, after which it may be asked again, and LoaderError for more than KEPT batches kept, and for a
-        use that `common/client/owner.py` excludes.
+        One pass reads a stream at a time: the first batch of this one ends the previous. Raises UsageError for epochs
+        and positions that do not exist. The iterator raises LoaderFault in its turn if a record cannot be delivered,
+        LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT batches are kept or
+        another thread or process uses the client (`common/client/owner.py`).
         """
         start, stop = places(self.info.records, first, end)
-        works = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)
-        return Pass(self._owner, partial(self._deliver, works), one_of("lend", lend, (True, False)))
+        requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)
+        return Pass(self._owner, partial(self._deliver, requests), one_of("lend", lend, (True, False)))
 
     def close(self) -> None:
-        """End it, at the services too. A second time changes nothing; nor does it in a process forked since."""
+        """End the stream, at the services too. Idempotent; does nothing in a process forked since."""
         if not self.closed and not self._owner.is_other_process:
             self._owner.run(self.shut)
 
     def shut(self) -> None:
-        """The same, for the client, whose turn it is."""
+        """Do the work of `close`, within a call of the client."""
         if not self.closed:
             self.closed = True
             self._give_up_pass("the stream was closed")
-            self._members.close()
+            self._sessions.close()
 
     def __reduce__(self) -> Any:
         raise LoaderError("a stream cannot be pickled or copied: open one in the process that reads")
 
-    def _begin(self, pass_: Pass, works: Iterator[Work]) -> Window[Host, Answer]:
-        self._give_up_pass("another pass over the stream began; a second stream would be read beside the first")
-        if self._settled != self._owner.interruptions:  # which may have left anything half done
-            self._settled = self._owner.interruptions
-            for host in [host for host, _ in self._members]:
-                self.leave(host)
-        window: Window[Host, Answer] = Window(works, displaced)
-        for host, opened in self._members:
-            window.add_host(host, opened.credit, opened.using)
-        self._pass, self._window = pass_, window
-        return window
-
-    def _deliver(self, works: Iterator[Work], pass_: Pass) -> Batch | None:
-        """The pass's next batch, None after the last."""
+    def _deliver(self, requests: Iterator[BatchRequest], pass_: Pass) -> Batch | None:
+        """The next batch of the pass, None after the last."""
         if self.closed:
             raise LoaderError("the stream was closed")
-        window = self._window if self._pass is pass_ else self._begin(pass_, works)
+        window = self._window if self._pass is pass_ else self._begin(pass_, requests)
         if window is None or window.finished:
             return None
         batch = self._next(window)
         if pass_.lend:
-            self._in_use = batch
+            self._lent = batch
             return batch
         return batch.own()
 
+    def _begin(self, pass_: Pass, requests: Iterator[BatchRequest]) -> Window:
+        self._give_up_pass("another pass over the stream began; a second stream would be read beside the first")
+        if self._settled != self._owner.interruptions:  # which may have left anything half done
+            self._settled = self._owner.interruptions
+            for host in [host for host, _ in self._sessions]:
+                self.leave(host)
+        self._pass, self._window = pass_, Window(requests)
+        for host, session in self._sessions:
+            self._add_host(self._window, host, session)
+        return self._window
+
+    def _add_host(self, window: Window, host: Host, session: HostSession) -> None:
+        window.add_host(host, session.credit, self._sessions.leased(session.nonce))
+
     def _give_up_pass(self, why: str) -> None:
-        """Nothing of the last pass is wanted any more."""
-        self._let_go()
+        self._release_last()
         if self._pass is not None:
             self._pass.end(why)
-        for answer in self._window.drain() if self._window is not None else []:
+        for answer in self._window.held() if self._window is not None else []:
             if isinstance(answer, Batch):
                 answer.release()
         self._pass = self._window = None
 
-    def _let_go(self) -> None:
-        """The batch that was delivered last is not used any more, unless it was kept."""
-        batch, self._in_use = self._in_use, None
+    def _release_last(self) -> None:
+        """Release the last batch unless the caller kept it."""
+        batch, self._lent = self._lent, None
         if batch is not None and not batch.kept:
             batch.release()
         self._kept = [each for each in (*self._kept, batch) if each is not None and each.kept]
 
-    def _next(self, window: Window[Host, Answer]) -> Batch:
-        self._let_go()
+    def _next(self, window: Window) -> Batch:
+        self._release_last()
         if len(self._kept) > KEPT:
             raise LoaderError(f"{len(self._kept)} batches are kept: release all but {KEPT} before asking for the next")
         wait = Wait("a batch", self._services.timeout_s)
         self._services.hear()
-        while True:
-            self._ask(window)
-            taken = window.take()
-            if taken is not None:
-                self._ask(window)
-                if isinstance(taken[1], LoaderFault):
-                    raise taken[1]
-                return taken[1]
-            self._members.raise_if_refused()
-            work = window.awaited
-            wait.awaited = f"epoch {work.epoch}, positions {work.first}.." if work else "a service to come back"
-            self._services.wait(wait)
-            now = time.monotonic()
-            for host, late in window.overdue(now - self._times.overdue_s):
-                log.debug("no answer from %s to ticket %d yet; asking again", host.endpoint, late.number)
-            while (second := window.ask_second(now, now - self._times.late_s)) is not None:
-                log.debug("ticket %d is late; asking %s too", second[1].number, second[0].endpoint)
-                self._send(window, *second)
+        self._request(window)
+        while (answer := window.take()) is None:
+            self._wait(wait, window)
+            self._request(window)
+        self._request(window)  # with the credit that this one used
+        if isinstance(answer, LoaderFault):
+            raise answer
+        return answer
 
-    def _ask(self, window: Window[Host, Answer]) -> None:
-        self._members.say_hello()
-        for host, _ in self._members:
+    def _wait(self, wait: Wait, window: Window) -> None:
+        """Wait for messages once; then retry and hedge whatever is late."""
+        self._sessions.raise_if_refused()
+        wait.awaited = str(window.awaited or "a service to come back")
+        self._services.wait(wait)
+        now = time.monotonic()
+        for host, expired in window.expire(now - self._times.retry_after_s):
+            log.debug("no answer from %s to ticket %d yet; retrying", host.endpoint, expired.number)
+        while (hedge := window.hedge(now, now - self._times.hedge_after_s)) is not None:
+            log.debug("ticket %d is late; hedging at %s", hedge[1].number, hedge[0].endpoint)
+            self._send(window, *hedge)
+
+    def _request(self, window: Window) -> None:
+        """Send all tickets that credit allows."""
+        self._sessions.say_hello()
+        for host, _ in self._sessions:
             window.set_silent(host, host.silent)
-        while (asked := window.ask(time.monotonic())) is not None:
-            self._send(window, *asked)
+        while (next_request := window.request(time.monotonic())) is not None:
+            self._send(window, *next_request)
 
-    def _send(self, window: Window[Host, Answer], host: Host, work: Work) -> None:
-        opened = self._members[host]
-        oldest, done = done_with(window.wanted | opened.using, window.asked_last)
-        by_slot = opened.slab is not None
-        ticket = messages.Ticket(work.number, self.id, work.epoch, work.first, work.count, by_slot, oldest, done)
-        if not host.send(ticket, 0 if by_slot else work.count * self.spec.image_bytes):
+    def _send(self, window: Window, host: Host, request: BatchRequest) -> None:
+        session = self._sessions[host]
+        needed = window.wanted | self._sessions.leased(session.nonce)
+        oldest, done = acknowledgement(needed, window.requested_last)
+        by_slot = session.slab is not None
+        ticket = messages.Ticket(
+            request.number, self.id, request.epoch, request.first, request.count, by_slot, oldest, done
+        )
+        if not host.send(ticket, 0 if by_slot else request.count * self.spec.image_bytes):
             self.reopen(host)
 
-    # What services say, told by the client
+    # The services' messages, passed on by the client
 
     def welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> None:
-        opened = self._members.welcome(host, message, mean)
-        if opened is not None and self._window is not None:
-            self._window.add_host(host, opened.credit, opened.using)
-
-    def _left_out_for(self, host: Host, record: int, reason: str) -> bool:
-        """Leave out a host with a bad record: its disk may be what is bad, and no pixel must depend on who answers."""
-        reason = f"its record {record} is bad, as another host's need not be: {reason}"
-        return self._left_out(host, f"{reason}; alexnet-pack --info DATA --verify there finds all")
-
-    def _left_out(self, host: Host, reason: str) -> bool:
-        """Ask the others instead and return True, unless the host is alone: then it is believed."""
-        if len(self._members) == 1:
-            return False
-        log.warning("%s is left out: %s", host.endpoint, reason)
-        self.leave(host)
-        self._members.refuse(host, reason)
-        return True
-
-    def leave(self, host: Host) -> None:
-        """The service is not to be asked any more."""
-        if self._members.get(host) is not None:
-            host.send(messages.Bye(self.id))
-        self.reopen(host)
+        session = self._sessions.welcome(host, message, mean)
+        if session is not None and self._window is not None:
+            self._add_host(self._window, host, session)
 
     def refused(self, host: Host, fault: messages.Fault) -> None:
-        self._members.refused(host, fault)
+        self._sessions.refused(host, fault)
 
     def reopen(self, host: Host) -> None:
-        """The service lost what it knew of us, or is gone: say HELLO again, and ask elsewhere meanwhile."""
-        if self._members.forget(host) and self._window is not None:
+        """Retry elsewhere what the service had, and send it HELLO again: it is gone or has lost its state."""
+        if self._sessions.forget(host) and self._window is not None:
             self._window.drop_host(host)
+
+    def leave(self, host: Host) -> None:
+        """Close the stream there."""
+        if self._sessions.get(host) is not None:
+            host.send(messages.Bye(self.id))
+        self.reopen(host)
 
     def ticket_failed(self, host: Host, fault: messages.Fault) -> None:
         if fault.code == messages.UNKNOWN_STREAM:
@@ -263,34 +252,47 @@ class Stream:
             record = f" (record {fault.record})" if fault.record != messages.NO_RECORD else ""
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
 
-    def batch_arrived(self, host: Host, message: messages.BatchReply, payload: memoryview | None) -> None:
-        work = self._window.expects(message.number) if self._window is not None else None
-        opened = self._members.get(host)
-        if self._window is None or work is None or opened is None:
-            return  # a second answer, or one to a pass that was given up: the next ticket says that it is done with
-        pixels = payload if payload is not None else opened.pixels(message, self.spec, work.count)
-        life = Life(self._window.asked_since(host, work.number), time.monotonic(), Took(*message.took))
-        if (asked_at := self._window.asked_at(host, work.number)) is not None:
-            self._times.add(life.arrived_s - asked_at)
-        slab, give_back = None, None
-        if payload is None:
-            slab, give_back = opened.slab, partial(opened.using.discard, work.number)
-        batch = batch_of(work, self.spec, self.info, message, pixels, self._digests != "off", life, slab, give_back)
-        if self._digests == "verify" and not is_intact(batch):
-            self._damaged_on_the_way(host, work)
+    def batch_arrived(self, host: Host, reply: messages.BatchReply, payload: memoryview | None) -> None:
+        """Hold the batch in `reply` until its turn, unless it is unwanted, damaged or from a host that is left out."""
+        window, session = self._window, self._sessions.get(host)
+        request = window.expects(reply.number) if window is not None else None
+        if window is None or request is None or session is None:
+            return  # a duplicate, or of a pass that was given up: the next ticket acknowledges it
+        timeline = self._account(window, host, reply)
+        batch = self._sessions.batch(session, request, reply, payload, timeline)
+        if self._digests == "verify" and not batch.is_intact():
+            self._note_damage(window, host, request)
             return
         if batch.replaced and self._left_out_for(host, batch.replaced[0].record, batch.replaced[0].reason):
             return
         if payload is None:
-            opened.using.add(work.number)
-        self._window.answer(host, message.number, batch)
+            self._sessions.lease(session.nonce, request.number)
+        window.answer(host, request.number, batch)
 
-    def _damaged_on_the_way(self, host: Host, work: Work) -> None:
-        """It counts as not come, so that it is asked for again; but not for ever."""
-        assert self._window is not None
-        self._damaged[work.number] += 1
-        where = f"epoch {work.epoch}, positions {work.first}.."
-        log.warning("%s: %s came damaged: its digests are not those of its pixels", host.endpoint, where)
-        if self._damaged[work.number] == DAMAGED_LIMIT:
-            fault = LoaderFault(f"{host.endpoint}: {where} came damaged {DAMAGED_LIMIT} times; is its memory sound?")
-            self._window.answer(host, work.number, fault)
+    def _account(self, window: Window, host: Host, reply: messages.BatchReply) -> Timeline:
+        now = time.monotonic()
+        if (requested_at := window.requested_at(host, reply.number)) is not None:
+            self._times.add(now - requested_at)
+        return Timeline(window.requested_since(host, reply.number), now, StageTimes(*reply.stages))
+
+    def _note_damage(self, window: Window, host: Host, request: BatchRequest) -> None:
+        """Ignore a damaged batch, so that it is retried; but not for ever."""
+        self._damaged[request.number] += 1
+        log.warning("%s: %s came damaged: its digests are not those of its pixels", host.endpoint, request)
+        if self._damaged[request.number] == DAMAGED_LIMIT:
+            fault = f"{host.endpoint}: {request} came damaged {DAMAGED_LIMIT} times; is its memory sound?"
+            window.answer(host, request.number, LoaderFault(fault))
+
+    def _left_out_for(self, host: Host, record: int, reason: str) -> bool:
+        """Leave out a host with a corrupt record: its disk may be at fault, and no pixel may depend on who answers."""
+        reason = f"its record {record} is corrupt, as another host's need not be: {reason}"
+        return self._left_out(host, f"{reason}; alexnet-pack --info DATA --verify there finds all")
+
+    def _left_out(self, host: Host, reason: str) -> bool:
+        """Retry at the other hosts and return True; False if there is none, so that the host is believed."""
+        if len(self._sessions) == 1:
+            return False
+        log.warning("%s is left out: %s", host.endpoint, reason)
+        self.leave(host)
+        self._sessions.refuse(host, reason)
+        return True

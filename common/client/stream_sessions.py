@@ -1,9 +1,11 @@
-"""The services that a stream is open on: said HELLO to, open, or refusing and why."""
+"""A stream's session with each service: pending, open or refused."""
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,12 +15,13 @@ from ..malloc import keep_large_blocks
 from ..spec import STORED_SIZE, StreamInfo, StreamSpec
 from ..wire import messages
 from ..wire.slab import Slab, slot_bytes
+from .batch import Batch, BatchFormat, BatchRequest, Timeline
 from .host import Host
 from .served import Served
 
 log = logging.getLogger(__name__)
 
-HELLO_S = 1.0  # without an answer for so long, HELLO is said again
+HELLO_S = 1.0  # HELLO is repeated after so long without an answer
 
 Transport = Literal["auto", "slab", "frames"]
 TRANSPORTS = ("auto", "slab", "frames")
@@ -26,9 +29,9 @@ TRANSPORTS = ("auto", "slab", "frames")
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """The services that a stream is open on, all together: their workers, and the cores that they may use.
+    """The services a stream is open on, together: their workers, and the cores they may use.
 
-    by_socket   of the hosts, those whose pixels come over a socket and not through shared memory
+    by_socket   hosts whose pixels come over a socket, not through shared memory
     """
 
     hosts: int
@@ -37,55 +40,46 @@ class Loaders:
     by_socket: int
 
 
-class Opened:
-    """A stream on one service, as the WELCOME with `nonce` opened it.
+class HostSession:
+    """One open session: its credit and its slab.
 
-    slab    None where pixels come as frames over the socket
-    using   numbers of the tickets whose pixels are still read from the slab
+    nonce   of the slab: another WELCOME may bring another
+    slab    None if pixels come over the socket
     """
 
-    def __init__(self, nonce: bytes, credit: int, slab: Slab | None, using: set[int]) -> None:
-        self.nonce, self.credit, self.slab, self.using = nonce, credit, slab, using
+    def __init__(self, nonce: bytes, credit: int, slab: Slab | None) -> None:
+        self.nonce, self.credit, self.slab = nonce, credit, slab
 
     @classmethod
-    def by(cls, host: Host, welcome: messages.Welcome, transport: Transport, using: set[int]) -> "Opened":
-        """Map the slab that `welcome` tells of, if the transport allows and it can be reached.
+    def open(cls, host: Host, welcome: messages.Welcome, transport: Transport) -> "HostSession":
+        """Map the slab named by `welcome` if the transport allows it and it is within reach.
 
-        using   what is read from this very slab already, as it was opened before
+        Raises LoaderRefused if transport is "slab" and it is not.
         """
-        if transport == "frames":
-            return cls._by_frames(welcome, using)
-        try:
-            slab = Slab.of_process(
-                welcome.slab_process, welcome.slab_fd, welcome.slot_bytes, welcome.slots, welcome.slab_nonce
-            )
-        except OSError as error:
-            if transport == "slab":
-                raise LoaderRefused(f"the slab of {host.endpoint} cannot be mapped: {error}") from None
-            cls._say(host, f"over the socket ({error})")
-            return cls._by_frames(welcome, using)
-        cls._say(host, "through shared memory")
-        return cls(welcome.slab_nonce, welcome.credit, slab, using)
+        slab, way = None, "over the socket"
+        if transport != "frames":
+            try:
+                slab = Slab.of_process(
+                    welcome.slab_process, welcome.slab_fd, welcome.slot_bytes, welcome.slots, welcome.slab_nonce
+                )
+                way = "through shared memory"
+            except OSError as error:
+                if transport == "slab":
+                    raise LoaderRefused(f"the slab of {host.endpoint} cannot be mapped: {error}") from None
+                way = f"over the socket ({error})"
+            host.note_transport(way)
+        if slab is None:
+            keep_large_blocks()
+        return cls(welcome.slab_nonce, welcome.credit, slab)
 
-    @classmethod
-    def _by_frames(cls, welcome: messages.Welcome, using: set[int]) -> "Opened":
-        keep_large_blocks()
-        return cls(welcome.slab_nonce, welcome.credit, None, using)
-
-    @staticmethod
-    def _say(host: Host, transport: str) -> None:
-        if host.transport != transport:
-            host.transport = transport
-            log.info("%s: pixels come %s", host.endpoint, transport)
-
-    def pixels(self, reply: messages.BatchReply, spec: StreamSpec, count: int) -> memoryview:
-        """The bytes of the pictures in the slot that `reply` names. WireError where there is no such slot."""
+    def slot_pixels(self, reply: messages.BatchReply, spec: StreamSpec, count: int) -> memoryview:
+        """The bytes of the images in the slot named by `reply`. Raises WireError if there is no such slot."""
         if self.slab is None or not 0 <= reply.slot < self.slab.slots:
             raise WireError(f"BATCH: there is no slot {reply.slot}")
         if reply.slab != self.nonce:
             raise WireError("BATCH: its slot is of a slab that was closed")
         if slot_bytes(spec, count) > self.slab.size:
-            raise WireError(f"BATCH: {count} pictures are more than a slot holds")
+            raise WireError(f"BATCH: {count} images are more than a slot holds")
         return self.slab.batch(reply.slot, spec, count).pixels
 
     def close(self) -> None:
@@ -94,13 +88,12 @@ class Opened:
             self.slab = None
 
 
-class Members:
-    """Of one stream, among the client's `hosts`, which come and go.
+class StreamSessions:
+    """The sessions of one stream with the client's `hosts`, which come and go.
 
-    served      what the client's streams are of
-    hello       what opens it, with the client's number for it
-    transport   how pixels come
-    id, info    the stream's, from the first WELCOME on
+    served      the dataset that all streams of the client are of
+    hello       opens the stream everywhere
+    id, info    of the stream, from the first WELCOME on
     """
 
     info: StreamInfo
@@ -110,34 +103,34 @@ class Members:
     ) -> None:
         self._hosts, self._served, self._spec, self._hello, self._transport = hosts, served, spec, hello, transport
         self.id = b""
-        self._open: dict[Host, Opened] = {}
-        self._using: dict[bytes, set[int]] = {}  # tickets whose pixels are read from a slab, by its nonce
+        self._open: dict[Host, HostSession] = {}
         self._refusals: dict[Host, messages.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
+        self._leases: defaultdict[bytes, set[int]] = defaultdict(set)  # tickets by slab, which may outlive its session
 
-    def __iter__(self) -> Iterator[tuple[Host, Opened]]:
-        """Those that it is open on."""
+    def __iter__(self) -> Iterator[tuple[Host, HostSession]]:
+        """The open ones."""
         return iter(self._open.items())
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def __getitem__(self, host: Host) -> Opened:
+    def __getitem__(self, host: Host) -> HostSession:
         return self._open[host]
 
-    def get(self, host: Host) -> Opened | None:
-        """None where the stream is not open there."""
+    def get(self, host: Host) -> HostSession | None:
+        """None if the stream is not open there."""
         return self._open.get(host)
 
     @property
     def loaders(self) -> Loaders:
-        """Who serves the stream, at the moment."""
+        """The services as they are now."""
         workers, cores = (sum(getattr(host, what) for host in self._open) for what in ("workers", "cores"))
-        by_socket = sum(opened.slab is None for opened in self._open.values())
+        by_socket = sum(session.slab is None for session in self._open.values())
         return Loaders(len(self._open), workers, cores, by_socket)
 
     def say_hello(self) -> None:
-        """To every service that has not answered, again after a while."""
+        """Send HELLO to every service that has not answered, again after HELLO_S."""
         if len(self._open) + len(self._refusals) == len(self._hosts):
             return
         now = time.monotonic()
@@ -146,34 +139,34 @@ class Members:
             if pending and now - self._hello_sent.get(host, -HELLO_S) >= HELLO_S and host.send(self._hello):
                 self._hello_sent[host] = now
 
-    def welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> Opened | None:
-        """Take in a WELCOME; gives what it opened, None where that is nothing new.
+    def welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> HostSession | None:
+        """Open a session; None if it is open already, or the service is left out.
 
-        Raises WireError where it is none to this HELLO, LoaderRefused where services that a run begins with differ.
+        Raises WireError if the WELCOME does not answer this HELLO, LoaderRefused if services differ at the start.
         """
+        info = self._info_of(message, mean)
+        if difference := self._served.difference(self._spec.split, info):
+            self._leave_out(host, message, f"{difference}: hosts must serve the same")
+            return None
+        self.info, self.id = self._served.take(host, self._spec.split, info), message.stream
+        session = self._open.get(host)
+        if session is not None and session.nonce == message.slab_nonce:
+            return None  # a repeated WELCOME
+        if session is not None:  # of a service that was restarted
+            session.close()
+        self._open[host] = HostSession.open(host, message, self._transport)
+        return self._open[host]
+
+    def _info_of(self, message: messages.Welcome, mean: memoryview) -> StreamInfo:
         if len(mean) != STORED_SIZE * STORED_SIZE * 3 * 4:
             raise WireError("WELCOME: the mean image is not float32 256x256x3")
         if message.stream != self._spec.stream_id(message.digest, self._hello.request):
             raise WireError("WELCOME: it is to another stream")
         mean_hwc = np.frombuffer(mean, np.float32).reshape(STORED_SIZE, STORED_SIZE, 3)
-        told = StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
-        if difference := self._served.difference(self._spec.split, told):
-            self._refuse_other(host, message, f"{difference}: hosts must serve the same")
-            return None
-        self.info = self._served.take(host, self._spec.split, told)
-        self.id = message.stream
-        if host in self._open:
-            if self._open[host].nonce == message.slab_nonce:
-                return None  # said twice
-            self._open[host].close()
-        # The slab may be one that was left on a word that came late, and is still read from.
-        self._using = {nonce: using for nonce, using in self._using.items() if using}
-        using = self._using.setdefault(message.slab_nonce, set())
-        self._open[host] = Opened.by(host, message, self._transport, using)
-        return self._open[host]
+        return StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
 
-    def _refuse_other(self, host: Host, message: messages.Welcome, reason: str) -> None:
-        """A service that serves something else ends the run at its start, and is left out later."""
+    def _leave_out(self, host: Host, message: messages.Welcome, reason: str) -> None:
+        """Refuse a service of another dataset: at the start of a run that is an error."""
         host.send(messages.Bye(message.stream))
         if host.from_start and not self._served.accepted(host, self._spec.split):
             raise LoaderRefused(f"{host.endpoint}: {reason}")
@@ -181,34 +174,63 @@ class Members:
         self.refuse(host, reason)
 
     def refuse(self, host: Host, reason: str) -> None:
-        """It is not asked until it is forgotten."""
+        """Send no HELLO to the host until `forget`."""
         self.refused(host, messages.Fault(self._hello.request, b"", messages.REFUSED, reason, messages.NO_RECORD))
 
     def refused(self, host: Host, fault: messages.Fault) -> None:
-        """It answered the HELLO so."""
+        """Note the answer to a HELLO."""
         self._refusals[host] = fault
 
     def raise_if_refused(self, *, gone_too: bool = False) -> None:
-        """Where every service said no; those that are gone may be waited for, or not."""
+        """Raise LoaderRefused or NoSuchSplit if every service refused; `gone_too` counts those that are gone."""
         others = [host for host in self._hosts if host not in self._refusals]
         gone = gone_too and all(host.silent or not host.reachable for host in others)
         if not self._refusals or (others and not gone):
             return
         codes = {fault.code for fault in self._refusals.values()}
-        told = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
-        raise NoSuchSplit(told) if codes == {messages.NO_SUCH_SPLIT} else LoaderRefused(told)
+        reasons = "; ".join(f"{host.endpoint}: {fault.reason}" for host, fault in self._refusals.items())
+        raise NoSuchSplit(reasons) if codes == {messages.NO_SUCH_SPLIT} else LoaderRefused(reasons)
 
     def forget(self, host: Host) -> bool:
-        """It is as if HELLO had not been said; whether the stream was open there."""
+        """Return to the state before HELLO; True if the stream was open there."""
         self._hello_sent.pop(host, None)
         self._refusals.pop(host, None)
-        opened = self._open.pop(host, None)
-        if opened is not None:
-            opened.close()
-        return opened is not None
+        session = self._open.pop(host, None)
+        if session is not None:
+            session.close()
+        return session is not None
+
+    def batch(
+        self,
+        session: HostSession,
+        request: BatchRequest,
+        reply: messages.BatchReply,
+        payload: memoryview | None,
+        timeline: Timeline,
+    ) -> Batch:
+        """The batch in a reply, its pixels in `payload` or a slot. Raises WireError if it is not the one requested."""
+        batches = BatchFormat(self._spec, self.info, self._hello.digests)
+        if payload is not None:
+            return batches.batch(request, reply, payload, timeline)
+        pixels = session.slot_pixels(reply, self._spec, request.count)
+        give_back = partial(self._give_back, session.nonce, request.number)
+        return batches.batch(request, reply, pixels, timeline, slab=session.slab, give_back=give_back)
+
+    def lease(self, nonce: bytes, number: int) -> None:
+        """Note that the ticket's batch lies in a slot of this slab, until its release."""
+        self._leases[nonce].add(number)
+
+    def _give_back(self, nonce: bytes, number: int) -> None:
+        self._leases[nonce].discard(number)
+        if not self._leases[nonce]:
+            del self._leases[nonce]
+
+    def leased(self, nonce: bytes) -> set[int]:
+        """Tickets whose batches lie in slots of this slab."""
+        return self._leases.get(nonce, set())
 
     def close(self) -> None:
-        """Say BYE to all."""
-        for host, opened in self._open.items():
+        """Send BYE to all."""
+        for host, session in self._open.items():
             host.send(messages.Bye(self.id))
-            opened.close()
+            session.close()

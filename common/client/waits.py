@@ -1,35 +1,35 @@
-"""Why a reader waited: each wait for a batch, divided by what happened to that batch meanwhile.
+"""Stall attribution: splits the time spent waiting for a batch among its stages.
 
-A batch's life at a service, from its ticket's leaving the client to its arrival there:
+    lifetime     |  queued: for_worker, for_slot  |  work: read, decode, augment  |  wire  |
+                 requested                                                              arrived
+    short wait                                               |-----------------------------|  work in part, wire
+    long wait    ----|---------------------------------------------------------------------|  no_loader, then all
 
-    asked | waiting for a worker, for a free slot | a worker reads, decodes, augments | on the wire | arrived
+A wait ends when the batch arrives and covers the end of its lifetime; what lies before was hidden behind the reader's
+own work. If it is longer than the lifetime, no service had the ticket before that.
 
-The service tells how long each lasted, by its clock (`Took`, in BATCH); what is left of the life, by the client's
-clock, was spent on the wire. So clocks are never compared. A wait ends when the life does, and covers as much of its
-end as it is long; what lies before that was hidden behind the reader's own work and costs nothing. Of a wait that is
-longer than the life, the rest went by before any service had the ticket that answered it.
-
-Where the wire's time lies in the life cannot be known: it counts as the last. Pictures go through a worker one by one,
-so a part of its work is read, decode and augment in proportion; so is a part of the waiting before it.
+The client measures lifetime and wait, the service its stages (`StageTimes`); clocks are never compared. The rest of the
+lifetime is the wire's and counts as its end. A worker handles images one by one, so any part of its work, or of the
+queueing before it, is split in proportion.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
-from typing import Protocol, TypeVar
 
-from ..wire.fields import Took
+from ..wire.fields import StageTimes
+from .batch import Batch, Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
     """Time waited, in microseconds, by reason.
 
-    no_loader      no service had the ticket: all were gone or silent, or it was asked again
-    workers_busy   all workers of the service were at other tickets
-    free_slot      the client itself held all slots of its slab
+    no_loader      no service had the ticket: all gone or silent, or it was retried
+    workers_busy   all workers of the service had other tickets
+    free_slot      the client itself held every slot of its slab
     read, decode, augment   a worker was at it
-    wire           on the way: sockets, copies, the turns of the service and of the client
+    wire           sockets, copies, the event loops of service and client
     """
 
     no_loader: int = 0
@@ -51,62 +51,11 @@ class Waits:
         return Waits(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """When a ticket was asked of the service that answered it, and when the answer came: `time.monotonic` seconds.
-
-    asked_s   None where the service has fallen silent since: only its work counts
-    """
-
-    asked_s: float | None
-    arrived_s: float
-    took: Took
-
-
-def divided(waited_us: int, lived_us: int, took: Took) -> Waits:
-    """A wait of `waited_us` that ended with a life of `lived_us`; the parts are never negative, their sum is the wait.
-
-    A service may say that it had the ticket for longer than `lived_us`, where it was silent since it was first asked:
-    what that is too much lies before the life.
-    """
-    before, work = took[:2], took[2:]
-    within = min(waited_us, lived_us)
-    wire = min(within, max(0, lived_us - sum(took)))
-    working = min(within - wire, sum(work))
-    queued = within - wire - working
-    no_loader = waited_us - within
-    workers_busy, free_slot = _in_proportion(queued, before)
-    read, decode, augment = _in_proportion(working, work)
-    return Waits(no_loader, workers_busy, free_slot, read, decode, augment, wire)
-
-
-def _in_proportion(whole: int, to: tuple[int, ...]) -> list[int]:
-    """`whole`, which is no more than their sum, in whole parts proportional `to` these."""
-    parts, done, given = [], 0, 0
-    for share in to:
-        done += share
-        upto = whole * done // max(1, sum(to))
-        parts.append(upto - given)
-        given = upto
-    return parts
-
-
-class Lived(Protocol):
-    """A batch that may know its life."""
-
-    @property
-    def life(self) -> Life | None: ...
-
-
-Of = TypeVar("Of", bound=Lived)
-
-
 class WaitClock:
-    """Adds up the waits for batches; each is counted from before the asking to after the answer.
+    """Adds up the time spent waiting for batches, by reason.
 
-    waits   so far, by reason; one that ended without a batch is `no_loader`'s
-
-    now_s   the clock by which batches tell their lives
+    waits   so far; a wait that ended without a batch is `no_loader`'s
+    now_s   the clock of the batches' timelines
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -117,28 +66,54 @@ class WaitClock:
     def waited_s(self) -> float:
         return self.waits.total / 1e6
 
-    def timed(self, batches: Iterable[Of]) -> Iterator[Of]:
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield from `batches`, measuring each `next`."""
         iterator = iter(batches)
         while True:
             began_s, batch = self._now_s(), None
             try:
                 batch = next(iterator, None)
             finally:
-                self.waits += waits_over(began_s, self._now_s(), batch.life if batch is not None else None)
+                self.waits += waits_over(began_s, self._now_s(), batch.timeline if batch is not None else None)
             if batch is None:
                 return
             yield batch
 
 
-def waits_over(began_s: float, ended_s: float, life: Life | None) -> Waits:
-    """The wait from `began_s` to `ended_s`, which ended with the batch of this life.
-
-    A batch that had come before was only taken over: that is the wire's.
-    """
+def waits_over(began_s: float, ended_s: float, timeline: Timeline | None) -> Waits:
+    """The wait from `began_s` to `ended_s` for the batch of this timeline."""
     waited_us = round((ended_s - began_s) * 1e6)
-    if life is None:
+    if timeline is None:
         return Waits(no_loader=waited_us)
-    if life.arrived_s <= began_s:
+    if timeline.arrived_s <= began_s:  # it was there before, and only handed over
         return Waits(wire=waited_us)
-    lived_us = round((ended_s - life.asked_s) * 1e6) if life.asked_s is not None else sum(life.took[2:])
-    return divided(waited_us, lived_us, life.took)
+    if timeline.requested_s is None:
+        return divided(waited_us, sum(timeline.stages[2:]), timeline.stages)
+    return divided(waited_us, round((ended_s - timeline.requested_s) * 1e6), timeline.stages)
+
+
+def divided(waited_us: int, lifetime_us: int, stages: StageTimes) -> Waits:
+    """Split a wait at the end of a lifetime into parts that are never negative and add up to it.
+
+    The stages may add up to more than the lifetime, if the service was silent and requests start anew: the excess lies
+    before it.
+    """
+    queue, work = stages[:2], stages[2:]
+    covered = min(waited_us, lifetime_us)
+    wire = min(covered, max(0, lifetime_us - sum(stages)))
+    working = min(covered - wire, sum(work))
+    queued = covered - wire - working
+    workers_busy, free_slot = _in_proportion(queued, queue)
+    read, decode, augment = _in_proportion(working, work)
+    return Waits(waited_us - covered, workers_busy, free_slot, read, decode, augment, wire)
+
+
+def _in_proportion(whole: int, weights: tuple[int, ...]) -> list[int]:
+    """Split `whole`, at most the weights' sum, into integer parts proportional to them."""
+    parts, weight_so_far, given = [], 0, 0
+    for weight in weights:
+        weight_so_far += weight
+        share = whole * weight_so_far // max(1, sum(weights))
+        parts.append(share - given)
+        given = share
+    return parts

@@ -1,243 +1,217 @@
-"""The client's books for one pass over a stream. A plain class: no socket, no clock of its own.
+"""Request window for one pass over a stream. Pure bookkeeping: no sockets, no clock.
 
-A ticket is numbered in the order of the stream. It is *due* until it is asked of a host, *asked* until an answer comes,
-*held* until its turn comes, and then taken. A host has at most `credit` tickets asked or held: a held answer may lie in
-one of its slots. Were a ticket that is asked again to wait for a slot, it could wait for the answers held behind it,
-which wait for it, and nothing would move any more. So an answer that comes later in the order makes room: it is
-*displaced*, copied out of its slot, and holds no credit from then on.
+Tickets are numbered in stream order. Each is requested from a host, in flight until answered, held until its turn,
+then taken. Credit bounds what a host has in flight or held, since a held answer may lie in one of its slots.
 
-A ticket is asked of a second host where the first is late with it and the second has nothing to do. The first answer is
-taken. That is work done twice, so it is rationed.
+A retry must never wait for a slot: it could wait for the answers held behind it, which wait for it. So it displaces one
+of these, which is copied out of its slot and uses no credit from then on.
+
+A ticket that is late is hedged: requested from an idle host too, and the first answer wins. Hedges are rationed.
 """
 
-from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from ..errors import LoaderError
 from ..wire import fields
+from .batch import Answer, BatchRequest, displaced
+from .host import Host
 
-Host = TypeVar("Host", bound=Hashable)
-Answer = TypeVar("Answer")
-
-SECOND_SHARE = 0.05  # of the tickets may be asked of a second host while the first has them,
-SECOND_FREE = 4  # and so many beside
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a ticket asks for: positions first..first + count - 1 of an epoch."""
-
-    number: int
-    epoch: int
-    first: int
-    count: int
+HEDGE_SHARE = 0.05  # of all tickets may be hedged,
+HEDGES_FREE = 4  # and this many more
 
 
 @dataclass
-class _Books:
-    """Of one host. Where it is `silent` it is asked nothing; what it holds still fills its slots."""
+class _HostState:
+    """Books of one host. A silent one gets no requests, but what it holds still fills its slots."""
 
     credit: int
-    asked: dict[int, float] = field(default_factory=dict)  # number -> when
-    since: dict[int, float] = field(default_factory=dict)  # when first, as long as it was neither gone nor silent
+    in_flight: dict[int, float] = field(default_factory=dict)  # when last requested, by number
+    since: dict[int, float] = field(default_factory=dict)  # when first, unless it was gone or silent meanwhile
     held: set[int] = field(default_factory=set)
     silent: bool = False
 
     @property
-    def free(self) -> int:
-        return 0 if self.silent else self.credit - len(self.asked) - len(self.held)
+    def credit_left(self) -> int:
+        return 0 if self.silent else self.credit - len(self.in_flight) - len(self.held)
 
     @property
-    def can_be_asked_again(self) -> bool:
-        """Whether there is room, or can be made by displacing what is held."""
-        return not self.silent and len(self.asked) < self.credit
+    def can_take_retry(self) -> bool:
+        """True if there is credit, or displacing a held answer makes some."""
+        return not self.silent and len(self.in_flight) < self.credit
 
 
-class Window(Generic[Host, Answer]):
-    """Asks in order, takes answers in any order, gives them out in order, each once.
+class Window:
+    """Requests in order, takes answers in any order, delivers them in order, each once."""
 
-    displace   gives an answer that needs no slot any more for one that may
-    """
-
-    def __init__(self, plan: Iterator[Work], displace: Callable[[Answer], Answer] = lambda answer: answer) -> None:
-        self._plan, self._displace = plan, displace
-        self._hosts: dict[Host, _Books] = {}
-        self._works: dict[int, Work] = {}  # asked, due again or held
-        self._again: deque[int] = deque()  # due again
+    def __init__(self, plan: Iterator[BatchRequest]) -> None:
+        self._plan = plan
+        self._next = next(plan, None)
+        self._hosts: dict[Host, _HostState] = {}
+        self._requests: dict[int, BatchRequest] = {}  # requested once and not taken yet
+        self._order: deque[int] = deque()  # their numbers
+        self._retries: deque[int] = deque()  # that no host has in flight any more
         self._tried: dict[int, list[Host]] = {}
         self._answers: dict[int, tuple[Host, Answer]] = {}
-        self._turn: deque[int] = deque()  # numbers not yet taken, in order
-        self._next = next(plan, None)
-        self._seconds_left = float(SECOND_FREE)
-        self.asked_last = -1  # the highest number that was ever asked for
+        self._hedges_left = float(HEDGES_FREE)
+        self.requested_last = -1  # the highest number ever requested
 
     @property
     def finished(self) -> bool:
-        return self._next is None and not self._turn
+        return self._next is None and not self._order
 
     @property
-    def awaited(self) -> Work | None:
-        """The work whose turn it is, if it was asked for."""
-        return self._works[self._turn[0]] if self._turn else None
+    def awaited(self) -> BatchRequest | None:
+        """The request whose turn it is, if it has been made."""
+        return self._requests[self._order[0]] if self._order else None
 
     @property
     def wanted(self) -> set[int]:
-        """Numbers that were asked for and have no answer yet."""
-        return self._works.keys() - self._answers.keys()
+        """Numbers requested and not answered."""
+        return self._requests.keys() - self._answers.keys()
 
     def add_host(self, host: Host, credit: int, in_slots: Collection[int] = ()) -> None:
-        """The host can be asked; `in_slots` are tickets whose answers lie in its slots from before."""
-        self._hosts[host] = _Books(credit, held={number for number in in_slots if number in self._answers})
+        """Let the host be asked; `in_slots` are tickets whose answers already lie in its slots."""
+        self._hosts[host] = _HostState(credit, held={number for number in in_slots if number in self._answers})
 
     def drop_host(self, host: Host) -> None:
-        """The host is gone, and its slots with it: what it was asked and no other is, is due again."""
+        """Forget a host that is gone and retry what it had in flight elsewhere."""
         if lost := self._hosts.pop(host, None):
-            self._give_up(lost)
+            self._reassign(lost)
 
     def set_silent(self, host: Host, silent: bool) -> None:
-        """The host says nothing, so others are asked; or it speaks again."""
-        books = self._hosts[host]
-        books.silent = silent
+        """Note that the host responds or not; a silent one's tickets are retried elsewhere."""
+        state = self._hosts[host]
+        state.silent = silent
         if silent:
-            self._give_up(books)
+            self._reassign(state)
 
-    def overdue(self, before: float) -> list[tuple[Host, Work]]:
-        """Give up waiting for what was asked before that time; it is due again. Returns what it was."""
-        late = [
+    def expire(self, before: float) -> list[tuple[Host, BatchRequest]]:
+        """Retry what was requested before that time; returns what, and from whom."""
+        expired = [
             (host, number)
-            for host, books in self._hosts.items()
-            for number, when in books.asked.items()
+            for host, state in self._hosts.items()
+            for number, when in state.in_flight.items()
             if when < before
         ]
-        for host, number in late:
-            del self._hosts[host].asked[number]
-            self._ask_again(number)
-        return [(host, self._works[number]) for host, number in late]
+        for host, number in expired:
+            del self._hosts[host].in_flight[number]
+            self._retry(number)
+        return [(host, self._requests[number]) for host, number in expired]
 
-    def ask(self, now: float) -> tuple[Host, Work] | None:
-        """The next work to ask for and the host to ask, or None where there is neither work nor credit."""
-        if self._again:
-            return self._ask_due_again(now)
-        host = self._host_with_most_credit()
-        if host is None or self._next is None:
+    def request(self, now: float) -> tuple[Host, BatchRequest] | None:
+        """The next request and the host to send it to, retries first; None without credit or anything left."""
+        if self._retries:
+            return self._request_retry(now)
+        host = max(self._hosts, key=lambda host: self._hosts[host].credit_left, default=None)
+        if host is None or self._hosts[host].credit_left < 1 or self._next is None:
             return None
-        work, self._next = self._next, next(self._plan, None)
-        self._works[work.number], self.asked_last = work, work.number
-        self._turn.append(work.number)
-        self._seconds_left += SECOND_SHARE
-        return self._note(host, work, now)
+        request, self._next = self._next, next(self._plan, None)
+        self._requests[request.number], self.requested_last = request, request.number
+        self._order.append(request.number)
+        self._hedges_left += HEDGE_SHARE
+        return self._note(host, request, now)
 
-    def ask_second(self, now: float, before: float) -> tuple[Host, Work] | None:
-        """The earliest work that a host was asked for before that time, and no second one was; and one that has nothing
-        to do, to be asked too."""
-        idle = [host for host, books in self._hosts.items() if books.can_be_asked_again and not books.asked]
-        if not idle or self._seconds_left < 1:
-            return None
-        asked = [number for books in self._hosts.values() for number in books.asked]
-        late = (number for books in self._hosts.values() for number, when in books.asked.items() if when < before)
-        number = min((number for number in late if asked.count(number) == 1), default=None)
+    def hedge(self, now: float, before: float) -> tuple[Host, BatchRequest] | None:
+        """The earliest request that one host alone has had since before that time, and an idle host to send it to."""
+        idle = [host for host, state in self._hosts.items() if state.can_take_retry and not state.in_flight]
+        number = self._earliest_late(before) if idle and self._hedges_left >= 1 else None
         if number is None:
             return None
-        self._seconds_left -= 1
-        host = self._least_tried(idle, number)
-        self._make_room(host)
-        return self._note(host, self._works[number], now)
+        self._hedges_left -= 1
+        return self._request_again(idle, number, now)
 
-    def expects(self, number: int) -> Work | None:
-        """The work that an answer of this number would be for, if it is still wanted."""
-        return None if number in self._answers else self._works.get(number)
+    def expects(self, number: int) -> BatchRequest | None:
+        """The request that an answer of this number would be to, if it is still wanted."""
+        return None if number in self._answers else self._requests.get(number)
 
-    def asked_at(self, host: Host, number: int) -> float | None:
-        """When this host was last asked for it, if its answer is waited for."""
-        return self._hosts[host].asked.get(number) if host in self._hosts else None
+    def requested_at(self, host: Host, number: int) -> float | None:
+        """When the ticket was last requested from this host, if it is in flight there."""
+        return self._hosts[host].in_flight.get(number) if host in self._hosts else None
 
-    def asked_since(self, host: Host, number: int) -> float | None:
-        """Since when this host has been asked for it, without a silence in between; None where it is not."""
+    def requested_since(self, host: Host, number: int) -> float | None:
+        """When the ticket was first requested from this host; None if it was gone or silent since."""
         return self._hosts[host].since.get(number) if host in self._hosts else None
 
     def answer(self, host: Host, number: int, answer: Answer) -> None:
-        """Hold the first answer to a ticket. `expects` was asked before: a second answer is not brought here."""
+        """Hold the first answer to a ticket: the caller drops those that are not expected."""
         assert self.expects(number)
-        for books in self._hosts.values():
-            books.asked.pop(number, None)
-            books.since.pop(number, None)
-        if number in self._again:
-            self._again.remove(number)
+        for state in self._hosts.values():
+            state.in_flight.pop(number, None)
+            state.since.pop(number, None)
+        if number in self._retries:
+            self._retries.remove(number)
         if host in self._hosts:
             self._hosts[host].held.add(number)
         self._answers[number] = host, answer
 
-    def take(self) -> tuple[Work, Answer] | None:
-        """The answer whose turn it is, once it is there."""
-        if not self._turn or self._turn[0] not in self._answers:
+    def take(self) -> Answer | None:
+        """The answer whose turn it is, once it has come."""
+        if not self._order or self._order[0] not in self._answers:
             return None
-        number = self._turn.popleft()
+        number = self._order.popleft()
         host, answer = self._answers.pop(number)
         if host in self._hosts:
             self._hosts[host].held.discard(number)
         self._tried.pop(number, None)
-        return self._works.pop(number), answer
+        del self._requests[number]
+        return answer
 
-    def drain(self) -> list[Answer]:
-        """All answers that are held, when the pass is given up."""
+    def held(self) -> list[Answer]:
         return [answer for _, answer in self._answers.values()]
 
-    def _give_up(self, books: _Books) -> None:
-        numbers, books.asked, books.since = sorted(books.asked), {}, {}
+    def _reassign(self, state: _HostState) -> None:
+        numbers, state.in_flight, state.since = sorted(state.in_flight), {}, {}
         for number in numbers:
-            self._ask_again(number)
+            self._retry(number)
 
-    def _ask_again(self, number: int) -> None:
-        asked_elsewhere = any(number in books.asked for books in self._hosts.values())
-        if number not in self._answers and number not in self._again and not asked_elsewhere:
-            self._again.append(number)
+    def _retry(self, number: int) -> None:
+        in_flight = any(number in state.in_flight for state in self._hosts.values())
+        if number not in self._answers and number not in self._retries and not in_flight:
+            self._retries.append(number)
 
-    def _ask_due_again(self, now: float) -> tuple[Host, Work] | None:
-        """The earliest number first, of the host that was asked for it least often."""
-        number = min(self._again)
-        able = [host for host, books in self._hosts.items() if books.can_be_asked_again]
+    def _request_retry(self, now: float) -> tuple[Host, BatchRequest] | None:
+        """The earliest retry."""
+        able = [host for host, state in self._hosts.items() if state.can_take_retry]
         if not able:
             return None
-        host = self._least_tried(able, number)
-        self._make_room(host)
-        self._again.remove(number)
-        return self._note(host, self._works[number], now)
+        number = min(self._retries)
+        self._retries.remove(number)
+        return self._request_again(able, number, now)
 
-    def _least_tried(self, hosts: list[Host], number: int) -> Host:
-        return min(hosts, key=self._tried.get(number, []).count)
+    def _earliest_late(self, before: float) -> int | None:
+        hosts = Counter(number for state in self._hosts.values() for number in state.in_flight)
+        requested = (item for state in self._hosts.values() for item in state.in_flight.items())
+        return min((number for number, when in requested if when < before and hosts[number] == 1), default=None)
 
-    def _make_room(self, host: Host) -> None:
-        """Displace the answer whose turn is farthest off, where the host's credit is spent."""
-        books = self._hosts[host]
-        if books.free < 1:
-            number = max(books.held)
-            books.held.remove(number)
-            self._answers[number] = host, self._displace(self._answers[number][1])
+    def _request_again(self, hosts: list[Host], number: int, now: float) -> tuple[Host, BatchRequest]:
+        """Choose the host that was asked least often, and displace its last held answer if its credit is spent."""
+        host = min(hosts, key=self._tried.get(number, []).count)
+        state = self._hosts[host]
+        if state.credit_left < 1:
+            last = max(state.held)
+            state.held.remove(last)
+            self._answers[last] = host, displaced(self._answers[last][1])
+        return self._note(host, self._requests[number], now)
 
-    def _host_with_most_credit(self) -> Host | None:
-        host = max(self._hosts, key=lambda host: self._hosts[host].free, default=None)
-        return host if host is not None and self._hosts[host].free > 0 else None
-
-    def _note(self, host: Host, work: Work, now: float) -> tuple[Host, Work]:
-        self._hosts[host].asked[work.number] = now
-        self._hosts[host].since.setdefault(work.number, now)
-        self._tried.setdefault(work.number, []).append(host)
-        return host, work
+    def _note(self, host: Host, request: BatchRequest, now: float) -> tuple[Host, BatchRequest]:
+        self._hosts[host].in_flight[request.number] = now
+        self._hosts[host].since.setdefault(request.number, now)
+        self._tried.setdefault(request.number, []).append(host)
+        return host, request
 
 
-def done_with(needed: set[int], asked_last: int) -> tuple[int, bytes]:
-    """The acknowledgement of all tickets but the `needed` ones: everything below a number, and some above it,
-    up to the one that was asked for last. A displaced answer's number may lie above all that are needed.
+def acknowledgement(needed: set[int], requested_last: int) -> tuple[int, bytes]:
+    """The `oldest` and `done` of a TICKET: every number up to the last one requested that is not `needed`.
 
-    That is said anew with every ticket, and once true it stays true, so a TICKET may be lost or come late or twice.
-    Raises LoaderError if that would be more than a TICKET can say.
+    It is cumulative and repeated with every ticket, so any TICKET may be lost, late or doubled. Displaced answers have
+    numbers above needed ones. Raises LoaderError if `done` exceeds its field.
     """
     oldest = min(needed)
-    done = [number - oldest for number in range(oldest, asked_last + 1) if number not in needed]
+    done = [number - oldest for number in range(oldest, requested_last + 1) if number not in needed]
     if len(done) > fields.MAX_SLOTS:
-        raise LoaderError(f"a batch was kept while {len(done)} others came; batch.copy() has its images for so long")
+        raise LoaderError(f"a batch was kept while {len(done)} others came; batch.copy() keeps its images for longer")
     return oldest, np.array(done, "<u4").tobytes()

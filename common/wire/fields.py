@@ -13,8 +13,8 @@ MAX_CORES = 1 << 16
 MOST_US = 1 << 50  # of any duration that is believed: 35 years
 
 
-class Took(NamedTuple):
-    """What a service says of a batch, in microseconds.
+class StageTimes(NamedTuple):
+    """Time a service spent on a batch, in microseconds.
 
     for_worker   all workers were at other tickets, or one was lost over this one
     for_slot     the client's slots were all filled or lent
@@ -78,7 +78,7 @@ def _is_replaced(value: Any) -> bool:
 
 def durations() -> Any:
     def check(value: Any) -> bool:
-        return type(value) is list and len(value) == len(Took._fields) and all(_is_duration(us) for us in value)
+        return type(value) is list and len(value) == len(StageTimes._fields) and all(_is_duration(us) for us in value)
 
     return field(metadata={"check": check})
 

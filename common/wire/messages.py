@@ -145,7 +145,7 @@ class BatchReply(Message):
         0, 8 * fields.MAX_COUNT
     )  # little-endian uint64, see `digest`; empty where none were asked for
     replaced: Sequence[tuple[int, int, str]] = fields.replaced(fields.MAX_COUNT)
-    took: Sequence[int] = fields.durations()  # in microseconds, see `fields.Took`
+    stages: Sequence[int] = fields.durations()  # see `fields.StageTimes`
 
     @property
     def payloads(self) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from common.cli.log import Seldom
+from common.cli.log import RateLimiter
 from common.errors import UsageError
 from common.malloc import bytes_in_use
 from common.wire import keys
@@ -84,7 +84,7 @@ class Access:
         self._calm_bytes = self._looked_bytes = bytes_in_use()
         self._least: int | None = None  # fewest bytes in use since the last look, with the inbox empty
         self._failed: ConnectionEvent | None = None
-        self._seldom = Seldom()
+        self._log_limit = RateLimiter()
         self._reread = self._looked = self._unsettled = time.monotonic()
 
     @property
@@ -199,5 +199,5 @@ class Access:
     def _tell(self, address: str, reason: str) -> None:
         """Log the refusal, rate-limited: a refused client keeps asking."""
         host = address.rpartition(":")[0] or address
-        if self._seldom.due(host + reason):
+        if self._log_limit.allows(host + reason):
             log.warning("%s was refused: %s", address or "somebody on this host", reason)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from common.cli.log import Seldom
+from common.cli.log import RateLimiter
 from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader.service.queue import TicketQueue
@@ -25,9 +25,9 @@ class Work:
     """Takes tickets from `queue`, for the streams that are open, to the workers of `pool`."""
 
     def __init__(
-        self, pool: WorkerPool, sessions: Sessions, queue: TicketQueue[Address], send: Send, seldom: Seldom
+        self, pool: WorkerPool, sessions: Sessions, queue: TicketQueue[Address], send: Send, log_limit: RateLimiter
     ) -> None:
-        self._pool, self._sessions, self._queue, self._send, self._seldom = pool, sessions, queue, send, seldom
+        self._pool, self._sessions, self._queue, self._send, self._log_limit = pool, sessions, queue, send, log_limit
 
     def give_out(self) -> None:
         """As far as there are idle workers and free slots."""
@@ -69,7 +69,7 @@ class Work:
     ) -> None:
         """Answer that there is no batch to this ticket, and why."""
         session.queued.answered(ticket.number)
-        if self._seldom.due(f"{session.name} {code}", times=10):
+        if self._log_limit.allows(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
         self._send(session.address[0], messages.Fault(ticket.number, ticket.stream, code, reason[:1024], record), None)
 

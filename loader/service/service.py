@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import zmq
 
-from common.cli.log import Seldom
+from common.cli.log import RateLimiter
 from common.errors import LoaderError, LoaderRefused, NoSuchSplit, UsageError, VersionMismatch, WireError
 from common.wire import messages
 from common.wire.slab import SlotBatch
@@ -56,10 +56,10 @@ class Service:
         self._router, self._access, self._pool = router, access, pool
         self._decoder = decoder
         self._instance = os.urandom(8)
-        self._inbox, self._seldom, self._welcomes = Inbox(router), Seldom(), Welcomes()
+        self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended)
         self._queue: TicketQueue[Address] = TicketQueue()
-        self._work = Work(pool, self._sessions, self._queue, self._send, self._seldom)
+        self._work = Work(pool, self._sessions, self._queue, self._send, self._log_limit)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[Worker]()
         self._answers: dict[type[messages.Message], Callable[[bytes, messages.Message], None]] = {
@@ -150,7 +150,7 @@ class Service:
         answer(request.identity, message)
 
     def _ignored(self, request: Request, error: Exception) -> None:
-        if self._seldom.due(f"{request.address} {type(error)}"):
+        if self._log_limit.allows(f"{request.address} {type(error)}"):
             log.warning("a message from %s was ignored: %s", request.address, error)
 
     # What clients say
@@ -232,9 +232,13 @@ class Service:
         if self._sessions.full:
             self._call_clients()
         session, is_new = self._sessions.open(identity, hello, self._pool.count)
-        if is_new and not session.dataset.file.in_place() and self._seldom.due(f"{session.dataset.path} replaced"):
+        if (
+            is_new
+            and not session.dataset.file.in_place()
+            and self._log_limit.allows(f"{session.dataset.path} replaced")
+        ):
             log.warning("%s was deleted or replaced; what it was is served until a restart", session.dataset.path)
-        if is_new and self._seldom.due("streams", times=100):
+        if is_new and self._log_limit.allows("streams", times=100):
             log.info(
                 "stream %s: %s, batches of %d, credit %d",
                 session.name, session.spec, session.batch_size, session.credit,
@@ -244,7 +248,7 @@ class Service:
     def _ended(self, session: Session) -> None:
         self._queue.drop(session.address)
         self._pool.forget(session.slab_number)
-        if self._seldom.due("streams", times=100):
+        if self._log_limit.allows("streams", times=100):
             log.info("stream %s closed", session.name)
 
     def _probe(self) -> None:

@@ -58,7 +58,7 @@ class Filler:
                 batch.note_replaced(index, record, str(error))
             labels.append(label)
             if digests:  # now, while the pixels are in the cache
-                told.append(digest.of_picture(batch.images[index], records[index], label))
+                told.append(digest.of_image(batch.images[index], records[index], label))
         batch.notes["record"], batch.notes["label"], batch.notes["digest"] = records, labels, told or 0
         laps.end(AUGMENT)
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 
-from common.cli.log import Seldom
+from common.cli.log import RateLimiter
 from common.errors import LoaderError
 from common.wire.slab import Slab
 from loader.dataset import Dataset
@@ -87,7 +87,7 @@ class WorkerPool:
         self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
         self._failed_starts, self._next_start_s = 0.0, 0.0
         self._last_ready_s: float | None = None
-        self._seldom = Seldom()
+        self._log_limit = RateLimiter()
         self.workers: list[Worker] = []
 
     def staff(self) -> None:
@@ -245,7 +245,7 @@ class WorkerPool:
         pause_s = min(doubled, _LONGEST_PAUSE_S) if self._failed_starts >= 1 else 0.0
         self._next_start_s = now + pause_s
         log.log(
-            logging.WARNING if self._seldom.due("start") else logging.DEBUG,
+            logging.WARNING if self._log_limit.allows("start") else logging.DEBUG,
             "a worker could not be started: %s; tried again in %.1f s, with %d of %d meanwhile",
             reason, pause_s, len(self.workers), self.count,
         )  # fmt: skip

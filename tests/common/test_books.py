@@ -6,22 +6,30 @@ the pass comes to its end: no ticket waits for a slot that only its own answer w
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.client.window import Window, Work, done_with
-from common.spec import StreamSpec
+from common.client.batch import Batch, BatchFormat, BatchRequest, Timeline
+from common.client.host import Host as ClientHost
+from common.client.window import Window, acknowledgement
+from common.spec import StreamInfo, StreamSpec
 from common.wire import messages
+from common.wire.fields import StageTimes
 from loader.dataset import Dataset
 from loader.service.queue import TicketQueue
 from loader.service.session import SPARE_SLOTS, Session
+from tests.support.unserved import unserved
 
 SPEC = StreamSpec(crop=1)
 STREAM = bytes(16)
-TICKETS = 14
+TICKETS, COUNT = 14, 8
+BATCHES = BatchFormat(SPEC, StreamInfo(TICKETS * COUNT, ("ape",), np.zeros(0, np.float32), b"", ""), digests=False)
+TIMELINE = Timeline(0, 0, StageTimes())
 ADDRESS = (b"client", STREAM)
 
 
@@ -29,13 +37,12 @@ ADDRESS = (b"client", STREAM)
 class Host:
     """One service, its channel both ways, and what the client keeps of it."""
 
-    name: str
+    peer: ClientHost  # as the client knows it
     credit: int
     session: Session = field(init=False)
     queue: TicketQueue[tuple[bytes, bytes]] = field(init=False)
     to_service: list[messages.Ticket] = field(default_factory=list)
     to_client: list[messages.BatchReply] = field(default_factory=list)
-    contents: dict[int, int] = field(init=False)  # ticket whose pixels a slot holds
     using: set[int] = field(init=False)  # as the client knows it, for this slab
 
     def __post_init__(self) -> None:
@@ -46,7 +53,7 @@ class Host:
         self.session = Session(ADDRESS, SPEC, cast(Dataset, None), 8, False, self.credit, 0)
         for _ in range(SPARE_SLOTS):
             self.session.slots.take()  # the credit alone must do
-        self.queue, self.contents, self.using = TicketQueue(), {}, set()
+        self.queue, self.using = TicketQueue(), set()
 
     def hear(self, ticket: messages.Ticket) -> None:
         """What the service does with a TICKET."""
@@ -61,7 +68,7 @@ class Host:
         if (taken := self.queue.take(lambda _: self.session.slots.free > 0)) is not None:
             slot = self.session.slots.take()
             self.session.filling[slot] = taken[1]
-            self.contents[slot] = taken[1].number  # the worker writes from now on
+            self.session.slab.batch(slot, SPEC, taken[1].count).images[:] = taken[1].number  # as the worker does
 
     def finish(self, slot: int) -> None:
         ticket = self.session.filling.pop(slot)
@@ -85,79 +92,71 @@ class Host:
         self.session.slab.close()
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """An answer at the client: in a slot of that run of the host, or copied out of it (slot None)."""
-
-    number: int
-    host: Host
-    session: Session
-    using: set[int]
-    slot: int | None
-
-    def copy(self) -> "Held":
-        self.using.discard(self.number)
-        return Held(self.number, self.host, self.session, self.using, None)
-
-    def is_whole(self) -> bool:
-        if self.slot is None or self.session is not self.host.session:
-            return True  # in memory of its own, or in that of a service that is gone
-        return self.host.contents[self.slot] == self.number
+def number_of(batch: Batch) -> int:
+    return batch.first // COUNT
 
 
 class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        works = [Work(number, 0, number * 8, 8) for number in range(TICKETS)]
-        self.window: Window[Host, Held] = Window(iter(works), Held.copy)
-        self.hosts = [Host("a", 1), Host("b", 3)]
+        requests = [BatchRequest(number, 0, number * COUNT, COUNT) for number in range(TICKETS)]
+        self.window = Window(iter(requests))
+        self.hosts = [Host(unserved("a"), 1), Host(unserved("b"), 3)]
         for host in self.hosts:
-            self.window.add_host(host, host.credit)
-        self.in_use: Held | None = None
+            self.window.add_host(host.peer, host.credit)
+        self.in_use: Batch | None = None
         self.taken: list[int] = []
         self.now = 0.0
 
     # The client
 
-    def send(self, host: Host, work: Work) -> None:
-        oldest, done = done_with(self.window.wanted | host.using, self.window.asked_last)
-        ticket = messages.Ticket(work.number, STREAM, work.epoch, work.first, work.count, True, oldest, done)
+    def send(self, peer: ClientHost, request: BatchRequest) -> None:
+        [host] = [host for host in self.hosts if host.peer is peer]
+        oldest, done = acknowledgement(self.window.wanted | host.using, self.window.requested_last)
+        ticket = messages.Ticket(
+            request.number, STREAM, request.epoch, request.first, request.count, True, oldest, done
+        )
         host.to_service.append(ticket)
 
     @rule()
     def ask(self) -> None:
         self.now += 1
-        while (asked := self.window.ask(self.now)) is not None:
+        while (asked := self.window.request(self.now)) is not None:
             self.send(*asked)
 
     @rule()
     def ask_second(self) -> None:
-        while (asked := self.window.ask_second(self.now, self.now)) is not None:
+        while (asked := self.window.hedge(self.now, self.now)) is not None:
             self.send(*asked)
 
     @rule()
     def all_is_overdue(self) -> None:
-        self.window.overdue(self.now + 1)
+        self.window.expire(self.now + 1)
 
     @rule(index=st.integers(0, 1), silent=st.booleans())
     def host_falls_silent_or_speaks(self, index: int, silent: bool) -> None:
-        self.window.set_silent(self.hosts[index % len(self.hosts)], silent)
+        self.window.set_silent(self.hosts[index % len(self.hosts)].peer, silent)
 
     @rule()
     def take(self) -> None:
         """As `Stream.batches` does: the batch before is given back first."""
         if self.in_use is not None:
-            self.in_use.using.discard(self.in_use.number)
+            self.in_use.release()
             self.in_use = None
         if (taken := self.window.take()) is not None:
-            self.in_use = taken[1]
-            self.taken.append(taken[1].number)
+            assert isinstance(taken, Batch)
+            self.in_use = taken
+            self.taken.append(number_of(taken))
 
     def hear(self, host: Host, reply: messages.BatchReply) -> None:
-        if self.window.expects(reply.number) is None or reply.slab != host.session.slab.nonce:
+        request, slab = self.window.expects(reply.number), host.session.slab
+        if request is None or reply.slab != slab.nonce:
             return
+        pixels = slab.batch(reply.slot, SPEC, request.count).pixels
+        give_back = partial(host.using.discard, reply.number)
+        batch = BATCHES.batch(request, reply, pixels, TIMELINE, slab=slab, give_back=give_back)
         host.using.add(reply.number)
-        self.window.answer(host, reply.number, Held(reply.number, host, host.session, host.using, reply.slot))
+        self.window.answer(host.peer, reply.number, batch)
 
     # The network
 
@@ -212,29 +211,29 @@ class Books(RuleBasedStateMachine):
         host = self.hosts[index % len(self.hosts)]
         host.close()
         host.start()
-        self.window.drop_host(host)
-        self.window.add_host(host, host.credit)
+        self.window.drop_host(host.peer)
+        self.window.add_host(host.peer, host.credit)
 
     @rule(index=st.integers(0, 1))
     def client_opens_the_same_session_again(self, index: int) -> None:
         host = self.hosts[index % len(self.hosts)]
-        self.window.drop_host(host)
-        self.window.add_host(host, host.credit, host.using)
+        self.window.drop_host(host.peer)
+        self.window.add_host(host.peer, host.credit, host.using)
 
     @precondition(lambda self: len(self.hosts) > 1)
     @rule(index=st.integers(0, 1))
     def host_leaves_for_ever(self, index: int) -> None:
         host = self.hosts.pop(index)
-        self.window.drop_host(host)
+        self.window.drop_host(host.peer)
         host.close()
 
     # What always holds
 
     @invariant()
     def what_the_client_reads_is_not_written_over(self) -> None:
-        for held in self.window.drain():
-            assert held.is_whole(), f"the answer to ticket {held.number} was written over while it was held"
-        assert self.in_use is None or self.in_use.is_whole(), f"ticket {self.in_use.number} was written over in use"
+        for batch in (*self.window.held(), *([self.in_use] if self.in_use is not None else [])):
+            assert isinstance(batch, Batch)
+            assert np.all(batch.images == number_of(batch)), f"ticket {number_of(batch)} was overwritten while in use"
 
     @invariant()
     def tickets_are_taken_in_order_each_once(self) -> None:
@@ -243,9 +242,9 @@ class Books(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All goes well from now on."""
         for host in self.hosts:
-            self.window.set_silent(host, False)
+            self.window.set_silent(host.peer, False)
         for _ in range(20 * TICKETS):
-            self.window.overdue(self.now + 1)
+            self.window.expire(self.now + 1)
             self.ask()
             for host in self.hosts:
                 self.serve(host)

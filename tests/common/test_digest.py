@@ -27,4 +27,4 @@ def test_it_is_what_its_definition_says() -> None:
     second = xxhash.xxh3_128(first + bytes([0, 1, 0, 0, 0, 0, 0, 0])).digest()
     assert digest.roll(digest.NOTHING, np.array([1, 256], np.uint64)) == second
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert digest.of_picture(pixels, 3, 7) == xxhash.xxh3_64(pixels.tobytes(), seed=3 * 2**32 + 7).intdigest()
+    assert digest.of_image(pixels, 3, 7) == xxhash.xxh3_64(pixels.tobytes(), seed=3 * 2**32 + 7).intdigest()

@@ -1,45 +1,45 @@
 """Every wait is divided among its reasons, whole; and only what happened during it counts."""
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client.batch import Batch
-from common.client.waits import Life, WaitClock, Waits, divided, waits_over
-from common.wire.fields import Took
+from common.client.batch import Batch, Timeline
+from common.client.waits import WaitClock, Waits, divided, waits_over
+from common.wire.fields import StageTimes
 
-TOOK = Took(for_worker=50, for_slot=150, read=100, decode=800, augment=100)  # 1200 in all
+STAGES = StageTimes(for_worker=50, for_slot=150, read=100, decode=800, augment=100)  # 1200 in all
 
 microseconds = st.integers(0, 10**9)
-tooks = st.builds(Took, *[microseconds] * len(Took._fields))
+stage_times = st.builds(StageTimes, *[microseconds] * len(StageTimes._fields))
 
 
-@given(microseconds, microseconds, tooks)
-def test_the_parts_are_never_negative_and_add_up_to_the_wait(waited: int, lived: int, took: Took) -> None:
-    waits = divided(waited, lived, took)
+@given(microseconds, microseconds, stage_times)
+def test_the_parts_are_never_negative_and_add_up_to_the_wait(waited: int, lived: int, stages: StageTimes) -> None:
+    waits = divided(waited, lived, stages)
     assert min(astuple(waits)) >= 0
     assert waits.total == waited
 
 
-@given(microseconds, microseconds, microseconds, tooks)
-def test_a_longer_wait_takes_nothing_away_from_what_came_last(a: int, b: int, lived: int, took: Took) -> None:
-    short, long = (divided(waited, lived, took) for waited in sorted((a, b)))
+@given(microseconds, microseconds, microseconds, stage_times)
+def test_a_longer_wait_takes_nothing_away_from_what_came_last(a: int, b: int, lived: int, stages: StageTimes) -> None:
+    short, long = (divided(waited, lived, stages) for waited in sorted((a, b)))
     for part in (working, queued):
         assert part(short) <= part(long)
     assert short.wire <= long.wire
     assert short.no_loader <= long.no_loader
 
 
-@given(microseconds, microseconds, tooks)
-def test_no_part_is_longer_than_it_lasted(waited: int, lived: int, took: Took) -> None:
-    waits = divided(waited, lived, took)
-    told = Took(waits.workers_busy, waits.free_slot, waits.read, waits.decode, waits.augment)
-    assert all(part <= whole + 1 for part, whole in zip(told, took, strict=True))  # whole microseconds
-    assert waits.wire <= max(0, lived - sum(took))
+@given(microseconds, microseconds, stage_times)
+def test_no_part_is_longer_than_it_lasted(waited: int, lived: int, stages: StageTimes) -> None:
+    waits = divided(waited, lived, stages)
+    told = StageTimes(waits.workers_busy, waits.free_slot, waits.read, waits.decode, waits.augment)
+    assert all(part <= whole + 1 for part, whole in zip(told, stages, strict=True))  # whole microseconds
+    assert waits.wire <= max(0, lived - sum(stages))
 
 
 def working(waits: Waits) -> int:
@@ -69,39 +69,41 @@ def queued(waits: Waits) -> int:
     ],
 )
 def test_a_wait_covers_the_end_of_a_life(waited: int, lived: int, expected: Waits) -> None:
-    assert divided(waited, lived, TOOK) == expected
+    assert divided(waited, lived, STAGES) == expected
 
 
 def test_a_batch_that_had_come_before_the_wait_was_only_taken_over() -> None:
-    assert waits_over(10.0, 10.001, Life(1.0, 10.0, TOOK)) == Waits(wire=1000)
-    assert waits_over(10.0, 10.001, Life(1.0, 10.0005, TOOK)) == Waits(wire=1000)  # it lay there: 9 s of the life
+    assert waits_over(10.0, 10.001, Timeline(1.0, 10.0, STAGES)) == Waits(wire=1000)
+    assert waits_over(10.0, 10.001, Timeline(1.0, 10.0005, STAGES)) == Waits(wire=1000)  # it lay there: 9 s of the life
 
 
 def test_what_nobody_knows_of_had_no_loader() -> None:
     assert waits_over(10.0, 11.0, None) == Waits(no_loader=1_000_000)
-    silent = Life(None, 11.0, Took(for_worker=600_000, decode=400_000))
+    silent = Timeline(None, 11.0, StageTimes(for_worker=600_000, decode=400_000))
     assert waits_over(10.0, 11.0, silent) == Waits(no_loader=600_000, decode=400_000)
 
 
-def test_a_copy_of_a_batch_has_its_life() -> None:
-    life, none = Life(1.0, 2.0, TOOK), np.zeros(0, np.int64)
-    assert Batch(0, 0, np.zeros((0, 8, 8, 3), np.uint8), none, none, life=life).copy().life is life
+def test_a_copy_of_a_batch_has_its_timeline() -> None:
+    timeline = Timeline(1.0, 2.0, STAGES)
+    assert batch(timeline).copy().timeline is timeline
 
 
-@dataclass
-class Answer:
-    life: Life | None
+def batch(timeline: Timeline) -> Batch:
+    none = np.zeros(0, np.int64)
+    return Batch(0, 0, np.zeros((0, 8, 8, 3), np.uint8), none, none, timeline=timeline)
 
 
 def test_the_clock_adds_up_what_a_slow_sender_took_and_nothing_of_the_readers_own_time() -> None:
     now_s = 100.0
 
-    def slow_sender() -> Iterator[Answer]:
+    def slow_sender() -> Iterator[Batch]:
         nonlocal now_s
         for _ in range(3):
             asked_s = now_s - 70.0  # one was asked for ahead
             now_s += 5.0
-            yield Answer(Life(asked_s, now_s, Took(for_worker=72_000_000, decode=2_000_000, augment=1_000_000)))
+            yield batch(
+                Timeline(asked_s, now_s, StageTimes(for_worker=72_000_000, decode=2_000_000, augment=1_000_000))
+            )
 
     clock = WaitClock(lambda: now_s)
     for _ in clock.timed(slow_sender()):

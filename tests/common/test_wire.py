@@ -86,10 +86,10 @@ def test_values_out_of_range_are_refused(ticket: messages.Ticket) -> None:
         messages.decode(messages.encode(ticket))
 
 
-@pytest.mark.parametrize("took", [[0] * 4, [0] * 6, [0, 0, -1, 0, 0], [0.5] * 5, [0, 0, 0, 0, 1 << 51], [True] * 5])
-def test_durations_out_of_range_are_refused(took: list[int]) -> None:
-    reply = messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], took)
-    with pytest.raises(WireError, match="BATCH: field took"):
+@pytest.mark.parametrize("stages", [[0] * 4, [0] * 6, [0, 0, -1, 0, 0], [0.5] * 5, [0, 0, 0, 0, 1 << 51], [True] * 5])
+def test_durations_out_of_range_are_refused(stages: list[int]) -> None:
+    reply = messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], stages)
+    with pytest.raises(WireError, match="BATCH: field stages"):
         messages.decode(messages.encode(reply), 1)
 
 

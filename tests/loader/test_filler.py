@@ -106,12 +106,12 @@ def test_digests_are_of_the_pixels_delivered_and_their_record_and_label(sound: S
     batch = filled(sound, SPEC, 0, 20, digests=True)
     told = batch.notes["digest"].copy()
     records, labels = batch.notes["record"].tolist(), batch.notes["label"].tolist()
-    assert np.array_equal(told, digest.of_pictures(batch.images, records, labels))
+    assert np.array_equal(told, digest.of_images(batch.images, records, labels))
     changed = batch.images.copy()
     changed[3, 5, 5, 0] ^= 1
-    assert (digest.of_pictures(changed, records, labels) != told).nonzero()[0].tolist() == [3]
-    assert not np.any(digest.of_pictures(batch.images, [record + 1 for record in records], labels) == told)
-    assert not np.any(digest.of_pictures(batch.images, records, [label + 1 for label in labels]) == told)
+    assert (digest.of_images(changed, records, labels) != told).nonzero()[0].tolist() == [3]
+    assert not np.any(digest.of_images(batch.images, [record + 1 for record in records], labels) == told)
+    assert not np.any(digest.of_images(batch.images, records, [label + 1 for label in labels]) == told)
     assert not filled(sound, SPEC, 0, 20).notes["digest"].any()
 
 

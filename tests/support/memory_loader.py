@@ -67,7 +67,7 @@ class MemoryStream:
                 images = self._buffer[:count].view()
                 images.flags.writeable = False
                 records = np.arange(position, position + count)
-                told = None if self._digests == "off" else digest.of_pictures(images, records.tolist(), labels.tolist())
+                told = None if self._digests == "off" else digest.of_images(images, records.tolist(), labels.tolist())
                 places = [at for at in records.tolist() if (self.spec.split, at) in self._loader.bad]
                 replaced = [Replaced(at, 1000 + at, "cut off") for at in places]
                 batch = Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)

@@ -80,7 +80,7 @@ def test_a_client_that_nobody_named_is_refused_and_both_sides_say_so(
 
 
 def test_a_client_without_keys_is_refused_and_both_sides_say_so(service: LoaderProcess) -> None:
-    refused_until_said(service, None, r"only to clients that have keys \(--keys\)", "it has no keys")
+    refused_until_said(service, None, r"only clients with keys \(--keys\)", "it has no keys")
 
 
 def test_a_client_of_another_service_is_refused_and_both_sides_say_so(tmp_path: Path, service: LoaderProcess) -> None:

@@ -126,7 +126,7 @@ def test_a_stream_opened_anew_is_of_the_data_set_that_the_client_began_with(
         goes.signal(signal.SIGKILL)
         goes.process.wait()
         with LoaderProcess(other_packed, tmp_path, 1, goes.endpoint):
-            with pytest.raises(LoaderRefused, match=r"serves data set \w+, not \w+"):
+            with pytest.raises(LoaderRefused, match=r"serves dataset \w+, not \w+"):
                 loader.stream(replace(SPEC, sigma=0.0), 16)
             with pytest.raises(LoaderRefused, match="mean image of its val set are not those of the train set"):
                 loader.stream(VAL, 16)

@@ -129,4 +129,4 @@ def test_a_service_that_cannot_read_what_it_is_asked_is_named_in_the_log_with_it
         with pytest.raises(LoaderTimeout, match=endpoint):
             loader.stream(SPEC, 16)
     said = [record.getMessage() for record in caplog.records if "could not read" in record.getMessage()]
-    assert said == [f"{endpoint} could not read a message of ours: HELLO: field crop is of the wrong type"]
+    assert said == [f"{endpoint} could not read a message from this client: HELLO: field crop is of the wrong type"]

@@ -59,7 +59,7 @@ def test_a_bad_file_of_hosts_leaves_them_as_they_are(
             file.unlink()
             read_until(passes, lambda: "cannot be read" in caplog.text)
             assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == undisturbed
-        assert caplog.text.count("the loaders stay as they are") == 3
+        assert caplog.text.count("the loaders stay the same") == 3
         with pytest.raises(UsageError, match="--loaders"):
             LoaderClient(loaders_file=file)
 
@@ -100,7 +100,7 @@ def test_an_only_host_that_comes_back_with_another_data_set_ends_the_run_naming_
         goes.process.wait()
         with (
             LoaderProcess(other_packed, tmp_path, 1, goes.endpoint),
-            pytest.raises(LoaderRefused, match="serves data set"),
+            pytest.raises(LoaderRefused, match="serves dataset"),
         ):
             list(batches)
 

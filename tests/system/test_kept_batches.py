@@ -7,7 +7,7 @@ import pytest
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
-from common.client.window import done_with
+from common.client.window import acknowledgement
 from common.errors import LoaderError
 from common.wire import fields
 from common.wire.slab import KEPT
@@ -72,10 +72,10 @@ def test_more_batches_than_may_be_kept_are_an_error_and_not_a_wait_for_ever(pack
 
 def test_a_batch_kept_for_longer_than_a_ticket_can_tell_is_an_error() -> None:
     kept, last = 7, 7 + fields.MAX_SLOTS
-    oldest, done = done_with({kept, last + 1}, last + 1)
+    oldest, done = acknowledgement({kept, last + 1}, last + 1)
     assert (oldest, len(done)) == (kept, 4 * fields.MAX_SLOTS)
     with pytest.raises(LoaderError, match="kept"):
-        done_with({kept, last + 2}, last + 2)
+        acknowledgement({kept, last + 2}, last + 2)
 
 
 def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:

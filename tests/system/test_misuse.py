@@ -147,11 +147,11 @@ SILENT = """
 def test_a_script_without_logging_is_told_soon_that_no_loader_answers_and_where() -> None:
     said = run_script(SILENT).stderr.splitlines()
     assert said[0] == (
-        "waiting for the loader: a train stream to open for 3 s; no word from tcp://127.0.0.1:9;"
+        "waiting for the loader: a train stream to open for 3 s; no response from tcp://127.0.0.1:9;"
         " is alexnet-loader running there?"
     )
     assert said[1].startswith("Traceback")
-    assert re.search(r"LoaderTimeout: no word from tcp://127.0.0.1:9 for 4 s while .*timeout_s", said[-1])
+    assert re.search(r"LoaderTimeout: no response from tcp://127.0.0.1:9 for 4 s while .*timeout_s", said[-1])
 
 
 def test_what_was_closed_says_so(service: LoaderProcess) -> None:

@@ -66,7 +66,7 @@ def images(endpoint: str, digests: str) -> list[bytes]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.client.patience._OVERDUE_S", (0.05, 0.3))
+    monkeypatch.setattr("common.client.patience._EXPIRY_S", (0.05, 0.3))
 
 
 @pytest.mark.usefixtures("soon")

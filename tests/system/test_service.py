@@ -276,7 +276,7 @@ def test_digests_come_where_they_are_asked_for_and_change_nothing_else(
         batches = [batch.copy() for batch in loader.stream(SPEC, 16, digests="verify").batches(range(2))]
         assert fingerprint(batches) == undisturbed
         for batch in batches:
-            made_anew = digest.of_pictures(batch.images, batch.records.tolist(), batch.labels.tolist())
+            made_anew = digest.of_images(batch.images, batch.records.tolist(), batch.labels.tolist())
             assert batch.digests is not None
             assert np.array_equal(batch.digests, made_anew)
 

@@ -125,7 +125,7 @@ def test_a_loader_that_dies_ends_the_run_with_its_cause_and_a_checkpoint(packed:
         service.process.kill()
         code, _, err = finish(trainer)
     assert code == 1
-    assert re.search(r"error: no word from tcp://.*; the run is saved in run/checkpoint-\S+, and --resume", err[-1])
+    assert re.search(r"error: no response from tcp://.*; the run is saved in run/checkpoint-\S+, and --resume", err[-1])
     assert checkpoint.load(checkpoint.newest(tmp_path / "run")).state.step >= 3
 
 
@@ -210,7 +210,7 @@ def test_a_loader_that_does_not_come_back_ends_the_run_with_a_checkpoint_and_exi
         code, _, err = finish(trainer)
     assert code == 1
     last_line = re.search(
-        r"error: no word from tcp.*--loader-timeout.*; the run is saved in (\S+), and --resume", err[-1]
+        r"error: no response from tcp.*--loader-timeout.*; the run is saved in (\S+), and --resume", err[-1]
     )
     assert last_line is not None, err[-1]
     assert 3 <= checkpoint.load(tmp_path / last_line[1]).state.step < 30

@@ -13,12 +13,13 @@ import pytest
 import zmq
 
 from common.client import patience
+from common.client.batch import Timeline
 from common.client.client import LoaderClient
 from common.client.stream_sessions import Loaders
-from common.client.waits import Life, WaitClock, Waits, waits_over
+from common.client.waits import WaitClock, Waits, waits_over
 from common.spec import StreamSpec
 from common.wire import messages
-from common.wire.fields import Took
+from common.wire.fields import StageTimes
 from tests.support.processes import LoaderProcess, wait_for
 from tests.support.proxy import Faults, Proxy
 
@@ -130,9 +131,9 @@ def test_a_reader_that_gives_nothing_back_waits_for_a_slot(packed: Path, tmp_pat
         hoarder.ask(slots + 1, oldest=1)
         answer, arrived_s = hoarder.answer(), time.monotonic()
     assert answer.number == slots
-    took = Took(*answer.took)
-    assert took.for_slot > 90_000
-    assert most(waits_over(asked_s, arrived_s, Life(asked_s, arrived_s, took))) == "free_slot"
+    stages = StageTimes(*answer.stages)
+    assert stages.for_slot > 90_000
+    assert most(waits_over(asked_s, arrived_s, Timeline(asked_s, arrived_s, stages))) == "free_slot"
 
 
 def test_a_reader_knows_how_many_workers_and_cores_serve_it_and_how_pixels_come(packed: Path, tmp_path: Path) -> None:

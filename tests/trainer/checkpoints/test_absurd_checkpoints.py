@@ -157,4 +157,4 @@ def test_a_folder_whose_newest_is_spoilt_is_evaluated_by_the_one_before(tmp_path
     result = evaluated(tmp_path)
     assert "its weights/fc8.bias is not finite" in result.stderr
     assert "passed over" in result.stderr
-    assert "no word from tcp://127.0.0.1:9" in result.stderr, "it went on to the loader"
+    assert "no response from tcp://127.0.0.1:9" in result.stderr, "it went on to the loader"

@@ -201,10 +201,10 @@ def test_a_loader_that_fails_costs_nothing(train: Train, loader: MemoryLoader, t
 
     def fall_silent(spec: StreamSpec, epoch: int, position: int) -> None:
         if (spec.split, epoch, position) == ("train", 1, 8):
-            raise LoaderTimeout("no word from tcp://there for 60 s")
+            raise LoaderTimeout("no response from tcp://there for 60 s")
 
     loader.on_ask = fall_silent
-    with pytest.raises(LoaderError, match=r"no word from tcp://there.*saved in .*checkpoint-00000007.*--resume"):
+    with pytest.raises(LoaderError, match=r"no response from tcp://there.*saved in .*checkpoint-00000007.*--resume"):
         train()
     loader.on_ask = lambda *_: None
     resumed = train(resume=True)
