@@ -1,7 +1,7 @@
-"""The identity of a JPEG decoder, as services tell it and checkpoints keep it: `NAME pixels DIGITS`.
+"""Identity of a JPEG decoder, in WELCOME and checkpoints: `NAME pixels DIGITS`.
 
-The digits are a digest of what it decodes a fixed set of JPEGs to, and decide; the name, a library's file, is for
-people. Programs of before told the first eight digits alone, still older checkpoints none.
+DIGITS, a digest of a fixed set of JPEGs as it decodes them, decides; NAME, a library's file, is for people. Older
+programs gave eight digits, older checkpoints none.
 """
 
 import re
@@ -11,19 +11,19 @@ _WITH_DIGITS = re.compile(r".* pixels ([0-9a-f]{8,})", re.DOTALL)
 
 
 def named(name: str, digits: str) -> str:
-    """The identity of the decoder that is called `name`."""
+    """The identity of a decoder."""
     assert len(digits) == _DIGITS
     return f"{name} pixels {digits}"
 
 
 def pixels_of(decoder: str) -> str:
-    """Equal for two decoders that make the same pixels: the digits; the whole text if there are not all of them."""
+    """The digits, equal for decoders that agree on all pixels; the whole text if some are missing."""
     digits = _digits(decoder)
     return digits if len(digits) == _DIGITS else decoder
 
 
 def may_agree(one: str, other: str) -> bool:
-    """Return False if the two are known to make different pixels, as far as both tell."""
+    """Return False if the digits that both have differ."""
     ours, theirs = _digits(one), _digits(other)
     return ours.startswith(theirs) or theirs.startswith(ours)
 

@@ -1,27 +1,26 @@
-"""Every error a person can act on.
+"""Errors a user can act on.
 
     AlexNetError                      exit code 1
-    |-- UsageError                    exit code 2: an option, a path or a value is wrong
-    |-- DatasetError                  a data set is missing, incomplete, damaged or of another format
-    |-- PackError                     packing stopped; what is committed stays, and the same command goes on from there
-    |-- BadImage                      one picture cannot be decoded; the reason is the message
-    |-- BadRecord                     a record is no picture, and nothing can or may take its place
-    |-- WireError                     a message that breaks the protocol
-    |   `-- VersionMismatch           the peer speaks another version of it
-    |-- LoaderError                   the loader service cannot give what was asked, or not to one who asks so
-    |   |-- LoaderRefused             it said no: other data set, other version, batch too large
-    |   |   `-- NoSuchSplit             its data set has no such split
-    |   |-- LoaderFault               it failed on a record or a ticket
-    |   `-- LoaderTimeout             it said nothing for too long
+    |-- UsageError                    exit code 2: an option, path or value is wrong
+    |-- DatasetError                  a dataset is missing, incomplete, damaged or of another format
+    |-- PackError                     packing stopped; the same command resumes it
+    |-- BadImage                      an image cannot be decoded; the message is the reason
+    |-- BadRecord                     a record is corrupt, and no other may stand in for it
+    |-- WireError                     a message breaks the protocol
+    |   `-- VersionMismatch           the peer speaks another version
+    |-- LoaderError                   a misuse of the client, or no service can deliver
+    |   |-- LoaderRefused             refused: other dataset or version, batch too large
+    |   |   `-- NoSuchSplit             the dataset has no such split
+    |   |-- LoaderFault               failed on a record or a ticket
+    |   `-- LoaderTimeout             no response for too long
     |-- ExchangeError                 copies between two GPUs arrive with wrong bits
     |-- CheckpointError               a checkpoint is missing, damaged or of another network
-    |-- OutputError                   what a command was asked for cannot be written to stdout
-    |   `-- ReaderGone                  nobody reads it any longer, as behind `| head`: the command ends without a word
-    |-- SaveError                     the disk does not take a run's files; what was saved before is intact
-    `-- Diverged                      training no longer computes numbers
+    |-- OutputError                   stdout cannot be written
+    |   `-- ReaderGone                  nobody reads it (`| head`); the command ends silently
+    |-- SaveError                     the disk refuses a run's files; what was saved before is intact
+    `-- Diverged                      training no longer computes finite numbers
 
-Each message is one line that says what is wrong and, where there is one, which option changes it.
-`assert` is kept for bugs of our own.
+Each message is one line: the fault, and the option that changes it, if any. `assert` is for bugs of our own.
 """
 
 

@@ -1,6 +1,4 @@
-"""The C library's allocator: how much is in use, and when freed memory goes back to the system. Its own guess at that
-suits none of the uses below.
-"""
+"""glibc malloc: tuning of when freed memory returns to the system, and the bytes in use."""
 
 import ctypes
 import functools
@@ -9,37 +7,33 @@ from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 _NEVER = -1  # of a threshold
-_LARGEST_MMAP_THRESHOLD = 1 << 25  # that glibc accepts
+_LARGEST_MMAP_THRESHOLD = 1 << 25  # accepted by glibc
 _KEEP_BYTES, _LARGE_BYTES = 1 << 29, 1 << 20
 
 
 @functools.cache
 def keep_large_blocks() -> bool:
-    """Let malloc keep freed blocks of tens of megabytes instead of handing them back to the system.
+    """Keep freed blocks of up to 32 MiB. False without glibc.
 
-    ZeroMQ allocates each message it receives. With pages taken from and given back to the system for every batch, each
-    page is cleared and mapped anew: a third of what receiving costs. False where the C library is not glibc.
+    ZeroMQ allocates each message it receives; mapping and clearing its pages anew is a third of the cost of receiving.
     """
     return _set(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and _set(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
 @functools.cache
 def keep_all_blocks() -> bool:
-    """Let malloc keep every freed block, for a process that computes on the CPU.
+    """Keep every freed block, for a process that trains on the CPU. False without glibc.
 
-    A step frees and asks for the same blocks of up to hundreds of megabytes again and again. Those above 32 MiB, the
-    most that `keep_large_blocks` reaches, would come from the system each time, page by page: a fifth to a third of a
-    step. False where the C library is not glibc.
+    Each step allocates the same large blocks; mapping them anew costs a fifth to a third of it.
     """
     return keep_large_blocks() and _set(_M_MMAP_MAX, 0) and _set(_M_TRIM_THRESHOLD, _NEVER)
 
 
 @functools.cache
 def give_back_large_blocks() -> bool:
-    """Let malloc hand freed blocks of a megabyte and more back at once, for a process that seldom needs them.
+    """Return freed blocks of a megabyte and more at once, for a process that seldom needs them. False without glibc.
 
-    Once such a block was freed, glibc would keep others of its size: in a worker those of an epoch's order, 20 MB on
-    ImageNet. False where the C library is not glibc.
+    Else glibc keeps blocks of a size once one was freed: in a worker an epoch's order, 20 MB on ImageNet.
     """
     return _set(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
@@ -54,7 +48,7 @@ class _Use(ctypes.Structure):
 
 
 def bytes_in_use() -> int:
-    """Bytes that the process has allocated and not freed; 0 if the C library is not glibc 2.33 or newer."""
+    """Bytes allocated and not freed; 0 without glibc 2.33 or newer."""
     read = _mallinfo2()
     if read is None:
         return 0

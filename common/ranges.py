@@ -1,4 +1,4 @@
-"""The ranges of the numbers that a caller gives and the wire carries, said once, so that both refuse the same."""
+"""Ranges of values that callers give and the wire carries, defined once, so that both refuse the same."""
 
 import numbers
 import operator
@@ -10,13 +10,13 @@ from .errors import UsageError
 
 
 class Whole(NamedTuple):
-    """Whole numbers from `low` to `high`, both included."""
+    """Integers from `low` to `high`, inclusive."""
 
     low: int
     high: int
 
     def of(self, what: str, value: Any) -> int:
-        """`value` as int, be it numpy's. Raises UsageError, naming `what`, for another type (bool too) or range."""
+        """`value` as int, from numpy's too. Raises UsageError, naming `what`, for another type (or bool) or range."""
         try:
             whole = operator.index(value) if not isinstance(value, bool) else None
         except TypeError:
@@ -27,13 +27,13 @@ class Whole(NamedTuple):
 
 
 class Real(NamedTuple):
-    """Numbers from `low` to `high`, both included; NaN is none."""
+    """Numbers from `low` to `high`, inclusive; NaN is out of range."""
 
     low: float
     high: float
 
     def of(self, what: str, value: Any) -> float:
-        """`value` as float, or int as it was. Raises UsageError as `Whole.of` does."""
+        """`value` as float, or unchanged if int. Raises UsageError as `Whole.of` does."""
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not is_number or not self.low <= value <= self.high:
             raise UsageError(f"{what} is {value!r}; it is a number from {self.low} to {self.high}")
@@ -41,11 +41,11 @@ class Real(NamedTuple):
 
 
 SEEDS = Whole(0, 2**63 - 1)
-CROPS = Whole(1, 256)  # height and width in pixels, up to those of a packed picture
+CROPS = Whole(1, 256)  # height and width in pixels, up to those of a packed image
 SIGMAS = Real(0, 10)
 EPOCHS = Whole(0, 2**31 - 1)
 RECORDS = Whole(0, 2**32 - 1)  # and positions
-BATCH_SIZES = Whole(1, 1 << 14)  # the records, labels and digests of so many pictures fit into a header
+BATCH_SIZES = Whole(1, 1 << 14)  # the records, labels and digests of so many images fit a header
 
 MOST_CLASSES = 1 << 16
 CLASS_NAME_CHARACTERS = 256  # of a name
@@ -56,7 +56,7 @@ _NOT_SHOWN = ("Cc", "Zl", "Zp")  # control characters, separators of lines and o
 
 
 def class_names_fault(names: Sequence[str]) -> str | None:
-    """Say what is wrong with the names of a data set's classes, naming the first; None if nothing is."""
+    """Describe the first fault of a dataset's class names; None without one."""
     if len(names) > MOST_CLASSES:
         return f"{len(names):,} classes are more than {MOST_CLASSES:,}"
     for name in names:

@@ -1,4 +1,4 @@
-"""What a stream of batches is: the few values that, with the data set, decide every pixel of it."""
+"""Specification of a stream: the values that, with the dataset, decide every pixel."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .decoder import pixels_of
 from .errors import UsageError
 from .ranges import CROPS, SEEDS, SIGMAS
 
-STORED_SIZE = CROPS.high  # height and width in pixels of a packed picture
+STORED_SIZE = CROPS.high  # height and width in pixels of a packed image
 
 Split = Literal["train", "val"]
 View = Literal["train", "full"]
@@ -23,21 +23,20 @@ DIGEST_USES = ("off", "on", "verify")
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream: a pure function of (data set, this, epoch, position).
+    """One stream: a pure function of (dataset, this, epoch, position).
 
-    split   which LMDB is read
-    seed    of the order and of the augmentation, 0 to 2**63 - 1
-    view    "train": random crop, flip with probability 1/2, colour noise.
-            "full": the stored 256x256 picture, unchanged; `crop` and `sigma` do not matter
-    crop    height and width of a training crop in pixels, 1 to 256
-    sigma   standard deviation of the colour noise, in units of each component's own; 0 turns it off
-    pixels  "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
-    on_bad_record   "replace": where a record is no picture, the next good one of the epoch's order takes its place,
-            with the place's own crop, flip and noise. "stop": the stream ends there, in a LoaderFault
-    shuffle True: each epoch has an order of its own. False: position p is record p; crop, flip and noise are drawn anew
-            in each epoch all the same
+    split    "train" or "val"
+    seed     of order and augmentation, 0 to 2**63 - 1
+    view     "train": random crop, flip with probability 1/2, colour noise.
+             "full": the stored 256x256 image; `crop` and `sigma` are ignored
+    crop     height and width of a training crop in pixels, 1 to 256
+    sigma    standard deviation of the colour noise, in units of each component's own; 0 turns it off
+    pixels   "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
+    on_bad_record   "replace": the next good record of the epoch's order stands in for a corrupt one, with the
+             position's own crop, flip and noise. "stop": the stream ends there, in a LoaderFault
+    shuffle  True: each epoch has its own order. False: position p is record p; crop, flip and noise still change
 
-    Whole numbers may be numpy's. Raises UsageError for a value of another type or out of its range.
+    Integers may be numpy's. Raises UsageError for a value of the wrong type or out of range.
     """
 
     split: Split = "train"
@@ -50,7 +49,7 @@ class StreamSpec:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        """Check every value, and make it Python's own: a seed may be numpy's, a split a member of an enumeration."""
+        """Check every value and make it Python's own: a seed may be numpy's, a split an enumeration's member."""
         checked = {
             "split": one_of("split", self.split, ("train", "val")),
             "view": one_of("view", self.view, ("train", "full")),
@@ -66,7 +65,7 @@ class StreamSpec:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, 3) of one picture of the stream."""
+        """(height, width, 3) of one image."""
         size = self.crop if self.view == "train" else STORED_SIZE
         return size, size, 3
 
@@ -80,12 +79,12 @@ class StreamSpec:
         return height * width * channels * np.dtype(self.pixels).itemsize
 
     def stream_id(self, dataset_digest: bytes, request: int) -> bytes:
-        """16 bytes naming a client's stream number `request`: equal wherever the same data set is served, so that hosts
-        are interchangeable; different for each stream that the client opens, be they of the same pixels."""
+        """16 bytes naming a client's stream number `request`: equal on all hosts of the dataset, different for each
+        stream of the client, even of the same pixels."""
         return hashlib.blake2b(dataset_digest + f"{self._text}|{request}".encode(), digest_size=16).digest()
 
     def name(self, dataset_digest: bytes, decoder: str) -> str:
-        """32 hexadecimal digits, the same for two streams whose every pixel is: for a checkpoint to hold."""
+        """32 hexadecimal digits, equal if every pixel is: for checkpoints."""
         return hashlib.blake2b(
             dataset_digest + f"{self._text}|{pixels_of(decoder)}".encode(), digest_size=16
         ).hexdigest()
@@ -93,12 +92,12 @@ class StreamSpec:
     @property
     def _text(self) -> str:
         shape = f"{self.view}|{self.image_shape[0]}|{self.sigma!r}|{self.pixels}"
-        order = "" if self.shuffle else "|in record order"  # as before there was a choice: runs of then are resumed
+        order = "" if self.shuffle else "|in record order"  # as before there was a choice, so that older runs resume
         return f"{self.split}|{self.seed}|{shape}|{self.on_bad_record}{order}"
 
 
 def one_of(what: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """The one of `allowed` that `value` equals and is a kind of. Raises UsageError."""
+    """The member of `allowed` that `value` equals and is an instance of. Raises UsageError."""
     for each in allowed:
         if isinstance(value, type(each)) and value == each:
             return each
@@ -107,13 +106,13 @@ def one_of(what: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamInfo:
-    """What the service says of a stream's data set.
+    """A stream's dataset, as its services report it.
 
-    records       number of records of the split, so positions of an epoch are 0..records - 1
-    classes       names, in the order of the labels
-    mean_hwc      float32 256x256x3, mean image of the training set, 0..255
-    digest        16 bytes naming split and contents
-    decoder       the JPEG decoder's identity, see `decoder`: hosts must agree on the pixels
+    records    in the split; an epoch's positions are 0..records - 1
+    classes    names, in the order of the labels
+    mean_hwc   float32 256x256x3, mean image of the training set, 0..255
+    digest     16 bytes naming split and contents
+    decoder    identity of the JPEG decoder, see `common/decoder.py`: hosts must agree on the pixels
     """
 
     records: int

@@ -1,11 +1,10 @@
-"""The one place that writes to people: it neither fails nor blocks, whatever became of the terminal, pipe or file.
+"""Console output that neither fails nor blocks, whatever becomes of the terminal, pipe or file.
 
-    stderr   logs, progress, errors. `take_over` makes sys.stderr an `Outlet`, so that warnings of libraries and
-             tracebacks go the same way
-    stdout   `say` for a last line that only tells; `result` for what a command was asked for, which raises
+    stderr   logs, progress, errors, through an `Outlet`, as are library warnings and tracebacks (`take_over`)
+    stdout   `say` for a closing remark; `result` for what the command was run for, which raises
 
-Names and messages from outside may hold control characters: `shown` and `Outlet.write` escape them, so that no class
-name draws on a terminal, sets its title or makes a second line.
+Foreign names and messages may hold control characters; `shown` and `Outlet.write` escape them, so that no class name
+draws on a terminal, sets its title or starts a line.
 """
 
 import atexit
@@ -23,9 +22,9 @@ from typing import TextIO
 
 from ..errors import OutputError, ReaderGone
 
-PROMPT_S = 0.1  # a line is waited for that long, unless an earlier one is still not taken
-DRAIN_S = 2.0  # at the end
-MOST_BYTES = 1 << 18  # of lines that nobody has read yet
+PROMPT_S = 0.1  # to wait for a line to be written, unless an earlier one is stuck
+DRAIN_S = 2.0  # at exit
+MOST_BYTES = 1 << 18  # queued
 
 _LINES_APART = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"  # bidirectional controls, surrogates
 _CONTROLS = re.compile(f"[\0-\x1f\x7f-\x9f{_LINES_APART}]")
@@ -33,12 +32,12 @@ _CONTROLS_BUT_LINES = re.compile(f"[\0-\x08\x0b-\x1f\x7f-\x9f{_LINES_APART}]")
 
 
 def shown(text: object) -> str:
-    """`text` in one line, without a character that controls a terminal or the direction of writing: those escaped."""
+    """`text` in one line, with terminal and bidirectional control characters escaped."""
     return _CONTROLS.sub(_escaped, str(text))
 
 
 def shown_lines(text: str) -> str:
-    """The same, line breaks and tabs left."""
+    """The same, but with line breaks and tabs."""
     return _CONTROLS_BUT_LINES.sub(_escaped, text)
 
 
@@ -47,31 +46,30 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 class Outlet(io.TextIOBase):
-    """A text stream to a file descriptor that a thread of its own writes to, so that its users never wait for long.
-    To be made once for a descriptor, for good.
+    """A text stream written to a file descriptor by its own thread, so that callers never block for long.
 
-    A line that the descriptor refuses (a full disk, a pipe without a reader, a closed terminal), or that nobody reads
-    while MOST_BYTES wait, is dropped; how many were is said in their place as soon as something can be written again.
+    A line that cannot be written (full disk, pipe without a reader, closed terminal), or past MOST_BYTES queued, is
+    dropped; a notice takes its place once writing works again. Make one per descriptor, for good.
     """
 
     def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
         self._descriptor, self._encoding = descriptor, encoding
         self._begin()
-        os.register_at_fork(after_in_child=self._begin)  # what waits is the parent's to write, and so is its thread
+        os.register_at_fork(after_in_child=self._begin)  # the queue and the thread are the parent's
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
-        self._queue: deque[tuple[int, bytes]] = deque()  # how many lines were dropped before it, and a text
+        self._queue: deque[tuple[int, bytes]] = deque()  # lines dropped before, and a text
         self._bytes = self._dropped = self._refused = 0
         self._slow = self._started = False
 
     def write(self, text: str) -> int:
-        """Take in a text of anybody's; control characters are escaped."""
+        """Queue a foreign text, control characters escaped."""
         self.draw(shown_lines(text))
         return len(text)
 
     def draw(self, text: str, *, may_be_left_out: bool = False) -> None:
-        """Take in a text as it is; one that `may_be_left_out` is, without a word, while an earlier one is not taken."""
+        """Queue a text as it is; `may_be_left_out` drops it silently while an earlier one is stuck."""
         data = text.encode(self._encoding, "backslashreplace")
         with self._changed:
             if may_be_left_out and self._slow:
@@ -88,12 +86,12 @@ class Outlet(io.TextIOBase):
                 self._slow = not self._changed.wait_for(self._is_empty, PROMPT_S)
 
     def drain(self, limit_s: float = DRAIN_S) -> None:
-        """Wait until all is written, `limit_s` at most."""
+        """Wait until all is written, for `limit_s` at most."""
         with self._changed:
             self._changed.wait_for(self._is_empty, limit_s)
 
     def flush(self) -> None:
-        """Nothing: `write` has waited as long as is good."""
+        """Do nothing: `write` has waited."""
 
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
@@ -116,7 +114,7 @@ class Outlet(io.TextIOBase):
         return self._bytes == 0
 
     def _start(self) -> bool:
-        """Return True if the thread runs; there may be none to be had, or Python is at its end."""
+        """Return True if the thread runs; the system may have none left, or Python is exiting."""
         with contextlib.suppress(RuntimeError):
             if not self._started:
                 threading.Thread(target=self._write_while_there_is_something, name="console", daemon=True).start()
@@ -124,7 +122,7 @@ class Outlet(io.TextIOBase):
         return self._started
 
     def _write_while_there_is_something(self) -> None:
-        """The thread; it ends soon, for a process with more than one is not to be forked."""
+        """Run the thread, which ends soon: a process with several is not to be forked."""
         while True:
             with self._changed:
                 if not self._queue and not self._dropped:
@@ -133,7 +131,7 @@ class Outlet(io.TextIOBase):
             self._take_turn()
 
     def _take_turn(self) -> None:
-        """Write the oldest text, or at the end of all only how many lines were dropped since."""
+        """Write the oldest text, or after the last one only the number of lines dropped since."""
         with self._changed:
             dropped, data = self._queue.popleft() if self._queue else (self._dropped, b"")
             if not data:
@@ -155,7 +153,7 @@ def _write(descriptor: int, data: bytes) -> bool:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # somebody made the terminal or pipe, which is shared, non-blocking
+        except BlockingIOError:  # another process made the shared terminal or pipe non-blocking
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
@@ -164,14 +162,14 @@ def _write(descriptor: int, data: bytes) -> bool:
     return True
 
 
-_stdout: tuple[TextIO, Outlet] | None = None  # sys.stdout, where it is this process's own, and its outlet
+_stdout: tuple[TextIO, Outlet] | None = None  # sys.stdout as Python opened it, and its outlet
 
 
 def take_over() -> None:
-    """Make sys.stderr an `Outlet`. The first thing that a program of ours does.
+    """Make sys.stderr an `Outlet`, before anything else.
 
-    Descriptors 0, 1 and 2 that are closed are kept occupied: else the next file opened, be it a data set, would get
-    what libraries write to stderr.
+    Closed standard descriptors are occupied: else the next file opened, perhaps a dataset, would receive what libraries
+    write to stderr.
     """
     global _stdout
     _occupy_closed()
@@ -186,7 +184,7 @@ def take_over() -> None:
 
 
 def _occupy_closed() -> None:
-    """Writing to these fails as it does on a closed one."""
+    """Occupy closed standard descriptors with ones that cannot be written to either."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -195,7 +193,7 @@ def _occupy_closed() -> None:
 
 
 def _end(outlets: list[Outlet]) -> None:
-    with contextlib.suppress(KeyboardInterrupt):  # which ends the waiting, and changes no exit code
+    with contextlib.suppress(KeyboardInterrupt):  # ends the wait, and changes no exit code
         for outlet in outlets:
             outlet.drain()
     if sys.stdout is not None:
@@ -206,7 +204,7 @@ def _end(outlets: list[Outlet]) -> None:
 
 
 def drain() -> None:
-    """Have all lines for stderr written, within DRAIN_S at most, before a process ends without Python's own end."""
+    """Flush stderr, for DRAIN_S at most, before a process exits without Python's cleanup."""
     if isinstance(sys.stderr, Outlet):
         sys.stderr.drain()
 
@@ -217,7 +215,7 @@ def tell(line: str) -> None:
 
 
 def say(line: str) -> None:
-    """Write to stdout what the command does not depend on: its work is done."""
+    """Write a line to stdout that may be lost: the command's work is done."""
     if _stdout is not None and sys.stdout is _stdout[0]:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -227,7 +225,7 @@ def say(line: str) -> None:
 
 
 def draw(stream: TextIO | None, text: str, *, may_be_left_out: bool = False) -> None:
-    """Write `text` as it is, if `stream` is there and takes it."""
+    """Write `text` as it is, ignoring errors."""
     if isinstance(stream, Outlet):
         stream.draw(text, may_be_left_out=may_be_left_out)
     elif stream is not None:
@@ -236,9 +234,9 @@ def draw(stream: TextIO | None, text: str, *, may_be_left_out: bool = False) -> 
 
 
 def result(text: str) -> None:
-    """Write to stdout what the command was asked for, and a line break.
+    """Write the command's result to stdout, and a line break.
 
-    Raises ReaderGone if nobody reads it any longer (`| head`), else OutputError if it cannot be written.
+    Raises ReaderGone if nobody reads it (`| head`), OutputError if it cannot be written for another reason.
     """
     with results() as stream:
         _write_text(stream, shown_lines(text) + "\n")
@@ -246,14 +244,14 @@ def result(text: str) -> None:
 
 @contextlib.contextmanager
 def results() -> Iterator[TextIO]:
-    """Stdout, within a block that writes to it as it likes, with the errors of `result`."""
+    """Stdout for a block that writes results, with the errors of `result`."""
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         yield sys.stdout
         sys.stdout.flush()
     except (OSError, ValueError) as error:
-        sys.stdout = None  # what it holds cannot be written at the end either
+        sys.stdout = None  # its buffer cannot be written at exit either
         if isinstance(error, BrokenPipeError):
             raise ReaderGone("nobody reads stdout any longer") from None
         raise OutputError(f"stdout cannot be written: {getattr(error, 'strerror', None) or error}") from None

@@ -1,4 +1,4 @@
-"""The one set-up of logging, and how a command turns an error into a line and an exit code."""
+"""Logging setup, and errors as one line and an exit code."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from .entry import INTERRUPTED
 
 log = logging.getLogger(__name__)
 
-# What the user named is not there, or not for this user; all other reasons lie with the machine.
+# Faults of a path that the user named; all others lie with the machine.
 _PATH_ERRORS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
     errno.ENAMETOOLONG,
@@ -51,10 +51,9 @@ class _Formatter(logging.Formatter):
 
 @contextlib.contextmanager
 def errors_as_exit_codes(program: str) -> Iterator[None]:
-    """Run a command's body: what a person or the machine did wrong becomes one line on stderr and an exit code.
+    """Run a command's body; turn an AlexNetError, a system error or a lack of memory into one line and an exit code.
 
-    That is an `AlexNetError`, an error of the system or no memory; DEBUG logs have their traceback too. Any other
-    exception is a bug of ours and stays a traceback.
+    DEBUG logs have the traceback too. Any other exception is a bug and stays a traceback.
     """
     try:
         yield
@@ -76,22 +75,22 @@ def errors_as_exit_codes(program: str) -> Iterator[None]:
 
 
 def told(error: OSError) -> str:
-    """`runs/first: Permission denied`: the file, if there is one, and the reason, without a number."""
+    """`runs/first: Permission denied`: the file, if any, and the reason, without a number."""
     names = [name for name in (error.filename, error.filename2) if name is not None]
     files = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names]
     return ": ".join([" to ".join(files)] * bool(files) + [error.strerror or str(error) or type(error).__name__])
 
 
 def _end(program: str, message: str, exit_code: int) -> None:
-    log.debug("where that happened", exc_info=True)
+    log.debug("traceback", exc_info=True)
     console.tell(f"{program}: error: {console.shown(message)}")
     sys.exit(exit_code)
 
 
 class RateLimiter:
-    """Says whether a line about something is due: the first few times in each `period_s`.
+    """Rate limiter for log lines by subject, since whoever makes a program log could make it fill a disk.
 
-    Whoever can make a program log can make it fill a disk. Remembers `most` things.
+    Allows the first few lines in each `period_s`; remembers `most` subjects.
     """
 
     def __init__(self, period_s: float = 10.0, most: int = 1000) -> None:

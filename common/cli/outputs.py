@@ -1,9 +1,9 @@
-"""Files that a command writes to a name that the user gave: refused at the start if that must fail, else whole.
+"""Output files named by the user: refused at the start if writing must fail, otherwise written whole.
 
--                     stdout
-a file, or nothing    appears whole under its name; a link stays, and what it leads to is replaced
-a FIFO or a device    is written to
-a folder, a block device, a socket    is refused
+-                                 stdout
+a file, or nothing                replaced atomically; a symbolic link stays, its target is replaced
+a FIFO or a character device      written to
+a folder, block device or socket   refused
 """
 
 import contextlib
@@ -22,10 +22,7 @@ _REFUSED = {stat.S_IFDIR: "it is a folder", stat.S_IFBLK: "it is a block device"
 
 
 def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None:
-    """Raise UsageError if `path` cannot be written, so that nobody waits an hour for that.
-
-    as_file   only a regular file will do
-    """
+    """Raise UsageError now if `path` is not writable, not after an hour of work; `as_file` requires a regular file."""
     if path == STDOUT and not as_file:
         return
     try:
@@ -36,7 +33,7 @@ def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None
             raise PermissionError(0, "Permission denied")
         if _is_stream(mode):
             if as_file:
-                raise OSError(0, "it is no regular file")
+                raise OSError(0, "it is not a regular file")
             return
         partial = _partial(path)
         partial.open("wb").close()
@@ -47,7 +44,7 @@ def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None
 
 @contextlib.contextmanager
 def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
-    """Write text to `path`, whatever it is. Raises AlexNetError, for a full disk or a reader that is gone."""
+    """Open `path` for text, whatever it is. Raises AlexNetError for a full disk or a reader that is gone."""
     descriptor = _own_descriptor(path)
     if path == STDOUT or descriptor == 1:
         with console.results() as stream:
@@ -62,7 +59,7 @@ def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which then becomes `path`; nothing is left of it after an error. Raises AlexNetError."""
+    """A path to write to, which becomes `path` at the end and is removed on an error. Raises AlexNetError."""
     partial = _partial(path)
     try:
         with _errors_of(path):
@@ -75,7 +72,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def is_fifo(path: Path) -> bool:
-    """Return True if opening it waits for a reader."""
+    """Return True if opening it blocks until there is a reader."""
     return stat.S_ISFIFO(_mode(path))
 
 
@@ -88,7 +85,7 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 
 def _mode(path: Path) -> int:
-    """The mode of its target; 0 if there is none."""
+    """The mode of the target; 0 without one."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mode
     return 0
@@ -99,7 +96,7 @@ def _is_stream(mode: int) -> bool:
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """1 or 2 if `path`, such as /dev/stderr, is the very file that this process has there."""
+    """1 or 2 if `path`, such as /dev/stderr, is this process's stdout or stderr."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), os.fstat(descriptor)):
@@ -108,6 +105,6 @@ def _own_descriptor(path: Path) -> int | None:
 
 
 def _partial(path: Path) -> Path:
-    """Beside the file that `path` leads to, so that it can be renamed to it."""
+    """A name beside the target, so that it can be renamed to it."""
     target = Path(os.path.realpath(path))
     return target.with_name(target.name + _PARTIAL)

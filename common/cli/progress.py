@@ -1,4 +1,4 @@
-"""What a person sees of a long job: one line that renews itself on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long job: one line renewed in place on a terminal, a plain line now and then elsewhere."""
 
 import contextlib
 import logging
@@ -16,10 +16,7 @@ TERMINAL_INTERVAL_S = 0.1
 
 
 class ProgressLine:
-    """Writes to `stream` (stderr): `show` as often as it likes, `line` for what must stay on the screen.
-
-    A context manager, which takes the renewed line away in the end.
-    """
+    """A progress line on `stream` (stderr), erased at the end of a `with` block."""
 
     def __init__(self, stream: TextIO | None = None, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -30,11 +27,11 @@ class ProgressLine:
         self._drawn = False
 
     def is_due(self) -> bool:
-        """Whether `show` would write: what to show costs something to work out."""
+        """Return True if `show` would write: its text may be costly."""
         return self._now_s() >= self._next_s
 
     def show(self, text: str) -> None:
-        """Renew the line (terminal) or write one more (elsewhere), if it is time to."""
+        """Renew the line, or write one more if not on a terminal, if that is due."""
         if not self.is_due():
             return
         self._next_s = self._now_s() + self._interval_s
@@ -47,12 +44,12 @@ class ProgressLine:
             self._write(text)
 
     def line(self, text: str) -> None:
-        """A line that stays: the end of an epoch, where a checkpoint lies."""
+        """Write a line that stays."""
         self.clear()
         self._write(text)
 
     def clear(self) -> None:
-        """Take the renewed line away, before something else writes to the terminal."""
+        """Erase the renewed line, before anything else writes to the terminal."""
         if self._drawn:
             console.draw(self._stream, "\r\x1b[K", may_be_left_out=True)
             self._drawn = False
@@ -68,7 +65,7 @@ class ProgressLine:
 
 
 class Progress(ProgressLine):
-    """`done` of `total` so far; rate and remaining time are of this run, which began at the `done` given first."""
+    """Progress in counts; rate and remaining time are measured from the first `done`."""
 
     def __init__(
         self,
@@ -84,7 +81,7 @@ class Progress(ProgressLine):
         self._began_s = now_s()
 
     def count(self, done: int, note: str = "") -> None:
-        """Cheap to call often: it writes only when it is time."""
+        """Show `done` of the total, if due; cheap to call often."""
         if self.is_due():
             self.show(self._counted(done) + note)
 
@@ -97,7 +94,7 @@ class Progress(ProgressLine):
 
 @contextlib.contextmanager
 def showing_progress() -> Iterator[ProgressLine]:
-    """A progress line that makes way for log lines, and is gone in the end."""
+    """A progress line that makes way for log lines."""
     handlers = list(logging.getLogger().handlers)
     with ProgressLine() as progress:
 
@@ -115,7 +112,7 @@ def showing_progress() -> Iterator[ProgressLine]:
 
 
 def percent(share: float) -> str:
-    """`12.3 %`, of a share of 0 to 1."""
+    """`12.3 %` for 0.123."""
     return f"{100 * share:.1f} %"
 
 

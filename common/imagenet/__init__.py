@@ -1,1 +1,1 @@
-"""Files of ILSVRC2012 as it is distributed: archives, devkit, the order of packing."""
+"""ILSVRC2012 as distributed: devkit, its MATLAB file, untrusted archives."""

@@ -1,9 +1,9 @@
-"""The development kit of ILSVRC2012: how its classes are numbered, and of which class each validation picture is.
+"""The ILSVRC2012 development kit: class ids, labels of the validation images, and the record order of packing.
 
-    data/meta.mat                                the classes' ILSVRC2012_ID and WordNet id, which is their name here
-    data/ILSVRC2012_validation_ground_truth.txt  the id of each validation picture, a line each, in their order
+    data/meta.mat                                ILSVRC2012_ID and WordNet id, the name here, of each class
+    data/ILSVRC2012_validation_ground_truth.txt  the class id of each validation image, one a line, in order
 
-Packing needs it for labels; evaluation for a file of answers that ILSVRC takes.
+Packing reads labels from it; evaluation maps its answers back to ILSVRC's numbering.
 """
 
 import re
@@ -22,23 +22,27 @@ from .untrusted import open_regular, open_tar, read_regular, tar_members
 ORDER_SEED = 2012
 DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
-_MAX_BYTES = 1 << 24  # of each of the two; they have less than a megabyte
+_MAX_BYTES = 1 << 24  # of either file; they have less than a megabyte
 _REASON_CHARACTERS = 200
-_LEAF_CLASSES = 1000  # ids above are inner nodes of WordNet's tree
+_LEAF_CLASSES = 1000  # higher ids are inner nodes of the WordNet tree
 _PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG$")
 
 
 @dataclass(frozen=True, slots=True)
 class Devkit:
-    """ids: ILSVRC2012_ID by class name. truth: the class name of each validation picture, the first has number 1.
-    words: what a class is, in English, by its name."""
+    """The devkit's tables.
+
+    ids     ILSVRC2012_ID by class name
+    truth   class name of each validation image, from number 1 on
+    words   English description by class name
+    """
 
     ids: dict[str, int]
     truth: tuple[str, ...]
     words: dict[str, str] = field(default_factory=dict)
 
     def number_of(self, picture: str) -> int:
-        """1, 2, ... of a validation picture's file name; 0 where it is none of them."""
+        """The number of a validation image, from its file name; 0 if it is not one."""
         match = _PICTURE.search(picture)
         number = int(match[1]) if match else 0
         return number if number <= len(self.truth) else 0
@@ -49,9 +53,9 @@ def picture_name(number: int) -> str:
 
 
 def read_devkit(path: Path) -> Devkit:
-    """From ILSVRC2012_devkit_t12.tar.gz, its unpacked folder, or the folder that holds one of them.
+    """Read ILSVRC2012_devkit_t12.tar.gz, its unpacked folder, or the folder that holds either.
 
-    Raises UsageError if it is missing or cannot be read.
+    Raises UsageError if it is missing or damaged.
     """
     try:
         truth, meta = _files(path)
@@ -59,14 +63,14 @@ def read_devkit(path: Path) -> Devkit:
         ids = [int(line) for line in truth.split()]
     except FileNotFoundError as error:
         raise UsageError(
-            f"{error.filename} is missing: the devkit of ILSVRC2012 says of which class each validation picture is"
+            f"{error.filename} is missing: the ILSVRC2012 devkit has the labels of the validation images"
         ) from None
     except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         reason = f"{error.filename} is {error.strerror}" if isinstance(error, OSError) and error.filename else error
         raise UsageError(f"the devkit in {path} cannot be read: {_short(str(reason))}") from None
     for number, class_id in enumerate(ids, 1):
         if class_id not in name_of:
-            raise UsageError(f"{_TRUTH}: line {number} is {class_id}, which {_META} does not know as a class")
+            raise UsageError(f"{_TRUTH}: line {number} is {class_id}, which is not a class in {_META}")
     return Devkit(
         {name: class_id for class_id, name in name_of.items()},
         tuple(name_of[class_id] for class_id in ids),
@@ -79,7 +83,7 @@ def _short(text: str) -> str:
 
 
 def _files(path: Path) -> tuple[bytes, bytes]:
-    """The ground truth's and meta.mat's bytes."""
+    """The bytes of the ground truth and of meta.mat."""
     for folder in (path, path / DEVKIT):
         if (folder / _META).is_file():
             return read_regular(folder / _TRUTH, _MAX_BYTES), read_regular(folder / _META, _MAX_BYTES)
@@ -92,7 +96,7 @@ def _files(path: Path) -> tuple[bytes, bytes]:
                 found[name] = _extract(opened, member)
             if len(found) == 2:
                 return found[_TRUTH], found[_META]
-    raise ValueError(f"it holds no {DEVKIT}/{_META}" if _TRUTH in found else f"it holds no {DEVKIT}/{_TRUTH}")
+    raise ValueError(f"it lacks {DEVKIT}/{_META if _TRUTH in found else _TRUTH}")
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -103,7 +107,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _names(meta: bytes) -> tuple[dict[int, str], dict[int, str]]:
-    """Name and words of each class, by its id."""
+    """Name and description of each class, by id."""
     try:
         rows = structures(meta, "synsets", ("ILSVRC2012_ID", "WNID", "words"))
     except ValueError as error:
@@ -120,6 +124,9 @@ def _names(meta: bytes) -> tuple[dict[int, str], dict[int, str]]:
 
 
 def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
-    """A permutation of 0..count - 1: the ranks of Philox's raw draws, whose bits are the same in every version."""
+    """A permutation of 0..count - 1, from Philox's raw draws, which no version of numpy changes.
+
+    Record r of a packed dataset is item `shuffled(items, ORDER_SEED)[r]` of its source, unless images were left out.
+    """
     draws = np.random.Philox(key=seed).random_raw(count)
     return np.argsort(draws, kind="stable").astype(np.int64)

@@ -1,53 +1,52 @@
-"""MATLAB's files of version 5, as much of them as the devkit of ILSVRC2012 needs: fields of one array of structures.
+"""Reader of MATLAB version 5 files, as far as the ILSVRC2012 devkit needs: fields of one array of structures.
 
-A file is a header of 128 bytes and elements: a tag of type and length, then so many bytes, filled up to eight. A
-variable is an element of type matrix, or such an element compressed by zlib. Every length is checked against what is
-there; whatever is wrong is a ValueError.
+A file is a 128-byte header and elements: a tag of type and length, then the data, padded to eight bytes. A variable is
+a matrix element, or one compressed by zlib. Every length is checked; any fault is a ValueError.
 """
 
 import struct
 import zlib
 from collections.abc import Iterator
 
-MAX_BYTES = 1 << 26  # of a variable, decompressed; the devkit's has one megabyte
+MAX_BYTES = 1 << 26  # of a variable, decompressed; the devkit's takes one megabyte
 
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 _TEXTS = {1: "ascii", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
-_WIDE = (4, 17, 18)  # texts whose bytes have an order
+_WIDE = (4, 17, 18)  # texts with a byte order
 _STRUCTURE, _CHARACTERS, _FIRST_NUMERIC, _LAST_NUMERIC = 2, 4, 6, 15  # classes of arrays
 
 Value = int | str | None
 
 
 def structures(data: bytes, variable: str, fields: tuple[str, ...]) -> list[tuple[Value, ...]]:
-    """The values of `fields` in each structure of the array `variable`: a whole number or a text, None for all else.
+    """The values of `fields` in each structure of the array `variable`: integers and texts, None for all else.
 
-    Raises ValueError: no file of version 5, damaged, or without such an array or field.
+    Raises ValueError if the file is not of version 5, is damaged, or lacks the array or a field.
     """
     if data.startswith(b"MATLAB 7.3"):
-        raise ValueError("it is of MATLAB's version 7.3, which is HDF5; the devkit's own is of version 5")
+        raise ValueError("it is of MATLAB version 7.3, which is HDF5; the devkit's own is of version 5")
     order = {b"IM": "<", b"MI": ">"}.get(data[126:_HEADER_BYTES])
     if order is None:
-        raise ValueError("it is no MATLAB file of version 5")
+        raise ValueError("it is not a MATLAB version 5 file")
     for kind, body in _elements(data[_HEADER_BYTES:], order):
         matrix = _inflated(body, order) if kind == _COMPRESSED else body if kind == _MATRIX else b""
         parts = _elements(matrix, order)
         array_class, count, name = _head(parts, order)
         if name == variable:
             if array_class != _STRUCTURE:
-                raise ValueError(f"{variable} is no array of structures")
+                raise ValueError(f"{variable} is not an array of structures")
             return _structures(parts, order, count, fields)
-    raise ValueError(f"it holds no {variable}")
+    raise ValueError(f"it lacks {variable}")
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and contents of each element in turn."""
+    """Yield type and contents of each element."""
     view, at = memoryview(data), 0
     while at < len(data):
         kind, size, start = *struct.unpack_from(f"{order}II", _exactly(view, at, 8)), at + 8
-        if kind >> 16:  # a small one: both in one word, contents in the next
+        if kind >> 16:  # a small element: tag in one word, contents in the next
             kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
         yield kind, bytes(_exactly(view, start, size))
         end = start + size
@@ -56,12 +55,12 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 def _exactly(view: memoryview, start: int, size: int) -> memoryview:
     if start + size > len(view):
-        raise ValueError("it is cut off, or damaged")
+        raise ValueError("it is truncated or damaged")
     return view[start : start + size]
 
 
 def _inflated(data: bytes, order: str) -> bytes:
-    """The contents of the matrix that is compressed in `data`."""
+    """The contents of a compressed matrix."""
     inflater = zlib.decompressobj()
     try:
         whole = inflater.decompress(data, MAX_BYTES)
@@ -74,7 +73,7 @@ def _inflated(data: bytes, order: str) -> bytes:
 
 
 def _head(parts: Iterator[tuple[int, bytes]], order: str) -> tuple[int, int, str]:
-    """Class, number of elements and name of a matrix; of an empty one zeros."""
+    """Class, number of elements and name of a matrix; zeros if it is empty."""
     (_, flags), (_, shape), (_, name) = (next(parts, (0, b"")) for _ in range(3))
     count = 1
     for side in struct.unpack(f"{order}{len(shape) // 4}i", shape[: len(shape) // 4 * 4]):
@@ -103,7 +102,7 @@ def _structures(
 def _value(element: tuple[int, bytes], order: str, wanted: bool) -> Value:
     kind, matrix = element
     if kind != _MATRIX:
-        raise ValueError("it is cut off, or damaged")
+        raise ValueError("it is truncated or damaged")
     if not wanted:
         return None
     parts = _elements(matrix, order)

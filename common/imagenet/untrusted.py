@@ -1,4 +1,4 @@
-"""Files of others' making: regular ones alone, and tar archives in bounded memory."""
+"""Untrusted files: regular files only, and tar archives in bounded memory."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
-MAX_EXTENDED_BYTES = 1 << 18  # of a header that holds a long name or a list of attributes
+MAX_EXTENDED_BYTES = 1 << 18  # of a header with a long name or attributes
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -20,7 +20,7 @@ _EXTENDED = (
 
 
 def open_regular(path: Path | bytes) -> BinaryIO:
-    """Open to read, links followed. OSError also if it is no regular file, with a strerror that says so."""
+    """Open for reading, following links. Raises OSError also if it is not a regular file: a FIFO would block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     file = open(descriptor, "rb")  # noqa: SIM115  # the caller's
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -30,7 +30,7 @@ def open_regular(path: Path | bytes) -> BinaryIO:
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """The contents; OSError as `open_regular` raises it, and if they are more than `most_bytes`."""
+    """The contents. Raises OSError as `open_regular` does, and if there are more than `most_bytes`."""
     with open_regular(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
@@ -39,7 +39,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
 
 
 class Member(tarfile.TarInfo):
-    """Refuses what tarfile would read whole into memory: extended headers of any size, tables of sparse files."""
+    """Refuses what tarfile would read whole into memory: large extended headers, tables of sparse files."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -64,17 +64,17 @@ class Member(tarfile.TarInfo):
 
 @contextlib.contextmanager
 def open_tar(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.TarFile]:
-    """The archive that begins where `file` stands. Raises tarfile.TarError; OSError if reading fails."""
-    with _in_its_own_words():
+    """The archive that begins at the position of `file`. Raises tarfile.TarError; OSError if reading fails."""
+    with _as_read_errors():
         archive = tarfile.open(fileobj=file, mode=mode, tarinfo=Member)  # noqa: SIM115  # the first header is read here
     with archive:
         yield archive
 
 
 def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Each member in turn of an archive that `open_tar` opened; none is kept. Raises as that does."""
+    """Yield each member of an archive that `open_tar` opened, keeping none. Raises as that does."""
     while True:
-        with _in_its_own_words():
+        with _as_read_errors():
             member = archive.next()
         if member is None:
             return
@@ -85,8 +85,8 @@ def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 @contextlib.contextmanager
-def _in_its_own_words() -> Iterator[None]:
-    """Damage that tarfile did not think of is raised as it raises the other."""
+def _as_read_errors() -> Iterator[None]:
+    """Raise damage that tarfile does not expect as a ReadError too."""
     try:
         yield
     except (RecursionError, ValueError, OverflowError) as error:

@@ -1,25 +1,25 @@
-"""Fields of messages: each is checked for type and range before it is believed."""
+"""Message fields, each with a check of type and range."""
 
 from dataclasses import field
 from typing import Any, NamedTuple
 
 from ..ranges import BATCH_SIZES, RECORDS
 
-MAX_COUNT = BATCH_SIZES.high  # pictures of a batch
+MAX_COUNT = BATCH_SIZES.high  # images of a batch
 MAX_RECORD = RECORDS.high
-MAX_REASON = 80  # characters of why a record is bad
+MAX_REASON = 80  # characters, of a corrupt record
 MAX_SLOTS = 4096
 MAX_CORES = 1 << 16
-MOST_US = 1 << 50  # of any duration that is believed: 35 years
+MOST_US = 1 << 50  # of any duration: 35 years
 
 
 class StageTimes(NamedTuple):
     """Time a service spent on a batch, in microseconds.
 
-    for_worker   all workers were at other tickets, or one was lost over this one
-    for_slot     the client's slots were all filled or lent
-    read         order looked up, records read from LMDB and their checksums checked
-    decode       JPEG to pixels, of bad records too
+    for_worker   queued while all workers were busy, or until one replaced a worker that crashed
+    for_slot     queued while the client's slots were all filled or lent
+    read         order, records from LMDB, checksums
+    decode       JPEG to pixels, corrupt records included
     augment      draws, crop, flip, colour noise, digests
     """
 

@@ -1,8 +1,7 @@
-"""A bound on what services can make a client hold while it computes and reads nothing.
+"""Bound on the bytes a client holds while it computes and reads nothing.
 
-ZeroMQ's own thread takes in whatever comes, without a limit in messages (`common/wire/sockets.py` says why). A service
-that keeps to the credit sends what was asked for and little else. A thread here asks the kernel how much has come, and
-resets a connection over which more did. Over a Unix socket the kernel does not count.
+ZeroMQ's thread takes in whatever comes (`common/wire/sockets.py` says why). A thread here asks the kernel how much came
+over each TCP connection, and resets one over which more came than was requested. Unix sockets have no such count.
 """
 
 import contextlib
@@ -14,14 +13,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
-UNASKED_BYTES = 8 << 20  # beyond what is owed: WELCOME, PONG, an answer that comes twice
+UNASKED_BYTES = 8 << 20  # beyond what is owed: WELCOME, PONG, duplicates
 _LOOK_S = 0.05
-_BYTES_RECEIVED = 128  # the place of tcpi_bytes_received in struct tcp_info, linux/tcp.h
+_BYTES_RECEIVED = 128  # offset of tcpi_bytes_received in struct tcp_info, linux/tcp.h
 _libc = ctypes.CDLL(None)
 
 
 class Connection(NamedTuple):
-    """A TCP connection of this process: its descriptor, which may be another's soon, and the names of its two ends."""
+    """A TCP connection of this process: its descriptor, which may be reused, and the addresses of its two ends."""
 
     fd: int
     ours: str
@@ -29,7 +28,7 @@ class Connection(NamedTuple):
 
     @classmethod
     def of(cls, fd: int) -> "Connection | None":
-        """None if the descriptor is no TCP connection."""
+        """None if the descriptor is not a TCP connection."""
         try:
             with _borrowed(fd) as found:
                 names = found.getsockname(), found.getpeername()
@@ -39,12 +38,12 @@ class Connection(NamedTuple):
 
 
 class Peer(Protocol):
-    """A service, as this module needs it.
+    """A service, as seen here.
 
-    connection   None if there is none yet that the client knows of
-    taken        bytes that had come over it, or some more, when the client last read all of them
-    owed         bytes of answers that it may send before the client reads again
-    flooded      set here, when it sent more
+    connection   None until the client knows of one
+    taken        bytes received, at least, when the client last read all of them
+    owed         bytes of replies requested
+    flooded      set here if it sent more
     """
 
     connection: Connection | None
@@ -65,7 +64,7 @@ def _borrowed(fd: int) -> Iterator[socket.socket]:
 
 
 def received(fd: int) -> int:
-    """Bytes that have come over the connection since it began; 0 if it is no longer there or not over TCP."""
+    """Bytes received over the connection in all; 0 if it is gone or not TCP."""
     try:
         with _borrowed(fd) as found:
             told = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
@@ -75,14 +74,14 @@ def received(fd: int) -> int:
 
 
 def reset(fd: int) -> bool:
-    """Reset the TCP connection and drop what the kernel still holds of it; False if it is none."""
+    """Reset the TCP connection and drop what the kernel holds of it; False if it is not one."""
     return bool(_libc.connect(fd, struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0)
 
 
 class FloodGuard:
-    """Watches `peers`, a list that may change, until it is closed."""
+    """Watches `peers`, a list that may change, until closed."""
 
-    _known: ClassVar[set[str]] = set()  # our ends of connections that a client of this process has taken note of
+    _known: ClassVar[set[str]] = set()  # our ends of the connections that clients of this process know
 
     def __init__(self, peers: Sequence[Peer]) -> None:
         self._peers, self._closed = peers, threading.Event()
@@ -95,7 +94,7 @@ class FloodGuard:
         self._thread.join()
 
     def drop(self) -> None:
-        """Let go of the peers soon: for a client that is collected and was not closed, in a forked process too."""
+        """End the watch soon, without waiting: for a client that is collected unclosed, in a forked process too."""
         self._dropped = True
 
     def _watch(self) -> None:
@@ -112,7 +111,7 @@ class FloodGuard:
 
     @staticmethod
     def _watch_next(peer: Peer, gone: Connection) -> None:
-        """ZeroMQ dials anew by itself, and over a connection that the client has not seen nothing was asked for."""
+        """Reset a connection that ZeroMQ dialled anew and the client does not know: nothing was requested over it."""
         for fd in map(int, os.listdir("/proc/self/fd")):
             found = Connection.of(fd) if received(fd) > UNASKED_BYTES else None
             if found is not None and found.theirs == gone.theirs and found.ours not in FloodGuard._known:
@@ -120,7 +119,7 @@ class FloodGuard:
 
     @classmethod
     def note(cls, new: Connection | None, old: Connection | None) -> None:
-        """A client has taken note of its `new` connection; the `old` one is gone."""
+        """Note that a client knows its `new` connection; the `old` one is gone."""
         if old is not None:
             cls._known.discard(old.ours)
         if new is not None:

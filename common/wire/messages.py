@@ -1,20 +1,19 @@
 """The messages between client and service.
 
-Every message is a header, with a payload behind it in two kinds (`framed`). The header is a msgpack array
-`[version, kind, field, field, ...]`, its fields in the order of the dataclass below that bears the kind's name. Each
-field is checked for type and range before anything is built from it; nothing is ever unpickled.
+A message is a header, followed by a payload in two kinds (`framed`). The header is a msgpack array `[version, kind,
+field, field, ...]`, its fields in the order of the kind's dataclass. Each field is checked for type and range before
+anything is built from it; nothing is ever unpickled.
 
-    HELLO    client -> service   opens a stream: what it is, the largest batch that will be asked for
-    WELCOME  service -> client   the stream's id, its data set, the credit, its slab; payload: the mean image
-    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number of the client's; which are done with
-    BATCH    service -> client   the answer: records, labels, replaced places, how long what took; the pixels: a slot,
-                                 or a payload
+    HELLO    client -> service   opens a stream: its specification, its largest batch
+    WELCOME  service -> client   the stream's id, dataset, credit and slab; payload: the mean image
+    TICKET   client -> service   "epoch 3, positions 1280..1407", under the client's number; acknowledgements
+    BATCH    service -> client   records, labels, replaced positions, stage times; pixels: a slot or a payload
     FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
-    PING     client -> service   are you there, and still the one I know?
+    PING     client -> service   asks for a PONG
     PONG     service -> client   instance and load
-    BYE      client -> service   the stream is closed
+    BYE      client -> service   closes the stream
 
-Flow control is credit: a client has at most `credit` tickets of a stream asked for or waiting to be consumed.
+Flow control is credit: a client has at most `credit` tickets of a stream in flight or held.
 """
 
 import struct
@@ -41,7 +40,7 @@ from ..spec import StreamSpec
 from . import fields
 
 VERSION = 4
-MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large data set fit; a flood does not
+MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large dataset fit; a flood does not
 
 ALIGNMENT = 64  # of a payload in its frame, in bytes
 _FRAMED = 0xC1  # never used in msgpack
@@ -49,7 +48,7 @@ _PREFIX = struct.Struct("<B3xI")
 
 
 class Message:
-    """Common to all kinds. `kind` names the message on the wire, `payloads` is how many frames follow the header."""
+    """One message; `kind` is its name on the wire, `payloads` the number of frames behind the header."""
 
     kind: ClassVar[str]
 
@@ -65,7 +64,7 @@ NO_SLOT = -1
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
     kind: ClassVar[str] = "HELLO"
-    request: int = fields.integer(0, 2**63 - 1)  # the client's number for this HELLO, echoed in the answer
+    request: int = fields.integer(0, 2**63 - 1)  # the client's number for the stream, echoed in the answer
     # The fields of StreamSpec, under their names:
     split: str = fields.text(16)
     seed: int = fields.integer(*SEEDS)
@@ -75,7 +74,7 @@ class Hello(Message):
     pixels: str = fields.text(16)
     on_bad_record: str = fields.text(16)
     shuffle: bool = fields.flag()
-    digests: bool = fields.flag()  # whether BATCH is to carry them
+    digests: bool = fields.flag()  # True if each BATCH shall carry them
     batch_size: int = fields.integer(*BATCH_SIZES)
 
     @classmethod
@@ -93,7 +92,7 @@ class Welcome(Message):
     kind: ClassVar[str] = "WELCOME"
     request: int = fields.integer(0, 2**63 - 1)
     stream: bytes = fields.binary(16, 16)
-    instance: bytes = fields.binary(8, 8)  # of this run of the service: another one remembers nothing
+    instance: bytes = fields.binary(8, 8)  # of this run of the service: another run has none of its state
     records: int = fields.integer(1, fields.MAX_RECORD)
     classes: list[str] = fields.names(MOST_CLASSES, CLASS_NAME_CHARACTERS)  # noqa: RUF009
     digest: bytes = fields.binary(16, 16)
@@ -116,18 +115,14 @@ class Welcome(Message):
 @dataclass(frozen=True, slots=True)
 class Ticket(Message):
     kind: ClassVar[str] = "TICKET"
-    number: int = fields.integer(0, 2**63 - 1)  # the same when it is asked for again
+    number: int = fields.integer(0, 2**63 - 1)  # the same in a retry
     stream: bytes = fields.binary(16, 16)
     epoch: int = fields.integer(*EPOCHS)
     first: int = fields.integer(*RECORDS)
     count: int = fields.integer(*BATCH_SIZES)
-    by_slot: bool = fields.flag()  # the client has mapped the slab: answer with a slot, not with pixels
-    oldest: int = fields.integer(
-        0, 2**63 - 1
-    )  # the client is done with every ticket of a lower number, its slot included
-    done: bytes = fields.words(
-        fields.MAX_SLOTS
-    )  # and with these: little-endian uint32, a ticket's number less `oldest`
+    by_slot: bool = fields.flag()  # True if the client has mapped the slab: reply with a slot, not with pixels
+    oldest: int = fields.integer(0, 2**63 - 1)  # acknowledges every lower number, and its slot
+    done: bytes = fields.words(fields.MAX_SLOTS)  # and these: little-endian uint32, a ticket's number less `oldest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +133,14 @@ class BatchReply(Message):
     records: bytes = fields.binary(4, 4 * fields.MAX_COUNT)  # little-endian uint32
     labels: bytes = fields.binary(4, 4 * fields.MAX_COUNT)  # little-endian uint32
     slot: int = fields.integer(NO_SLOT, fields.MAX_SLOTS - 1)
-    slab: bytes = fields.binary(
-        0, 16
-    )  # nonce of the slab whose slot it is: an answer from before another WELCOME is stale
-    digests: bytes = fields.binary(
-        0, 8 * fields.MAX_COUNT
-    )  # little-endian uint64, see `digest`; empty where none were asked for
+    slab: bytes = fields.binary(0, 16)  # nonce of the slot's slab: a reply from before another WELCOME is stale
+    digests: bytes = fields.binary(0, 8 * fields.MAX_COUNT)  # little-endian uint64; empty unless asked for
     replaced: Sequence[tuple[int, int, str]] = fields.replaced(fields.MAX_COUNT)
     stages: Sequence[int] = fields.durations()  # see `fields.StageTimes`
 
     @property
     def payloads(self) -> int:
-        """The pixels, n x height x width x 3 of the stream's type, where no slot holds them."""
+        """The pixels, n x height x width x 3 of the stream's dtype, unless a slot holds them."""
         return 1 if self.slot == NO_SLOT else 0
 
 
@@ -157,7 +148,7 @@ UNKNOWN_STREAM = "unknown stream"
 NO_SUCH_SPLIT = "no such split"
 REFUSED = "refused"
 BAD_RECORD = "bad record"
-BAD_DATASET = "bad dataset"  # this service can give nothing of the split: another one may
+BAD_DATASET = "bad dataset"  # this service cannot read the split: another one may
 VERSION_MISMATCH = "version"
 NO_ACCESS = "no access"
 
@@ -165,7 +156,7 @@ NO_ACCESS = "no access"
 @dataclass(frozen=True, slots=True)
 class Fault(Message):
     kind: ClassVar[str] = "FAULT"
-    number: int = fields.integer(-1, 2**63 - 1)  # of the HELLO or TICKET; -1 where it could not be read
+    number: int = fields.integer(-1, 2**63 - 1)  # of the HELLO or TICKET; -1 if it could not be read
     stream: bytes = fields.binary(0, 16)  # empty for a HELLO
     code: str = fields.text(32)
     reason: str = fields.text(1024)
@@ -183,7 +174,7 @@ class Pong(Message):
     instance: bytes = fields.binary(8, 8)
     workers: int = fields.integer(0, 4096)
     cores: int = fields.integer(1, fields.MAX_CORES)
-    waiting: int = fields.integer(0, 2**31 - 1)  # tickets not yet given to a worker, of all clients
+    waiting: int = fields.integer(0, 2**31 - 1)  # tickets queued, of all clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +189,15 @@ _KINDS: dict[str, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
-    """The header frame of `message`."""
+    """The header of `message`."""
     header: bytes = msgpack.packb([VERSION, message.kind, *astuple(message)])  # type: ignore[call-overload]
     return header
 
 
 def decode(header: bytes, payloads: int = 0) -> Message:
-    """The message that `header` and the number of payload frames behind it make.
+    """The message in `header`, followed by that many payload frames.
 
-    Raises VersionMismatch, or WireError saying which field is wrong, before anything is built from the header.
+    Raises VersionMismatch, or WireError naming the field that is wrong, before anything is built from it.
     """
     refuse_long_header(len(header))
     try:
@@ -221,16 +212,16 @@ def decode(header: bytes, payloads: int = 0) -> Message:
 
 
 def framed(header: bytes) -> bytes:
-    """The part of a frame before its payload: the header, in a whole number of ALIGNMENT bytes.
+    """The part of a frame before its payload: prefix and header, padded to ALIGNMENT bytes.
 
-    A prefix tells its length and begins with a byte that begins no header.
+    The prefix holds the header's length and begins with a byte that begins no header.
     """
     prefix = _PREFIX.pack(_FRAMED, len(header))
     return (prefix + header).ljust(-(-(len(prefix) + len(header)) // ALIGNMENT) * ALIGNMENT, b"\0")
 
 
 def split(frame: memoryview) -> list[memoryview]:
-    """The header in a frame, and the payload if one follows it. Raises WireError."""
+    """The header of a frame, and the payload if there is one. Raises WireError."""
     if len(frame) < _PREFIX.size or frame[0] != _FRAMED:
         return [frame]
     _, size = _PREFIX.unpack_from(frame)
@@ -242,7 +233,7 @@ def split(frame: memoryview) -> list[memoryview]:
 
 
 def refuse_long_header(size: int) -> None:
-    """WireError where a header of so many bytes is none."""
+    """Raise WireError if no header has this many bytes."""
     if not 0 < size <= MAX_HEADER_BYTES:
         raise WireError(f"a header is 1 to {MAX_HEADER_BYTES} bytes long, not {size}")
 

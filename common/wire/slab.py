@@ -1,16 +1,15 @@
-"""A slab: one anonymous piece of shared memory, cut into equal slots, each holding one batch.
+"""Slab: anonymous shared memory of equal slots, each holding one batch.
 
-    first page   nonce, 16 bytes: proof to a client that it has mapped what it was told of
-    slot         head: room for a reply's header | pixels: count x height x width x 3 | notes: count x NOTE, what else
-                 there is to say | to a whole page
+    first page   nonce, 16 bytes: proof to a client that it has mapped the right memory
+    slot         head: room for a reply's header | pixels: count x height x width x 3 | notes: count x NOTE, per-image
+                 metadata | padding to a whole page
 
-The service makes one slab for each stream of each client, so that a client that is slow, stopped or gone holds nobody
-else's memory. A worker gets the file descriptor and writes pixels straight into the slot it is told; a client on the
-same host maps the same memory, and one elsewhere is sent the slot's bytes.
+Each stream of each client has its own, so that a slow, stopped or lost client holds nobody else's memory. A worker
+receives the file descriptor and writes pixels straight into a slot; a client on the host maps the same memory, and
+another one is sent the slot's bytes.
 
-Its size is sealed: whoever could shrink it would end every process that reads it with SIGBUS.
-
-The memory has no name: when the last process that maps it ends, by kill -9 too, it is gone.
+The size is sealed, since shrinking it would end every reader with SIGBUS. The memory has no name, so it goes with the
+last process that maps it, even on kill -9.
 """
 
 import fcntl
@@ -22,7 +21,7 @@ import numpy as np
 
 from ..spec import StreamSpec
 
-KEPT = 1  # batches of a stream that a client may keep while it asks for the next: the slab has slots for no more
+KEPT = 1  # batches a caller may hold while requesting the next: the slab has slots for no more
 _PAGE = mmap.PAGESIZE
 _HEAD = 1 << 14  # bytes before the pixels: header and pixels go over a socket as one piece, without a copy
 NONCE_BYTES = 16
@@ -30,12 +29,12 @@ _NAME = "alexnet-slab"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _REASONS_BYTES = 1 << 19  # of one batch, so that its header holds them
 
-# Of one picture: where it came from; its digest, if asked for; which bad record it replaces and why, or b"".
+# Of one image: record and label; digest, if asked for; the corrupt record it replaces and why, or b"".
 NOTE = np.dtype([("record", "<u4"), ("label", "<u4"), ("digest", "<u8"), ("bad_record", "<u4"), ("reason", "S76")])
 
 
 class Replaced(NamedTuple):
-    """A place whose own record is no picture, and why; `Batch.records` tells which record stands there instead."""
+    """A position whose own record is corrupt, and why; `Batch.records` names the record used instead."""
 
     position: int
     record: int
@@ -43,7 +42,7 @@ class Replaced(NamedTuple):
 
 
 def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
-    """Size of one slot in bytes, whole pages, for batches of up to `batch_size` pictures of the stream."""
+    """Bytes of one slot, in whole pages, for batches of up to `batch_size` images."""
     payload = batch_size * (spec.image_bytes + NOTE.itemsize)
     return _HEAD + -(-payload // _PAGE) * _PAGE
 
@@ -52,7 +51,7 @@ NOT_BEGUN = 2**32 - 1  # no record has this number
 
 
 class Slab:
-    """`slots` slots of `size` bytes in the memory behind the file descriptor `fd`, which it owns."""
+    """`slots` slots of `size` bytes in the memory of the file descriptor `fd`, which it owns."""
 
     def __init__(self, fd: int, size: int, slots: int) -> None:
         self.fd, self.size, self.slots = fd, size, slots
@@ -60,7 +59,7 @@ class Slab:
 
     @classmethod
     def create(cls, size: int, slots: int) -> "Slab":
-        """New memory; pages are taken from the system as they are first written."""
+        """Allocate; pages come from the system when first written."""
         fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, _PAGE + size * slots)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
@@ -70,14 +69,13 @@ class Slab:
 
     @classmethod
     def of_process(cls, pid: int, fd: int, size: int, slots: int, nonce: bytes) -> "Slab":
-        """The slab that process `pid` has under its descriptor `fd`.
+        """Map the slab that is descriptor `fd` of process `pid`.
 
-        Raises OSError where it cannot be reached, or what is reached is another: the process is on another host, in
-        another container, or of another user.
+        Raises OSError if it is out of reach or another: on another host, in another container, of another user.
         """
         path = f"/proc/{pid}/fd/{fd}"
         if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
-            raise OSError("it is no slab of this host")
+            raise OSError("it is not a slab on this host")
         ours = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.fstat(ours).st_size != _PAGE + size * slots or os.pread(ours, NONCE_BYTES, 0) != nonce:
@@ -91,12 +89,12 @@ class Slab:
 
     @property
     def memory(self) -> memoryview:
-        """All of it, from the first page on; it stays mapped as long as there is any view of it."""
+        """All of it, from the first page; stays mapped while there is a view of it."""
         return memoryview(self._memory)
 
     @property
     def total_bytes(self) -> int:
-        """Of all slots."""
+        """Bytes of all slots."""
         return self.size * self.slots
 
     @property
@@ -104,21 +102,21 @@ class Slab:
         return self._memory[:NONCE_BYTES]
 
     def batch(self, slot: int, spec: StreamSpec, count: int) -> "SlotBatch":
-        """Views of the slot as a batch of `count` pictures of `spec`."""
+        """View the slot as a batch of `count` images of `spec`."""
         start = _PAGE + slot * self.size
         return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count, _HEAD)
 
     def close(self) -> None:
-        """Give up the descriptor. The memory itself goes with this object and the last view of it."""
+        """Close the descriptor; the memory goes with this object and its last view."""
         os.close(self.fd)
 
 
 class SlotBatch:
-    """One slot seen as a batch.
+    """One slot, viewed as a batch.
 
-    pixels    bytes of all pictures, in C order
+    pixels    bytes of all images, in C order
     images    count x height x width x 3, uint8 or float32
-    notes     count, of type NOTE
+    notes     count, of dtype NOTE
     """
 
     def __init__(self, slot: memoryview, spec: StreamSpec, count: int, head: int = 0) -> None:
@@ -129,7 +127,7 @@ class SlotBatch:
         self.notes = np.frombuffer(slot[end : end + count * NOTE.itemsize], NOTE)
 
     def behind(self, header: bytes) -> bytes | memoryview:
-        """Header and pixels in one piece: in the slot itself if the header fits before the pixels."""
+        """Header and pixels in one piece, without a copy if the header fits before the pixels."""
         if len(header) > self._head:
             return header + self.pixels
         start = self._head - len(header)
@@ -137,26 +135,26 @@ class SlotBatch:
         return self._slot[start : self._head + len(self.pixels)]
 
     def begin(self) -> None:
-        """Nothing of it is there yet."""
+        """Mark every record as not begun."""
         self.notes["record"], self.notes["reason"] = NOT_BEGUN, b""
 
     def note_begun(self, index: int, record: int) -> None:
-        """This record is being read and decoded: where that ends the process, another can tell by which."""
+        """Note that the record is being decoded, so that a crash can be blamed on it."""
         self.notes["record"][index] = record
 
     def begun_last(self) -> int | None:
-        """The record that the worker was at when it ended, if it was at one."""
+        """The record in progress when the worker ended, if any."""
         begun = self.notes["record"][self.notes["record"] != NOT_BEGUN]
         return int(begun[-1]) if len(begun) else None
 
     def note_replaced(self, index: int, bad_record: int, reason: str) -> None:
-        """Another record's picture stands in place of this one's."""
+        """Note that another record's image stands in for a corrupt one's."""
         self.notes["bad_record"][index], self.notes["reason"][index] = bad_record, reason.encode(errors="replace")
 
     def replaced(self, first: int) -> list[Replaced]:
-        """The places where a bad record was replaced; `first` is the position of the first picture."""
+        """The replaced positions; `first` is the position of the first image."""
         places = np.flatnonzero(self.notes["reason"] != b"").tolist()
         longest = _REASONS_BYTES // max(1, len(places))
         bad_records, reasons = self.notes["bad_record"].tolist(), self.notes["reason"].tolist()
-        told = [reasons[at][:longest].decode(errors="replace") for at in places]
-        return [Replaced(first + at, bad_records[at], reason) for at, reason in zip(places, told, strict=True)]
+        texts = [reasons[at][:longest].decode(errors="replace") for at in places]
+        return [Replaced(first + at, bad_records[at], text) for at, text in zip(places, texts, strict=True)]

@@ -77,7 +77,7 @@ def test_a_stream_that_no_service_could_open_is_refused_at_once(
 def test_a_client_that_could_not_wait_or_read_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is "):
         LoaderClient("tcp://127.0.0.1:9", **wrong)
-    with pytest.raises(UsageError, match="endpoint 5555 is no text"):
+    with pytest.raises(UsageError, match="endpoint 5555 is not a string"):
         LoaderClient(5555)  # type: ignore[arg-type]
 
 

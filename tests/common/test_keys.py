@@ -59,7 +59,7 @@ def test_nothing_is_overwritten(tmp_path: Path, client: str) -> None:
 
 def test_keys_are_not_mixed_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="folder of their own"):
+    with pytest.raises(UsageError, match="dedicated folder for keys"):
         keys.make(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "thesis.tex"]
 

@@ -84,14 +84,14 @@ def with_variable(value: object, **options: object) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no MATLAB file"),
-        (b"no matrices at all", "no MATLAB file"),
+        (b"", "not a MATLAB version 5 file"),
+        (b"no matrices at all", "not a MATLAB version 5 file"),
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512), "version 7.3, which is HDF5"),
-        (with_variable(7.0), "synsets is no array of structures"),
-        (with_variable("text"), "synsets is no array of structures"),
+        (with_variable(7.0), "synsets is not an array of structures"),
+        (with_variable("text"), "synsets is not an array of structures"),
         (with_variable({"WNID": "n1"}), "have no ILSVRC2012_ID, words"),
         (with_variable(np.zeros(9_000_000), do_compression=True), "more than 67,108,864 bytes"),
-        (with_variable(np.zeros(9_000_000), do_compression=True)[:9000], "cut off, or damaged"),
+        (with_variable(np.zeros(9_000_000), do_compression=True)[:9000], "truncated or damaged"),
     ],
 )
 def test_another_file_is_refused_by_name(data: bytes, reason: str) -> None:

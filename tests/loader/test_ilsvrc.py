@@ -78,7 +78,7 @@ def test_a_damaged_devkit_is_named(archives: Path) -> None:
 
 def test_an_id_that_is_no_class_is_an_error(tmp_path: Path) -> None:
     folder = make_archives(tmp_path / "imagenet", IDS, [*TRUTH, 1001])
-    with pytest.raises(UsageError, match="line 5 is 1001, which data/meta.mat does not know as a class"):
+    with pytest.raises(UsageError, match="line 5 is 1001, which is not a class in data/meta.mat"):
         discover.sources(folder)
 
 

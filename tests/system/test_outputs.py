@@ -127,7 +127,7 @@ def test_what_cannot_be_written_is_refused_at_the_beginning(tmp_path: Path) -> N
         with pytest.raises(UsageError, match=rf"{path} cannot be written: {reason}.*\(--json\)"):
             refuse_unwritable(path, "--json")
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UsageError, match="it is no regular file"):
+    with pytest.raises(UsageError, match="it is not a regular file"):
         refuse_unwritable(tmp_path / "fifo", "--out", as_file=True)
 
 
