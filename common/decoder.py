@@ -1,7 +1,6 @@
 """Identity of a JPEG decoder, in WELCOME and checkpoints: `NAME pixels DIGITS`.
 
-DIGITS, a digest of a fixed set of JPEGs as it decodes them, decides; NAME, a library's file, is for people. Older
-programs gave eight digits, older checkpoints none.
+DIGITS, a digest of fixed JPEGs as decoded, decides; NAME is for people. Older programs gave eight digits or none.
 """
 
 import re
@@ -11,7 +10,6 @@ _WITH_DIGITS = re.compile(r".* pixels ([0-9a-f]{8,})", re.DOTALL)
 
 
 def named(name: str, digits: str) -> str:
-    """The identity of a decoder."""
     assert len(digits) == _DIGITS
     return f"{name} pixels {digits}"
 
@@ -29,7 +27,6 @@ def may_agree(one: str, other: str) -> bool:
 
 
 def name_of(decoder: str) -> str:
-    """The library's file."""
     return decoder.partition(" pixels ")[0]
 
 

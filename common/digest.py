@@ -3,8 +3,7 @@
     image     64 bits: XXH3 of the pixels as delivered, seeded with record and label
     rolling   128 bits: XXH3 of the previous rolling digest (empty at first) and the image's, little-endian
 
-A rolling digest depends on what was delivered in which order, not on batch size, host or where a run was interrupted.
-XXH3 is not cryptographic: it detects damage, not forgery.
+A rolling digest depends on images and order alone, not on batch size or host. XXH3 detects damage, not forgery.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,12 +19,12 @@ NOTHING = b""  # the rolling digest before the first image
 
 
 def of_image(pixels: npt.NDArray[Any], record: int, label: int) -> int:
-    """64 bits, of height x width x 3 pixels in C order; record and label below 2**32."""
+    """64 bits, of height x width x 3 pixels in C order."""
     return xxhash.xxh3_64_intdigest(pixels.data, seed=record << 32 | label)
 
 
 def of_images(images: npt.NDArray[Any], records: Iterable[int], labels: Iterable[int]) -> Digests:
-    """uint64 n, the digests of n images."""
+    """uint64 n."""
     each = (of_image(*parts) for parts in zip(images, records, labels, strict=True))
     return np.fromiter(each, np.uint64, len(images))
 

@@ -4,7 +4,7 @@
     |-- UsageError                    exit code 2: an option, path or value is wrong
     |-- DatasetError                  a dataset is missing, incomplete, damaged or of another format
     |-- PackError                     packing stopped; the same command resumes it
-    |-- BadImage                      an image cannot be decoded; the message is the reason
+    |-- BadImage                      an image cannot be decoded
     |-- BadRecord                     a record is corrupt, and no other may stand in for it
     |-- WireError                     a message breaks the protocol
     |   `-- VersionMismatch           the peer speaks another version
@@ -17,10 +17,10 @@
     |-- CheckpointError               a checkpoint is missing, damaged or of another network
     |-- OutputError                   stdout cannot be written
     |   `-- ReaderGone                  nobody reads it (`| head`); the command ends silently
-    |-- SaveError                     the disk refuses a run's files; what was saved before is intact
-    `-- Diverged                      training no longer computes finite numbers
+    |-- SaveError                     the disk refuses a run's files; earlier ones are intact
+    `-- Diverged                      training computes NaN or infinity
 
-Each message is one line: the fault, and the option that changes it, if any. `assert` is for bugs of our own.
+Each message is one line: the fault, and the option that changes it. `assert` is for bugs of our own.
 """
 
 

@@ -13,9 +13,9 @@ _KEEP_BYTES, _LARGE_BYTES = 1 << 29, 1 << 20
 
 @functools.cache
 def keep_large_blocks() -> bool:
-    """Keep freed blocks of up to 32 MiB. False without glibc.
+    """Keep freed blocks of up to 32 MiB, such as ZeroMQ allocates for each message. False without glibc.
 
-    ZeroMQ allocates each message it receives; mapping and clearing its pages anew is a third of the cost of receiving.
+    Mapping and clearing their pages anew is a third of the cost of receiving.
     """
     return _set(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and _set(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
@@ -24,14 +24,14 @@ def keep_large_blocks() -> bool:
 def keep_all_blocks() -> bool:
     """Keep every freed block, for a process that trains on the CPU. False without glibc.
 
-    Each step allocates the same large blocks; mapping them anew costs a fifth to a third of it.
+    Mapping a step's blocks anew costs a fifth to a third of it.
     """
     return keep_large_blocks() and _set(_M_MMAP_MAX, 0) and _set(_M_TRIM_THRESHOLD, _NEVER)
 
 
 @functools.cache
 def give_back_large_blocks() -> bool:
-    """Return freed blocks of a megabyte and more at once, for a process that seldom needs them. False without glibc.
+    """Return freed blocks of a megabyte and more at once. False without glibc.
 
     Else glibc keeps blocks of a size once one was freed: in a worker an epoch's order, 20 MB on ImageNet.
     """

@@ -27,14 +27,13 @@ class StreamSpec:
 
     split    "train" or "val"
     seed     of order and augmentation, 0 to 2**63 - 1
-    view     "train": random crop, flip with probability 1/2, colour noise.
-             "full": the stored 256x256 image; `crop` and `sigma` are ignored
+    view     "train": random crop, flip with probability 1/2, colour noise. "full": the stored 256x256 image
     crop     height and width of a training crop in pixels, 1 to 256
     sigma    standard deviation of the colour noise, in units of each component's own; 0 turns it off
     pixels   "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
     on_bad_record   "replace": the next good record of the epoch's order stands in for a corrupt one, with the
              position's own crop, flip and noise. "stop": the stream ends there, in a LoaderFault
-    shuffle  True: each epoch has its own order. False: position p is record p; crop, flip and noise still change
+    shuffle  True: each epoch has its own order. False: position p is record p
 
     Integers may be numpy's. Raises UsageError for a value of the wrong type or out of range.
     """
@@ -49,7 +48,7 @@ class StreamSpec:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        """Check every value and make it Python's own: a seed may be numpy's, a split an enumeration's member."""
+        """Check every value and make it Python's own."""
         checked = {
             "split": one_of("split", self.split, ("train", "val")),
             "view": one_of("view", self.view, ("train", "full")),
@@ -79,8 +78,7 @@ class StreamSpec:
         return height * width * channels * np.dtype(self.pixels).itemsize
 
     def stream_id(self, dataset_digest: bytes, request: int) -> bytes:
-        """16 bytes naming a client's stream number `request`: equal on all hosts of the dataset, different for each
-        stream of the client, even of the same pixels."""
+        """16 bytes naming a client's stream number `request`, equal on all hosts of the dataset."""
         return hashlib.blake2b(dataset_digest + f"{self._text}|{request}".encode(), digest_size=16).digest()
 
     def name(self, dataset_digest: bytes, decoder: str) -> str:
@@ -97,7 +95,7 @@ class StreamSpec:
 
 
 def one_of(what: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """The member of `allowed` that `value` equals and is an instance of. Raises UsageError."""
+    """The member of `allowed` that `value` equals, type included. Raises UsageError."""
     for each in allowed:
         if isinstance(value, type(each)) and value == each:
             return each
@@ -108,11 +106,11 @@ def one_of(what: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 class StreamInfo:
     """A stream's dataset, as its services report it.
 
-    records    in the split; an epoch's positions are 0..records - 1
+    records    in the split
     classes    names, in the order of the labels
     mean_hwc   float32 256x256x3, mean image of the training set, 0..255
     digest     16 bytes naming split and contents
-    decoder    identity of the JPEG decoder, see `common/decoder.py`: hosts must agree on the pixels
+    decoder    identity of the JPEG decoder (`common/decoder.py`)
     """
 
     records: int

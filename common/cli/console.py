@@ -48,8 +48,8 @@ def _escaped(found: re.Match[str]) -> str:
 class Outlet(io.TextIOBase):
     """A text stream written to a file descriptor by its own thread, so that callers never block for long.
 
-    A line that cannot be written (full disk, pipe without a reader, closed terminal), or past MOST_BYTES queued, is
-    dropped; a notice takes its place once writing works again. Make one per descriptor, for good.
+    A line that cannot be written (full disk, pipe without a reader), or past MOST_BYTES queued, is dropped; a notice
+    takes its place once writing works again. Make one per descriptor, for good.
     """
 
     def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
@@ -86,7 +86,6 @@ class Outlet(io.TextIOBase):
                 self._slow = not self._changed.wait_for(self._is_empty, PROMPT_S)
 
     def drain(self, limit_s: float = DRAIN_S) -> None:
-        """Wait until all is written, for `limit_s` at most."""
         with self._changed:
             self._changed.wait_for(self._is_empty, limit_s)
 
@@ -131,7 +130,7 @@ class Outlet(io.TextIOBase):
             self._take_turn()
 
     def _take_turn(self) -> None:
-        """Write the oldest text, or after the last one only the number of lines dropped since."""
+        """Write the oldest text, or after the last one the number of lines dropped since."""
         with self._changed:
             dropped, data = self._queue.popleft() if self._queue else (self._dropped, b"")
             if not data:
@@ -168,8 +167,7 @@ _stdout: tuple[TextIO, Outlet] | None = None  # sys.stdout as Python opened it, 
 def take_over() -> None:
     """Make sys.stderr an `Outlet`, before anything else.
 
-    Closed standard descriptors are occupied: else the next file opened, perhaps a dataset, would receive what libraries
-    write to stderr.
+    Occupies closed standard descriptors: else the next file opened would receive what libraries write to stderr.
     """
     global _stdout
     _occupy_closed()
@@ -184,7 +182,7 @@ def take_over() -> None:
 
 
 def _occupy_closed() -> None:
-    """Occupy closed standard descriptors with ones that cannot be written to either."""
+    """Open closed standard descriptors such that using them still fails."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -234,10 +232,7 @@ def draw(stream: TextIO | None, text: str, *, may_be_left_out: bool = False) -> 
 
 
 def result(text: str) -> None:
-    """Write the command's result to stdout, and a line break.
-
-    Raises ReaderGone if nobody reads it (`| head`), OutputError if it cannot be written for another reason.
-    """
+    """Write a result to stdout. Raises ReaderGone if nobody reads it (`| head`), OutputError for any other failure."""
     with results() as stream:
         _write_text(stream, shown_lines(text) + "\n")
 

@@ -25,7 +25,7 @@ _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNO
 
 
 def setup(program: str, verbose: bool = False) -> None:
-    """Log to stderr as `program: message`, with the time; DEBUG and above if `verbose`, else INFO."""
+    """Log to stderr as `program: message`, with the time."""
     handler = _Handler()
     handler.setFormatter(_Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
@@ -75,7 +75,7 @@ def errors_as_exit_codes(program: str) -> Iterator[None]:
 
 
 def told(error: OSError) -> str:
-    """`runs/first: Permission denied`: the file, if any, and the reason, without a number."""
+    """`runs/first: Permission denied`: the file, if any, and the reason."""
     names = [name for name in (error.filename, error.filename2) if name is not None]
     files = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names]
     return ": ".join([" to ".join(files)] * bool(files) + [error.strerror or str(error) or type(error).__name__])
@@ -88,7 +88,7 @@ def _end(program: str, message: str, exit_code: int) -> None:
 
 
 class RateLimiter:
-    """Rate limiter for log lines by subject, since whoever makes a program log could make it fill a disk.
+    """Rate limiter for log lines by subject: a peer that causes them could fill a disk.
 
     Allows the first few lines in each `period_s`; remembers `most` subjects.
     """

@@ -44,7 +44,7 @@ def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None
 
 @contextlib.contextmanager
 def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
-    """Open `path` for text, whatever it is. Raises AlexNetError for a full disk or a reader that is gone."""
+    """Open `path` for text, whatever it is. Raises AlexNetError if it cannot be written."""
     descriptor = _own_descriptor(path)
     if path == STDOUT or descriptor == 1:
         with console.results() as stream:
@@ -59,7 +59,7 @@ def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end and is removed on an error. Raises AlexNetError."""
+    """A path to write to, which becomes `path` at the end, or is removed on an error. Raises AlexNetError."""
     partial = _partial(path)
     try:
         with _errors_of(path):
@@ -85,7 +85,6 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 
 def _mode(path: Path) -> int:
-    """The mode of the target; 0 without one."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mode
     return 0

@@ -1,4 +1,4 @@
-"""Batches as a stream delivers them, and the checks between a reply and a batch."""
+"""Batches, and the checks that a reply must pass to become one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """Positions first..first + count - 1 of an epoch, and the number of their ticket."""
+    """Positions first..first + count - 1 of an epoch, under a ticket's number."""
 
     number: int
     epoch: int
@@ -37,8 +37,8 @@ class BatchRequest:
 class Timeline:
     """A batch on its way, in `time.monotonic` seconds.
 
-    requested_s   when it was first requested from the service that sent it; None if that was gone or silent since
-    arrived_s     when its reply came
+    requested_s   first request to the service that sent it; None if that was gone or silent since
+    arrived_s     its reply
     stages        time spent at the service
     """
 
@@ -52,20 +52,19 @@ class Batch:
 
     epoch     0, 1, ...
     first     position of the first image; `first + len(batch)` is the next batch's
-    images    n x height x width x 3, RGB, uint8 (or float32, if the stream was opened so); read only if lent
+    images    n x height x width x 3, RGB, uint8 or float32; read-only if lent
     labels    int64 n
-    records   int64 n, the dataset's record that each image was made from
+    records   int64 n, the record that each image was made from
     replaced  corrupt records that others stand in for; empty with `on_bad_record="stop"`
-    digests   uint64 n, see `common/digest.py`; None unless the stream was opened with digests
-    timeline  when it was requested and arrived, and the time each stage took; None if unknown
+    digests   uint64 n, see `common/digest.py`, or None
+    timeline  when it was requested and arrived, and each stage's time, or None
     lent      True if the images may lie in a slot of the service's slab
-    slab      that holds the images; None if they have memory of their own, or were released
+    slab      that holds the images, or None
     kept      True if the caller gives the slot back
 
-    Images belong to the caller, writable, for ever; torch.from_numpy shares them without a copy. Lent ones
-    (`Stream.batches(lend=True)`) are valid until the next batch is requested: `release` gives the slot back sooner,
-    `keep` makes that the caller's job, `copy` makes a batch that owns its memory. ALEXNET_DEBUG=1 turns any later use
-    into an error (`common/client/guard.py`).
+    Images belong to the caller; torch.from_numpy shares them without a copy. Lent ones (`Stream.batches(lend=True)`)
+    are valid until the next batch is requested: `release` gives the slot back sooner, `keep` makes that the caller's
+    job, `copy` owns its memory. With ALEXNET_DEBUG=1 any later use is an error (`common/client/guard.py`).
     """
 
     def __init__(
@@ -108,11 +107,11 @@ class Batch:
         return f"{which}: lent images are valid until the next batch is requested; batch.copy() keeps them for longer"
 
     def keep(self) -> None:
-        """Keep lent images valid until `release`. Each stream allows KEPT such batches (`common/wire/slab.py`)."""
+        """Keep lent images valid until `release`; KEPT batches of a stream at most."""
         self.kept = self.lent
 
     def release(self) -> None:
-        """Give up the images, and their slot if they lie in one. Idempotent."""
+        """Give up the images, and their slot. Idempotent."""
         self._images = self.slab = None
         self.kept = False
         if self._lease is not None:
@@ -126,7 +125,7 @@ class Batch:
         return self._with(cast(Images, np.array(self.images)))
 
     def own(self) -> "Batch":
-        """Turn it into a batch that owns its memory and release this one; copies only what lies in a slot."""
+        """A batch that owns its memory in place of this one, copied only if it lies in a slot."""
         images = self.images
         if self.slab is not None or self._lease is not None or not images.flags.aligned:
             owned = self.copy()
@@ -150,13 +149,13 @@ class Batch:
         )
 
     def is_intact(self) -> bool:
-        """Return True if pixels, records and labels match the batch's digests."""
+        """Return True if the digests match."""
         assert self.digests is not None
         computed = digest.of_images(self.images, self.records.tolist(), self.labels.tolist())
         return np.array_equal(computed, self.digests)
 
     def __reduce__(self) -> Any:
-        """Pickle the images themselves: no other process has the slab."""
+        """Pickle the images: no other process has the slab."""
         whole = self.copy() if self.lent else self
         rest: dict[str, Any] = {name: getattr(self, name) for name in ("replaced", "digests", "timeline")}
         return partial(Batch, **rest, lent=False), (self.epoch, self.first, whole.images, self.labels, self.records)
@@ -179,7 +178,7 @@ def displaced(answer: Answer) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class BatchFormat:
-    """The form of one stream's batches, which every reply is held to; `digests` is True if they carry some."""
+    """The form of one stream's batches, which every reply is held to."""
 
     spec: StreamSpec
     info: StreamInfo
@@ -195,7 +194,7 @@ class BatchFormat:
         slab: Slab | None = None,
         give_back: Callable[[], None] | None = None,
     ) -> Batch:
-        """The batch requested, its images a view of `pixels`. Raises WireError if the reply is of another form."""
+        """The batch requested, its images a view of `pixels`. Raises WireError if the reply has another form."""
         self._check_sizes(request, reply, pixels)
         images = np.frombuffer(pixels, self.spec.dtype).reshape(request.count, *self.spec.image_shape)
         images.flags.writeable = False

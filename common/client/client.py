@@ -4,11 +4,9 @@
         stream = loader.stream(StreamSpec(split="train", seed=0, crop=224), batch_size=128)
         for epoch in range(90):
             for batch in stream:
-                ...  # batch.images: uint8 128 x 224 x 224 x 3, the caller's own
+                ...  # batch.images: uint8 128 x 224 x 224 x 3
 
-While the caller computes, replies arrive in ZeroMQ's thread, and a thread of ours only bounds their bytes
-(`common/wire/flood.py`); the next tickets leave when the caller asks for a batch. A client belongs to its process and
-serves one thread at a time (`common/client/owner.py`). It needs no torch.
+Replies arrive in ZeroMQ's thread while the caller computes; tickets leave when it asks for a batch.
 """
 
 import logging
@@ -48,16 +46,14 @@ MESSAGES_AT_ONCE = 1000  # drained per host and poll, so a chatty host cannot st
 class LoaderClient:
     """A client of the services at `endpoints`, which serve the same dataset.
 
-    loaders_file  file of further endpoints, reread when it changes, so that services join and leave
-                  (`common/client/endpoints.py`); if it is wrong later, that is logged
-    timeout_s     seconds without a response from any service after which a wait ends in LoaderTimeout; ten times as
-                  long if one responds and does not deliver
-    transport     "slab": through the service's shared memory, on this host alone. "frames": over the socket.
-                  "auto": the slab if it can be mapped
-    keys          folder with client.key_secret and server.key, made by `alexnet-loader keys`. Without it nothing is
-                  encrypted, and services that require keys refuse
+    loaders_file  further endpoints, reread when the file changes (`common/client/endpoints.py`)
+    timeout_s     seconds without a response after which a wait ends in LoaderTimeout; ten times that if a service
+                  responds and does not deliver
+    transport     "slab": through the service's shared memory, on this host. "frames": over the socket. "auto": the
+                  slab if it can be mapped
+    keys          folder made by `alexnet-loader keys`; without it nothing is encrypted
 
-    Raises UsageError for a wrong argument, file or key, and on any system but Linux; LoaderRefused without endpoints.
+    Raises UsageError for a wrong argument, file or key, and on any system but Linux.
     """
 
     def __init__(
@@ -97,11 +93,11 @@ class LoaderClient:
     def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> Stream:
         """Open a stream of batches of up to `batch_size` images.
 
-        With `digests` "on" batches carry a digest of each image, computed where it was decoded; with "verify" they are
-        checked on arrival, and a batch damaged on its way is retried.
+        With `digests` "on" batches carry a digest of each image; with "verify" they are also checked, and retried if
+        damaged on their way.
 
         Raises UsageError for a value of the wrong type or out of range, NoSuchSplit, LoaderRefused if every service
-        refuses, LoaderTimeout if none responds, LoaderError during another thread's call or in a forked process.
+        refuses, LoaderTimeout if none responds.
         """
         return self._owner.run(lambda: self._open(spec, batch_size, digests))
 
@@ -118,10 +114,7 @@ class LoaderClient:
         return stream
 
     def close(self) -> None:
-        """Close all streams and connections; a thread that waits for a batch gets a LoaderError.
-
-        Idempotent; does nothing in a process forked since the client was opened.
-        """
+        """Close all streams and connections; a thread that waits for a batch gets a LoaderError. Idempotent."""
         self._owner.close()
 
     def _close(self) -> None:
@@ -157,7 +150,7 @@ class LoaderClient:
         wait.check(self._hosts)
 
     def _poll(self) -> list[Host]:
-        """Wait for a message; returns the hosts that could not be reached before and now can."""
+        """Wait for a message; returns the hosts that can be reached again."""
         poller = zmq.Poller()
         for host in self._hosts:
             host.register(poller)
@@ -165,7 +158,7 @@ class LoaderClient:
         return [host for host in self._hosts if host.can_send(events)]
 
     def hear(self) -> None:
-        """Take in all that has arrived. Raises LoaderError if the client is about to be closed."""
+        """Take in all that has arrived."""
         self._owner.refuse_closed()
         for number in [number for number, stream in self._streams.items() if stream.closed]:
             del self._streams[number]
@@ -180,7 +173,6 @@ class LoaderClient:
                 self._take_in(host, frames)
 
     def _follow_file(self) -> None:
-        """Let services join and leave as the endpoints file changes."""
         try:
             endpoints = self._file.changed(time.monotonic()) if self._file is not None else None
         except UsageError as error:
@@ -257,7 +249,7 @@ class LoaderClient:
         self._reopen_streams(host)
 
     def _note_load(self, host: Host, message: messages.Pong | messages.Welcome) -> None:
-        """Note workers and cores; reopen the streams of a service that was restarted, which has lost them."""
+        """Note workers and cores; reopen the streams that a restarted service has lost."""
         host.workers, host.cores = message.workers, message.cores
         if host.instance and host.instance != message.instance:
             log.info("%s was restarted", host.endpoint)
@@ -273,7 +265,6 @@ class LoaderClient:
 
 
 def _endpoints(given: Any) -> list[str]:
-    """The endpoints as a list. Raises UsageError if one is not a string."""
     endpoints = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
     if wrong := [each for each in endpoints if not isinstance(each, str)]:
         raise UsageError(f"endpoint {wrong[0]!r} is not a string like 'tcp://host:5555'")

@@ -25,9 +25,9 @@ class EndpointsFile:
         self._seen: _Signature | None = None
 
     def changed(self, now_s: float) -> list[str] | None:
-        """Its endpoints if it changed since the last call, or on the first; looks at most once in LOOK_S.
+        """The endpoints if the file changed since the last call, or on the first; looks once in LOOK_S.
 
-        Raises UsageError, once for each change, if it cannot be read, a line is not an endpoint, or there is none.
+        Raises UsageError, once for each change, if it cannot be read or a line is not an endpoint.
         """
         if now_s - self._looked_s < LOOK_S:
             return None

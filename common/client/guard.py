@@ -1,10 +1,8 @@
 """Use-after-release detection for lent images, with ALEXNET_DEBUG=1.
 
-A slot is refilled once its batch is released, so a view that was kept silently shows other images. In a debugging run a
-batch's images are a copy of the slot. After its release
-
-    the array, and every view numpy made of it, raises LoaderError on use;
-    whatever left numpy (a tensor, a memoryview, np.asarray) reads POISON in every byte: NaN in float32.
+A slot is refilled once its batch is released, so a view that was kept would show other images. In a debugging run
+images are copies. After the release, the array and numpy's views of it raise LoaderError on use; what left numpy (a
+tensor, a memoryview, np.asarray) reads POISON in every byte: NaN in float32.
 """
 
 import os
@@ -29,7 +27,6 @@ class Lease:
     """A copy of a batch's images, valid until `end`; `images` is a read-only view of it."""
 
     def __init__(self, images: npt.NDArray[Any], misuse: str) -> None:
-        """`misuse` is the error of a use after the end."""
         self._memory = np.array(images)  # a plain one, even of a guarded batch
         self._misuse, self._ended = misuse, False
         self.images = self._memory.view(GuardedImages)
@@ -41,13 +38,13 @@ class Lease:
         self._ended = True
 
     def check(self, array: npt.NDArray[Any]) -> None:
-        """Raise LoaderError if it has ended and `array` reads its memory: numpy's own copies may be read."""
+        """Raise LoaderError if `array` reads its memory after the end: numpy's own copies may be read."""
         if self._ended and np.may_share_memory(array, self._memory):
             raise LoaderError(self._misuse)
 
 
 class GuardedImages(np.ndarray[Any, np.dtype[Any]]):
-    """An array that checks its lease before each use; numpy gives its views the same type and lease."""
+    """An array that checks its lease before each use; numpy's views inherit type and lease."""
 
     _lease: Lease | None
 
@@ -73,7 +70,6 @@ class GuardedImages(np.ndarray[Any, np.dtype[Any]]):
 
 
 def _plain(array: GuardedImages) -> npt.NDArray[Any]:
-    """The array as a plain ndarray, after a check of its lease."""
     plain = np.ndarray.view(array, np.ndarray)
     if array._lease is not None:
         array._lease.check(plain)
@@ -81,7 +77,6 @@ def _plain(array: GuardedImages) -> npt.NDArray[Any]:
 
 
 def _all_plain(given: Any) -> Any:
-    """Replace guarded arrays by plain ones, in lists and tuples too."""
     if isinstance(given, GuardedImages):
         return _plain(given)
     return type(given)(map(_all_plain, given)) if type(given) in (list, tuple) else given

@@ -22,10 +22,10 @@ SILENT_S = 1.0  # after this long without a PONG, the host's tickets are reassig
 class Host:
     """One service: its socket, the run of it that answers, and when it last did.
 
-    silent           pinged without a response since: stopped, cut off or overloaded, though the connection stands
+    silent           pinged without a response since, though the connection stands
     refusal          why it does not admit this client, or ""
     from_start       True if the client began with it, so that it must serve what the others do
-    workers, cores   as it reported last
+    workers, cores   as last reported
     """
 
     def __init__(
@@ -112,20 +112,17 @@ class Host:
         self._end.close(linger_ms=200)  # time for a BYE to leave
 
     def register(self, poller: zmq.Poller) -> None:
-        """Let `poller` wake up for messages, events of the connection, and a connection that is missing."""
+        """Let `poller` wake up for messages, connection events, and a missing connection."""
         missing = not self.reachable and not self.refusal
         poller.register(self._end.socket, zmq.POLLIN | zmq.POLLOUT if missing else zmq.POLLIN)
         poller.register(self._end.monitor, zmq.POLLIN)
 
     def can_send(self, events: "dict[object, int]") -> bool:
-        """Return True if the poller found that a missing connection is up."""
+        """Return True if a missing connection is up."""
         return bool(events.get(self._end.socket, 0) & zmq.POLLOUT)
 
     def watch(self) -> bool:
-        """Take in the connection's events; True if it was newly refused.
-
-        ZeroMQ gives up a refused connection, so it is dialled anew after a pause.
-        """
+        """Take in connection events, and dial a refused host again after a pause; True if newly refused."""
         before = self.refusal
         for event in self._end.events():
             if event.kind == zmq.EVENT_CONNECTED:
@@ -150,11 +147,11 @@ class Host:
         self.connection, self.taken, self._owed = connection, 0, {}
 
     def refuses(self, reason: str) -> None:
-        """Note why the service does not admit this client; it is dialled again after a pause."""
+        """Note why the service does not admit this client; it is dialled again later."""
         self.refusal, self._dial_again = reason, time.monotonic() + self._pause_s
 
     def _note_failure(self, event: ConnectionEvent) -> None:
-        """Guess the reason: which side finds a mismatch first is chance, the other sees a broken handshake."""
+        """Guess why: which side finds a mismatch first is chance, the other sees a broken handshake."""
         if event.kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self.refuses("it does not know our public key, which belongs in clients/ of its keys (--keys)")
         elif event.kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and event.value != OTHER_MECHANISM:

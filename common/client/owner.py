@@ -18,7 +18,7 @@ class Owner:
     """Lets one call at a time use a client.
 
     close           called once, never during a call
-    interruptions   calls ended by a foreign exception, such as KeyboardInterrupt: each may have left things half done
+    interruptions   calls ended by a foreign exception, which may have left things half done
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ class Owner:
                 self._close_if_asked()
 
     def close(self) -> None:
-        """Close the client; another thread's call ends in LoaderError first. Does nothing in another process."""
+        """Close the client, unless in another process; another thread's call ends in LoaderError first."""
         if self.is_other_process:
             return
         self._closing = True
@@ -64,7 +64,6 @@ class Owner:
             self._close_if_asked()
 
     def refuse_closed(self) -> None:
-        """Raise LoaderError if the client was closed, or is about to be."""
         if self._closing:
             raise LoaderError("the client was closed; open another LoaderClient")
 

@@ -12,10 +12,10 @@ _INTERRUPTED = "a call was interrupted, and a batch may be lost"
 
 
 class Pass(Iterator[Batch]):
-    """An iterator over what `deliver` returns for it, until that is None; `lend` makes batches views of the slab.
+    """An iterator over what `deliver` returns for it, until None.
 
-    After LoaderTimeout the next call waits on. Any other error ends the pass, and so does whatever interrupts a call,
-    since a batch may be lost then; each later call raises a LoaderError that says so.
+    After LoaderTimeout the next call waits on. Any other error or interruption ends the pass, since a batch may be
+    lost; each later call raises a LoaderError that says so.
     """
 
     def __init__(self, owner: Owner, deliver: Callable[["Pass"], Batch | None], lend: bool) -> None:
@@ -58,7 +58,7 @@ class Pass(Iterator[Batch]):
 def plan(
     numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int
 ) -> Iterator[BatchRequest]:
-    """The requests of a pass, under these numbers: each epoch up to `end`, the first one from `first` on."""
+    """The requests of a pass: each epoch up to `end`, the first one from `first` on."""
     for epoch in epochs:
         for position in range(first, end, batch_size):
             yield BatchRequest(next(numbers), epoch, position, min(batch_size, end - position))
@@ -66,7 +66,7 @@ def plan(
 
 
 def places(records: int, first: Any, end: Any) -> tuple[int, int]:
-    """Check the positions to begin at and to end before, in an epoch of `records`. Raises UsageError."""
+    """Check the positions to begin at and to end before. Raises UsageError."""
     first = Whole(0, records).of("first", first)
     end = records if end is None else min(records, Whole(0, 2**63 - 1).of("end", end))
     if end < first:

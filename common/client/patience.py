@@ -1,4 +1,4 @@
-"""Limits of waiting: adaptive ones for retries and hedges, the user's own for errors; and warnings meanwhile."""
+"""Limits of waiting: adaptive ones for retries and hedges, the user's own for errors."""
 
 import logging
 import statistics
@@ -22,7 +22,7 @@ _EXPIRY_S = 1.0, 5.0  # soonest and latest
 
 
 class Wait:
-    """One wait for the services; `awaited` names what for, at the moment."""
+    """One wait for the services; `awaited` names what for."""
 
     def __init__(self, awaited: str, timeout_s: float) -> None:
         self.awaited, self._timeout_s = awaited, timeout_s
@@ -39,7 +39,6 @@ class Wait:
             self._say(hosts, now - self.started)
 
     def _say(self, hosts: Sequence[Host], waited_s: float) -> None:
-        """Log the wait; a warning reaches stderr even if nobody has set up logging."""
         silent = all(host.silent or not host.reachable for host in hosts)
         level = logging.WARNING if silent or waited_s >= WARNED_S else logging.INFO
         names = _names(hosts)
@@ -76,14 +75,14 @@ class ReplyTimes:
 
     @property
     def hedge_after_s(self) -> float:
-        """Three times the median, so that a hedge is rare."""
+        """Three times the median."""
         if len(self._seconds) < _FEW:
             return _EXPIRY_S[0]
         return max(_SOONEST_S, 3 * statistics.median(self._seconds))
 
     @property
     def retry_after_s(self) -> float:
-        """Ten times the median, 1 to 5 seconds; harmless if too soon, since a service ignores a ticket it still has."""
+        """Ten times the median, 1 to 5 seconds; harmless if too soon."""
         soonest_s, latest_s = _EXPIRY_S
         if len(self._seconds) < _FEW:
             return latest_s

@@ -13,7 +13,7 @@ from .patience import Wait
 
 
 class Served:
-    """The dataset of all streams of a client, by split; empty until the first WELCOME."""
+    """The dataset of all streams of a client, by split."""
 
     def __init__(self) -> None:
         self._infos: dict[Split, StreamInfo] = {}
@@ -24,7 +24,7 @@ class Served:
         return (host, split) in self._hosts
 
     def difference(self, split: Split, info: StreamInfo) -> str | None:
-        """Say why a service's `info` is of another dataset or decoded to other pixels; None if it is neither."""
+        """Describe why `info` is of another dataset or decoder; None if it is not."""
         known = self._infos.get(split)
         if known is not None and not (_is_of_one_packing(info, known) and _contents(info) == _contents(known)):
             return f"it serves dataset {info.digest.hex()}, not {known.digest.hex()}"
@@ -46,15 +46,13 @@ def _contents(info: StreamInfo) -> tuple[bytes, int]:
 
 
 def _is_of_one_packing(one: StreamInfo, other: StreamInfo) -> bool:
-    """Return True if classes and mean image agree, as they do for the splits of one dataset."""
     return one.classes == other.classes and np.array_equal(one.mean_hwc, other.mean_hwc)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Services:
-    """What a client shares with its streams.
+    """Things a client shares with its streams.
 
-    hosts       come and go
     timeout_s   as LoaderClient takes it
     wait, hear  take in messages, blocking for a moment or not at all
     """

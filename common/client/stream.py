@@ -31,14 +31,8 @@ DAMAGED_LIMIT = 3  # arrivals of a batch with wrong digests before that is an er
 class Stream:
     """One stream, open on every service that has answered; `info` describes its dataset.
 
-    Iterating it reads one epoch: first epoch 0, then the next, however far the last one was read. `len` is the number
-    of batches of an epoch. `batches` reads any epochs, from any position.
-
-    epoch     the next loop's; set it to resume from there
-    request   the client's number for the stream
-    way       that pixels take
-
-    Raises UsageError for a value of the wrong type or out of range.
+    Iterating it reads one epoch: first epoch 0, then the next, however far the last one was read. Set `epoch` to choose
+    the next one; `batches` reads any epochs, from any position. `len` is the number of batches of an epoch.
     """
 
     def __init__(
@@ -71,11 +65,11 @@ class Stream:
 
     @property
     def loaders(self) -> Loaders:
-        """The services that it is open on at the moment."""
+        """The services that it is open on now."""
         return self._sessions.loaders
 
     def open(self) -> None:
-        """Send HELLO to all and wait for the first WELCOME; the other services join when they answer."""
+        """Send HELLO to all and wait for the first WELCOME; other services join later."""
         wait = Wait(f"a {self.spec.split} stream to open", self._services.timeout_s)
         while not self._sessions:
             self._sessions.say_hello()
@@ -104,25 +98,23 @@ class Stream:
         """The batches of `epochs`, in order: the first epoch from position `first` on, each one up to `end`.
 
         The last batch of an epoch may be smaller. Batches own their memory. With `lend`, those of a service on this
-        host are views of its slab, which saves a copy: valid until the next one is requested, or until their
-        `release` if they were kept, KEPT of them at most.
+        host are views of its slab, which saves a copy: valid until the next request, or after `keep` until `release`.
 
         One pass reads a stream at a time: the first batch of this one ends the previous. Raises UsageError for epochs
-        and positions that do not exist. The iterator raises LoaderFault in its turn if a record cannot be delivered,
-        LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT batches are kept or
-        another thread or process uses the client (`common/client/owner.py`).
+        and positions that do not exist. The iterator raises LoaderFault if a record cannot be delivered,
+        LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT batches are kept.
         """
         start, stop = places(self.info.records, first, end)
         requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)
         return Pass(self._owner, partial(self._deliver, requests), one_of("lend", lend, (True, False)))
 
     def close(self) -> None:
-        """End the stream, at the services too. Idempotent; does nothing in a process forked since."""
+        """End the stream, at the services too. Idempotent."""
         if not self.closed and not self._owner.is_other_process:
             self._owner.run(self.shut)
 
     def shut(self) -> None:
-        """Do the work of `close`, within a call of the client."""
+        """Close, within a call of the client."""
         if not self.closed:
             self.closed = True
             self._give_up_pass("the stream was closed")
@@ -132,7 +124,6 @@ class Stream:
         raise LoaderError("a stream cannot be pickled or copied: open one in the process that reads")
 
     def _deliver(self, requests: Iterator[BatchRequest], pass_: Pass) -> Batch | None:
-        """The next batch of the pass, None after the last."""
         if self.closed:
             raise LoaderError("the stream was closed")
         window = self._window if self._pass is pass_ else self._begin(pass_, requests)
@@ -231,7 +222,7 @@ class Stream:
         self._sessions.refused(host, fault)
 
     def reopen(self, host: Host) -> None:
-        """Retry elsewhere what the service had, and send it HELLO again: it is gone or has lost its state."""
+        """Retry elsewhere, and send HELLO again: the service is gone or has lost the stream."""
         if self._sessions.forget(host) and self._window is not None:
             self._window.drop_host(host)
 
@@ -253,7 +244,7 @@ class Stream:
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
 
     def batch_arrived(self, host: Host, reply: messages.BatchReply, payload: memoryview | None) -> None:
-        """Hold the batch in `reply` until its turn, unless it is unwanted, damaged or from a host that is left out."""
+        """Hold the batch until its turn, unless it is unwanted, damaged or from a host to leave out."""
         window, session = self._window, self._sessions.get(host)
         request = window.expects(reply.number) if window is not None else None
         if window is None or request is None or session is None:
@@ -276,7 +267,7 @@ class Stream:
         return Timeline(window.requested_since(host, reply.number), now, StageTimes(*reply.stages))
 
     def _note_damage(self, window: Window, host: Host, request: BatchRequest) -> None:
-        """Ignore a damaged batch, so that it is retried; but not for ever."""
+        """Leave a damaged batch to be retried, but not for ever."""
         self._damaged[request.number] += 1
         log.warning("%s: %s came damaged: its digests are not those of its pixels", host.endpoint, request)
         if self._damaged[request.number] == DAMAGED_LIMIT:
@@ -284,12 +275,12 @@ class Stream:
             window.answer(host, request.number, LoaderFault(fault))
 
     def _left_out_for(self, host: Host, record: int, reason: str) -> bool:
-        """Leave out a host with a corrupt record: its disk may be at fault, and no pixel may depend on who answers."""
+        """Leave out a host with a corrupt record: no pixel may depend on who answers."""
         reason = f"its record {record} is corrupt, as another host's need not be: {reason}"
         return self._left_out(host, f"{reason}; alexnet-pack --info DATA --verify there finds all")
 
     def _left_out(self, host: Host, reason: str) -> bool:
-        """Retry at the other hosts and return True; False if there is none, so that the host is believed."""
+        """Retry elsewhere and return True; False if there is no other host, so that this one is believed."""
         if len(self._sessions) == 1:
             return False
         log.warning("%s is left out: %s", host.endpoint, reason)

@@ -29,10 +29,7 @@ TRANSPORTS = ("auto", "slab", "frames")
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """The services a stream is open on, together: their workers, and the cores they may use.
-
-    by_socket   hosts whose pixels come over a socket, not through shared memory
-    """
+    """The services a stream is open on, together; `by_socket` of them send pixels over a socket."""
 
     hosts: int
     workers: int
@@ -41,21 +38,14 @@ class Loaders:
 
 
 class HostSession:
-    """One open session: its credit and its slab.
-
-    nonce   of the slab: another WELCOME may bring another
-    slab    None if pixels come over the socket
-    """
+    """One open session: its credit, and its slab (by `nonce`; None if pixels come over the socket)."""
 
     def __init__(self, nonce: bytes, credit: int, slab: Slab | None) -> None:
         self.nonce, self.credit, self.slab = nonce, credit, slab
 
     @classmethod
     def open(cls, host: Host, welcome: messages.Welcome, transport: Transport) -> "HostSession":
-        """Map the slab named by `welcome` if the transport allows it and it is within reach.
-
-        Raises LoaderRefused if transport is "slab" and it is not.
-        """
+        """Map the slab in `welcome` if the transport allows. Raises LoaderRefused if "slab" must and cannot be."""
         slab, way = None, "over the socket"
         if transport != "frames":
             try:
@@ -73,7 +63,7 @@ class HostSession:
         return cls(welcome.slab_nonce, welcome.credit, slab)
 
     def slot_pixels(self, reply: messages.BatchReply, spec: StreamSpec, count: int) -> memoryview:
-        """The bytes of the images in the slot named by `reply`. Raises WireError if there is no such slot."""
+        """The bytes of the slot in `reply`. Raises WireError if there is no such slot."""
         if self.slab is None or not 0 <= reply.slot < self.slab.slots:
             raise WireError(f"BATCH: there is no slot {reply.slot}")
         if reply.slab != self.nonce:
@@ -91,9 +81,7 @@ class HostSession:
 class StreamSessions:
     """The sessions of one stream with the client's `hosts`, which come and go.
 
-    served      the dataset that all streams of the client are of
-    hello       opens the stream everywhere
-    id, info    of the stream, from the first WELCOME on
+    id, info   of the stream, from the first WELCOME on
     """
 
     info: StreamInfo
@@ -109,7 +97,6 @@ class StreamSessions:
         self._leases: defaultdict[bytes, set[int]] = defaultdict(set)  # tickets by slab, which may outlive its session
 
     def __iter__(self) -> Iterator[tuple[Host, HostSession]]:
-        """The open ones."""
         return iter(self._open.items())
 
     def __len__(self) -> int:
@@ -119,12 +106,10 @@ class StreamSessions:
         return self._open[host]
 
     def get(self, host: Host) -> HostSession | None:
-        """None if the stream is not open there."""
         return self._open.get(host)
 
     @property
     def loaders(self) -> Loaders:
-        """The services as they are now."""
         workers, cores = (sum(getattr(host, what) for host in self._open) for what in ("workers", "cores"))
         by_socket = sum(session.slab is None for session in self._open.values())
         return Loaders(len(self._open), workers, cores, by_socket)
@@ -142,7 +127,7 @@ class StreamSessions:
     def welcome(self, host: Host, message: messages.Welcome, mean: memoryview) -> HostSession | None:
         """Open a session; None if it is open already, or the service is left out.
 
-        Raises WireError if the WELCOME does not answer this HELLO, LoaderRefused if services differ at the start.
+        Raises WireError if this answers no HELLO of ours, LoaderRefused if services differ at the start.
         """
         info = self._info_of(message, mean)
         if difference := self._served.difference(self._spec.split, info):
@@ -166,7 +151,7 @@ class StreamSessions:
         return StreamInfo(message.records, tuple(message.classes), mean_hwc, message.digest, message.decoder)
 
     def _leave_out(self, host: Host, message: messages.Welcome, reason: str) -> None:
-        """Refuse a service of another dataset: at the start of a run that is an error."""
+        """Refuse a service of another dataset: an error at the start of a run."""
         host.send(messages.Bye(message.stream))
         if host.from_start and not self._served.accepted(host, self._spec.split):
             raise LoaderRefused(f"{host.endpoint}: {reason}")
@@ -178,11 +163,10 @@ class StreamSessions:
         self.refused(host, messages.Fault(self._hello.request, b"", messages.REFUSED, reason, messages.NO_RECORD))
 
     def refused(self, host: Host, fault: messages.Fault) -> None:
-        """Note the answer to a HELLO."""
         self._refusals[host] = fault
 
     def raise_if_refused(self, *, gone_too: bool = False) -> None:
-        """Raise LoaderRefused or NoSuchSplit if every service refused; `gone_too` counts those that are gone."""
+        """Raise LoaderRefused or NoSuchSplit if every service, or every other one with `gone_too`, refused."""
         others = [host for host in self._hosts if host not in self._refusals]
         gone = gone_too and all(host.silent or not host.reachable for host in others)
         if not self._refusals or (others and not gone):
@@ -208,7 +192,7 @@ class StreamSessions:
         payload: memoryview | None,
         timeline: Timeline,
     ) -> Batch:
-        """The batch in a reply, its pixels in `payload` or a slot. Raises WireError if it is not the one requested."""
+        """The batch in a reply, its pixels in `payload` or a slot. Raises WireError if it is another."""
         batches = BatchFormat(self._spec, self.info, self._hello.digests)
         if payload is not None:
             return batches.batch(request, reply, payload, timeline)
@@ -226,7 +210,6 @@ class StreamSessions:
             del self._leases[nonce]
 
     def leased(self, nonce: bytes) -> set[int]:
-        """Tickets whose batches lie in slots of this slab."""
         return self._leases.get(nonce, set())
 
     def close(self) -> None:

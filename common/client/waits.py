@@ -5,12 +5,8 @@
     short wait                                               |-----------------------------|  work in part, wire
     long wait    ----|---------------------------------------------------------------------|  no_loader, then all
 
-A wait ends when the batch arrives and covers the end of its lifetime; what lies before was hidden behind the reader's
-own work. If it is longer than the lifetime, no service had the ticket before that.
-
-The client measures lifetime and wait, the service its stages (`StageTimes`); clocks are never compared. The rest of the
-lifetime is the wire's and counts as its end. A worker handles images one by one, so any part of its work, or of the
-queueing before it, is split in proportion.
+A wait covers the end of the batch's lifetime; what lies before was hidden behind the reader's own work. The client
+measures lifetime and wait, the service its stages; clocks are never compared. The rest of the lifetime is the wire's.
 """
 
 import time
@@ -26,10 +22,10 @@ class Waits:
     """Time waited, in microseconds, by reason.
 
     no_loader      no service had the ticket: all gone or silent, or it was retried
-    workers_busy   all workers of the service had other tickets
-    free_slot      the client itself held every slot of its slab
+    workers_busy   all workers had other tickets
+    free_slot      the client itself held every slot
     read, decode, augment   a worker was at it
-    wire           sockets, copies, the event loops of service and client
+    wire           sockets, copies, event loops
     """
 
     no_loader: int = 0
@@ -52,11 +48,7 @@ class Waits:
 
 
 class WaitClock:
-    """Adds up the time spent waiting for batches, by reason.
-
-    waits   so far; a wait that ended without a batch is `no_loader`'s
-    now_s   the clock of the batches' timelines
-    """
+    """Adds up the time spent waiting for batches, by reason; `now_s` is the clock of their timelines."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
@@ -81,7 +73,7 @@ class WaitClock:
 
 
 def waits_over(began_s: float, ended_s: float, timeline: Timeline | None) -> Waits:
-    """The wait from `began_s` to `ended_s` for the batch of this timeline."""
+    """The wait from `began_s` to `ended_s` for a batch."""
     waited_us = round((ended_s - began_s) * 1e6)
     if timeline is None:
         return Waits(no_loader=waited_us)
@@ -95,8 +87,8 @@ def waits_over(began_s: float, ended_s: float, timeline: Timeline | None) -> Wai
 def divided(waited_us: int, lifetime_us: int, stages: StageTimes) -> Waits:
     """Split a wait at the end of a lifetime into parts that are never negative and add up to it.
 
-    The stages may add up to more than the lifetime, if the service was silent and requests start anew: the excess lies
-    before it.
+    Stages may exceed the lifetime, which starts anew after a silence: the excess lies before it. Workers handle images
+    one by one, so a part of the work is split in proportion.
     """
     queue, work = stages[:2], stages[2:]
     covered = min(waited_us, lifetime_us)

@@ -3,10 +3,8 @@
 Tickets are numbered in stream order. Each is requested from a host, in flight until answered, held until its turn,
 then taken. Credit bounds what a host has in flight or held, since a held answer may lie in one of its slots.
 
-A retry must never wait for a slot: it could wait for the answers held behind it, which wait for it. So it displaces one
-of these, which is copied out of its slot and uses no credit from then on.
-
-A ticket that is late is hedged: requested from an idle host too, and the first answer wins. Hedges are rationed.
+A retry must never wait for a slot: it could wait for answers held behind it, which wait for it. So it displaces one of
+these, which is copied out of its slot. A late ticket is hedged: an idle host gets it too, and the first answer wins.
 """
 
 from collections import Counter, deque
@@ -40,12 +38,12 @@ class _HostState:
 
     @property
     def can_take_retry(self) -> bool:
-        """True if there is credit, or displacing a held answer makes some."""
+        """True if there is credit, or displacing makes some."""
         return not self.silent and len(self.in_flight) < self.credit
 
 
 class Window:
-    """Requests in order, takes answers in any order, delivers them in order, each once."""
+    """Requests in order, takes answers in any order, delivers in order, each once."""
 
     def __init__(self, plan: Iterator[BatchRequest]) -> None:
         self._plan = plan
@@ -65,7 +63,7 @@ class Window:
 
     @property
     def awaited(self) -> BatchRequest | None:
-        """The request whose turn it is, if it has been made."""
+        """The request whose turn it is, once made."""
         return self._requests[self._order[0]] if self._order else None
 
     @property
@@ -74,23 +72,23 @@ class Window:
         return self._requests.keys() - self._answers.keys()
 
     def add_host(self, host: Host, credit: int, in_slots: Collection[int] = ()) -> None:
-        """Let the host be asked; `in_slots` are tickets whose answers already lie in its slots."""
+        """Admit a host; `in_slots` are tickets whose answers already lie in its slots."""
         self._hosts[host] = _HostState(credit, held={number for number in in_slots if number in self._answers})
 
     def drop_host(self, host: Host) -> None:
-        """Forget a host that is gone and retry what it had in flight elsewhere."""
+        """Forget a host; retry elsewhere what it had in flight."""
         if lost := self._hosts.pop(host, None):
             self._reassign(lost)
 
     def set_silent(self, host: Host, silent: bool) -> None:
-        """Note that the host responds or not; a silent one's tickets are retried elsewhere."""
+        """Retry a silent host's tickets elsewhere."""
         state = self._hosts[host]
         state.silent = silent
         if silent:
             self._reassign(state)
 
     def expire(self, before: float) -> list[tuple[Host, BatchRequest]]:
-        """Retry what was requested before that time; returns what, and from whom."""
+        """Retry, and return, what was requested before that time."""
         expired = [
             (host, number)
             for host, state in self._hosts.items()
@@ -103,7 +101,7 @@ class Window:
         return [(host, self._requests[number]) for host, number in expired]
 
     def request(self, now: float) -> tuple[Host, BatchRequest] | None:
-        """The next request and the host to send it to, retries first; None without credit or anything left."""
+        """The next request and its host, retries first; None without credit or work."""
         if self._retries:
             return self._request_retry(now)
         host = max(self._hosts, key=lambda host: self._hosts[host].credit_left, default=None)
@@ -116,7 +114,7 @@ class Window:
         return self._note(host, request, now)
 
     def hedge(self, now: float, before: float) -> tuple[Host, BatchRequest] | None:
-        """The earliest request that one host alone has had since before that time, and an idle host to send it to."""
+        """The earliest request in flight at one host alone since before that time, and an idle host for it."""
         idle = [host for host, state in self._hosts.items() if state.can_take_retry and not state.in_flight]
         number = self._earliest_late(before) if idle and self._hedges_left >= 1 else None
         if number is None:
@@ -125,11 +123,11 @@ class Window:
         return self._request_again(idle, number, now)
 
     def expects(self, number: int) -> BatchRequest | None:
-        """The request that an answer of this number would be to, if it is still wanted."""
+        """The request with this number, if its answer is still wanted."""
         return None if number in self._answers else self._requests.get(number)
 
     def requested_at(self, host: Host, number: int) -> float | None:
-        """When the ticket was last requested from this host, if it is in flight there."""
+        """When the ticket was last requested from this host; None if it is not in flight there."""
         return self._hosts[host].in_flight.get(number) if host in self._hosts else None
 
     def requested_since(self, host: Host, number: int) -> float | None:
@@ -137,7 +135,7 @@ class Window:
         return self._hosts[host].since.get(number) if host in self._hosts else None
 
     def answer(self, host: Host, number: int, answer: Answer) -> None:
-        """Hold the first answer to a ticket: the caller drops those that are not expected."""
+        """Hold the first answer to a ticket that `expects` names."""
         assert self.expects(number)
         for state in self._hosts.values():
             state.in_flight.pop(number, None)
@@ -188,7 +186,7 @@ class Window:
         return min((number for number, when in requested if when < before and hosts[number] == 1), default=None)
 
     def _request_again(self, hosts: list[Host], number: int, now: float) -> tuple[Host, BatchRequest]:
-        """Choose the host that was asked least often, and displace its last held answer if its credit is spent."""
+        """Choose the host asked least often; displace its last held answer if its credit is spent."""
         host = min(hosts, key=self._tried.get(number, []).count)
         state = self._hosts[host]
         if state.credit_left < 1:
@@ -205,10 +203,10 @@ class Window:
 
 
 def acknowledgement(needed: set[int], requested_last: int) -> tuple[int, bytes]:
-    """The `oldest` and `done` of a TICKET: every number up to the last one requested that is not `needed`.
+    """The `oldest` and `done` of a TICKET: all numbers up to the last one requested that are not `needed`.
 
-    It is cumulative and repeated with every ticket, so any TICKET may be lost, late or doubled. Displaced answers have
-    numbers above needed ones. Raises LoaderError if `done` exceeds its field.
+    Cumulative and repeated with every ticket, so any TICKET may be lost, late or doubled. Raises LoaderError if `done`
+    exceeds its field.
     """
     oldest = min(needed)
     done = [number - oldest for number in range(oldest, requested_last + 1) if number not in needed]

@@ -83,7 +83,6 @@ def _short(text: str) -> str:
 
 
 def _files(path: Path) -> tuple[bytes, bytes]:
-    """The bytes of the ground truth and of meta.mat."""
     for folder in (path, path / DEVKIT):
         if (folder / _META).is_file():
             return read_regular(folder / _TRUTH, _MAX_BYTES), read_regular(folder / _META, _MAX_BYTES)
@@ -107,7 +106,6 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _names(meta: bytes) -> tuple[dict[int, str], dict[int, str]]:
-    """Name and description of each class, by id."""
     try:
         rows = structures(meta, "synsets", ("ILSVRC2012_ID", "WNID", "words"))
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Bound on the bytes a client holds while it computes and reads nothing.
 
-ZeroMQ's thread takes in whatever comes (`common/wire/sockets.py` says why). A thread here asks the kernel how much came
-over each TCP connection, and resets one over which more came than was requested. Unix sockets have no such count.
+ZeroMQ's thread takes in whatever comes (`common/wire/sockets.py` says why). A thread here compares what the kernel
+received over each TCP connection with what was requested, and resets one that exceeds it.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Connection(NamedTuple):
-    """A TCP connection of this process: its descriptor, which may be reused, and the addresses of its two ends."""
+    """A TCP connection of this process: its descriptor, which may be reused, and its two addresses."""
 
     fd: int
     ours: str
@@ -74,7 +74,7 @@ def received(fd: int) -> int:
 
 
 def reset(fd: int) -> bool:
-    """Reset the TCP connection and drop what the kernel holds of it; False if it is not one."""
+    """Reset the TCP connection, dropping what the kernel holds of it; False if it is not one."""
     return bool(_libc.connect(fd, struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0)
 
 
@@ -94,7 +94,7 @@ class FloodGuard:
         self._thread.join()
 
     def drop(self) -> None:
-        """End the watch soon, without waiting: for a client that is collected unclosed, in a forked process too."""
+        """End the watch without waiting: for a client that is collected unclosed, in a forked process too."""
         self._dropped = True
 
     def _watch(self) -> None:
@@ -111,7 +111,7 @@ class FloodGuard:
 
     @staticmethod
     def _watch_next(peer: Peer, gone: Connection) -> None:
-        """Reset a connection that ZeroMQ dialled anew and the client does not know: nothing was requested over it."""
+        """Reset a connection that ZeroMQ dialled anew and the client does not know."""
         for fd in map(int, os.listdir("/proc/self/fd")):
             found = Connection.of(fd) if received(fd) > UNASKED_BYTES else None
             if found is not None and found.theirs == gone.theirs and found.ours not in FloodGuard._known:
@@ -119,7 +119,6 @@ class FloodGuard:
 
     @classmethod
     def note(cls, new: Connection | None, old: Connection | None) -> None:
-        """Note that a client knows its `new` connection; the `old` one is gone."""
         if old is not None:
             cls._known.discard(old.ours)
         if new is not None:

@@ -62,10 +62,10 @@ class ClientKeys:
 
 
 def make(folder: Path, client: str = FIRST_CLIENT) -> list[tuple[Path, str]]:
-    """Make keys for one client, and for the service if there are none yet; returns (file, its purpose).
+    """Make keys for one client, and for the service if it has none; returns (file, its purpose).
 
     The first client's secret lies in `folder` itself; any other client gets a folder of its name with all it needs.
-    Files are private to the owner. Raises UsageError if the client has keys: nothing is ever overwritten.
+    Raises UsageError if the client has keys: nothing is overwritten.
     """
     need_curve()
     home, allowed = folder if client == FIRST_CLIENT else folder / client, folder / _ALLOWED
@@ -111,7 +111,7 @@ def need_curve() -> None:
 
 
 def refuse_writable(path: Path) -> None:
-    """Raise UsageError if another user than root could change `path`, and with it who is trusted."""
+    """Raise UsageError if another user than root could change `path`."""
     try:
         found = path.stat()
     except OSError as error:
@@ -149,7 +149,7 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
 
 @contextlib.contextmanager
 def _regular(path: Path) -> Iterator[str]:
-    """A name for the open file: a FIFO at `path` would block, a device never end. Raises ValueError."""
+    """A name for the open file: a FIFO at `path` would block. Raises ValueError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
@@ -162,7 +162,6 @@ def _regular(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _for_the_owner_alone() -> Iterator[None]:
-    """Create files with mode 0600 and folders with 0700."""
     before = os.umask(0o077)
     try:
         yield

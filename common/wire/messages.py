@@ -1,4 +1,4 @@
-"""The messages between client and service.
+"""Messages between client and service.
 
 A message is a header, followed by a payload in two kinds (`framed`). The header is a msgpack array `[version, kind,
 field, field, ...]`, its fields in the order of the kind's dataclass. Each field is checked for type and range before
@@ -6,9 +6,9 @@ anything is built from it; nothing is ever unpickled.
 
     HELLO    client -> service   opens a stream: its specification, its largest batch
     WELCOME  service -> client   the stream's id, dataset, credit and slab; payload: the mean image
-    TICKET   client -> service   "epoch 3, positions 1280..1407", under the client's number; acknowledgements
+    TICKET   client -> service   "epoch 3, positions 1280..1407", under a number; acknowledgements
     BATCH    service -> client   records, labels, replaced positions, stage times; pixels: a slot or a payload
-    FAULT    service -> client   why a HELLO or a TICKET cannot be answered, for a person to act on
+    FAULT    service -> client   why a HELLO or a TICKET failed
     PING     client -> service   asks for a PONG
     PONG     service -> client   instance and load
     BYE      client -> service   closes the stream
@@ -189,16 +189,12 @@ _KINDS: dict[str, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
-    """The header of `message`."""
     header: bytes = msgpack.packb([VERSION, message.kind, *astuple(message)])  # type: ignore[call-overload]
     return header
 
 
 def decode(header: bytes, payloads: int = 0) -> Message:
-    """The message in `header`, followed by that many payload frames.
-
-    Raises VersionMismatch, or WireError naming the field that is wrong, before anything is built from it.
-    """
+    """The message in `header`, followed by that many payload frames. Raises VersionMismatch, or WireError."""
     refuse_long_header(len(header))
     try:
         values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=8 * fields.MAX_COUNT)
@@ -212,10 +208,7 @@ def decode(header: bytes, payloads: int = 0) -> Message:
 
 
 def framed(header: bytes) -> bytes:
-    """The part of a frame before its payload: prefix and header, padded to ALIGNMENT bytes.
-
-    The prefix holds the header's length and begins with a byte that begins no header.
-    """
+    """Prefix and header, padded to ALIGNMENT bytes, for a payload to follow in the same frame."""
     prefix = _PREFIX.pack(_FRAMED, len(header))
     return (prefix + header).ljust(-(-(len(prefix) + len(header)) // ALIGNMENT) * ALIGNMENT, b"\0")
 

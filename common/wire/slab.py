@@ -1,15 +1,11 @@
 """Slab: anonymous shared memory of equal slots, each holding one batch.
 
     first page   nonce, 16 bytes: proof to a client that it has mapped the right memory
-    slot         head: room for a reply's header | pixels: count x height x width x 3 | notes: count x NOTE, per-image
-                 metadata | padding to a whole page
+    slot         head: room for a reply's header | pixels: count x height x width x 3 | notes: count x NOTE
 
-Each stream of each client has its own, so that a slow, stopped or lost client holds nobody else's memory. A worker
-receives the file descriptor and writes pixels straight into a slot; a client on the host maps the same memory, and
-another one is sent the slot's bytes.
-
-The size is sealed, since shrinking it would end every reader with SIGBUS. The memory has no name, so it goes with the
-last process that maps it, even on kill -9.
+Each stream of each client has its own, so a slow or lost client holds nobody else's memory. Workers write pixels
+straight into it, clients on the host map it, others are sent a slot's bytes. Its size is sealed: shrinking would end
+every reader with SIGBUS. Having no name, it goes with the last process that maps it, even on kill -9.
 """
 
 import fcntl
@@ -59,7 +55,6 @@ class Slab:
 
     @classmethod
     def create(cls, size: int, slots: int) -> "Slab":
-        """Allocate; pages come from the system when first written."""
         fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, _PAGE + size * slots)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
@@ -69,10 +64,7 @@ class Slab:
 
     @classmethod
     def of_process(cls, pid: int, fd: int, size: int, slots: int, nonce: bytes) -> "Slab":
-        """Map the slab that is descriptor `fd` of process `pid`.
-
-        Raises OSError if it is out of reach or another: on another host, in another container, of another user.
-        """
+        """Map the slab that is descriptor `fd` of process `pid`. Raises OSError if it is out of reach or another."""
         path = f"/proc/{pid}/fd/{fd}"
         if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
             raise OSError("it is not a slab on this host")
@@ -89,12 +81,11 @@ class Slab:
 
     @property
     def memory(self) -> memoryview:
-        """All of it, from the first page; stays mapped while there is a view of it."""
+        """All of it; stays mapped while there is a view of it."""
         return memoryview(self._memory)
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all slots."""
         return self.size * self.slots
 
     @property
@@ -102,7 +93,6 @@ class Slab:
         return self._memory[:NONCE_BYTES]
 
     def batch(self, slot: int, spec: StreamSpec, count: int) -> "SlotBatch":
-        """View the slot as a batch of `count` images of `spec`."""
         start = _PAGE + slot * self.size
         return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count, _HEAD)
 
@@ -127,7 +117,7 @@ class SlotBatch:
         self.notes = np.frombuffer(slot[end : end + count * NOTE.itemsize], NOTE)
 
     def behind(self, header: bytes) -> bytes | memoryview:
-        """Header and pixels in one piece, without a copy if the header fits before the pixels."""
+        """Header and pixels in one piece, without a copy if the header fits in the head."""
         if len(header) > self._head:
             return header + self.pixels
         start = self._head - len(header)
@@ -139,7 +129,7 @@ class SlotBatch:
         self.notes["record"], self.notes["reason"] = NOT_BEGUN, b""
 
     def note_begun(self, index: int, record: int) -> None:
-        """Note that the record is being decoded, so that a crash can be blamed on it."""
+        """Note the record in progress, so that a crash can be blamed on it."""
         self.notes["record"][index] = record
 
     def begun_last(self) -> int | None:
@@ -148,11 +138,11 @@ class SlotBatch:
         return int(begun[-1]) if len(begun) else None
 
     def note_replaced(self, index: int, bad_record: int, reason: str) -> None:
-        """Note that another record's image stands in for a corrupt one's."""
+        """Note that another record stands in for a corrupt one."""
         self.notes["bad_record"][index], self.notes["reason"][index] = bad_record, reason.encode(errors="replace")
 
     def replaced(self, first: int) -> list[Replaced]:
-        """The replaced positions; `first` is the position of the first image."""
+        """The replaced positions; `first` is the first image's."""
         places = np.flatnonzero(self.notes["reason"] != b"").tolist()
         longest = _REASONS_BYTES // max(1, len(places))
         bad_records, reasons = self.notes["bad_record"].tolist(), self.notes["reason"].tolist()

@@ -85,7 +85,7 @@ def test_a_client_without_keys_is_refused_and_both_sides_say_so(service: LoaderP
 
 def test_a_client_of_another_service_is_refused_and_both_sides_say_so(tmp_path: Path, service: LoaderProcess) -> None:
     keys.make(tmp_path / "other")
-    error, line = r"others than our server\.key \(--keys\)", r"it came with another service's server\.key"
+    error, line = r"other than our server\.key \(--keys\)", r"it came with another service's server\.key"
     refused_until_said(service, tmp_path / "other", error, line)
 
 
