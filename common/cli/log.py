@@ -62,7 +62,7 @@ def errors_as_exit_codes(program: str) -> Iterator[None]:
     except AlexNetError as error:
         _end(program, str(error), error.exit_code)
     except OSError as error:
-        _end(program, told(error), 2 if error.errno in _PATH_ERRORS else 1)
+        _end(program, error_text(error), 2 if error.errno in _PATH_ERRORS else 1)
     except MemoryError as error:
         _end(program, f"not enough memory: {error}" if str(error) else "not enough memory", 1)
     except Exception as error:
@@ -74,7 +74,7 @@ def errors_as_exit_codes(program: str) -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def told(error: OSError) -> str:
+def error_text(error: OSError) -> str:
     """`runs/first: Permission denied`: the file, if any, and the reason."""
     names = [name for name in (error.filename, error.filename2) if name is not None]
     files = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names]

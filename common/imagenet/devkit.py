@@ -25,7 +25,7 @@ _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 _MAX_BYTES = 1 << 24  # of either file; they have less than a megabyte
 _REASON_CHARACTERS = 200
 _LEAF_CLASSES = 1000  # higher ids are inner nodes of the WordNet tree
-_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG$")
+_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Devkit:
     truth: tuple[str, ...]
     words: dict[str, str] = field(default_factory=dict)
 
-    def number_of(self, picture: str) -> int:
+    def number_of(self, file_name: str) -> int:
         """The number of a validation image, from its file name; 0 if it is not one."""
-        match = _PICTURE.search(picture)
+        match = _IMAGE.search(file_name)
         number = int(match[1]) if match else 0
         return number if number <= len(self.truth) else 0
 
 
-def picture_name(number: int) -> str:
+def image_name(number: int) -> str:
     return f"ILSVRC2012_val_{number:08}.JPEG"
 
 

@@ -67,8 +67,8 @@ def received(fd: int) -> int:
     """Bytes received over the connection in all; 0 if it is gone or not TCP."""
     try:
         with _borrowed(fd) as found:
-            told = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
-        return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED)[0])
+            info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+        return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
     except (OSError, struct.error):
         return 0
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.cli.log import told
+from common.cli.log import error_text
 from common.errors import UsageError
 from common.imagenet.untrusted import read_regular
 
@@ -15,7 +15,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         data = read_regular(path, _MAX_BYTES)
     except OSError as error:
-        raise UsageError(f"{told(error)}: it says what the pictures are of") from None
+        raise UsageError(f"{error_text(error)}: it says what the pictures are of") from None
     return [line for line in data.decode("utf-8-sig", "replace").splitlines() if line.strip()]
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from common.cli.outputs import written
 from common.client.batch import Batch
 from common.errors import UsageError
-from common.imagenet.devkit import DEVKIT, ORDER_SEED, Devkit, picture_name, shuffled
+from common.imagenet.devkit import DEVKIT, ORDER_SEED, Devkit, image_name, shuffled
 from common.spec import StreamInfo
 from trainer.evaluation.answers import Answers
 from trainer.evaluation.validation import TOP
@@ -65,7 +65,7 @@ class Submission:
             pictures = self.pictures[batch.records]
             wrong = np.flatnonzero(self.truth[pictures] != batch.labels)
             if len(wrong):
-                name = picture_name(int(pictures[wrong[0]]) + 1)
+                name = image_name(int(pictures[wrong[0]]) + 1)
                 raise UsageError(
                     f"--ilsvrc: record {batch.records[wrong[0]]} is not of {name}'s class; serve a data set that was"
                     f" packed from ILSVRC2012_img_val.tar and this {DEVKIT}, with its own --skipped"
