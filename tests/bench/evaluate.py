@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -31,7 +31,8 @@ from loader.dataset import Dataset
 from tests.bench import photos
 from tests.support.processes import LoaderProcess
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.state import State
 from trainer.evaluation.evaluate import evaluate_checkpoints
 from trainer.evaluation.evaluate_options import EvaluateOptions
 from trainer.feeding.pixel_transform import PixelTransform
@@ -50,7 +51,7 @@ def saved_net(data: Path, folder: Path, width: float) -> tuple[Path, Net, PixelT
     recipe = replace(RECIPES["source"], classes=len(classes), width=width)
     net = TwoHalves(recipe, seed=0, devices=(CPU, CPU))
     state = State(
-        epoch=0, first=0, step=0, seed=0, recipe=asdict(recipe), dataset="", class_names=classes, threads=1
+        epoch=0, first=0, step=0, seed=0, recipe=recipe, dataset="", class_names=classes, threads=1
     )  # fmt: skip
     path = checkpoint.save(folder, Checkpoint(state, net.gather(), {}, torch.tensor(mean_hwc)))
     return path, net, PixelTransform(mean_hwc, recipe.input_shape, recipe.test_scale, CPU)

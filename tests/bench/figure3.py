@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("figure3.png"), help="picture to write")
     given = parser.parse_args()
     trained = load_trained(given.run)
-    first = trained.weights[f"{trained.recipe.conv[0].name}.weight"].numpy()
-    picture = filters_picture(first, trained.recipe.columns)
+    first = trained.weights[f"{trained.state.recipe.conv[0].name}.weight"].numpy()
+    picture = filters_picture(first, trained.state.recipe.columns)
     matplotlib.image.imsave(given.picture, np.kron(picture, np.ones((ZOOM, ZOOM, 1), np.uint8)))
 
 

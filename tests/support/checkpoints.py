@@ -1,12 +1,13 @@
 """Small checkpoints, and what one does to them."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.state import ScheduleState, State, Tally
 from trainer.recipes.named import DEMO
 
 STATE = State(
@@ -14,12 +15,12 @@ STATE = State(
     first=96,
     step=130,
     seed=7,
-    recipe=asdict(replace(DEMO, classes=2)),
+    recipe=replace(DEMO, classes=2),
     dataset="ab" * 16,
     class_names=("cat", "dog"),
     threads=1,
-    schedule={"best_error": float("inf"), "drops": 1},
-    tally={"images": 96, "loss_sum": 1.1},
+    schedule=ScheduleState(drops=1),
+    tally=Tally(images=96, loss_sum=1.1),
 )
 
 

@@ -1,6 +1,6 @@
 """Checkpoints of small nets with random weights, and what such a net answers, worked out plainly in float64."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.state import State
 from trainer.network.model import hidden, logits
 from trainer.network.one_device import OneDevice
 from trainer.ops.dropout import Scaling
@@ -36,7 +37,7 @@ def save_net(
     scale = {"fc8.weight": 20.0} | {name: 0.1 for name in weights if name.endswith(".bias")}
     weights = {name: weight * scale.get(name, 10.0) for name, weight in weights.items()}
     state = State(
-        epoch=1, first=0, step=step, seed=seed, recipe=asdict(recipe), dataset="ab" * 16, class_names=classes, threads=1
+        epoch=1, first=0, step=step, seed=seed, recipe=recipe, dataset="ab" * 16, class_names=classes, threads=1
     )
     mean = None if mean_hwc is None else torch.tensor(mean_hwc)
     return checkpoint.save(folder, Checkpoint(state, weights, {}, mean))
@@ -82,5 +83,5 @@ def plain_features(
 
 def _weights_and_recipe(path: Path) -> tuple[dict[str, torch.Tensor], Recipe]:
     loaded = checkpoint.load(path)
-    recipe = replace(SMALL, classes=len(loaded.state.class_names), crop=loaded.state.recipe["crop"])
+    recipe = replace(SMALL, classes=len(loaded.state.class_names), crop=loaded.state.recipe.crop)
     return {name: weight.double() for name, weight in loaded.weights.items()}, recipe

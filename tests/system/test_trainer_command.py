@@ -50,7 +50,7 @@ def test_exact_noise_reaches_the_network_in_float32(loader: LoaderProcess, tmp_p
         result = CliRunner().invoke(main, [*asked, "--run", str(tmp_path / pixels), "--digest", "verify"])
         assert result.exit_code == 0, result.output
         state = checkpoint.load(checkpoint.newest(tmp_path / pixels)).state
-        assert state.recipe["pixels"] == pixels
+        assert state.recipe.pixels == pixels
         losses.append(read(tmp_path / pixels / FILE_NAME)[-1]["loss"])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.2), "the same pictures"

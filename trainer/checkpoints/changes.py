@@ -6,11 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common.errors import CheckpointError, UsageError
-from trainer.checkpoints.checkpoint import State
+from common.errors import UsageError
+from trainer.checkpoints.state import State
 from trainer.network.model import reference_shapes
-from trainer.recipes import recipe_file
-from trainer.recipes.derived import Derived
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -18,29 +16,6 @@ log = logging.getLogger(__name__)
 Changes = dict[str, tuple[Any, Any]]  # (before, after) by the field's path, as recipe.phase[1].rate; None: not there
 
 _OF_A_RUN = ("precision", "threads", "on_bad_record", "digests")
-
-
-def stored_recipe(state: State) -> Recipe:
-    """The recipe that a checkpoint holds. Raises CheckpointError."""
-    recipe = _stored(state.recipe)
-    if recipe.classes != len(state.class_names):
-        raise CheckpointError(f"the checkpoint names {len(state.class_names)} classes, its recipe {recipe.classes}")
-    return recipe
-
-
-def _stored(values: Mapping[str, Any]) -> Recipe:
-    try:
-        return recipe_file.from_dict(values)
-    except UsageError as error:
-        raise CheckpointError(f"the checkpoint's recipe is of another version of this program: {error}") from None
-
-
-def stored_derived(state: State) -> Derived:
-    """The same with what it was made of, which in a checkpoint of before that was kept is itself."""
-    recipe = stored_recipe(state)
-    if not state.original:
-        return Derived(recipe, recipe)
-    return Derived(recipe, _stored(state.original), state.asked_rate, state.rate_factor)
 
 
 def check_fits(recipe: Recipe, stored: Recipe) -> None:
@@ -57,7 +32,7 @@ def check_fits(recipe: Recipe, stored: Recipe) -> None:
 def changes_of(before: State, after: State) -> Changes:
     """What a run does otherwise from now on."""
     then, now = (
-        {"recipe": dataclasses.asdict(stored_recipe(state))} | {name: getattr(state, name) for name in _OF_A_RUN}
+        {"recipe": dataclasses.asdict(state.recipe)} | {name: getattr(state, name) for name in _OF_A_RUN}
         for state in (before, after)
     )
     return {path: change for path, *change in _differences(then, now, "")}  # type: ignore[misc]

@@ -8,86 +8,30 @@ is renamed to `*.damaged`, never removed.
 """
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from common.errors import CheckpointError, SaveError, UsageError
-from common.spec import STORED_SIZE, DigestUse, OnBadRecord
+from common.spec import STORED_SIZE
 from trainer.checkpoints import files
 from trainer.checkpoints.files import PARTIAL, put_in_place
-from trainer.device.precision import Precision
-from trainer.recipes.bounds import MOST_SHOWN, Range, check_ranges, shown
-from trainer.recipes.recipe_file import object_of
+from trainer.checkpoints.state import State, from_json, to_json
+from trainer.recipes.bounds import MOST_SHOWN, shown
 
 FORMAT = "alexnet-checkpoint-1"
-KEPT = 3
 BEST = "best.safetensors"
 DAMAGED = ".damaged"
 _MEAN = "mean_hwc"
-_COUNT = Range(ge=0, le=2**53)
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All of a run that is not a tensor.
-
-    epoch, first    where the next batch begins; `first` equal to the records means that validation is what is next
-    step            steps done
-    recipe          of the run, as an object; with it classes, width, batch size and schedule
-    original, asked_rate, rate_factor   what it was made of (`trainer/recipes/derived.py`): the recipe before --epochs
-                    and --lr, empty in checkpoints of before it was kept; the last --lr, and what that multiplied
-    schedule        what the schedule carries from epoch to epoch
-    tally           the running sums of the unfinished epoch
-    best_error      lowest top-1 validation error so far, a share, and the epoch it was found after; None before the
-    best_epoch      first validation
-    dataset, class_names    digest of the training set in hex, and its classes
-    threads         of torch on the CPU: another number may round otherwise
-    precision       fp32, tf32 or bf16
-    stream, decoder the name of the stream that the next batch is of (`StreamSpec.name`), and the JPEG decoder's
-    on_bad_record, digests   as the run was asked to, see TrainingData
-    epoch_digest    rolling digest of the unfinished epoch in hex, see `common.digest`; None before its first picture,
-                    or where not every picture of it had one
-    """
-
-    epoch: Annotated[int, _COUNT]
-    first: Annotated[int, _COUNT]
-    step: Annotated[int, _COUNT]
-    seed: Annotated[int, Range(ge=0, le=2**63 - 1)]
-    recipe: dict[str, Any]
-    dataset: str
-    class_names: tuple[str, ...]
-    threads: Annotated[int, Range(ge=1, le=2**12)]
-    original: dict[str, Any] = field(default_factory=dict)
-    asked_rate: Annotated[float | None, Range(gt=0)] = None
-    rate_factor: Annotated[float, Range(gt=0)] = 1.0
-    precision: Precision = "fp32"
-    stream: str = ""
-    decoder: str = ""
-    best_error: Annotated[float | None, Range(ge=0, le=1)] = None
-    best_epoch: Annotated[int | None, _COUNT] = None
-    schedule: dict[str, Any] = field(default_factory=dict)
-    tally: dict[str, Any] = field(default_factory=dict)
-    on_bad_record: OnBadRecord = "replace"
-    digests: DigestUse = "off"
-    epoch_digest: str | None = None
-
-    @property
-    def is_best(self) -> bool:
-        """Whether this is the moment after the epoch that was the best so far."""
-        return self.first == 0 and self.best_epoch == self.epoch - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,23 +47,24 @@ class Checkpoint:
     mean_hwc: Tensor | None = None
 
 
-def save(run_folder: Path, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
-    """Write the checkpoint of `state.step`, then remove all but the newest `keep`; gives its path.
+def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
+    """Write the checkpoint of `state.step`, then remove all but the newest `keep`, if given; return its path.
 
-    Raises SaveError if the disk will not take it, which names the last one that is there; those stay.
+    Raises SaveError, naming the last good one, if the disk refuses it; the older ones stay.
     """
     path = run_folder / f"checkpoint-{checkpoint.state.step:08d}.safetensors"
     tensors = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
     if checkpoint.mean_hwc is not None:
         tensors[_MEAN] = checkpoint.mean_hwc.contiguous()
-    state = json.dumps(dataclasses.asdict(checkpoint.state))
+    state = to_json(checkpoint.state)
     metadata = {"format": FORMAT, "state": state, "digest": _digest(state, tensors)}
     try:
         _remove(run_folder.glob(f"*.safetensors{PARTIAL}"))  # of a run that was killed while it wrote
         files.write(path, tensors, metadata)
     except SaveError as error:
         raise SaveError(f"{error}; {_last_good(run_folder)}") from None
-    _remove(all_in(run_folder)[:-keep])
+    if keep is not None:
+        _remove(all_in(run_folder)[:-keep])
     return path
 
 
@@ -181,7 +126,7 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
         raise CheckpointError(f"it is no checkpoint of this program: its format is {shown(metadata.get('format'))}")
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError("it is damaged: its contents do not match their digest")
-    state = _state_of(metadata.get("state", ""))
+    state = from_json(metadata.get("state", ""))
     _check_tensors(tensors)
     weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
     return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
@@ -199,21 +144,6 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"its mean image is {shape}; it is {STORED_SIZE}x{STORED_SIZE}x3")
     if (spoilt := not_finite(tensors)) is not None:
         raise CheckpointError(f"its {spoilt} is not finite: training diverged before it was saved")
-
-
-def _state_of(text: str) -> State:
-    """Raises CheckpointError, for one of another version too: with other fields, or with other values in them."""
-    try:
-        state = object_of(State, json.loads(text))
-        check_ranges(state)
-        bytes.fromhex(state.epoch_digest or "")
-        return state
-    except ValueError as error:
-        raise CheckpointError(f"it has no readable state: {error}") from None
-    except RecursionError:
-        raise CheckpointError("it has no readable state: brackets in brackets, without end") from None
-    except UsageError as error:
-        raise CheckpointError(f"its state is of another version of this program: {error}") from None
 
 
 def _last_good(run_folder: Path) -> str:

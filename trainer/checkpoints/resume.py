@@ -9,7 +9,8 @@ from common.decoder import may_agree
 from common.errors import CheckpointError, UsageError
 from common.spec import StreamInfo
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.state import State
 
 log = logging.getLogger(__name__)
 

@@ -123,6 +123,6 @@ def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
 def _recipe(options: Options) -> Recipe:
     if not options.resume and options.init is None:
         return recipe_of(options).recipe
-    from trainer.training.start import recipe_to_train  # reads a checkpoint
+    from trainer.training.start import start_of  # reads a checkpoint
 
-    return recipe_to_train(options)
+    return start_of(options).derived.recipe

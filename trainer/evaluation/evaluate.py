@@ -74,7 +74,7 @@ def features_of(options: EvaluateOptions) -> Written:
         options.refuse_unwritable_files()
         placing = placing_of(options)
         trained = load_trained(options.checkpoints[0])
-        check_hidden(layer, trained.recipe)
+        check_hidden(layer, trained.state.recipe)
         with client_of(options) as client:
             stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
             member = member_of(trained, stream.info, placing)

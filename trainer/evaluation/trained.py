@@ -11,26 +11,23 @@ from torch import Tensor
 
 from common.errors import CheckpointError
 from common.spec import StreamInfo
-from trainer.checkpoints.changes import stored_recipe
-from trainer.checkpoints.checkpoint import State
 from trainer.checkpoints.resume import load_named
+from trainer.checkpoints.state import State
 from trainer.device.devices import Devices
 from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
 from trainer.feeding.pixel_transform import pixel_transforms
 from trainer.network.build import placed_net
-from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What of a checkpoint is needed without training on; `mean_hwc` is None in an old one."""
+    """The part of a checkpoint that is needed without training on; `mean_hwc` is None in an old one."""
 
     path: Path
     state: State
-    recipe: Recipe
     weights: dict[str, Tensor]
     mean_hwc: Tensor | None
 
@@ -51,8 +48,7 @@ def load_trained(path: Path) -> Trained:
     Raises UsageError where there is none, CheckpointError where none can be read.
     """
     found = load_named(path)
-    loaded, state = found.checkpoint, found.checkpoint.state
-    return Trained(found.path, state, stored_recipe(state), loaded.weights, loaded.mean_hwc)
+    return Trained(found.path, found.checkpoint.state, found.checkpoint.weights, found.checkpoint.mean_hwc)
 
 
 def check_same_classes(trained: list[Trained]) -> None:
@@ -82,7 +78,7 @@ def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 
 def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
     """The network on its devices, and its pixels: less the mean image that it was trained with, whatever the data."""
-    recipe = trained.recipe
+    recipe = trained.state.recipe
     net = placed_net(
         placing.asked,
         recipe,

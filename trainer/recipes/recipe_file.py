@@ -137,7 +137,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             raise UsageError(f"{where} is {shown(value)}; it is a table")
         return {name: _value(arguments[1], each, _path(where, name)) for name, each in value.items()}
     if is_dataclass(kind):
-        return _object(kind, value, where)
+        return value if type(value) is kind else _object(kind, value, where)
     return _plain(kind, value, where)
 
 

@@ -16,15 +16,15 @@ import torch
 from common.cli.progress import percent, showing_progress
 from common.errors import UsageError
 from trainer.checkpoints.changes import Changes
-from trainer.checkpoints.checkpoint import Checkpoint, State
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.state import State
 from trainer.checkpoints.transfer import take_weights
 from trainer.device.devices import Devices, describe, devices_of_halves
-from trainer.device.precision import default_precision, set_up
+from trainer.device.precision import set_up
 from trainer.device.streams import Streams
 from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import full_memory_as_error, kind_of_net, placed_net
 from trainer.network.net import Net
-from trainer.recipes.recipe import Recipe
 from trainer.training.board import Board, writer_type
 from trainer.training.loop import Limits, Outcome, Trainer
 from trainer.training.metrics import Metrics
@@ -32,7 +32,7 @@ from trainer.training.profile import Profile, WatchedStreams
 from trainer.training.report import Plan, Report, errors_of
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
-from trainer.training.start import all_changes, gone_on, is_done, new_state, sources_of, threads_of
+from trainer.training.start import Start, all_changes, is_done, settings_of, start_of, starting_state
 from trainer.training.stopping import StopSignals
 from trainer.training.train_options import Options
 
@@ -47,103 +47,91 @@ def run(options: Options) -> Outcome:
 
 def _run(options: Options) -> Outcome:
     if options.tensorboard:
-        writer_type()  # one that is missing is better known now
+        writer_type()  # if it is missing, say so before anything is opened
     devices = devices_of_halves(options.gpus, options.cpu)
-    found, origin, made = sources_of(options)
-    recipe, resumed = made.recipe, found.checkpoint if found else None
+    start = start_of(options)
+    recipe, found = start.derived.recipe, start.resumed
+    before = found.checkpoint.state if found else None
     if found and is_done(options, recipe, found.checkpoint.state):
         return Outcome(found.checkpoint.state, None, found.path, idle=True)
-    seed = resumed.state.seed if resumed else options.seed or 0
-    threads = threads_of(options, resumed)
-    precision = options.precision or (resumed.state.precision if resumed else default_precision(devices[0]))
-    on_bad_record = options.on_bad_record or (resumed.state.on_bad_record if resumed else "replace")
-    digests = options.digests or (resumed.state.digests if resumed else "off")
-    stop_signals = StopSignals()
+    settings = settings_of(options, before, devices[0])
+    signals = StopSignals()
     with open_client(options.loaders, options.loaders_file, options.loader_timeout_s, options.keys) as client:
-        epoch = resumed.state.epoch if resumed else 0
         data = TrainingData(
             client,
             recipe,
-            seed,
-            epoch,
-            on_bad_record=on_bad_record,
-            digests=digests,
-            breakable=stop_signals.breakable,
+            settings.seed,
+            before.epoch if before else 0,
+            on_bad_record=settings.on_bad_record,
+            digests=settings.digests,
+            breakable=signals.breakable,
         )
-        recipe = dataclasses.replace(recipe, classes=len(data.info.classes))
-        state = gone_on(resumed.state, data) if resumed else new_state(seed, data.info)
-        state = dataclasses.replace(
-            state,
-            recipe=dataclasses.asdict(recipe),
-            original=dataclasses.asdict(made.original),
-            asked_rate=made.rate,
-            rate_factor=made.factor,
-            threads=threads,
-            precision=precision,
-            on_bad_record=on_bad_record,
-            digests=digests,
-        )
-        watched = WatchedStreams()
-        streams = watched if options.profile else Streams()
-        net, sgd, schedule = build(options, recipe, seed, devices, set_up(precision), streams, resumed)
-        origins = take_weights(origin, net, data.info.classes) if origin else None
-        folder = run_folder(options.folder, recipe.name)
-        with (
-            Metrics(folder) as metrics,
-            showing_progress() as progress,
-            stop_signals,
-            Board(folder, state.step, state.epoch) if options.tensorboard else contextlib.nullcontext() as board,
-            Profile(options.profile, watched, folder) if options.profile else contextlib.nullcontext() as profile,
-        ):
-            if found:
-                found.take_over()
-            metrics.rewind(state.step if resumed else -1, state.epoch)
-            changes = all_changes(resumed.state, state) if resumed else {}
-            say_start(metrics, kind_of_net(options.net, recipe), devices, state, data, changes, origins)
-            metrics.sync()  # a disk that is full is better known now than at the first checkpoint
-            plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
-            report = Report(metrics, progress, plan, every_steps=options.log_steps, board=board)
-            limits = Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep)
-            path = found.path if found else None
-            return Trainer(net, sgd, schedule, data, state, folder, limits, report, profile, path).train()
+        return _train(options, start, starting_state(start, settings, data), data, devices, signals)
+
+
+def _train(
+    options: Options, start: Start, state: State, data: TrainingData, devices: Devices, signals: StopSignals
+) -> Outcome:
+    recipe, found, watched = state.recipe, start.resumed, WatchedStreams()
+    streams = watched if options.profile else Streams()
+    net, sgd = build(options, state, devices, streams, found.checkpoint if found else None)
+    origins = take_weights(start.init, net, data.info.classes) if start.init else None
+    folder = run_folder(options.folder, recipe.name)
+    with (
+        Metrics(folder) as metrics,
+        showing_progress() as progress,
+        signals,
+        Board(folder, state.step, state.epoch) if options.tensorboard else contextlib.nullcontext() as board,
+        Profile(options.profile, watched, folder) if options.profile else contextlib.nullcontext() as profile,
+    ):
+        if found:
+            found.take_over()
+        metrics.rewind(state.step if found else -1, state.epoch)
+        changes = all_changes(found.checkpoint.state, state) if found else {}
+        say_start(metrics, kind_of_net(options.net, recipe), devices, state, data, changes, origins)
+        metrics.sync()  # a full disk is better reported now than at the first checkpoint
+        plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
+        return Trainer(
+            net=net,
+            sgd=sgd,
+            schedule=Schedule(recipe, state.schedule),
+            data=data,
+            state=state,
+            run_folder=folder,
+            limits=Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep),
+            report=Report(metrics, progress, plan, every_steps=options.log_steps, board=board),
+            profile=profile,
+            resumed_from=found.path if found else None,
+        ).train()
 
 
 def build(
-    options: Options,
-    recipe: Recipe,
-    seed: int,
-    devices: Devices,
-    dtype: torch.dtype,
-    streams: Streams,
-    resumed: Checkpoint | None,
-) -> tuple[Net, Sgd, Schedule]:
-    """The network, its optimiser and its schedule, at the start or as the checkpoint has them."""
-    graphs = options.cuda_graphs
+    options: Options, state: State, devices: Devices, streams: Streams, resumed: Checkpoint | None
+) -> tuple[Net, Sgd]:
+    """The network on its devices and its optimiser, as the checkpoint has them or newly initialised."""
+    recipe, graphs = state.recipe, options.cuda_graphs
     net = placed_net(
         options.net,
         recipe,
-        seed=seed,
+        seed=state.seed,
         devices=devices,
-        dtype=dtype,
+        dtype=set_up(state.precision),
         streams=streams,
         exchange=options.exchange,
         graphs=graphs,
     )
-    momentum, weight_decay, decay_biases = recipe.momentum, recipe.weight_decay, recipe.decay_biases
     sgd = Sgd(
         net.parameters,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        decay_biases=decay_biases,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        decay_biases=recipe.decay_biases,
         streams=streams,
         graphs=graphs,
     )
-    schedule = Schedule(recipe)
     if resumed is not None:
         net.scatter(resumed.weights)
         net.scatter(resumed.velocities, sgd.velocities)
-        schedule.state = resumed.state.schedule
-    return net, sgd, schedule
+    return net, sgd
 
 
 def run_folder(asked: Path | None, recipe_name: str) -> Path:
@@ -174,41 +162,30 @@ def say_start(
     changes: Changes,
     origins: dict[str, Any] | None,
 ) -> None:
-    """The "run" line of the metrics, and one line for a person.
+    """Write the "run" line of the metrics, and log one line.
 
-    changes, origins   what `trainer.checkpoints.changes` and `trainer.checkpoints.transfer` tell
+    changes, origins   as `trainer.checkpoints.changes` and `trainer.checkpoints.transfer` give them
     """
     names = [describe(device) for device in devices]
-    val_records = data.validation_info.records if data.validation_info else None
     metrics.write(
         "run",
         step=state.step,
         epoch=state.epoch,
-        recipe=state.recipe,
+        recipe=dataclasses.asdict(state.recipe),
         net=kind,
         devices=names,
         seed=state.seed,
         threads=state.threads,
         precision=state.precision,
-        versions={
-            "alexnet": version("alexnet"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "decoder": data.info.decoder,
-        },
-        dataset={
-            "train_records": data.info.records,
-            "val_records": val_records,
-            "classes": len(data.info.classes),
-            "digest": state.dataset,
-        },
+        versions=_versions(data),
+        dataset=_dataset(data),
         changed=changes,
         init=origins,
     )
     log.info(
         "recipe %s, width %g, %s on %s; %d records of %d classes; in %s",
-        state.recipe["name"],
-        state.recipe["width"],
+        state.recipe.name,
+        state.recipe.width,
         "two halves" if kind == "halves" else "one device",
         " and ".join(dict.fromkeys(names)),
         data.info.records,
@@ -217,10 +194,28 @@ def say_start(
     )
 
 
+def _versions(data: TrainingData) -> dict[str, str]:
+    return {
+        "alexnet": version("alexnet"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "decoder": data.info.decoder,
+    }
+
+
+def _dataset(data: TrainingData) -> dict[str, Any]:
+    return {
+        "train_records": data.info.records,
+        "val_records": data.validation_info.records if data.validation_info else None,
+        "classes": len(data.info.classes),
+        "digest": data.info.digest.hex(),
+    }
+
+
 def last_line(outcome: Outcome) -> str:
     """What the command ends with: how far training came, the errors, where the run lies."""
     state, evaluation, folder = outcome.state, outcome.evaluation, outcome.checkpoint.parent
-    epochs = state.recipe["epochs"]
+    epochs = state.recipe.epochs
     if outcome.idle:
         best = "" if state.best_error is None else f"; best top-1 error {percent(state.best_error)}"
         done = f"{state.epoch} epochs, {state.step} steps"

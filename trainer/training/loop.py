@@ -19,7 +19,8 @@ from common import digest
 from common.client.batch import Batch
 from common.errors import Diverged, LoaderError, SaveError
 from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, State, not_finite
+from trainer.checkpoints.checkpoint import Checkpoint, not_finite
+from trainer.checkpoints.state import State, Tally
 from trainer.device.streams import Streams
 from trainer.evaluation.validation import Evaluation, evaluate
 from trainer.feeding.data import TrainingData
@@ -27,7 +28,7 @@ from trainer.feeding.feed import DeviceBatch
 from trainer.feeding.upload import LateNumbers
 from trainer.network.net import Net
 from trainer.training.profile import Profile
-from trainer.training.report import Report, Tally
+from trainer.training.report import Report
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 from trainer.training.stopping import StopRequested
@@ -44,9 +45,9 @@ class Limits:
     """
 
     epochs: int
-    last_step: int | None = None
-    checkpoint_minutes: float = 10.0
-    keep: int = checkpoint.KEPT
+    last_step: int | None
+    checkpoint_minutes: float
+    keep: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Trainer:
 
     def __init__(
         self,
+        *,
         net: Net,
         sgd: Sgd,
         schedule: Schedule,
@@ -76,15 +78,15 @@ class Trainer:
         run_folder: Path,
         limits: Limits,
         report: Report,
-        profile: Profile | None = None,
-        resumed_from: Path | None = None,
+        profile: Profile | None,
+        resumed_from: Path | None,
     ) -> None:
         self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
         self._run_folder, self._limits, self._report = run_folder, limits, report
         self._profile, self._resumed_from = profile, resumed_from
         self.state = state
         self._began = _position(state)
-        self._tally = Tally.of(state.tally)
+        self._tally = dataclasses.replace(state.tally) if state.tally else Tally()
         self._streams = Streams()
         self._late: tuple[LateNumbers, int, Tensor | None] | None = None  # of the last step, see train_step
         self._last: DeviceBatch | None = None  # what the last update was made of, and what it is tried on before a save
@@ -192,8 +194,8 @@ class Trainer:
         self._report.sync()  # a resume finds the history of its checkpoint whole
         self.state = dataclasses.replace(
             self.state,
-            schedule=dict(self._schedule.state),
-            tally=dataclasses.asdict(self._tally),
+            schedule=self._schedule.state,
+            tally=dataclasses.replace(self._tally),
             stream=self._data.stream_name(self.state.epoch),
             decoder=self._data.info.decoder,
         )
@@ -286,8 +288,8 @@ class Trainer:
     def _show_filters(self, epochs_done: int) -> None:
         if self._report.shows_pictures:
             recipe = self.state.recipe
-            weights = self._net.gather()[f"{recipe['conv'][0]['name']}.weight"]
-            self._report.filters(epochs_done, weights.numpy(), recipe["columns"])
+            weights = self._net.gather()[f"{recipe.conv[0].name}.weight"]
+            self._report.filters(epochs_done, weights.numpy(), recipe.columns)
 
     def _learning_rate(self) -> float:
         return self._schedule.outlook(self.state.epoch).rate

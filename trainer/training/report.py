@@ -1,7 +1,6 @@
 """What a run tells while it goes on: lines of the metrics file, the progress line, one line at an epoch's end."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,70 +8,14 @@ import numpy.typing as npt
 
 from common.cli.progress import ProgressLine, duration, percent
 from common.client.stream_sessions import Loaders
-from common.client.waits import Waits
-from common.errors import CheckpointError, UsageError
 from common.spec import StreamSpec
-from trainer.checkpoints.checkpoint import State
+from trainer.checkpoints.state import State, Tally
 from trainer.evaluation.validation import Evaluation
-from trainer.recipes.recipe_file import object_of
 from trainer.training.board import Board, filters_picture, tiled
 from trainer.training.contention import Contention
 from trainer.training.metrics import Metrics
 from trainer.training.schedule import Outlook
 from trainer.training.summary import cores_in_words, course_in_words, waits_in_words
-
-
-@dataclass(slots=True)
-class Tally:
-    """Sums over the steps of the unfinished epoch. They go into checkpoints, so an interrupted epoch keeps them.
-
-    loss_sum, error_sum   of each batch's mean loss, and share of wrong top-1 answers, times its pictures
-    seconds    of training
-    waits      of them for data, by reason
-    replaced   places at which another record stood in for a bad one
-    """
-
-    images: int = 0
-    loss_sum: float = 0.0
-    error_sum: float = 0.0
-    seconds: float = 0.0
-    waits: Waits = field(default_factory=Waits)
-    replaced: int = 0
-
-    def since(self, earlier: "Tally") -> "Tally":
-        return Tally(**{of.name: getattr(self, of.name) - getattr(earlier, of.name) for of in fields(self)})
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> "Tally":
-        """The tally that `asdict` made this of. Raises CheckpointError for what `asdict` made of another."""
-        try:
-            if stored.keys() not in ({of.name for of in fields(cls)}, set()):
-                raise UsageError("it has other sums")
-            return object_of(cls, stored)
-        except UsageError:
-            raise CheckpointError("the checkpoint's running sums are of another version of this program") from None
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / max(self.images, 1)
-
-    @property
-    def error(self) -> float:
-        return self.error_sum / max(self.images, 1)
-
-    @property
-    def images_per_s(self) -> float:
-        return self.images / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def wait_share(self) -> float:
-        return sum(self.wait_shares.values())
-
-    @property
-    def wait_shares(self) -> dict[str, float]:
-        """Of the time, what was waited for each reason, 0 to 1."""
-        per_us = 1e-6 / self.seconds if self.seconds > 0 else 0.0
-        return {reason: us * per_us for reason, us in asdict(self.waits).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """The rates of an epoch: what the recipe fixes, and what the validation error has brought about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from common.errors import CheckpointError
-from trainer.recipes.recipe import MOST_DROPS, Phase, Recipe
+from trainer.checkpoints.state import ScheduleState
+from trainer.recipes.recipe import Phase, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,12 @@ class Outlook:
 class Schedule:
     """Learning rates and colour noise, epoch by epoch.
 
-    Drops on a plateau are the only state, kept as plain numbers in `state` for a checkpoint.
+    `state` is all that a checkpoint must hold of it.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, state: ScheduleState | None = None) -> None:
         self._recipe = recipe
-        self._best_error = float("inf")
-        self._epochs_without_gain = 0
-        self._drops = 0
+        self.state = state or ScheduleState()
 
     def sigma(self, epoch: int) -> float:
         """Standard deviation of the colour noise in `epoch`, in units of each component's own; 0 is off."""
@@ -52,19 +50,20 @@ class Schedule:
     @property
     def _divisor(self) -> float:
         """The divisor of every rate, after the drops so far."""
-        return self._recipe.plateau.factor**self._drops if self._recipe.plateau else 1.0
+        return self._recipe.plateau.factor**self.state.drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:
         """Take note of the top-1 error after an epoch; on a plateau the next epoch's rates drop."""
-        plateau = self._recipe.plateau
+        plateau, before = self._recipe.plateau, self.state
         if plateau is None:
             return
-        if validation_error < self._best_error - plateau.threshold:
-            self._best_error, self._epochs_without_gain = validation_error, 0
-            return
-        self._epochs_without_gain += 1
-        if self._epochs_without_gain >= plateau.patience and self._drops < plateau.drops:
-            self._drops, self._epochs_without_gain = self._drops + 1, 0
+        without_gain = before.epochs_without_gain + 1
+        if validation_error < before.best_error - plateau.threshold:
+            self.state = ScheduleState(validation_error, drops=before.drops)
+        elif without_gain >= plateau.patience and before.drops < plateau.drops:
+            self.state = ScheduleState(before.best_error, drops=before.drops + 1)
+        else:
+            self.state = replace(before, epochs_without_gain=without_gain)
 
     def outlook(self, epoch: int) -> Outlook:
         """What `epoch` is trained with, if no error is observed before, and how long that stays so."""
@@ -72,29 +71,9 @@ class Schedule:
         rate = recipe.current_phase(epoch).rate
         later = (phase.first_epoch for phase in recipe.phase if phase.first_epoch > epoch and phase.rate != rate)
         patience = None
-        if plateau is not None and self._drops < plateau.drops:
-            patience = plateau.patience - self._epochs_without_gain
+        if plateau is not None and self.state.drops < plateau.drops:
+            patience = plateau.patience - self.state.epochs_without_gain
         return Outlook(self.rates(epoch)[f"{recipe.fc[-1].name}.weight"], next(later, None), patience)
-
-    @property
-    def state(self) -> dict[str, float]:
-        return {
-            "best_error": self._best_error,
-            "epochs_without_gain": self._epochs_without_gain,
-            "drops": self._drops,
-        }
-
-    @state.setter
-    def state(self, state: dict[str, float]) -> None:
-        """Raises CheckpointError for one that this class has not made."""
-        try:
-            self._best_error = float(state["best_error"])
-            self._epochs_without_gain = int(state["epochs_without_gain"])
-            self._drops = int(state["drops"])
-            if not 0 <= self._drops <= MOST_DROPS:
-                raise ValueError(self._drops)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise CheckpointError("the checkpoint's schedule is of another version of this program") from None
 
 
 def _rates_of(layer: str, phase: Phase) -> tuple[float, float]:

@@ -64,9 +64,7 @@ def test_a_resume_that_is_stopped_before_its_first_step_leaves_the_checkpoint_as
 
 
 def phases(outcome: Outcome) -> list[tuple[int, float]]:
-    return [
-        (phase["first_epoch"], phase["rate"]) for phase in checkpoint.load(outcome.checkpoint).state.recipe["phase"]
-    ]
+    return [(phase.first_epoch, phase.rate) for phase in checkpoint.load(outcome.checkpoint).state.recipe.phase]
 
 
 def test_a_schedule_is_stretched_from_the_original_however_often(train: Train) -> None:
@@ -81,7 +79,7 @@ def test_a_schedule_is_stretched_from_the_original_however_often(train: Train) -
 def test_a_checkpoint_of_before_the_original_was_kept_takes_its_own_recipe_for_it(train: Train) -> None:
     path = train(steps=1, epochs=6).checkpoint
     loaded = checkpoint.load(path)
-    older = replace(loaded.state, original={}, asked_rate=None, rate_factor=1.0)
+    older = replace(loaded.state, original=None, asked_rate=None, rate_factor=1.0)
     checkpoint.save(path.parent, replace(loaded, state=older))
     assert phases(train(resume=True, steps=2, epochs=12)) == [(0, 0.01), (8, 0.003)]
 
@@ -144,7 +142,7 @@ def test_a_run_that_is_asked_for_as_it_is_changes_in_nothing(
     resumed = train(resume=True, ablate=("tanh",), seed=0)
     assert changed(tmp_path / "run") == [{}, {}, {}]
     assert "changed" not in caplog.text
-    assert resumed.state.recipe["name"] == "tiny+tanh"
+    assert resumed.state.recipe.name == "tiny+tanh"
     assert equal(weights(resumed), weights(undisturbed))
 
 

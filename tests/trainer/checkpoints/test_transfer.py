@@ -73,7 +73,7 @@ def test_a_net_is_taken_over_to_other_classes_and_with_a_layer_more(
     assert same_bits(first, deeper) == first.weights.keys()
     assert deeper.weights.keys() - first.weights.keys() == {"conv6.weight", "conv6.bias"}
     assert "  conv6.weight 8x4x3x3: initialised: the checkpoint has none" in told
-    assert deeper.state.recipe["name"] == "demo+conv6", "its own recipe, with what the options change"
+    assert deeper.state.recipe.name == "demo+conv6", "its own recipe, with what the options change"
 
 
 def test_what_is_not_taken_is_as_the_recipe_says_and_nothing_moves_yet(train: Train) -> None:

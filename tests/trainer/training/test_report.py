@@ -1,8 +1,7 @@
 """What a person reads of a run while it goes on."""
 
 import io
-import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,12 @@ from common.cli.progress import ProgressLine
 from common.client.stream_sessions import Loaders
 from common.client.waits import Waits
 from common.spec import StreamSpec
-from trainer.checkpoints.checkpoint import State
+from tests.support.checkpoints import STATE
+from trainer.checkpoints.state import State, Tally, from_json, to_json
 from trainer.evaluation.validation import Evaluation
+from trainer.recipes.named import DEMO
 from trainer.training.metrics import Metrics
-from trainer.training.report import Now, Plan, Report, Tally
+from trainer.training.report import Now, Plan, Report
 from trainer.training.schedule import Outlook
 
 NOW = Now(
@@ -40,8 +41,7 @@ def test_the_line_says_where_training_stands() -> None:
 
 def test_a_tally_comes_back_from_a_checkpoint_with_every_wait() -> None:
     tally = Tally(8, 2.5, 0.5, 10.0, Waits(no_loader=1, decode=3_000_000, wire=5), 2)
-    assert Tally.of(json.loads(json.dumps(asdict(tally)))) == tally
-    assert Tally.of({}) == Tally()
+    assert from_json(to_json(replace(STATE, tally=tally))).tally == tally
 
 
 def test_the_shares_of_the_reasons_add_up_to_the_share_of_the_waits() -> None:
@@ -57,7 +57,7 @@ def test_the_shares_of_the_reasons_add_up_to_the_share_of_the_waits() -> None:
 def told_after_epoch_2(tmp_path: Path, plan: Plan, **state: Any) -> list[str]:
     """What a person reads whose second epoch ended at 10 images/s, with a second of validation."""
     state = {"step": 10, "best_error": 0.25, "best_epoch": 0} | state
-    now = State(epoch=1, first=20, seed=0, recipe={}, dataset="", class_names=(), threads=1, **state)
+    now = State(epoch=1, first=20, seed=0, recipe=DEMO, dataset="", class_names=(), threads=1, **state)
     tally, outlook = Tally(images=20, seconds=2.0, waits=Waits(decode=1_000_000)), Outlook(0.01, None, None)
     screen = io.StringIO()
     with Metrics(tmp_path) as metrics, ProgressLine(screen) as progress:

@@ -107,7 +107,9 @@ def test_a_signal_during_a_step_lets_the_step_finish(train: Train, monkeypatch: 
     stopped = train(net="one-device")
     assert stopped.stopped_by == signal.SIGTERM
     assert stopped.state.step == 1
-    assert checkpoint.load(stopped.checkpoint).state.tally["images"] == 4
+    tally = checkpoint.load(stopped.checkpoint).state.tally
+    assert tally is not None
+    assert tally.images == 4
 
 
 def epoch_digests(folder: Path) -> list[str]:
