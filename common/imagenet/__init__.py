@@ -1,1 +1,1 @@
-"""ILSVRC2012 as distributed: devkit, its MATLAB file, untrusted archives."""
+"""ILSVRC2012 as distributed: the devkit and its MATLAB file."""

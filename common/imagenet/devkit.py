@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..untrusted import open_regular, open_tar, read_regular, tar_members
 from .mat_file import structures
-from .untrusted import open_regular, open_tar, read_regular, tar_members
 
 ORDER_SEED = 2012
 DEVKIT = "ILSVRC2012_devkit_t12"

@@ -10,7 +10,6 @@ Both sides may use one folder, or each its own with its two files.
 
 import contextlib
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import zmq.auth
 from zmq.utils import z85
 
 from ..errors import UsageError
+from ..untrusted import open_regular
 
 FIRST_CLIENT = "client"
 _ALLOWED = "clients"
@@ -135,8 +135,10 @@ def _secret(path: Path) -> bytes:
 def _read(path: Path) -> tuple[bytes, bytes | None]:
     refuse_writable(path)
     try:
-        with _regular(path) as file:
-            public, secret = zmq.auth.load_certificate(file)
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST:
+                raise ValueError(path)
+            public, secret = zmq.auth.load_certificate(f"/proc/self/fd/{file.fileno()}")
         for key in (public, *([secret] if secret else [])):
             if len(z85.decode(key)) != 32:
                 raise ValueError(key)
@@ -145,19 +147,6 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
     except (ValueError, KeyError, struct.error):
         raise UsageError(f"{path} is not a ZeroMQ certificate (--keys)") from None
     return public, secret
-
-
-@contextlib.contextmanager
-def _regular(path: Path) -> Iterator[str]:
-    """A name for the open file: a FIFO at `path` would block. Raises ValueError."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-            raise ValueError(path)
-        yield f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

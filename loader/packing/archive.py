@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from common.errors import BadImage, UsageError
-from common.imagenet.untrusted import open_regular, open_tar, tar_members
+from common.untrusted import open_regular, open_tar, tar_members
 from loader.packing.sources import (
     MAX_FILE_BYTES,
     NO_WORDS,

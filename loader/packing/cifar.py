@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, UsageError
-from common.imagenet.untrusted import open_regular, read_regular
+from common.untrusted import open_regular, read_regular
 from loader.packing.sources import NO_WORDS, Source
 
 _SIDE = 32  # pixels

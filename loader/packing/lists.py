@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.cli.log import error_text
 from common.errors import UsageError
-from common.imagenet.untrusted import read_regular
+from common.untrusted import read_regular
 
 _MAX_BYTES = 1 << 26  # ILSVRC's list of validation pictures, with all boxes, has some megabytes
 _MAX_WORDS = 200  # characters

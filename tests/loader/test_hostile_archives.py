@@ -117,7 +117,10 @@ def mat(value: object) -> bytes:
     [
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512), "version 7.3"),
         (mat(7), "not an array of structures"),
-        (mat({"ILSVRC2012_ID": 1, "WNID": "n01440764", "words": "tench"}), "line 2 is 2, which data/meta.mat does not"),
+        (
+            mat({"ILSVRC2012_ID": 1, "WNID": "n01440764", "words": "tench"}),
+            "line 2 is 2, which is not a class in data/meta.mat",
+        ),
         (mat({"ILSVRC2012_ID": np.nan, "WNID": "n01440764", "words": "tench"}), "names no class"),
         ("folder", "ILSVRC2012_devkit_t12.tar.gz is missing"),
         ("loop", "ILSVRC2012_devkit_t12.tar.gz is missing"),

@@ -62,7 +62,7 @@ def test_training_archive_alone_is_enough(archives: Path) -> None:
 
 def test_what_is_missing_is_named(archives: Path) -> None:
     (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
-    with pytest.raises(UsageError, match=r"ILSVRC2012_devkit_t12\.tar\.gz is missing: the devkit"):
+    with pytest.raises(UsageError, match=r"ILSVRC2012_devkit_t12\.tar\.gz is missing: the ILSVRC2012 devkit"):
         discover.sources(archives)
     (archives / "ILSVRC2012_img_train.tar").unlink()
     with pytest.raises(UsageError, match=r"but no ILSVRC2012_img_train\.tar"):

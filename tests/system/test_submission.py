@@ -181,7 +181,7 @@ def test_the_order_of_packing_never_changes_since_what_is_packed_is_answered_by_
 
 
 def test_a_devkit_that_cannot_be_read_is_named(submit: Submit, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere is missing: the devkit"):
+    with pytest.raises(UsageError, match="nowhere is missing: the ILSVRC2012 devkit"):
         submit(devkit=tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"ILSVRC2012_devkit_t12\.tar\.gz is missing"):
         submit(devkit=tmp_path)
