@@ -36,8 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.malloc import keep_all_blocks
-from trainer.device import precision
-from trainer.device.devices import describe, devices_of_halves
+from trainer.device.devices import DTYPES, describe, devices_of_halves, make_repeatable, set_precision
 from trainer.network.model import reference_shapes
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
@@ -103,7 +102,7 @@ class Case:
 
     @property
     def dtype(self) -> torch.dtype:
-        return precision.DTYPES[self.precision]
+        return DTYPES[self.precision]
 
     def images(self, device: torch.device) -> Tensor:
         draws = torch.Generator().manual_seed(0)
@@ -258,7 +257,7 @@ def exposed_ms(step: Step, streams: WatchedStreams, devices: Devices) -> float:
 
 
 def measure(case: Case, rounds: int) -> None:
-    precision.set_up(case.precision)
+    set_precision(case.precision)
     on_gpu = case.devices[0].type == "cuda"
     table = contenders(case)
     memory = {name: peak_gib(make, case) for name, (make, _) in table.items()} if on_gpu else {}
@@ -288,7 +287,7 @@ def measure(case: Case, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--gpus", help="0, or 0,1; without, on the CPU")
-    parser.add_argument("--precision", nargs="+", choices=sorted(precision.DTYPES), default=["fp32"])
+    parser.add_argument("--precision", nargs="+", choices=sorted(DTYPES), default=["fp32"])
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--batch", type=int, nargs="+", default=[64])
     parser.add_argument("--threads", type=int, default=2, help="that compute on the CPU")
@@ -306,7 +305,7 @@ def main() -> None:
     if given.malloc == "kept":
         keep_all_blocks()
     if given.algorithms == "repeatable":
-        precision.make_repeatable(given.threads)
+        make_repeatable(given.threads)
     setting = f"{given.threads} threads, {given.busy} other processes busy, malloc: {given.malloc}"
     setting += f", algorithms: {given.algorithms}"
     sys.stdout.write(f"{describe(devices[0])}, {setting}\n")

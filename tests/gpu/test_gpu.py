@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.device import precision
+from trainer.device.devices import set_precision
 from trainer.device.streams import Event, Stream, Streams
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
@@ -55,7 +55,7 @@ class Delayed(Streams):
 
 @pytest.fixture(scope="module", autouse=True)
 def _deterministic() -> Iterator[None]:
-    precision.set_up("fp32")
+    set_precision("fp32")
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -172,7 +172,7 @@ def test_a_gpu_computes_what_a_cpu_does_in_float64(kind: str, name: str, device:
     x, labels = batches()[0]
     reference = TwoHalves(RECIPE, seed=0, devices=(cpu, cpu), dtype=torch.float64)
     loss = reference.train_step((x.double(),) * 2, labels, step=3)[0]
-    dtype = precision.set_up(name)
+    dtype = set_precision(name)
     try:
         if kind == "halves":
             net: TwoHalves | OneDevice = TwoHalves(RECIPE, seed=0, devices=(device, device), dtype=dtype)
@@ -181,7 +181,7 @@ def test_a_gpu_computes_what_a_cpu_does_in_float64(kind: str, name: str, device:
         inputs = (x.to(device, dtype),) * len(net.input_devices)
         found = net.train_step(inputs, labels.to(device), step=3)[0]
     finally:
-        precision.set_up("fp32")
+        set_precision("fp32")
     # Rounding grows on its way down to conv1; fc8's gradient has the fewest products behind it.
     tolerance = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 3e-2}[name]
     assert found.item() == pytest.approx(loss.item(), rel=tolerance)

@@ -22,8 +22,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
-from trainer import kernels
-from trainer.device import precision
+from trainer.device.devices import set_precision
+from trainer.kernels import fused as kernels
 from trainer.network.model import norm_of
 from trainer.recipes.named import PAPER, SOURCE
 
@@ -85,4 +85,4 @@ def launch_all(dtype: torch.dtype) -> None:
 if __name__ == "__main__":
     driver.set_active(NamedGpu(int(sys.argv[1])))
     JITFunction.run = compile_instead(JITFunction.run)
-    launch_all(precision.set_up(sys.argv[2]))
+    launch_all(set_precision(sys.argv[2]))

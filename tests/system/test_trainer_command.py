@@ -180,7 +180,7 @@ def test_a_resume_from_nowhere_is_one_clear_line(tmp_path: Path) -> None:
 def test_no_gpu_and_no_word_of_the_cpu_is_an_error_that_says_so(tmp_path: Path) -> None:
     code, _, err = finish(start(cwd=tmp_path))
     assert code == 2
-    assert err == ["alexnet-trainer: error: no GPU was found; --cpu computes on the CPU"]
+    assert err == ["alexnet-trainer: error: no GPU found; pass --cpu to compute on the CPU"]
 
 
 def test_without_any_loader_the_trainer_waits_says_so_and_goes_on_when_one_is_back(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from common.client.waits import Waits
 from common.errors import CheckpointError, UsageError
 from common.spec import DigestUse, OnBadRecord
-from trainer.device.precision import Precision
+from trainer.device.devices import Precision
 from trainer.recipes.bounds import Range, check_ranges
 from trainer.recipes.derived import Derived
 from trainer.recipes.recipe import MOST_DROPS, Recipe

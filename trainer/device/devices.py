@@ -1,4 +1,7 @@
-"""From `--gpus` and `--cpu` to the device of each half."""
+"""The halves' devices, from `--gpus` and `--cpu`, and the precision and repeatability that torch computes with."""
+
+import os
+from typing import Literal
 
 import torch
 
@@ -7,31 +10,35 @@ from common.errors import UsageError
 HALVES = 2
 
 Devices = tuple[torch.device, torch.device]  # of half 0 and half 1
+Precision = Literal["fp32", "tf32", "bf16"]
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
     """The devices of half 0 and half 1.
 
-    `gpus` is "0,1" (a half on each), "0" or "0,0" (both on one), None for the first two there are. Raises UsageError
-    where there is no such GPU, or none at all and `cpu` was not asked for.
+    `gpus` is "0,1" (a half on each), "0" or "0,0" (both on one), or None for the first two. Raises UsageError if there
+    is no such GPU, or none at all and `cpu` was not requested.
     """
     if cpu and gpus is not None:
         raise UsageError("--cpu and --gpus exclude each other; give one of them")
     if cpu:
         return torch.device("cpu"), torch.device("cpu")
-    asked = None if gpus is None else parse_indices(gpus)
-    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if present == 0:
-        raise UsageError("no GPU was found; --cpu computes on the CPU")
-    first, second = asked or (0, min(1, present - 1))
+    indices = None if gpus is None else parse_indices(gpus)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise UsageError("no GPU found; pass --cpu to compute on the CPU")
+    first, second = indices or (0, min(1, count - 1))
     for index in (first, second):
-        if index >= present:
-            raise UsageError(f"--gpus {gpus}: there is no GPU {index}; {_there_are(present)}")
+        if index >= count:
+            present = "the only one is 0" if count == 1 else f"there are 0 to {count - 1}"
+            raise UsageError(f"--gpus {gpus}: there is no GPU {index}; {present}")
     return torch.device("cuda", first), torch.device("cuda", second)
 
 
 def parse_indices(gpus: str) -> tuple[int, int]:
-    """Indices of the GPUs of half 0 and half 1 from the text of `--gpus`; raises UsageError on any other form."""
+    """GPU indices of half 0 and half 1 from the text of `--gpus`; raises UsageError on any other form."""
     parts = [part.strip() for part in gpus.split(",")]
     if not 1 <= len(parts) <= HALVES or not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"--gpus {gpus!r} is not one or two GPU indices, such as 0,1 or 0 or 0,0")
@@ -39,11 +46,35 @@ def parse_indices(gpus: str) -> tuple[int, int]:
 
 
 def describe(device: torch.device) -> str:
-    """A device as a person would name it: `cpu`, or `cuda:0 (NVIDIA H200)`."""
+    """A device's name for people: `cpu`, or `cuda:0 (NVIDIA H200)`."""
     if device.type != "cuda":
         return str(device)
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def _there_are(present: int) -> str:
-    return "the only one is 0" if present == 1 else f"there are 0 to {present - 1}"
+def default_precision(device: torch.device) -> Precision:
+    """TF32 if the device has tensor cores, else float32."""
+    return "tf32" if device.type == "cuda" else "fp32"
+
+
+def set_precision(precision: str) -> torch.dtype:
+    """Configure torch and return the dtype of activations. Weights, updates and reductions stay in float32.
+
+    fp32   float32 throughout
+    tf32   float32 in memory; tensor cores round the factors of a product to 10 bits. On a CPU the same as fp32
+    bf16   activations, and copies of the weights, in bfloat16
+    """
+    exact = "ieee" if precision == "fp32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = exact
+    torch.backends.cudnn.conv.fp32_precision = exact  # type: ignore[attr-defined]
+    return DTYPES[precision]
+
+
+def make_repeatable(threads: int | None) -> int:
+    """Make torch compute the same bits each time; return its number of CPU threads, which those bits depend on."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms loads the compiler too: a second
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return torch.get_num_threads()

@@ -1,12 +1,12 @@
-"""The pieces of a step, recorded as CUDA graphs.
+"""CUDA graphs of a step, one per piece.
 
-Python and the driver need longer to launch a step's few hundred kernels one by one than a GPU needs to run them. So a
-step is cut into pieces, each the work between two waits of one stream, and each piece is recorded once as a CUDA graph
-and from then on launched as a whole. Copies between devices, and the events around them, stay outside: PyTorch records
+Launching a step's few hundred kernels one by one takes Python and the driver longer than the GPU takes to run them. So
+a step is cut into pieces, each the work of one stream between two waits. Each piece is recorded once as a CUDA graph
+and launched as a whole from then on. Copies between devices, and the events around them, stay outside: PyTorch records
 no graph over two devices.
 
-A graph reads and writes the memory it was recorded with. So a step's inputs are copied to a place that stays; what a
-piece returns stays where it is too, and is overwritten by the next step.
+A graph reads and writes the memory it was recorded with. So inputs are copied to static memory, and what a piece
+returns is static too: the next step overwrites it.
 """
 
 import logging
@@ -19,80 +19,86 @@ from trainer.device.streams import Graph, Recorder, Side, Stream, Streams
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 2  # times in a row without a graph first: libraries choose algorithms, kernels are compiled
+WARM_UP = 2  # runs in a row without a graph first: libraries choose algorithms, kernels are compiled
 
 T = TypeVar("T")
+Procedure = Callable[[Sequence[Tensor]], T]
+Mode = Literal["direct", "record", "replay"]
 
 
-class Pieces:
-    """Plays a schedule: a function that calls `piece` in the same order each time, on the streams of `sides`.
+class GraphRunner:
+    """Runs a schedule: a function that calls `piece` in the same order each time, on the streams of `sides`.
 
-    recorded   whether to use graphs; without, or on a CPU, everything is done as it is called
+        def step(inputs):
+            scores = runner.piece(stream, "forward", lambda: inputs[0] @ weight)
+            streams.record(done, stream)  # between pieces: queued anew in each run
+            return runner.piece(stream, "softmax", lambda: scores.softmax(dim=1))
+
+        probabilities = runner.run(step, [x])  # the first runs call both lambdas, later ones replay their graphs
+
+    recorded   use graphs; otherwise, and on a CPU, every piece is called
     """
 
     def __init__(self, streams: Streams, sides: Sequence[Side], *, recorded: bool) -> None:
         self._streams, self._sides = streams, sides
         self._recorders = self._new_recorders() if recorded else {}
         self._recorded = recorded and len(self._recorders) == len(sides)
-        self._mode: Literal["direct", "record", "replay"] = "direct"
-        self._recorded_form: Hashable = None
-        self._last_form: Hashable = None
-        self._in_a_row = self._next = 0
+        self._mode: Mode = "direct"
+        self._recorded_signature: Hashable = None
+        self._last_signature: Hashable = None
+        self._repeats = self._next = 0
         self._graphs: list[tuple[Graph, Any]] = []
         self._inputs: list[Tensor] = []
 
-    def play(
-        self, schedule: Callable[[Sequence[Tensor]], T], inputs: Sequence[Tensor] = (), fixed: Hashable = None
-    ) -> T:
-        """What the schedule returns, given the inputs, or what lies at fixed places and equals them.
+    def run(self, schedule: Procedure[T], inputs: Sequence[Tensor] = (), constants: Hashable = None) -> T:
+        """The schedule's result, as if it were queued on the current streams of its devices.
 
-        It behaves as if queued on the current streams of its devices. What comes again and again in one form is
-        recorded; a shorter batch at an epoch's end is not.
+        Inputs of the same shapes are recorded once they come several times in a row, so a shorter batch at an epoch's
+        end is not.
 
-        fixed   what else a recording keeps, where it might change: addresses of what is read and written, numbers
+        constants   what a recording holds fixed besides the inputs, such as addresses and numbers; recorded anew if it
+                    changes
         """
-        same = tuple(next(index for index, other in enumerate(inputs) if other is x) for x in inputs)
-        form = tuple((x.shape, x.stride()) for x in inputs), same, fixed
-        if self._recorded and self._is_recorded(form, schedule, inputs):
-            for place, x in dict(zip(self._inputs, inputs, strict=True)).items():
-                place.copy_(x, non_blocking=True)
-            return self._play("replay", schedule, self._inputs)
-        return self._play("direct", schedule, inputs)
+        aliases = tuple(next(index for index, other in enumerate(inputs) if other is x) for x in inputs)
+        signature = tuple((x.shape, x.stride()) for x in inputs), aliases, constants
+        if self._recorded and self._is_recorded(signature, schedule, inputs):
+            for static, x in dict(zip(self._inputs, inputs, strict=True)).items():
+                static.copy_(x, non_blocking=True)
+            return self._run("replay", schedule, self._inputs)
+        return self._run("direct", schedule, inputs)
 
-    def _is_recorded(
-        self, form: Hashable, schedule: Callable[[Sequence[Tensor]], object], inputs: Sequence[Tensor]
-    ) -> bool:
-        """Whether there are graphs of this form, be it only now."""
-        if form != self._recorded_form:
-            self._in_a_row = self._in_a_row + 1 if form == self._last_form else 1
-            self._last_form = form
-            if self._in_a_row <= WARM_UP:
+    def _is_recorded(self, signature: Hashable, schedule: Procedure[object], inputs: Sequence[Tensor]) -> bool:
+        """Return True if there are graphs for the signature, recording them if it is due."""
+        if signature != self._recorded_signature:
+            self._repeats = self._repeats + 1 if signature == self._last_signature else 1
+            self._last_signature = signature
+            if self._repeats <= WARM_UP:
                 return False
             self._record(schedule, inputs)
-            self._recorded_form = form
+            self._recorded_signature = signature
         return self._recorded
 
-    def _record(self, schedule: Callable[[Sequence[Tensor]], object], inputs: Sequence[Tensor]) -> None:
-        """If it cannot be done, it will not be tried again.
+    def _record(self, schedule: Procedure[object], inputs: Sequence[Tensor]) -> None:
+        """Record graphs with new recorders: PyTorch takes no graph into a pool whose last graph is gone.
 
-        The recorders are new ones: PyTorch takes no graph into a pool whose last graph is gone.
+        After a failure it is not tried again.
         """
         self._graphs, self._recorders = [], self._new_recorders()
         copies = {x: x.clone() for x in inputs}  # halves on one device are given the same tensor
         self._inputs = [copies[x] for x in inputs]
         try:
-            self._play("record", schedule, self._inputs)
+            self._run("record", schedule, self._inputs)
         except RuntimeError as error:
-            log.warning("going on without CUDA graphs: %s", str(error).partition("\n")[0])
+            log.warning("continuing without CUDA graphs: %s", str(error).partition("\n")[0])
             self._recorded = False
 
     def _new_recorders(self) -> dict[Stream, Recorder]:
-        """The recorders by stream, of those that can be recorded."""
+        """Recorders by stream; a CPU's streams have none."""
         recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
         return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 
     def piece(self, stream: Stream, name: str, work: Callable[[], T]) -> T:
-        """What `work` returns, its operations queued on `stream`; in a replay those of the recording."""
+        """The result of `work`, its operations queued on `stream`; in a replay the result of the recording."""
         with self._streams.on(stream), self._streams.span(stream, name):
             if self._mode == "direct":
                 return work()
@@ -106,12 +112,7 @@ class Pieces:
         returned: T = result
         return returned
 
-    def _play(
-        self,
-        mode: Literal["direct", "record", "replay"],
-        schedule: Callable[[Sequence[Tensor]], T],
-        inputs: Sequence[Tensor],
-    ) -> T:
+    def _run(self, mode: Mode, schedule: Procedure[T], inputs: Sequence[Tensor]) -> T:
         self._mode, self._next = mode, 0
         for side in self._sides:
             side.begin()

@@ -15,8 +15,7 @@ from common.client.waits import WaitClock
 from common.errors import AlexNetError
 from common.imagenet.devkit import read_devkit
 from common.spec import StreamInfo, StreamSpec
-from trainer.device.devices import devices_of_halves
-from trainer.device.precision import default_precision, make_repeatable, set_up
+from trainer.device.devices import default_precision, devices_of_halves, make_repeatable, set_precision
 from trainer.device.streams import Streams
 from trainer.evaluation.answers import Answering
 from trainer.evaluation.ensemble import Member
@@ -88,7 +87,7 @@ def placing_of(options: EvaluateOptions) -> Placing:
     """Makes torch compute as asked, too."""
     devices = devices_of_halves(options.gpus, options.cpu)
     make_repeatable(options.threads)
-    dtype = set_up(options.precision or default_precision(devices[0]))
+    dtype = set_precision(options.precision or default_precision(devices[0]))
     return Placing(options.net, devices, dtype, Streams())
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.kernels import kernels_for
 from trainer.network.net import Net
 from trainer.ops.convolution import depth_to_space
-from trainer.ops.fused import kernels
 from trainer.recipes.layers import InputShape
 
 AT_ONCE = 8  # images transformed together on a CPU, so that they stay in its cache
@@ -47,7 +47,7 @@ class PixelTransform:
         """
         n, device, folded = len(images_nhwc), images_nhwc.device, self._side // self._fold
         x_nhwc = torch.empty(n, folded, folded, 3 * self._fold**2, dtype=self._dtype, device=device)
-        module = kernels(x_nhwc)
+        module = kernels_for(x_nhwc)
         if module is not None and self._shrink == 1:
             module.pixels(images_nhwc.contiguous(), self._mean_rows, x_nhwc, self._scale)
             return x_nhwc.permute(0, 3, 1, 2)

@@ -1,25 +1,30 @@
-"""Triton kernels for what a GPU does between the matrix products: the one folder that imports triton.
+"""Triton kernels for a GPU's work between the matrix products, and the choice of them: the one folder with triton.
 
-Each file is named after the one that calls it, where the same is written in plain torch. A kernel does in one pass over
-memory what torch does in several, computes in float32 whatever the tensors' type, and gives the same bits every time:
-no atomics. Tensors are channels last; a row is one pixel's channels.
+A kernel does in one pass over memory what torch does in several, computes in float32 whatever the tensors' dtype, and
+gives the same bits every time: no atomics. Tensors are channels last; a row is one pixel's channels. The same is
+written in plain torch where each kernel is called: for a CPU, for float64, and as the reference of the tests.
 """
 
-from trainer.kernels.fused_activation import rectify, rectify_backward
-from trainer.kernels.fused_dropout import drop
-from trainer.kernels.fused_lrn import normalise, normalise_backward
-from trainer.kernels.fused_pixels import pixels
-from trainer.kernels.fused_pooling import max_pool, max_pool_backward
-from trainer.kernels.fused_sgd import update
+import functools
+from types import ModuleType
 
-__all__ = [
-    "drop",
-    "max_pool",
-    "max_pool_backward",
-    "normalise",
-    "normalise_backward",
-    "pixels",
-    "rectify",
-    "rectify_backward",
-    "update",
-]
+import torch
+from torch import Tensor
+
+_DTYPES = (torch.float32, torch.bfloat16)
+_MAX_ELEMENTS = 1 << 31  # kernels count in 32 bits, for division in 64 would be most of their time
+
+
+def kernels_for(x: Tensor) -> ModuleType | None:
+    """The module `trainer.kernels.fused` if x is on a GPU and of a dtype and size that its kernels take, else None."""
+    fits = x.dtype in _DTYPES and x.numel() < _MAX_ELEMENTS
+    return _fused() if x.is_cuda and fits else None
+
+
+@functools.cache
+def _fused() -> ModuleType | None:
+    try:
+        from trainer.kernels import fused
+    except ImportError:  # torch's own CUDA wheels bring triton; other builds may not
+        return None
+    return fused

@@ -5,8 +5,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainer.kernels.sizes import power_of_two
-
 
 @triton.jit
 def _rectify(
@@ -49,6 +47,6 @@ def _rectified(x: Tensor, g: Tensor | None, bias: Tensor) -> tuple[Tensor, Tenso
     sums = torch.empty(0 if g is None else programs, channels, device=x.device)
     _rectify[(programs,)](
         x, x if g is None else g, bias, out, sums, rows, channels,
-        g is not None, block_rows, power_of_two(channels), turns, num_warps=4,
+        g is not None, block_rows, max(16, triton.next_power_of_2(channels)), turns, num_warps=4,
     )  # fmt: skip
     return out, sums

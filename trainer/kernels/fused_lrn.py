@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainer.kernels.sizes import power_of_two
 from trainer.recipes.layers import Norm
 
 
@@ -146,7 +145,7 @@ def _normalise(
     pointers = x, x if g is None else g, x if bias is None else bias, out
     dot_type, precision = _sums(x)
     if norm.over == "channels":
-        block, turns = power_of_two(c // groups), 4
+        block, turns = _dot_side(c // groups), 4
         block_rows = _tile(x, backward, precision) // block
         programs = triton.cdiv(n * h * w, block_rows * turns)
         sums = torch.empty(programs if backward else 0, c, device=x.device)
@@ -158,7 +157,7 @@ def _normalise(
         block_c, sums = 32, torch.empty(n if backward else 0, c, device=x.device)
         _maps[(n, triton.cdiv(c, block_c))](
             *pointers, sums, norm.alpha, norm.beta, h, w, c, biased, rectified,
-            backward, dot_type, precision, power_of_two(w), block_c, num_warps=4, num_stages=1,
+            backward, dot_type, precision, _dot_side(w), block_c, num_warps=4, num_stages=1,
         )  # fmt: skip
     return out, sums
 
@@ -167,6 +166,11 @@ def _tile(x: Tensor, backward: bool, precision: str) -> int:
     """Elements that a program keeps in registers at a time."""
     wide = x.dtype == torch.float32 and (backward or precision == "tf32x3")
     return 2048 if wide else 4096
+
+
+def _dot_side(length: int) -> int:
+    """The power of two, at least 16, that a dot takes for `length`."""
+    return max(16, int(triton.next_power_of_2(length)))
 
 
 def _sums(x: Tensor) -> tuple[tl.dtype, str]:

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainer.kernels.sizes import ELEMENTS
+_BLOCK = 1024  # elements of a program
 
 
 @triton.jit
@@ -62,7 +62,7 @@ def max_pool(x_nhwc: Tensor) -> tuple[Tensor, Tensor]:
     out = x_nhwc.new_empty(n, out_h, out_w, c)
     which = torch.empty_like(out, dtype=torch.uint8)
     count = out.numel()
-    _pool[(triton.cdiv(count, ELEMENTS),)](x_nhwc, out, which, count, h, w, c, out_h, out_w, ELEMENTS, num_warps=4)
+    _pool[(triton.cdiv(count, _BLOCK),)](x_nhwc, out, which, count, h, w, c, out_h, out_w, _BLOCK, num_warps=4)
     return out, which
 
 
@@ -71,7 +71,7 @@ def max_pool_backward(g_nhwc: Tensor, which: Tensor, height: int, width: int) ->
     n, out_h, out_w, c = g_nhwc.shape
     dx = g_nhwc.new_empty(n, height, width, c)
     count = dx.numel()
-    _pool_backward[(triton.cdiv(count, ELEMENTS),)](
-        g_nhwc, which, dx, count, height, width, c, out_h, out_w, ELEMENTS, num_warps=4
+    _pool_backward[(triton.cdiv(count, _BLOCK),)](
+        g_nhwc, which, dx, count, height, width, c, out_h, out_w, _BLOCK, num_warps=4
     )
     return dx

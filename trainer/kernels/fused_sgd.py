@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainer.kernels.sizes import ELEMENTS
+_BLOCK = 4096  # elements of a program
 
 
 @triton.jit
@@ -36,8 +36,8 @@ def update(
     """
     if gradient.stride() != weight.stride():
         gradient = torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
-    count, block = weight.numel(), 4 * ELEMENTS
+    count = weight.numel()
     copies = operand.data_ptr() != weight.data_ptr()
-    _update[(triton.cdiv(count, block),)](
-        weight, velocity, gradient, operand, rate, momentum, decay, count, copies, block, num_warps=8
+    _update[(triton.cdiv(count, _BLOCK),)](
+        weight, velocity, gradient, operand, rate, momentum, decay, count, copies, _BLOCK, num_warps=8
     )

@@ -164,3 +164,36 @@ class Exchange:
     @property
     def links(self) -> list[Link]:
         return [*self.activation.values(), *self.gradient.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Conversion of what crosses from dtype `computed` to `crossing` and back; the identity if they are the same.
+
+    Gradients of a mean over a batch are too small for float16. They cross as gradients of the sum, as the 2012 program
+    had them throughout.
+    """
+
+    computed: torch.dtype
+    crossing: torch.dtype
+
+    @staticmethod
+    def of(exchange: str, computed: torch.dtype) -> "Crossing":
+        """The conversion for a recipe's `exchange`, "same" or "float16"."""
+        return Crossing(computed, torch.float16 if exchange == "float16" else computed)
+
+    def send(self, activation: Tensor) -> Tensor:
+        return activation.to(self.crossing)
+
+    def receive(self, activation: Tensor) -> Tensor:
+        return activation.to(self.computed)
+
+    def send_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient if self._is_same else (gradient * len(gradient)).to(self.crossing)
+
+    def receive_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient if self._is_same else gradient.to(self.computed) / len(gradient)
+
+    @property
+    def _is_same(self) -> bool:
+        return self.computed == self.crossing

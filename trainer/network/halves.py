@@ -16,21 +16,21 @@ A layer that reads both computes W_own x_own + W_peer x_peer + bias. Nothing is 
 crosses.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.network.model import after_convolution, linear, reference_shapes
+from trainer.device.devices import HALVES
+from trainer.network.model import after_convolution, linear
 from trainer.network.parameters import Block, Parameter
 from trainer.ops.activation import activate
 from trainer.ops.convolution import convolve
 from trainer.ops.dropout import Dropout
 from trainer.recipes.layers import Conv, Layer
 from trainer.recipes.recipe import Recipe
-
-HALVES = 2
 
 
 def halves_with(layer: Layer, recipe: Recipe) -> tuple[int, ...]:
@@ -88,7 +88,7 @@ class Half:
         self._recipe = recipe
         self._weights: dict[str, Weights] = {}
         self.parameters: list[Parameter] = []
-        shapes = reference_shapes(recipe)
+        shapes = {name: tensor.shape for name, tensor in reference.items()}
         for layer in recipe.layers:
             if half in halves_with(layer, recipe):
                 blocks = blocks_of(layer, half, recipe, shapes)
@@ -126,7 +126,7 @@ class Half:
         return dropout(activate(z, self._recipe.activation), number, self.half)
 
 
-def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: dict[str, tuple[int, ...]]) -> list[Block]:
+def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: Mapping[str, Sequence[int]]) -> list[Block]:
     """A half's blocks of a layer: own weight, bias, and the peer's weight where the layer reads both."""
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
     is_divided = len(halves_with(layer, recipe)) == HALVES

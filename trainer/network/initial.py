@@ -1,26 +1,31 @@
-"""Initial weights. Each tensor is drawn from (seed, its name) on the CPU in float32: the same for every placement."""
+"""Initial weights, each tensor drawn on the CPU in float32 from (seed, its name): the same for every placement."""
 
+import hashlib
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from trainer.network.draws import generator
+from trainer.network.model import reference_shapes
 from trainer.recipes.recipe import Recipe
 
 
-def initial_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> dict[str, Tensor]:
-    """float32 tensors of `shapes`: weights from N(0, std), constant biases."""
+def initial_tensors(recipe: Recipe, *, seed: int) -> dict[str, Tensor]:
+    """The reference's tensors by name, float32: weights from N(0, std), constant biases."""
     tensors = {}
     layers = {layer.name: layer for layer in recipe.layers}
-    for name, shape in shapes.items():
+    for name, shape in reference_shapes(recipe).items():
         layer_name, kind = name.split(".")
         layer = layers[layer_name]
         if kind == "bias":
             tensors[name] = torch.full(shape, layer.bias)
         else:
             std = math.sqrt(2 / math.prod(shape[1:])) if layer.weight_std == "he" else layer.weight_std
-            draws = generator(torch.device("cpu"), seed, name)
-            tensors[name] = torch.empty(shape).normal_(0, std, generator=draws)
+            tensors[name] = torch.empty(shape).normal_(0, std, generator=_generator(seed, name))
     return tensors
+
+
+def _generator(*key: int | str) -> torch.Generator:
+    """A CPU generator seeded by `key`, so that neither drawing order nor placement decides a number."""
+    digest = hashlib.blake2b("|".join(map(str, key)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -5,7 +5,7 @@ a grouped convolution, or of a matrix product; a layer that reads both is an ord
 0's, the rest half 1's. A recipe of one column has ordinary layers only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,26 +41,26 @@ def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
 
 
 def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:
-    """What follows a convolution before the next layer: its bias, and what the recipe says in its order. What can be
-    done in one pass is; x may be overwritten. The last convolution's maps are flattened.
+    """The convolution's bias, then the operations of `conv.then`; the last convolution's maps are flattened.
 
-    groups   1 where x is one half's maps, 2 where it is both halves'
+    Each case is one pass over memory; the first adds the bias. x may be overwritten.
+
+    groups   1 if x is one half's maps, 2 if it is both halves'
     """
-    pending: Tensor | None = bias
-    rectified = False
-    for number, op in enumerate(conv.then, 1):
-        if op == "activation" and conv.then[number : number + 1] == ("lrn",) and recipe.activation == "relu":
-            rectified = True
-            continue
-        if op == "activation":
-            x = activate(x, recipe.activation, pending)
-        elif op == "pool":
-            x = max_pool(x if pending is None else with_bias(x, pending), recipe.pool_size, recipe.pool_stride)
-        else:
-            x, rectified = normalise(x, norm_of(op, recipe), groups, bias=pending, rectified=rectified), False
-        pending = None
-    if pending is not None:
-        x = with_bias(x, pending)
+    to_add: Tensor | None = bias
+    ops: Sequence[Op] = conv.then
+    while ops:
+        match ops:
+            case ("activation", "lrn", *ops) if recipe.activation == "relu":
+                x = normalise(x, norm_of("lrn", recipe), groups, bias=to_add, rectified=True)
+            case ("activation", *ops):
+                x = activate(x, recipe.activation, to_add)
+            case ("pool", *ops):
+                x = max_pool(with_bias(x, to_add), recipe.pool_size, recipe.pool_stride)
+            case (norm, *ops):
+                x = normalise(x, norm_of(norm, recipe), groups, bias=to_add)
+        to_add = None
+    x = with_bias(x, to_add)
     return x.flatten(1) if conv.name == recipe.conv[-1].name else x
 
 

@@ -52,8 +52,8 @@ class Parameter:
         return self.block.name
 
     @torch.no_grad()
-    def renew(self) -> None:
-        """Make the operand what the weight is."""
+    def sync_operand(self) -> None:
+        """Copy the weight to the operand."""
         if self.operand is not self.weight:
             self.operand.copy_(self.weight)
 
@@ -61,11 +61,11 @@ class Parameter:
 Gradients = Mapping[Parameter, Tensor]
 
 
-def keep(gradients: Gradients) -> None:
-    """They are the parameters' now.
+def assign_gradients(gradients: Gradients) -> None:
+    """Set each parameter's `gradient`.
 
-    To be called outside whatever is recorded as a graph: a replay puts numbers where they were, but calls nothing, and
-    between two replays a step of another batch size leaves gradients of its own.
+    Call it outside what is recorded as a graph: a replay calls no Python, and between two replays a step of another
+    batch size assigns other tensors.
     """
     for parameter, gradient in gradients.items():
         parameter.gradient = gradient
@@ -74,9 +74,10 @@ def keep(gradients: Gradients) -> None:
 class Placement:
     """The weights' side of a `Net`, the same wherever the blocks lie."""
 
-    def __init__(self, parameters: Sequence[Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """`parameters` cover the reference's tensors, which are of `shapes`, each element once."""
-        self.parameters, self._shapes = parameters, shapes
+    def __init__(self, parameters: Sequence[Parameter], reference: Mapping[str, Tensor]) -> None:
+        """`parameters` cover each element of the reference's tensors once."""
+        self.parameters = parameters
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in reference.items()}
 
     @torch.no_grad()
     def gather(self, tensors: Mapping[Parameter, Tensor] | None = None) -> dict[str, Tensor]:
@@ -95,7 +96,7 @@ class Placement:
             target = parameter.weight if into is None else into[parameter]
             target.copy_(parameter.block.of(tensors[parameter.name]))
             if into is None:
-                parameter.renew()
+                parameter.sync_operand()
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:

@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from common.errors import UsageError
-from trainer.device.graphs import Pieces
+from trainer.device.devices import HALVES
+from trainer.device.graphs import GraphRunner
 from trainer.device.streams import Side, Streams
-from trainer.network.crossing import Crossing
-from trainer.network.exchange import Exchange, Link, Route, Ways
-from trainer.network.halves import HALVES, Half, Segment, segments
+from trainer.network.exchange import Crossing, Exchange, Link, Route, Ways
+from trainer.network.halves import Half, Segment, segments
 from trainer.network.initial import initial_tensors
-from trainer.network.model import check_hidden, loss_and_error, loss_of, reference_shapes
+from trainer.network.model import check_hidden, loss_and_error, loss_of
 from trainer.network.net import Pixels
-from trainer.network.parameters import Gradients, Placement, keep
+from trainer.network.parameters import Gradients, Placement, assign_gradients
 from trainer.ops.dropout import Dropout, Masking, Scaling
 from trainer.recipes.recipe import Recipe
 
@@ -82,16 +82,15 @@ class TwoHalves(Placement):
         graphs: bool = False,
     ) -> None:
         self._recipe = recipe
-        shapes = reference_shapes(recipe)
-        reference = initial_tensors(recipe, shapes, seed=seed)
+        reference = initial_tensors(recipe, seed=seed)
         self._halves = [Half(half, recipe, reference, device, dtype) for half, device in enumerate(devices)]
-        super().__init__([parameter for half in self._halves for parameter in half.parameters], shapes)
+        super().__init__([parameter for half in self._halves for parameter in half.parameters], reference)
         self._streams = streams or Streams()
         self._sides = [Side(self._streams, device, str(half)) for half, device in enumerate(devices)]
         self._compute = [side.stream for side in self._sides]
-        self._pieces = Pieces(self._streams, self._sides, recorded=graphs)
-        self._prediction_pieces = Pieces(self._streams, self._sides, recorded=graphs)
-        self._feature_pieces = Pieces(self._streams, self._sides, recorded=False)
+        self._runner, self._predict_runner, self._features_runner = (
+            GraphRunner(self._streams, self._sides, recorded=recorded) for recorded in (graphs, graphs, False)
+        )
         first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
         self._masking = Masking(recipe.dropout, seed, (first, second))
         self._segments = segments(recipe)
@@ -106,26 +105,26 @@ class TwoHalves(Placement):
             with self._streams.on(self._streams.current(device)):
                 number.fill_(step)
         addresses = tuple(link.address for link in self._links)
-        return self._pieces.play(self._train, [*x_nchw, labels], addresses)
+        return self._runner.run(self._train, [*x_nchw, labels], addresses)
 
     def _train(self, inputs: Sequence[Tensor]) -> Tensor:
         *x_nchw, labels = inputs
-        passages = self._forward(self._pieces, x_nchw, self._masking)
+        passages = self._forward(self._runner, x_nchw, self._masking)
         loss = partial(_loss, passages[-1][0].output, labels)
-        told, gradient = self._pieces.piece(self._compute[0], "loss", loss)
+        result, gradient = self._runner.piece(self._compute[0], "loss", loss)
         self._backward(passages, gradient)
         self._settle()
-        return told
+        return result
 
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:
         addresses = tuple(link.address for link in self._links)
-        return self._prediction_pieces.play(self._predict, x_nchw, addresses)
+        return self._predict_runner.run(self._predict, x_nchw, addresses)
 
     def _predict(self, x_nchw: Sequence[Tensor]) -> Tensor:
-        passages = self._forward_alone(self._prediction_pieces, x_nchw)
+        passages = self._forward_only(self._predict_runner, x_nchw)
         scores = passages[-1][0].output
-        return self._prediction_pieces.piece(self._compute[0], "softmax", lambda: scores.float().softmax(dim=1))
+        return self._predict_runner.piece(self._compute[0], "softmax", lambda: scores.float().softmax(dim=1))
 
     @torch.no_grad()
     def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
@@ -133,12 +132,12 @@ class TwoHalves(Placement):
         ends = [segment.layers[-1].name for segment in self._segments]
         if layer not in ends:
             raise UsageError(f"the halves do not exchange after {layer}: its features are had with --net one-device")
-        passages = self._feature_pieces.play(partial(self._forward_alone, self._feature_pieces), x_nchw)
+        passages = self._features_runner.run(partial(self._forward_only, self._features_runner), x_nchw)
         return tuple(passage.output.float() for _, passage in sorted(passages[ends.index(layer)].items()))
 
-    def _forward_alone(self, pieces: Pieces, x_nchw: Sequence[Tensor]) -> list[dict[int, _Passage]]:
+    def _forward_only(self, runner: GraphRunner, x_nchw: Sequence[Tensor]) -> list[dict[int, _Passage]]:
         """A forward as in test, after which nothing comes back."""
-        passages = self._forward(pieces, x_nchw, Scaling(self._recipe.dropout))
+        passages = self._forward(runner, x_nchw, Scaling(self._recipe.dropout))
         for segment in self._segments:
             self._release_activations(segment)
         self._settle()
@@ -146,18 +145,18 @@ class TwoHalves(Placement):
 
     # Forward
 
-    def _forward(self, pieces: Pieces, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
+    def _forward(self, runner: GraphRunner, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
         """By segment, then half. Outputs begin no graph: the next segment's own input is a detached leaf."""
         passages: list[dict[int, _Passage]] = []
         outputs = sent = x_nchw
         for segment in self._segments:
-            passages.append(self._segment_forward(pieces, segment, outputs, sent, dropout))
+            passages.append(self._segment_forward(runner, segment, outputs, sent, dropout))
             outputs = [passage.output.detach() for passage in passages[-1].values()]
             sent = [passage.sent for passage in passages[-1].values()]
         return passages
 
     def _segment_forward(
-        self, pieces: Pieces, segment: Segment, inputs: Sequence[Tensor], sent: Sequence[Tensor], dropout: Dropout
+        self, runner: GraphRunner, segment: Segment, inputs: Sequence[Tensor], sent: Sequence[Tensor], dropout: Dropout
     ) -> dict[int, _Passage]:
         exchange = self._exchanges.get(segment.first.name)
         if exchange:
@@ -166,12 +165,12 @@ class TwoHalves(Placement):
         parts = {}
         for half in segment.on:
             own = partial(self._own_forward, segment, half, inputs[half])
-            parts[half] = pieces.piece(self._compute[half], f"{segment.first.name} own", own)
+            parts[half] = runner.piece(self._compute[half], f"{segment.first.name} own", own)
         passages = {}
         for half in segment.on:
             received = exchange.activation[half].receive() if exchange else None
             rest = partial(self._rest_forward, segment, half, *parts[half], received, dropout)
-            passages[half] = pieces.piece(self._compute[half], f"{segment.first.name} forward", rest)
+            passages[half] = runner.piece(self._compute[half], f"{segment.first.name} forward", rest)
         return passages
 
     def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,8 +208,8 @@ class TwoHalves(Placement):
             gradient = gradients[half]
             received = gradient.received.receive() if gradient.received else None
             rest = partial(self._rest_backward, segment, half, passage, gradient, received)
-            dz[half], peer, found = self._pieces.piece(self._compute[half], f"{segment.first.name} backward", rest)
-            keep(found)
+            dz[half], peer, found = self._runner.piece(self._compute[half], f"{segment.first.name} backward", rest)
+            assign_gradients(found)
             if gradient.received:
                 gradient.received.release()
             if exchange:
@@ -218,8 +217,8 @@ class TwoHalves(Placement):
         own = {}
         for half, passage in passages.items():
             first = partial(self._first_backward, segment, half, passage, dz[half])
-            own[half], found = self._pieces.piece(self._compute[half], f"{segment.first.name} own backward", first)
-            keep(found)
+            own[half], found = self._runner.piece(self._compute[half], f"{segment.first.name} own backward", first)
+            assign_gradients(found)
         if not exchange:
             return {}
         self._release_activations(segment)

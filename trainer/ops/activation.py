@@ -6,39 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.ops.fused import kernels
+from trainer.kernels import kernels_for
 
 
 def activate(x: Tensor, activation: Literal["relu", "tanh"], bias: Tensor | None = None) -> Tensor:
     """The activation of x + bias; arguments as of `relu`."""
     if activation == "relu":
         return relu(x, bias)
-    if bias is not None:
-        x = with_bias(x, bias)
+    x = with_bias(x, bias)
     return x.tanh_() if _is_free(x) else x.tanh()
 
 
 def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """max(x + bias, 0); x may be overwritten.
 
-    bias   one number a channel of n x c x h x w. A GPU adds it on the way through memory, and so takes its gradient.
+    bias   one number a channel of n x c x h x w. A GPU adds it, and sums its gradient, in the same pass over memory
     """
-    if bias is not None and kernels(x) is not None:
+    if bias is not None and kernels_for(x) is not None:
         y: Tensor = _Rectify.apply(x.permute(0, 2, 3, 1).contiguous(), bias)  # type: ignore[no-untyped-call]
         return y.permute(0, 3, 1, 2)
-    if bias is not None:
-        x = with_bias(x, bias)
+    x = with_bias(x, bias)
     return F.relu(x, inplace=_is_free(x))
 
 
-def with_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """n x c x h x w with one number added to each channel; x may be overwritten."""
-    each = bias[:, None, None]
-    return x.add_(each) if _is_free(x) else x + each
+def with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    """n x c x h x w with one number added to each channel, or x if there is no bias; x may be overwritten."""
+    if bias is None:
+        return x
+    by_channel = bias[:, None, None]
+    return x.add_(by_channel) if _is_free(x) else x + by_channel
 
 
 def _is_free(x: Tensor) -> bool:
-    """Whether autograd permits to write over it: neither a convolution nor a pooling keeps its own output."""
+    """Return True if autograd lets x be overwritten: neither a convolution nor a pooling keeps its own output."""
     return not (x.is_leaf and x.requires_grad)
 
 
@@ -47,7 +47,7 @@ class _Rectify(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
-        y: Tensor = kernels(x).rectify(x, bias)  # type: ignore[union-attr]
+        y: Tensor = kernels_for(x).rectify(x, bias)  # type: ignore[union-attr]
         ctx.save_for_backward(y, bias)
         return y
 
@@ -55,5 +55,5 @@ class _Rectify(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         y, bias = ctx.saved_tensors
-        dx, dbias = kernels(y).rectify_backward(y, g.contiguous(), bias)  # type: ignore[union-attr]
+        dx, dbias = kernels_for(y).rectify_backward(y, g.contiguous(), bias)  # type: ignore[union-attr]
         return dx, dbias

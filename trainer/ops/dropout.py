@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.ops.fused import kernels
+from trainer.kernels import kernels_for
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -67,7 +67,7 @@ class _Drop(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, masking: Masking, layer: int, half: int) -> Tensor:
         x = x.contiguous()
         ctx.mask = masking, layer, half
-        if kernels(x) is not None:
+        if kernels_for(x) is not None:
             return _drop(x, masking, layer, half)
         kept = _kept(x.numel(), masking, layer, half).view(x.shape).to(x.device)
         ctx.save_for_backward(kept)
@@ -82,7 +82,7 @@ class _Drop(torch.autograd.Function):
 
 def _drop(x: Tensor, masking: Masking, layer: int, half: int) -> Tensor:
     """On a GPU, where drawing the mask again in the backward costs less than keeping it."""
-    module = kernels(x)
+    module = kernels_for(x)
     assert module is not None
     y: Tensor = module.drop(x, masking.seed, masking.steps[half], layer, half, masking.threshold)
     return y

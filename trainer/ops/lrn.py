@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.ops.fused import kernels
+from trainer.kernels import kernels_for
 from trainer.recipes.layers import Norm
 
 _MAPS_OF_KERNEL = (5, 1.0)  # size and k: the original's
@@ -61,7 +61,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _kernels(x: Tensor, norm: Norm) -> ModuleType | None:
-    return kernels(x) if norm.over == "channels" or (norm.size, norm.k) == _MAPS_OF_KERNEL else None
+    return kernels_for(x) if norm.over == "channels" or (norm.size, norm.k) == _MAPS_OF_KERNEL else None
 
 
 def _in_pieces(x: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:

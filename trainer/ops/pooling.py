@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.ops.fused import kernels
+from trainer.kernels import kernels_for
 
 _OF_KERNEL = (3, 2)
 
@@ -16,7 +16,7 @@ def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
 
     Torch's is not reproducible on a GPU where windows overlap: its backward adds in the order in which threads arrive.
     """
-    if kernels(x_nchw) is None or (size, stride) != _OF_KERNEL:
+    if kernels_for(x_nchw) is None or (size, stride) != _OF_KERNEL:
         return F.max_pool2d(x_nchw, kernel_size=size, stride=stride)
     y: Tensor = _MaxPool.apply(x_nchw.permute(0, 2, 3, 1).contiguous())  # type: ignore[no-untyped-call]
     return y.permute(0, 3, 1, 2)
@@ -28,7 +28,7 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y: Tensor
-        y, which = kernels(x).max_pool(x)  # type: ignore[union-attr]
+        y, which = kernels_for(x).max_pool(x)  # type: ignore[union-attr]
         ctx.save_for_backward(which)
         ctx.size = x.shape[1:3]
         return y
@@ -38,5 +38,5 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (which,) = ctx.saved_tensors
         g = g.contiguous()
-        dx: Tensor = kernels(g).max_pool_backward(g, which, *ctx.size)  # type: ignore[union-attr]
+        dx: Tensor = kernels_for(g).max_pool_backward(g, which, *ctx.size)  # type: ignore[union-attr]
         return dx

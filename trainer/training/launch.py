@@ -19,8 +19,7 @@ from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.state import State
 from trainer.checkpoints.transfer import take_weights
-from trainer.device.devices import Devices, describe, devices_of_halves
-from trainer.device.precision import set_up
+from trainer.device.devices import Devices, describe, devices_of_halves, set_precision
 from trainer.device.streams import Streams
 from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import full_memory_as_error, kind_of_net, placed_net
@@ -115,7 +114,7 @@ def build(
         recipe,
         seed=state.seed,
         devices=devices,
-        dtype=set_up(state.precision),
+        dtype=set_precision(state.precision),
         streams=streams,
         exchange=options.exchange,
         graphs=graphs,

@@ -16,10 +16,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trainer.device.graphs import Pieces
+from trainer.device.graphs import GraphRunner
 from trainer.device.streams import Side, Streams
+from trainer.kernels import kernels_for
 from trainer.network.parameters import Parameter
-from trainer.ops.fused import kernels
 
 
 class Sgd:
@@ -50,7 +50,7 @@ class Sgd:
             (Side(streams, device, f"update {device}"), group, torch.zeros(len(group), device=device))
             for device, group in by_device.items()
         ]
-        self._pieces = Pieces(streams, [side for side, _, _ in self._places], recorded=graphs)
+        self._runner = GraphRunner(streams, [side for side, _, _ in self._places], recorded=graphs)
         self._rates: Mapping[str, float] = {}
 
     @torch.no_grad()
@@ -65,16 +65,16 @@ class Sgd:
                 on_device.copy_(torch.tensor([rates[parameter.name] for parameter in group]))
         addresses = tuple(_gradient(each).data_ptr() for each in self._parameters)
         in_the_graph = tuple(rates.values()) if any(not _is_fused(group) for _, group, _ in self._places) else ()
-        self._pieces.play(self._update, fixed=(addresses, in_the_graph))
+        self._runner.run(self._update, constants=(addresses, in_the_graph))
 
     def _update(self, _inputs: Sequence[Tensor]) -> None:
         for side, group, on_device in self._places:
             fused = partial(self._with_kernel, group, on_device)
             work = fused if _is_fused(group) else partial(self._with_torch, group)
-            self._pieces.piece(side.stream, "update", work)
+            self._runner.piece(side.stream, "update", work)
 
     def _with_kernel(self, group: Sequence[Parameter], rates: Tensor) -> None:
-        module = kernels(group[0].weight)
+        module = kernels_for(group[0].weight)
         assert module is not None
         for index, parameter in enumerate(group):
             velocity, gradient = self.velocities[parameter], _gradient(parameter)
@@ -93,7 +93,7 @@ class Sgd:
             torch._foreach_add_(velocities, gradients, alpha=-rate)
             torch._foreach_add_(weights, velocities)
             for parameter in members:
-                parameter.renew()
+                parameter.sync_operand()
 
     def _alike(self, group: Sequence[Parameter]) -> dict[tuple[float, float], list[Parameter]]:
         """What has one rate and one weight decay is updated together; what has no rate, not at all."""
@@ -108,7 +108,7 @@ class Sgd:
 
 
 def _is_fused(group: Sequence[Parameter]) -> bool:
-    return kernels(group[0].weight) is not None
+    return kernels_for(group[0].weight) is not None
 
 
 def _gradient(parameter: Parameter) -> Tensor:

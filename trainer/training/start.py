@@ -20,7 +20,7 @@ from trainer.checkpoints.resume import (
     newest_whole,
 )
 from trainer.checkpoints.state import State, check_resumable
-from trainer.device.precision import Precision, default_precision, make_repeatable
+from trainer.device.devices import Precision, default_precision, make_repeatable
 from trainer.feeding.data import TrainingData, training_spec
 from trainer.recipes.derived import Derived, derived, first_rate
 from trainer.recipes.recipe import Recipe

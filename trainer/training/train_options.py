@@ -15,7 +15,7 @@ from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import read
 
 if TYPE_CHECKING:  # it imports torch, which --help need not wait for
-    from trainer.device.precision import Precision
+    from trainer.device.devices import Precision
 
 DEFAULT_RECIPE = "source"
 

@@ -19,7 +19,6 @@ from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.resume import load_named
 from trainer.network.initial import initial_tensors
-from trainer.network.model import reference_shapes
 from trainer.recipes.ablations import ablated
 
 UNMOVED = ["--lr", "1e-60", "--steps", "1"]  # a step of zero in float32
@@ -80,7 +79,7 @@ def test_what_is_not_taken_is_as_the_recipe_says_and_nothing_moves_yet(train: Tr
     path = train("first", steps=2).checkpoint
     new = checkpoint.load(train("second", init=path, recipe=None, ablate=("conv6",), steps=0, seed=5).checkpoint)
     recipe = ablated(replace(TINY, classes=len(CLASSES)), ["conv6"])
-    initial = initial_tensors(recipe, reference_shapes(recipe), seed=5)
+    initial = initial_tensors(recipe, seed=5)
     for name in ("conv6.weight", "conv6.bias"):
         assert torch.equal(new.weights.pop(name), initial[name])
     assert same_bits(checkpoint.load(path), new) == new.weights.keys()

@@ -39,8 +39,8 @@ def test_each_half_gets_the_gpu_that_was_named(gpus: str | None, indices: tuple[
 @pytest.mark.parametrize(
     ("gpus_present", "gpus", "message"),
     [
-        (0, None, "no GPU was found; --cpu computes"),
-        (0, "0", "no GPU was found; --cpu computes"),
+        (0, None, "no GPU found; pass --cpu to compute"),
+        (0, "0", "no GPU found; pass --cpu to compute"),
         (1, "0,1", "no GPU 1; the only one is 0"),
         (2, "5", "no GPU 5; there are 0 to 1"),
         (2, "0,1,2", "not one or two GPU indices"),

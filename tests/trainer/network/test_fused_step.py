@@ -58,19 +58,19 @@ def noting(kernel: Callable[..., T], name: str, used: set[str]) -> Callable[...,
 def test_a_training_with_every_kernel_in_its_place_is_that_without(
     recipe_name: str, halves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer import kernels
+    from trainer.kernels import fused
 
     expected = trained(recipe_name, halves)
     used = set[str]()
 
-    def kernels_of(_: Tensor) -> ModuleType:
-        return kernels
+    def kernels_for(_: Tensor) -> ModuleType:
+        return fused
 
     for place in PLACES:
-        monkeypatch.setattr(place, "kernels", kernels_of)
-    for name in kernels.__all__:
-        monkeypatch.setattr(kernels, name, noting(getattr(kernels, name), name, used))
+        monkeypatch.setattr(place, "kernels_for", kernels_for)
+    for name in fused.__all__:
+        monkeypatch.setattr(fused, name, noting(getattr(fused, name), name, used))
     found = trained(recipe_name, halves)
-    assert used == set(kernels.__all__) - {"pixels"}
+    assert used == set(fused.__all__) - {"pixels"}
     for name, tensor in expected.items():
         assert float((found[name] - tensor).norm() / tensor.norm().clamp_min(1e-30)) < 1e-4, name

@@ -154,4 +154,4 @@ def test_what_cannot_be_recorded_is_done_without_and_said_once(caplog: pytest.Lo
 
     assert_same_bits(*both(make, lambda training: training.steps([2] * 6)))
     (said,) = caplog.messages
-    assert said.startswith("going on without CUDA graphs: operation not permitted")
+    assert said.startswith("continuing without CUDA graphs: operation not permitted")

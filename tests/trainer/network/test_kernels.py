@@ -32,9 +32,9 @@ TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
-    from trainer import kernels
+    from trainer.kernels import fused
 
-    return kernels
+    return fused
 
 
 def drawn(*shape: int, spread: float = 50.0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -73,7 +73,7 @@ def test_a_normalisation_and_its_gradients_are_torch_s_in_float64(
 @given(h=st.integers(3, 15), w=st.integers(3, 15), channels=st.sampled_from((1, 8, 24)), seed=st.integers(0, 99))
 @settings(max_examples=10)
 def test_pooling_and_its_gradient_are_torch_s(h: int, w: int, channels: int, seed: int) -> None:
-    from trainer import kernels
+    from trainer.kernels import fused as kernels
 
     # Few distinct values: which of several equal ones is the largest decides where the gradient goes.
     draws = torch.Generator().manual_seed(seed)

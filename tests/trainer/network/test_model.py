@@ -37,7 +37,7 @@ def narrow(recipe: Recipe) -> Recipe:
 
 
 def first_weights(recipe: Recipe, seed: int) -> dict[str, Tensor]:
-    return initial_tensors(recipe, reference_shapes(recipe), seed=seed)
+    return initial_tensors(recipe, seed=seed)
 
 
 @pytest.fixture(scope="module")

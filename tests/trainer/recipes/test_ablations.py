@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UsageError
-from trainer.network.crossing import Crossing
+from trainer.network.exchange import Crossing
 from trainer.network.model import reference_shapes
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice

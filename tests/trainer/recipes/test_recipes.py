@@ -57,7 +57,7 @@ from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import DeviceBatch
 from trainer.feeding.pixel_transform import PixelTransform
 from trainer.network.initial import initial_tensors
-from trainer.network.model import after_convolution, groups_of, reference_shapes
+from trainer.network.model import after_convolution, groups_of
 from trainer.network.one_device import OneDevice
 from trainer.ops.convolution import convolve
 from trainer.recipes.layers import Op
@@ -88,7 +88,7 @@ def unfolded(x: Tensor) -> Tensor:
 @BOTH
 def test_maps_are_55_27_and_13_pixels_wide_and_pooled_to_27_13_and_6(recipe: Recipe) -> None:
     recipe = narrow(recipe)
-    weights = initial_tensors(recipe, reference_shapes(recipe), seed=0)
+    weights = initial_tensors(recipe, seed=0)
     x, sides = torch.randn(1, 3, 227, 227), []
     for conv in recipe.conv:
         maps = convolve(conv, x, weights[f"{conv.name}.weight"], groups_of(conv, recipe))
