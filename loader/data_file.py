@@ -1,4 +1,4 @@
-"""A regular file held by its descriptor: it stays the one that was opened, whatever becomes of its name."""
+"""A regular file held by its descriptor: it stays the file that was opened, whatever becomes of its name."""
 
 import os
 import re
@@ -15,8 +15,8 @@ class Version:
 
     digest        16 bytes, of the dataset in it
     size          in bytes
-    modified_ns   equal as long as nobody has written to the file, unless its time was set back
-    changed_ns    equal as long as that did not happen either; deleting the file changes it too
+    modified_ns   changes with every write, unless somebody sets it back
+    changed_ns    changes then too, and when the file is deleted
     """
 
     digest: bytes
@@ -28,7 +28,7 @@ class Version:
 class DataFile:
     """The file at `path`, or behind `fd`, which is taken over; `path` is then its name in messages.
 
-    Raises DatasetError: missing, unreadable, no regular file.
+    Raises DatasetError if it is missing, unreadable or no regular file.
     """
 
     def __init__(self, path: Path, fd: int | None = None) -> None:
@@ -48,7 +48,7 @@ class DataFile:
         return os.fstat(self.fd).st_size
 
     def version(self, digest: bytes) -> Version:
-        """The present version, given the digest of what it holds."""
+        """The present version, given the digest of its contents."""
         now = os.fstat(self.fd)
         return Version(digest, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 
@@ -57,7 +57,7 @@ class DataFile:
         return names(self.path, self.fd)
 
     def fits_in_memory(self) -> bool:
-        """Return True if reading ahead is of use: what is read at random is wanted soon and need not make way."""
+        """Return True if reading ahead pays: pages read early stay in memory until they are used."""
         available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         return available is not None and self.size < int(available[1]) * 1024 // 2
 
@@ -82,4 +82,4 @@ def _opened(path: Path) -> int:
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing; alexnet-pack makes it") from None
     except OSError as error:
-        raise DatasetError(f"{path} cannot be opened as a data set: {error.strerror}") from None
+        raise DatasetError(f"{path} cannot be opened as a dataset: {error.strerror}") from None

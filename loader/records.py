@@ -1,6 +1,6 @@
-"""A packed record's bytes, what can be wrong with them, and the digest of all.
+"""A record's bytes, their faults, and the digest of all records.
 
-A record is label and checksum (uint32 each, little end), then the JPEG. The checksum is CRC-32 of label and JPEG.
+A record is label and checksum (uint32 each, little-endian), then the JPEG. The checksum is CRC-32 of label and JPEG.
 """
 
 import hashlib
@@ -20,23 +20,23 @@ LONGEST = 1 << 20  # bytes, far more than a JPEG of the stored size takes: a lon
 
 
 def record_bytes(label: int, jpeg: bytes) -> bytes:
-    """One record's value."""
+    """The record of a labelled JPEG."""
     return HEAD.pack(label, _checksum(label, jpeg)) + jpeg
 
 
 def extend_chain(chain: bytes, record: bytes) -> bytes:
-    """16 bytes that stand for labels and checksums of all records up to this one. It begins as b""."""
+    """16 bytes that stand for labels and checksums of all records up to this one. The first chain is b""."""
     return hashlib.blake2b(chain + record[: HEAD.size], digest_size=16).digest()
 
 
 def digest_of(chain: bytes, split: str, classes: tuple[str, ...], stats: Stats) -> bytes:
-    """16 bytes naming a split's contents: equal digests, equal labels, pictures, class names and statistics."""
-    told = [FORMAT, split, list(classes), stats.to_fields(), chain]
-    return hashlib.blake2b(msgpack.packb(told), digest_size=16).digest()
+    """16 bytes naming a split's contents: equal digests, equal labels, images, class names and statistics."""
+    contents = [FORMAT, split, list(classes), stats.to_fields(), chain]
+    return hashlib.blake2b(msgpack.packb(contents), digest_size=16).digest()
 
 
 def damage(label: int, checksum: int, jpeg: bytes, classes: int) -> str | None:
-    """A reason not to believe the record, found without looking into its JPEG."""
+    """The record's damage, found without parsing its JPEG, or None."""
     if checksum != _checksum(label, jpeg):
         return "checksum"
     if label >= classes:
@@ -45,7 +45,7 @@ def damage(label: int, checksum: int, jpeg: bytes, classes: int) -> str | None:
 
 
 def fault(label: int, checksum: int, jpeg: bytes, classes: int) -> str | None:
-    """A reason not to use the record, its JPEG's header included."""
+    """The reason not to use the record, its JPEG's header included, or None."""
     if damaged := damage(label, checksum, jpeg, classes):
         return damaged
     try:

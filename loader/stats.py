@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from common.spec import STORED_SIZE
 
-MOST_PICTURES = 257  # whose sum a uint16 holds: 257 * 255 = 65535
+MAX_IMAGES = 257  # whose sum a uint16 holds: 257 * 255 = 65535
 
 _SHAPE = (STORED_SIZE, STORED_SIZE, 3)
 
 
 @dataclass(eq=False)
 class PartialSums:
-    """Of at most 257 pictures: what a worker hands over, small.
+    """Sums of at most `MAX_IMAGES` images, small enough to send.
 
     sum_hwc   uint16 256x256x3
     products  int64 3x3, sum over pixels of c_i * c_j
@@ -30,7 +30,7 @@ class PartialSums:
     def add(self, rgb_hwc: npt.NDArray[np.uint8]) -> None:
         from loader.pixels import channel_products  # OpenCV: the service, which touches no pixel, starts without it
 
-        assert self.records < MOST_PICTURES
+        assert self.records < MAX_IMAGES
         self.records += 1
         np.add(self.sum_hwc, rgb_hwc, out=self.sum_hwc)
         self.products += channel_products(rgb_hwc)
@@ -38,7 +38,7 @@ class PartialSums:
 
 @dataclass(eq=False)
 class Sums:
-    """Of any number of pictures: uint64 holds 1e12 of them, int64 the products of two thousand million."""
+    """Sums of any number of images: uint64 holds 1e12 of them, int64 the products of 2e9."""
 
     records: int = 0
     sum_hwc: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(_SHAPE, np.uint64))
@@ -63,7 +63,7 @@ class Sums:
 
 @dataclass(frozen=True, eq=False)
 class Stats:
-    """In units of pixel values, 0..255.
+    """Statistics of the training set, in units of pixel values, 0..255.
 
     mean_hwc    float32 256x256x3, mean image
     sd          float64 (3,), square roots of the eigenvalues of the RGB covariance over all pixels, ascending
@@ -76,7 +76,7 @@ class Stats:
 
     @classmethod
     def of(cls, sums: Sums) -> "Stats":
-        """As in the paper, section 4.1: principal components of the RGB values of all pixels of the training set."""
+        """The mean image and the principal components of all pixels' RGB values (section 4.1 of the paper)."""
         values, vectors = np.linalg.eigh(_covariance(sums))
         components = vectors.T.copy()
         for row in components:

@@ -175,9 +175,9 @@ def _described(dataset: "Dataset") -> str:
         f"  digest      {dataset.digest.hex()}",
         f"  classes     {len(dataset.classes):,}: {names}",
         *_sizes(dataset),
-        f"  stored      {meta['stored']}, shuffled with seed {meta['order_seed']}",
-        f"  made with   {shown(', '.join(meta['versions'].values()))}",
-        f"  left out    {meta['skipped']:,} of {meta['items']:,}; kept though the decoder warned: {meta['warned']:,}",
+        f"  stored      {meta.stored}, shuffled with seed {meta.order_seed}",
+        f"  made with   {shown(', '.join(meta.versions.values()))}",
+        f"  left out    {meta.skipped:,} of {meta.items:,}; kept though the decoder warned: {meta.warned:,}",
         f"  mean RGB    {_numbers(dataset.mean_hwc.mean(axis=(0, 1), dtype=float))} (of the training set, 0..255)",
     ]
     lines += [
@@ -189,13 +189,13 @@ def _described(dataset: "Dataset") -> str:
 
 def _class(dataset: "Dataset", label: int) -> str:
     """Its name; in brackets what it is called in words, if packing found that."""
-    words = dataset.meta.get("words")
+    words = dataset.meta.words
     return shown(dataset.classes[label]) + (f" ({shown(words[label])})" if words and words[label] else "")
 
 
 def _sizes(dataset: "Dataset") -> list[str]:
     """The largest and the smallest class; data sets packed before they were noted have no such line."""
-    counts: list[int] | None = dataset.meta.get("counts")
+    counts = dataset.meta.counts
     if not counts:
         return []
     largest, smallest = max(counts), min(counts)

@@ -1,23 +1,21 @@
-"""One process of the packing: pictures in, records and sums out. It opens no data set.
+"""The work of a packing process: image files in, records and sums out. It opens no dataset.
 
-It ends when its pipe does, so also when the parent is killed. Its memory is limited: what a picture's header says of
-its cost need not be true.
+Its memory is limited, for an image's header may understate its cost.
 """
 
 import contextlib
 import re
 import resource
-import signal
+from collections.abc import Callable
 from ctypes import c_int64
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from common.cli import console
-from common.errors import BadImage
+from common.errors import BadImage, PackError
 from common.malloc import give_back_large_blocks
 from loader import jpeg, limits, pixels
 from loader.packing import picture
@@ -26,6 +24,7 @@ from loader.records import record_bytes
 from loader.stats import PartialSums
 
 QUALITY = 90  # of the stored JPEG, 4:2:0
+RESUME = "what is committed stays: run the same command again to resume"
 _SLACK_BYTES = 24 << 20  # beside what the limits count: decoders' tables, libraries loaded late, the answer
 
 Items = npt.NDArray[np.int64]
@@ -33,43 +32,46 @@ Items = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Packed:
-    """A chunk done: for each item its record's bytes, or the reason why it is none."""
+    """A finished chunk: for each item its record, or the reason why it is left out."""
 
     outcomes: list[bytes | str]
     sums: PartialSums
     warned: int
 
 
-@dataclass(slots=True)
-class Failure:
-    """A chunk that could not be done, for a cause that lies not in one picture."""
-
-    item: int
-    cause: str
-
-
 def versions() -> dict[str, str]:
-    """What decides the stored pixels beside the source."""
+    """The libraries that decide the stored pixels."""
     from PIL import __version__ as pillow
 
     return {"decoder": jpeg.decoder(), "resize": pixels.version(), "others": f"Pillow {pillow}"}
 
 
 def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
-    """The JPEG that is kept of a picture file, and whether its decoder warned; BadImage with the reason.
+    """The JPEG to store for an image file, and True if its decoder warned. Raises BadImage with the reason.
 
-    MemoryError only if the machine has no memory, not if the picture takes more than a picture may.
+    Raises MemoryError only if the machine is out of memory, not if the image takes more than one may.
     """
     with contextlib.suppress(MemoryError):
         rgb, warned = picture.decode(data)
         return jpeg.encode(pixels.centre_square(rgb), QUALITY), warned
-    # Now that all is given back: is there as much as a picture may take? Then this one took more.
+    # Everything is freed by now. If as much as an image may take can be had, this one took more.
     np.empty(limits.MAX_BYTES - len(data), np.uint8)
     raise BadImage(f"it takes more than {limits.MAX_BYTES >> 20} MiB to decode, whatever its header says")
 
 
-def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Failure:
-    """At most `stats.MOST_PICTURES` items. The sums are those of the stored JPEGs as training will decode them."""
+def start(source: Source, working_on: c_int64) -> Callable[[Items], Packed]:
+    """Prepare this process; return `pack_chunk` for `source`."""
+    pixels.use_one_thread()
+    give_back_large_blocks()
+    limit_memory()
+    return partial(pack_chunk, source, working_on)
+
+
+def pack_chunk(source: Source, working_on: c_int64, items: Items) -> Packed:
+    """Pack at most `stats.MAX_IMAGES` items. The sums are over the stored JPEGs as training will decode them.
+
+    Raises PackError if a file cannot be read, or memory is full: a cause that lies not in one image.
+    """
     packed = Packed([], PartialSums(), 0)
     for item in map(int, items):
         working_on.value = item
@@ -79,7 +81,8 @@ def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Fa
             packed.outcomes.append(str(error))
             continue
         except (OSError, MemoryError) as error:
-            return Failure(item, str(error) or type(error).__name__)
+            cause = str(error) or type(error).__name__
+            raise PackError(f"{source.name(item)} cannot be read: {cause}; {RESUME}") from None
         packed.sums.add(jpeg.decode(kept))
         packed.warned += warned
         packed.outcomes.append(record_bytes(int(source.labels[item]), kept))
@@ -87,9 +90,9 @@ def pack_chunk(source: Source, items: Items, working_on: c_int64) -> Packed | Fa
 
 
 def limit_memory() -> None:
-    """Let this process have as much more memory as one picture may take; beyond that comes a MemoryError.
+    """Limit this process to as much more memory as one image may take; beyond it MemoryError is raised.
 
-    Some sandboxes' kernels do not tell what it has now; then there is no limit.
+    If the kernel does not tell what it has now, as in some sandboxes, there is no limit.
     """
     held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     if held is None:
@@ -98,17 +101,3 @@ def limit_memory() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     lowest = min(limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))
-
-
-def run(pipe: Connection, source: Source, working_on: c_int64) -> None:
-    """Answer each list of items on `pipe`, until it ends. `working_on` tells the parent, should this process die."""
-    console.take_over()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
-    pixels.use_one_thread()
-    give_back_large_blocks()
-    limit_memory()
-    while True:
-        try:
-            pipe.send(pack_chunk(source, pipe.recv(), working_on))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            return

@@ -55,8 +55,7 @@ def ours(files: list[bytes]) -> None:
     source, working_on = InMemory(files), c_int64()
     for first in range(0, len(files), CHUNK):
         items = np.arange(first, min(first + CHUNK, len(files)))
-        packed = pack_worker.pack_chunk(source, items, working_on)
-        assert isinstance(packed, pack_worker.Packed)
+        packed = pack_worker.pack_chunk(source, working_on, items)
         assert packed.sums.records == len(items), packed.outcomes
 
 

@@ -1,5 +1,6 @@
 """Packed data sets to measure on: real photos where a folder is given, made ones otherwise, repeated to a number."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from loader.dataset import Dataset, Writer
 from loader.packing import discover
 from loader.packing.pack import Options, pack
 from loader.records import digest_of, extend_chain, record_bytes
+from tests.support.bad_records import progress_of
 
 MADE = 100
 _COMMIT = 1000
@@ -28,9 +30,9 @@ def packed_records(source: Path | None, folder: Path, records: int) -> Path:
             chunk = [values[record % len(values)] for record in range(first, min(first + _COMMIT, records))]
             for value in chunk:
                 chain = extend_chain(chain, value)
-            writer.commit(first, chunk, [], {"format": dataset.meta["format"]})
+            writer.commit(first, chunk, [], progress_of(dataset.meta))
         digest = digest_of(chain, "train", dataset.classes, dataset.stats)
-        writer.finish({**dataset.meta, "records": records, "digest": digest})
+        writer.finish(replace(dataset.meta, records=records, digest=digest))
     return data
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.stats import MOST_PICTURES, PartialSums, Stats, Sums
+from loader.stats import MAX_IMAGES, PartialSums, Stats, Sums
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -54,7 +54,7 @@ def test_sums_survive_being_written_down() -> None:
 def test_a_part_holds_257_white_pictures_and_no_more() -> None:
     white = np.full((256, 256, 3), 255, np.uint8)
     part = PartialSums()
-    for _ in range(MOST_PICTURES):
+    for _ in range(MAX_IMAGES):
         part.add(white)
     assert (part.sum_hwc == 255 * 257).all()
     with pytest.raises(AssertionError):

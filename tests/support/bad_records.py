@@ -1,10 +1,18 @@
 """Data sets with records that are no pictures."""
 
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 from loader.dataset import Dataset, Writer
+from loader.meta import Identity, Meta, Progress
 from loader.records import digest_of, extend_chain, record_bytes
+
+
+def progress_of(meta: Meta) -> Progress:
+    """The state in which packing the dataset begins."""
+    identity = Identity(**{field.name: getattr(meta, field.name) for field in fields(Identity)})
+    return Progress.at_start(identity, meta.versions)
 
 
 def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: str = "train") -> Path:
@@ -21,8 +29,8 @@ def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: s
         chain = b""
         for value in values:
             chain = extend_chain(chain, value)
-        writer.commit(0, values, [], {"format": dataset.meta["format"]})
-        writer.finish({**dataset.meta, "digest": digest_of(chain, split, dataset.classes, dataset.stats)})
+        writer.commit(0, values, [], progress_of(dataset.meta))
+        writer.finish(replace(dataset.meta, digest=digest_of(chain, split, dataset.classes, dataset.stats)))
     return folder
 
 

@@ -1,13 +1,14 @@
 """Small LMDB files of any records, written without packing."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from loader import jpeg
 from loader.dataset import Writer
-from loader.records import FORMAT, digest_of, extend_chain
+from loader.meta import Identity, Progress
+from loader.records import FORMAT, extend_chain
 from loader.stats import PartialSums, Stats, Sums
 
 PICTURE = jpeg.encode(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8), 90)
@@ -21,23 +22,17 @@ def stats() -> Stats:
     return Stats.of(sums)
 
 
-def progress(consumed: int, items: int) -> dict[str, Any]:
-    return {"format": FORMAT, "consumed": consumed, "items": items}
+def progress(consumed: int, items: int) -> Progress:
+    identity = Identity(format=FORMAT, split="train", items=items, source=b"", stored="", order_seed=0)
+    return replace(Progress.at_start(identity, {}), consumed=consumed)
 
 
 def finish(writer: Writer, records: list[bytes], **changes: object) -> None:
     chain = b""
     for record in records:
         chain = extend_chain(chain, record)
-    meta = {
-        "format": FORMAT,
-        "split": "train",
-        "records": len(records),
-        "classes": list(CLASSES),
-        "stats": stats().to_fields(),
-        "digest": digest_of(chain, "train", CLASSES, stats()),
-    }
-    writer.finish(meta | changes)
+    done = replace(progress(len(records), len(records)), records=len(records), chain=chain)
+    writer.finish(replace(done.finished(CLASSES, stats(), None, ()), **changes))  # type: ignore[arg-type]
 
 
 def write(path: Path, records: list[bytes], **changes: object) -> Path:

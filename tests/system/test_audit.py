@@ -139,7 +139,7 @@ def test_another_data_set_than_was_asked_for_is_not_audited_nor_one_that_comes_i
         digest = dataset.digest
     (tmp_path / "new").write_bytes((other_packed / "train.lmdb").read_bytes())
     (tmp_path / "new").replace(path)
-    with pytest.raises(DatasetError, match="another data set than when the audit began"):
+    with pytest.raises(DatasetError, match="another dataset than when the audit began"):
         list(audit_parts(path, digest, SPEC, 16, [Part(0, 0, 16)], 1))
 
 

@@ -85,7 +85,7 @@ def test_a_file_written_over_in_place_ends_its_streams_and_no_others(
         if restarted:
             replace_all_workers(service)
         seen: list[str] = []
-        with pytest.raises(LoaderFault, match=r"train\.lmdb .* data set under --data has changed; restart the loader"):
+        with pytest.raises(LoaderFault, match=r"train\.lmdb .* dataset under --data has changed; restart the loader"):
             seen.extend(fingerprint([batch])[0] for batch in train)
         assert seen == right[3 : 3 + len(seen)]
         with pytest.raises(LoaderFault, match="restart the loader"):

@@ -18,6 +18,7 @@ from common.spec import StreamSpec
 from loader.dataset import Dataset, Writer
 from loader.records import record_bytes
 from loader.workers import sampler
+from tests.support.bad_records import progress_of
 from tests.support.damaged_pages import BRANCH, FLAGS_AT, HEADER, PAGE, Kind, bad_records, pages, write_page
 from tests.support.processes import LoaderProcess
 from tests.support.reader import SPEC, fingerprint
@@ -78,9 +79,9 @@ def half_lost(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     shutil.copyfile(packed / "val.lmdb", data / "val.lmdb")
     with Dataset(packed / "train.lmdb") as dataset:
         values = [record_bytes(*dataset.read(record % dataset.records)) for record in range(SERVED)]
-        meta = {**dataset.meta, "records": SERVED}
+        meta = replace(dataset.meta, records=SERVED)
     with Writer(data / "train.lmdb") as writer:
-        writer.commit(0, values, [], {"format": meta["format"]})
+        writer.commit(0, values, [], progress_of(meta))
         writer.finish(meta)
     whole = (data / "train.lmdb").read_bytes()
     for page in pages(data / "train.lmdb", "leaf"):

@@ -18,6 +18,7 @@ from loader.cli.pack_command import main as pack
 from loader.dataset import Writer
 from tests.support.full_disk import FullDisk
 from tests.support.nobody import as_nobody
+from tests.support.small_lmdb import progress
 from trainer.cli.evaluate_command import main as evaluate
 from trainer.cli.train_command import main as trainer
 
@@ -96,7 +97,7 @@ def test_a_bug_stays_a_traceback(bug: Exception) -> None:
 def test_a_full_disk_while_packing_is_called_that(tmp_path: Path) -> None:
     with FullDisk(tmp_path / "disk", kib=512) as disk, Writer(disk.folder / "train.lmdb") as writer:
         with pytest.raises(DatasetError, match="cannot be written: the disk is full, 0.. MiB are free; what is"):
-            writer.commit(0, [bytes(100_000)] * 10, [], {})
+            writer.commit(0, [bytes(100_000)] * 10, [], progress(0, 10))
 
 
 def test_a_map_that_cannot_grow_is_an_error_that_says_so(tmp_path: Path) -> None:
@@ -104,12 +105,15 @@ def test_a_map_that_cannot_grow_is_an_error_that_says_so(tmp_path: Path) -> None
 import resource, sys
 from pathlib import Path
 from loader import dataset
+from loader.meta import Identity, Progress
 dataset._SMALLEST_MAP = 1 << 20
+identity = Identity(format=1, split="train", items=1000, source=b"", stored="", order_seed=0)
+progress = Progress.at_start(identity, {})
 writer = dataset.Writer(Path(sys.argv[1]))
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + (8 << 20), -1))
 for first in range(1000):
-    writer.commit(first, [bytes(1 << 18)], [], {})
+    writer.commit(first, [bytes(1 << 18)], [], progress)
 """
     grown = subprocess.run([sys.executable, "-c", code, tmp_path / "train.lmdb"], capture_output=True, text=True)
     assert "DatasetError: " in grown.stderr
