@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.device.streams import Event, Stream, Streams
 from trainer.network.exchange import Way, Ways
-from trainer.network.peers import Copier, tried, ways_between
+from trainer.network.peers import Copier, probe, ways_between
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import SOURCE
 
@@ -65,7 +65,7 @@ def same_bits_each_time() -> Iterator[None]:
 def test_the_copier_brings_the_right_bits_and_tells_its_speed(
     pair: tuple[torch.device, torch.device], way: Way
 ) -> None:
-    rate_gb_s = tried(Copier(*pair, way))
+    rate_gb_s = probe(Copier(*pair, way))
     assert rate_gb_s is not None
     assert 0.1 < rate_gb_s < 100_000
 

@@ -1,1 +1,1 @@
-"""Devices, CUDA streams and CUDA graphs: the only files that name them."""
+"""Devices, CUDA streams and CUDA graphs."""

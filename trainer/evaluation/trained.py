@@ -17,7 +17,7 @@ from trainer.device.devices import Devices
 from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member
 from trainer.feeding.pixel_transform import pixel_transforms
-from trainer.network.build import placed_net
+from trainer.network.build import build_net
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Where networks are to lie: as `placed_net` takes these."""
+    """Where networks are to lie: as `build_net` takes these."""
 
     asked: str | None
     devices: Devices
@@ -79,7 +79,7 @@ def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
     """The network on its devices, and its pixels: less the mean image that it was trained with, whatever the data."""
     recipe = trained.state.recipe
-    net = placed_net(
+    net = build_net(
         placing.asked,
         recipe,
         seed=trained.state.seed,

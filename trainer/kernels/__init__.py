@@ -1,8 +1,8 @@
-"""Triton kernels for a GPU's work between the matrix products, and the choice of them: the one folder with triton.
+"""Fused Triton kernels for the work between matrix products, and their selection: the only folder that imports triton.
 
-A kernel does in one pass over memory what torch does in several, computes in float32 whatever the tensors' dtype, and
-gives the same bits every time: no atomics. Tensors are channels last; a row is one pixel's channels. The same is
-written in plain torch where each kernel is called: for a CPU, for float64, and as the reference of the tests.
+A kernel makes one pass over memory, computes in float32 whatever the tensors' dtype, and gives the same bits every
+time: no atomics. Tensors are channels last; a row is one pixel's channels. Each caller has the same in plain torch, for
+a CPU, for float64 and as the tests' reference.
 """
 
 import functools

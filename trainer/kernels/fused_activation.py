@@ -35,7 +35,7 @@ def rectify(x_nhwc: Tensor, bias: Tensor) -> Tensor:
 
 
 def rectify_backward(y_nhwc: Tensor, g_nhwc: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """From the result y and the gradient g by it, contiguous, those by x and by the bias."""
+    """The gradients by x and by the bias, from the contiguous result y and the gradient g by it."""
     dx, sums = _rectified(y_nhwc, g_nhwc, bias)
     return dx, sums.sum(dim=0)
 

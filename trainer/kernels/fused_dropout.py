@@ -25,7 +25,7 @@ def _drop(
 
 
 def drop(x: Tensor, seed: int, step: Tensor, layer: int, half: int, threshold: int) -> Tensor:
-    """What `trainer.ops.dropout` keeps of a contiguous x, zeros elsewhere; `step` is int64, on x's device."""
+    """Mask a contiguous x as `trainer.ops.dropout` does; `step` is int64, on x's device."""
     out, quarter = torch.empty_like(x), -(-x.numel() // 4)
     _drop[(triton.cdiv(quarter, 256),)](x, out, seed, step, layer, half, threshold, x.numel(), quarter, 256)
     return out

@@ -14,7 +14,7 @@ from trainer.recipes.layers import Norm
 
 @triton.jit
 def _powers(s, beta: tl.constexpr):
-    """s^-beta and 1 / s; s is at least 1. For 3/4 without a logarithm."""
+    """s^-beta and 1 / s, for s of at least 1; for beta = 3/4 without a logarithm."""
     root = tl.rsqrt(s)
     power = root * tl.sqrt(root) if beta == 0.75 else tl.exp2(-beta * tl.log2(s))
     return power, root * root
@@ -67,7 +67,7 @@ def _map_row(
     x_ptr, bias, image, h, height: tl.constexpr, width: tl.constexpr, channels: tl.constexpr, column, channel,
     rectified: tl.constexpr,
 ):  # fmt: skip
-    """Row h of the maps, zeros outside; and where it lies."""
+    """Row h of the maps, zeros outside; its offsets; and its mask."""
     at = ((image * height + h) * width + column[:, None]) * channels + channel[None, :]
     inside = (h >= 0) & (h < height) & (column[:, None] < width) & (channel[None, :] < channels)
     x = tl.where(inside, tl.load(x_ptr + at, inside, 0.0).to(tl.float32) + bias, 0.0)
@@ -81,11 +81,11 @@ def _maps(
     backward: tl.constexpr, dot_type: tl.constexpr, precision: tl.constexpr,
     block_w: tl.constexpr, block_c: tl.constexpr,
 ):  # fmt: skip
-    """A block of one picture's channels, row by row down the map; the sums of five rows are kept in registers.
+    """A block of one image's channels, row by row down the map; the sums of five rows are kept in registers.
 
     With row h loaded, s is known at row h - 2; backward, with s its summand t, and with that the result at row h - 4.
-    So the loop runs past the end. It goes five rows at a time, so that nothing is handed on from one of its variables
-    to the next and the next: Triton 3.6 loses that.
+    So the loop runs past the end. It goes five rows at a time, for Triton 3.6 loses values handed on through more than
+    one loop variable.
     """
     image = tl.program_id(0)
     column, channel = tl.arange(0, block_w), tl.program_id(1) * block_c + tl.arange(0, block_c)
@@ -131,7 +131,7 @@ def normalise(x_nhwc: Tensor, bias: Tensor | None, norm: Norm, groups: int, rect
 def normalise_backward(
     x_nhwc: Tensor, g_nhwc: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """From the gradient by the result, contiguous, those by x and by the bias."""
+    """The gradients by x and by the bias, from the contiguous one by the result."""
     dx, sums = _normalise(x_nhwc, g_nhwc, bias, norm, groups, rectified)
     return dx, None if bias is None else sums.sum(dim=0)
 
@@ -139,7 +139,7 @@ def normalise_backward(
 def _normalise(
     x: Tensor, g: Tensor | None, bias: Tensor | None, norm: Norm, groups: int, rectified: bool
 ) -> tuple[Tensor, Tensor]:
-    """What goes through one of the two kernels, and the sums over each program's share of it."""
+    """The result of one of the two kernels, and its sums over each program's share."""
     n, h, w, c = x.shape
     out, backward, biased = torch.empty_like(x), g is not None, bias is not None
     pointers = x, x if g is None else g, x if bias is None else bias, out
@@ -174,9 +174,9 @@ def _dot_side(length: int) -> int:
 
 
 def _sums(x: Tensor) -> tuple[tl.dtype, str]:
-    """How the sums over windows are computed: the type of what is summed and, in float32, how exactly.
+    """Dtype and input precision of the sums over windows.
 
-    Where torch may use tf32 so do they; else three tf32 products make what float32 would.
+    They use tf32 if torch may; otherwise three tf32 products give float32's precision.
     """
     if x.dtype == torch.bfloat16:
         return tl.bfloat16, "tf32"

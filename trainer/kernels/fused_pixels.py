@@ -1,4 +1,4 @@
-"""Bytes to what conv1 reads: minus the mean, scaled, folded (`trainer/feeding/feed.py`)."""
+"""Bytes to conv1's input: minus the mean, scaled, folded (`trainer/feeding/feed.py`)."""
 
 import math
 
@@ -13,9 +13,9 @@ def _pixels(
     image_ptr, mean_ptr, out_ptr, scale, top, left, height: tl.constexpr, width: tl.constexpr, crop: tl.constexpr,
     side: tl.constexpr, fold: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """One row of one picture: 3 x side numbers out, of which 3 x crop come from the picture.
+    """One row of one image: 3 x side numbers, of which 3 x crop come from the image.
 
-    Folded, a run of 3 x fold numbers of the row lies together, and fold such rows make up a pixel's channels.
+    Folded, each run of 3 x fold numbers of the row stays together, and `fold` such rows are a pixel's channels.
     """
     image, row = tl.program_id(0), tl.program_id(1)
     at = tl.arange(0, block)

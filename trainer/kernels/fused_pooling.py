@@ -1,4 +1,4 @@
-"""Max pooling, 3 x 3 and two apart; the backward without atomics, so with the same bits each time."""
+"""Max pooling, 3 x 3 and two apart; the backward pass has no atomics, so the same bits each time."""
 
 import torch
 import triton
@@ -13,7 +13,7 @@ def _pool(
     x_ptr, out_ptr, which_ptr, count, height: tl.constexpr, width: tl.constexpr, channels: tl.constexpr,
     out_h: tl.constexpr, out_w: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """The largest of 3 x 3, and which of the nine it was: the first, if several are as large, as torch has it."""
+    """The largest of 3 x 3, and its index in them: the first of equals, as in torch."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
     channel = at % channels
@@ -36,7 +36,7 @@ def _pool_backward(
     g_ptr, which_ptr, dx_ptr, count, height: tl.constexpr, width: tl.constexpr, channels: tl.constexpr,
     out_h: tl.constexpr, out_w: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Each place collects from the windows, four at most, whose largest it was."""
+    """Each element collects from the windows, at most four, whose largest it was."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
     channel = at % channels
@@ -56,7 +56,7 @@ def _pool_backward(
 
 
 def max_pool(x_nhwc: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each 3 x 3, two apart, of a contiguous x; and, uint8, which of the nine it was."""
+    """The largest of each 3 x 3, two apart, of a contiguous x, and its index in them, uint8."""
     n, h, w, c = x_nhwc.shape
     out_h, out_w = (h - 3) // 2 + 1, (w - 3) // 2 + 1
     out = x_nhwc.new_empty(n, out_h, out_w, c)
@@ -67,7 +67,7 @@ def max_pool(x_nhwc: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def max_pool_backward(g_nhwc: Tensor, which: Tensor, height: int, width: int) -> Tensor:
-    """The gradient by x, n x height x width x c, from a contiguous one by the result."""
+    """The gradient by x, n x height x width x c, from the contiguous one by the result."""
     n, out_h, out_w, c = g_nhwc.shape
     dx = g_nhwc.new_empty(n, height, width, c)
     count = dx.numel()

@@ -1,4 +1,4 @@
-"""The update of `trainer/training/sgd.py`: once over weight, velocity, gradient and operand."""
+"""The update of `trainer/training/sgd.py` in one pass over weight, velocity, gradient and operand."""
 
 import torch
 import triton
@@ -30,7 +30,7 @@ def _update(
 def update(
     weight: Tensor, velocity: Tensor, gradient: Tensor, operand: Tensor, rate: Tensor, momentum: float, decay: float
 ) -> None:
-    """The rule of `trainer.training.sgd`, in place; the operand becomes the weight, rounded to its type.
+    """The rule of `trainer.training.sgd`, in place; the operand becomes the weight, rounded to its dtype.
 
     weight, velocity   float32, dense and of the same strides; `rate` is one float32 number on their device
     """

@@ -1,4 +1,4 @@
-"""A network on its devices, as a command's options ask for it."""
+"""Build the network on its devices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from trainer.network.two_halves import TwoHalves
 from trainer.recipes.recipe import Recipe
 
 
-def kind_of_net(asked: str | None, recipe: Recipe) -> str:
-    """ "halves" or "one-device", as asked or as the recipe allows. Raises UsageError where these do not agree."""
-    if recipe.columns == 1 and asked == "halves":
+def kind_of_net(requested: str | None, recipe: Recipe) -> str:
+    """The net requested, "halves" or "one-device", or the recipe's own. Raises UsageError if the recipe forbids it."""
+    if recipe.columns == 1 and requested == "halves":
         raise UsageError(f"--net halves: recipe {recipe.name} has one column; --net one-device trains it")
-    if recipe.exchange != "same" and asked == "one-device":
-        raise UsageError(f"--net one-device: nothing crosses there in {recipe.exchange}, as recipe {recipe.name} wants")
-    return asked or ("halves" if recipe.columns == 2 else "one-device")
+    if recipe.exchange != "same" and requested == "one-device":
+        raise UsageError(f"--net one-device exchanges nothing, but recipe {recipe.name} exchanges {recipe.exchange}")
+    return requested or ("halves" if recipe.columns == 2 else "one-device")
 
 
-def placed_net(
-    asked: str | None,
+def build_net(
+    requested: str | None,
     recipe: Recipe,
     *,
     seed: int,
@@ -38,20 +38,20 @@ def placed_net(
     graphs: bool = True,
     training: bool = True,
 ) -> Net:
-    """A net with its initial weights; on a CPU this process keeps the memory that it once had.
+    """A net with its initial weights. On a CPU this process never returns freed memory to the system from then on.
 
-    asked      as `kind_of_net` takes it; "one-device" takes the first of `devices`
+    requested  see `kind_of_net`; "one-device" takes the first of `devices`
     dtype      of activations
-    exchange   how activations cross between two halves, see `trainer.network.peers`; UsageError where nothing crosses
-    graphs     whether CUDA graphs are recorded
-    training   whether gradients and velocities are to come
+    exchange   path between the halves, see `trainer.network.peers`; only "auto" for "one-device"
+    graphs     record CUDA graphs
+    training   reserve room for gradients and velocities
 
-    Raises UsageError if the host's memory has no room for it.
+    Raises UsageError if it does not fit into the host's memory, or the options contradict each other.
     """
     check_room(recipe, devices, dtype, training=training)
     if devices[0].type == "cpu":
         keep_all_blocks()
-    if kind_of_net(asked, recipe) == "halves":
+    if kind_of_net(requested, recipe) == "halves":
         ways = ways_between(devices, exchange)
         return TwoHalves(recipe, seed=seed, devices=devices, dtype=dtype, streams=streams, ways=ways, graphs=graphs)
     if exchange != "auto":
@@ -61,7 +61,7 @@ def placed_net(
 
 @contextlib.contextmanager
 def full_memory_as_error() -> Iterator[None]:
-    """A device or a host whose memory is full ends the command in one line, not in a traceback."""
+    """Turn a full memory, the device's or the host's, into an AlexNetError."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,12 +1,12 @@
 """The copies between the halves at one cross-GPU layer.
 
-Forward, each half's output is copied to the other half; backward, the gradient of that copy is copied to where the
-output came from. A copy goes one of two ways:
+Forward, each half's output is copied to the other half; backward, the gradient of that copy is copied back. A copy goes
+one of two ways:
 
-    direct     from device to device: over peer access where there is any, else as the driver has it
+    direct     from device to device, with peer access if there is any
     host       in two hops: the sending stream copies to pinned host memory, the receiving stream copies from there
 
-Who may touch what, and when, for one copy from half s to half t:
+Synchronisation of one copy from half s to half t:
 
     ready      recorded on compute[s] when the tensor to send is complete; the sending stream waits for it
     free       recorded on compute[t] after the last reader of the receive buffer; the receiving stream waits for it
@@ -19,9 +19,8 @@ and, by way of the host, between its two hops:
     emptied    recorded on the receiving stream after the second hop; the sending stream waits for it before the next
                first hop overwrites the pinned memory
 
-Receive buffers and pinned memory are static: they are kept from step to step, at one address until a larger batch
-comes. The sent tensor is kept by the link until `sent` has been waited for. So no memory changes hands behind an
-allocator's back.
+Receive buffers and pinned memory are static, at one address until a larger batch comes. The link keeps the sent tensor
+until `sent` has been waited for. So no allocator reuses memory that another stream still reads.
 """
 
 from dataclasses import dataclass
@@ -38,10 +37,10 @@ Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The streams of every copy in one direction between the devices, and the way of those copies.
+    """The streams and the way of all copies in one direction between the devices.
 
     PyTorch queues a copy between devices on the source's current stream and makes both devices' current streams wait
-    for each other, so a direction has streams of its own: if they were shared, the two directions would take turns.
+    for each other, so each direction has its own: shared streams would make the directions take turns.
     """
 
     out: Stream  # on the source's device
@@ -58,7 +57,7 @@ class Route:
 
 
 class Link:
-    """One tensor a step, from one half's compute stream to the other's."""
+    """The copy of one tensor a step from one half's compute stream to the other's."""
 
     def __init__(self, streams: Streams, route: Route, source: Stream, target: Stream, name: str) -> None:
         self._streams, self._route = streams, route
@@ -75,7 +74,7 @@ class Link:
         self._sending: Tensor | None = None
 
     def send(self, x: Tensor) -> None:
-        """Queue the copy of x, n x ..., that compute[source] has just been given to compute."""
+        """Queue the copy of x, n x ..., the output of the work queued last on compute[source]."""
         streams, route = self._streams, self._route
         streams.record(self._ready, self._source)
         streams.wait(route.out, self._ready)
@@ -87,7 +86,7 @@ class Link:
         self._sending = x
 
     def receive(self) -> Tensor:
-        """The receive buffer, once compute[target] has waited for the copy; good until `release`."""
+        """Make compute[target] wait for the copy; return the receive buffer, valid until `release`."""
         assert self._received is not None
         with self._streams.span(self._target, f"{self._name} wait"):
             self._streams.wait(self._target, self._arrived)
@@ -95,15 +94,15 @@ class Link:
 
     @property
     def address(self) -> int | None:
-        """Where the receive buffer lies; another when it has grown."""
+        """Address of the receive buffer, which changes when it grows."""
         return None if self._received is None else self._received.data_ptr()
 
     def release(self) -> None:
-        """compute[target] has been given its last reader of the buffer."""
+        """Mark the buffer free behind everything queued on compute[target]."""
         self._streams.record(self._free, self._target)
 
     def settle(self) -> None:
-        """Let go of the tensor sent, once compute[source] has waited for the copy."""
+        """Make compute[source] wait for the copy, and free the tensor sent."""
         if self._sending is not None:
             self._streams.wait(self._source, self._sent)
             self._sending = None
@@ -126,27 +125,27 @@ class Link:
 
 
 class _Buffer:
-    """Memory for one tensor a step, kept from step to step; one that is larger or of another form gets new memory."""
+    """Static memory for one tensor a step, replaced if the tensor is longer or of another layout."""
 
     def __init__(self, device: torch.device, pinned: bool = False) -> None:
         self._device, self._pinned = device, pinned
         self._memory: Tensor | None = None
 
     def room_for(self, x: Tensor) -> Tensor:
-        """As much as x takes, in x's layout, so that a copy is one run of bytes.
+        """Memory of x's length and layout, so that a copy is one run of bytes.
 
-        To be called on the stream that writes the buffer, once it has waited for the buffer's last reader: new memory
-        is that stream's, and the old goes back to it. (Pinned memory goes back once what is queued from it is done.)
+        Call it on the stream that writes the buffer, after it has waited for the last reader: new memory belongs to
+        that stream, and the old returns to it. (Pinned memory returns once the copies queued from it are done.)
         """
         memory = self._memory
-        if memory is None or len(memory) < len(x) or _form(memory) != _form(x):
+        if memory is None or len(memory) < len(x) or _layout(memory) != _layout(x):
             memory = torch.empty_like(x, device=self._device, pin_memory=self._pinned)
             self._memory = memory
         return memory[: len(x)]
 
 
-def _form(x: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:
-    """What one entry of a batch is: tensors of one form differ in nothing but their length."""
+def _layout(x: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:
+    """Dtype, shape and strides of one entry: tensors of one layout differ only in length."""
     return x.dtype, x.shape[1:], x.stride()[1:]
 
 
@@ -154,8 +153,8 @@ def _form(x: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:
 class Exchange:
     """The links of one layer that reads both halves.
 
-    activation   by half: brings it the other half's output
-    gradient     by half: brings it the gradient of what it sent
+    activation   by receiving half, of the other half's output
+    gradient     by receiving half, of the gradient of what it sent
     """
 
     activation: dict[int, Link]

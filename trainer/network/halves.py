@@ -1,6 +1,4 @@
-"""Where each layer lives, and the blocks of weights that a half keeps.
-
-What a layer reads is its recipe's to say; the rest follows. AlexNet's whole placement:
+"""The placement of layers and weights on the two halves. It follows from what each layer of a recipe reads; AlexNet's:
 
     layer   on      reads        a half's block of the weight
     conv1   0, 1    the image    own rows
@@ -12,8 +10,8 @@ What a layer reads is its recipe's to say; the rest follows. AlexNet's whole pla
     fc7     0, 1    both         own rows x own columns, own rows x peer's columns
     fc8     0       both         all rows x own columns, all rows x peer's columns
 
-A layer that reads both computes W_own x_own + W_peer x_peer + bias. Nothing is kept twice, so no weight gradient
-crosses.
+A layer that reads both computes W_own x_own + W_peer x_peer + bias. No weight is kept twice, so no weight gradient is
+exchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +32,15 @@ from trainer.recipes.recipe import Recipe
 
 
 def halves_with(layer: Layer, recipe: Recipe) -> tuple[int, ...]:
-    """The last layer is whole, in half 0; every other is divided."""
+    """The halves that compute a layer: half 0 alone for the last, both for every other."""
     return (0,) if layer is recipe.fc[-1] else (0, 1)
 
 
 class Segment(NamedTuple):
-    """Consecutive layers of which only the first reads the other half: autograd works inside, exchanges lie between.
+    """Consecutive layers of which only the first may read the other half: autograd works inside, exchanges lie between.
 
-    number   of its first layer in the recipe
+    number   index of its first layer in the recipe
+    on       the halves that compute it
     """
 
     number: int
@@ -58,7 +57,7 @@ class Segment(NamedTuple):
 
 
 def segments(recipe: Recipe) -> tuple[Segment, ...]:
-    """AlexNet's are conv1-2 | conv3-5 | fc6 | fc7 | fc8."""
+    """The recipe's layers cut before each exchange, for AlexNet conv1-2 | conv3-5 | fc6 | fc7 | fc8."""
     cut: list[Segment] = []
     for number, layer in enumerate(recipe.layers):
         if layer.reads == "own":
@@ -70,7 +69,7 @@ def segments(recipe: Recipe) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A layer's blocks on one half; `peer` is None where the layer does not read the other half."""
+    """A layer's blocks on one half; `peer` is None if the layer does not read the other half."""
 
     own: Parameter
     bias: Parameter
@@ -78,12 +77,12 @@ class Weights:
 
 
 class Half:
-    """One half's blocks on its device, and its layers' mathematics; streams and copies are the caller's."""
+    """One half's blocks on its device, and its layers' mathematics. The caller provides streams and copies."""
 
     def __init__(
         self, half: int, recipe: Recipe, reference: dict[str, Tensor], device: torch.device, dtype: torch.dtype
     ) -> None:
-        """`reference` holds the 16 reference tensors, on the CPU; `dtype` is what to compute in."""
+        """`reference` holds the reference tensors on the CPU; `dtype` is that of the operands."""
         self.half, self.device = half, device
         self._recipe = recipe
         self._weights: dict[str, Weights] = {}
@@ -100,11 +99,11 @@ class Half:
         return self._weights[layer.name]
 
     def own(self, layer: Layer, x: Tensor) -> Tensor:
-        """The layer's outputs, before bias and activation, so far as the half's own inputs make them."""
+        """The contribution of the half's own inputs to the layer's outputs, before bias and activation."""
         return _linear_map(layer, x, self.weights(layer).own.operand)
 
     def peer(self, layer: Layer, x: Tensor) -> Tensor:
-        """What the other half's outputs x add to them."""
+        """The contribution of the other half's outputs x."""
         peer = self.weights(layer).peer
         assert peer is not None
         return _linear_map(layer, x, peer.operand)
@@ -127,7 +126,7 @@ class Half:
 
 
 def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: Mapping[str, Sequence[int]]) -> list[Block]:
-    """A half's blocks of a layer: own weight, bias, and the peer's weight where the layer reads both."""
+    """A half's blocks of a layer: own weight, bias, and the peer's weight if the layer reads both."""
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
     is_divided = len(halves_with(layer, recipe)) == HALVES
     rows = _share(shapes[weight][0], half) if is_divided else slice(None)

@@ -1,4 +1,4 @@
-"""Memory of the host: how much is free, and how much a network's weights take, known before any of it is taken."""
+"""Host memory: check that a network's weights fit before allocating any."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ _FLOAT32 = 4  # bytes
 
 
 def free_memory() -> int:
-    """Bytes that this process can still have without taking them from another, of the machine and of its cgroup."""
+    """Bytes available to this process, on the machine and within its cgroup."""
     free = int(_field(_MEMINFO, "MemAvailable:") or 0) * 1024
     limit = _CGROUP / "memory.max"
     if limit.exists() and (text := limit.read_text().strip()).isdecimal():
@@ -28,10 +28,10 @@ def free_memory() -> int:
 
 
 def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training: bool) -> None:
-    """Raises UsageError if the host has no room for the recipe's weights: without this the kernel would end somebody.
+    """Raise UsageError if the host has no room for the recipe's weights, before the OOM killer ends some process.
 
-    Counted is what surely is there at once: the initial weights; on a CPU the weights, their operands in `dtype` and,
-    for training, velocities and gradients. A GPU whose memory is full says so by itself.
+    Counted are the initial weights; on a CPU also the weights, their operands in `dtype` and, for training, velocities
+    and gradients. A full GPU raises an error by itself.
     """
     weights = sum(math.prod(shape) for shape in reference_shapes(recipe).values())
     each = _FLOAT32
@@ -52,6 +52,6 @@ def gib(size: int) -> str:
 
 
 def _field(path: Path, name: str) -> str | None:
-    """The first word behind `name` in a file of a field a line."""
+    """The first word after `name` in a file of one field a line."""
     lines = (line.split() for line in path.read_text().splitlines())
     return next((words[1] for words in lines if words[0] == name), None)

@@ -1,8 +1,8 @@
-"""AlexNet as mathematics: two columns that meet where a layer reads both. No device is named, nothing is placed.
+"""AlexNet as mathematics: two columns that meet in each layer that reads both. No device is named, nothing is placed.
 
-This is the reference that the two halves are held to, and what a single device runs. The columns are the two groups of
-a grouped convolution, or of a matrix product; a layer that reads both is an ordinary one. Channels 0..C/2 - 1 are half
-0's, the rest half 1's. A recipe of one column has ordinary layers only.
+This is the reference that the two halves are tested against, and what a single device runs. The columns are the two
+groups of a grouped convolution, or of a matrix product; a layer that reads both is not grouped. Channels 0..C/2 - 1 are
+half 0's, the rest half 1's. A recipe of one column has no groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from trainer.recipes.recipe import Recipe
 
 
 def groups_of(layer: Layer, recipe: Recipe) -> int:
-    """In how many groups the undivided layer computes."""
+    """Number of groups that the undivided layer computes in."""
     return recipe.columns if layer.reads == "own" else 1
 
 
@@ -65,14 +65,14 @@ def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, group
 
 
 def norm_of(op: Op, recipe: Recipe) -> Norm:
-    """The constants of "lrn" and of "spatial"."""
+    """The constants of "lrn" or "spatial"."""
     if op == "lrn":
         return Norm("channels", recipe.lrn_size, recipe.lrn_k, recipe.lrn_alpha, recipe.lrn_beta)
     return Norm("maps", recipe.spatial_size, 1.0, recipe.spatial_alpha, recipe.spatial_beta)
 
 
 def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout) -> Tensor:
-    """The reference: n x classes from `trainer.network.net.Pixels` and the tensors by name, all of one type."""
+    """The reference: n x classes from `trainer.network.net.Pixels` and the tensors by name, all of one dtype."""
     x = hidden(x_nchw, weights, recipe, dropout)
     last = recipe.fc[-1].name
     return F.linear(x, weights[f"{last}.weight"], weights[f"{last}.bias"])
@@ -81,7 +81,7 @@ def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropou
 def hidden(
     x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout, upto: str | None = None
 ) -> Tensor:
-    """n x units, as the layer after `upto` reads them; by default as the last layer does."""
+    """The outputs of the hidden fc layer `upto`, n x units; by default of the last one."""
     x = x_nchw
     for conv in recipe.conv:
         groups = groups_of(conv, recipe)
@@ -98,14 +98,14 @@ def hidden(
 
 
 def check_hidden(layer: str, recipe: Recipe) -> None:
-    """Raises UsageError where the recipe has no hidden fc layer of this name."""
-    names = [each.name for each in recipe.fc[:-1]]
+    """Raise UsageError unless the recipe has a hidden fc layer of this name."""
+    names = [hidden.name for hidden in recipe.fc[:-1]]
     if layer not in names:
         raise UsageError(f"there is no layer {layer} with features; recipe {recipe.name} has {' and '.join(names)}")
 
 
 def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:
-    """x times the transposed weight, and the bias; each group of inputs makes its group of outputs."""
+    """x times the transposed weight, plus the bias; each group of inputs makes its group of outputs."""
     if groups == 1:
         return F.linear(x, weight, bias)
     parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
@@ -114,11 +114,11 @@ def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = Non
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy, computed in float32 at least."""
+    """The mean cross-entropy, computed in at least float32."""
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
 
 
 @torch.no_grad()
 def loss_and_error(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """What a training step tells: the loss, and the share of n x classes logits whose largest is not the label's."""
+    """The result of a training step: the loss, and the share of the n images whose largest logit is not the label's."""
     return torch.stack((loss, (logits.argmax(dim=1) != labels).to(loss.dtype).mean()))

@@ -1,6 +1,6 @@
-"""Weights as placed, and back: every net's blocks are rectangles of the reference's 16 tensors.
+"""Weights as placed: every net's blocks are rectangles of the reference's tensors.
 
-Checkpoints and initial weights are in the reference's names and shapes, so any placement can read any other's.
+Checkpoints and initial weights have the reference's names and shapes, so any placement can read any other's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +14,7 @@ from common.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A rectangle of the reference's tensor `name`: slices of its rows (outputs) and then its columns (inputs).
-
-    Left out, they are all of them.
-    """
+    """A rectangle of the reference's tensor `name`: slices of its rows (outputs), then its columns (inputs)."""
 
     name: str
     index: tuple[slice, ...] = ()
@@ -30,14 +27,13 @@ class Block:
 class Parameter:
     """A block on its device.
 
-    weight     float32 (float64 in a float64 net): what the update changes and a checkpoint holds
-    operand    what the layers compute with: the weight itself or, in bfloat16, its copy, which whoever changes the
-               weight renews
-    gradient   of the last step's loss by the operand, in its type; None before the first
+    weight     float32 (float64 in a float64 net), updated by the optimiser and saved in checkpoints
+    operand    read by the layers: the weight itself or, in bfloat16, a copy; whoever changes the weight syncs it
+    gradient   of the last step's loss by the operand, in its dtype; None before the first step
     """
 
     def __init__(self, block: Block, reference: Tensor, device: torch.device, dtype: torch.dtype) -> None:
-        """From the reference's tensor, on the CPU; `dtype` is the operand's."""
+        """Copy the block from the reference's tensor, on the CPU; `dtype` is the operand's."""
         kept = torch.float64 if dtype == torch.float64 else torch.float32
         nhwc = device.type == "cuda" and reference.ndim == 4  # as cuDNN's tensor cores want filters too
         layout = torch.channels_last if nhwc else torch.contiguous_format
@@ -72,7 +68,7 @@ def assign_gradients(gradients: Gradients) -> None:
 
 
 class Placement:
-    """The weights' side of a `Net`, the same wherever the blocks lie."""
+    """The weights of a `Net`, wherever the blocks lie."""
 
     def __init__(self, parameters: Sequence[Parameter], reference: Mapping[str, Tensor]) -> None:
         """`parameters` cover each element of the reference's tensors once."""
@@ -104,14 +100,14 @@ def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor])
         if name not in tensors:
             raise CheckpointError(f"it lacks {name}: it is not of this network")
         if tuple(tensors[name].shape) != shape:
-            theirs = _by(tensors[name].shape)
+            theirs = _times(tensors[name].shape)
             raise CheckpointError(
-                f"its {name} is {theirs}, this network's {_by(shape)}: the width or the number of classes differs"
+                f"its {name} is {theirs}, this network's {_times(shape)}: the width or the number of classes differs"
             )
     unknown = sorted(tensors.keys() - shapes.keys())
     if unknown:
         raise CheckpointError(f"it has {unknown[0]}, which this network has not")
 
 
-def _by(shape: Iterable[int]) -> str:
+def _times(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))

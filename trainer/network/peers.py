@@ -1,9 +1,8 @@
-"""Which way the copies between two devices go, found out by trying them before a training.
+"""Probe the copy paths between two GPUs at startup: correctness, then bandwidth.
 
-Drivers have said of pairs of GPUs that they can reach each other's memory, and then copied wrong bits without a word;
-others copy right, but slower than by way of the host. So each way is tried, in each direction, as a step would use it:
-tensors of several sizes there and back, bits compared; then the largest, several times, timed. A way that brings a
-wrong bit is not used, nor is the slower of two.
+Some drivers report peer access and then copy wrong bits silently; others copy right, but slower than through the host.
+So each way is tried in each direction with the link that a step uses: tensors of several sizes, bits compared; then the
+largest, timed. A way that delivers a wrong bit is not used, nor is the slower of two.
 """
 
 import logging
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Copier:
-    """Copies from one device to another, by the link that a step would use."""
+    """Copies from one device to another by the link that a step uses."""
 
     def __init__(self, source: torch.device, target: torch.device, way: Way) -> None:
         self.way = way
@@ -36,7 +35,7 @@ class Copier:
         self._link = Link(streams, route, self._source, self._target, "tried")
 
     def carry(self, bits: Tensor) -> Tensor:
-        """`bits`, from the host to the source, to the target, and back to the host as new memory."""
+        """Copy `bits` from the host to the source, to the target, and back to new host memory."""
         streams, link = self._streams, self._link
         with streams.on(self._source):
             x = bits.to(self._source.device)
@@ -48,7 +47,7 @@ class Copier:
         return arrived
 
     def gb_per_s(self, bits: Tensor, copies: int = TIMED_COPIES) -> float:
-        """Speed of `copies` copies one after the other, by the target's clock; `bits` are on the host."""
+        """Bandwidth of `copies` copies in a row, in GB/s by the target's clock; `bits` are on the host."""
         streams, link = self._streams, self._link
         with streams.on(self._source):
             x = bits.to(self._source.device)
@@ -65,15 +64,14 @@ class Copier:
         return copies * x.nbytes / streams.seconds_between(start, end) / 1e9
 
 
-def ways_between(devices: tuple[torch.device, torch.device], asked: str) -> Ways:
+def ways_between(devices: tuple[torch.device, torch.device], requested: str) -> Ways:
     """The way of the copies from half 0, and of those from half 1.
 
-    asked   "direct", "host", or "auto": whichever brings the right bits faster, which may differ by direction. On one
-            device, and on the CPU, auto is direct.
+    requested   "direct", "host", or "auto": the faster correct one, by direction; on one device, and on the CPU, direct
 
-    Raises ExchangeError where no way asked for brings the right bits.
+    Raises ExchangeError if no requested way delivers the right bits.
     """
-    ways: tuple[Way, ...] = get_args(Way) if asked == "auto" else (cast(Way, asked),)
+    ways: tuple[Way, ...] = get_args(Way) if requested == "auto" else (cast(Way, requested),)
     first, second = devices
     if first.type == "cpu":
         return ways[0], ways[0]
@@ -84,11 +82,11 @@ def ways_between(devices: tuple[torch.device, torch.device], asked: str) -> Ways
 
 
 def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], copier: type[Copier] = Copier) -> Way:
-    """The fastest of `ways` that brings the right bits from `source` to `target`, with a line that says what was found.
+    """The fastest of `ways` that delivers the right bits from `source` to `target`; the findings are logged.
 
-    Raises ExchangeError where none does.
+    Raises ExchangeError if none does.
     """
-    rates = {way: tried(copier(source, target, way)) for way in ways}
+    rates = {way: probe(copier(source, target, way)) for way in ways}
     wrong = [way for way, rate in rates.items() if rate is None]
     rates_gb_s = {way: rate for way, rate in rates.items() if rate is not None}
     if not rates_gb_s:
@@ -99,19 +97,20 @@ def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], 
     for way in wrong:
         log.warning("%s to %s: %s copies arrive with wrong bits, and are not used", source, target, way)
     chosen = max(rates_gb_s, key=rates_gb_s.__getitem__)
-    log.info("%s to %s: %s; %s", source, target, _told(rates_gb_s, source, target), _verdict(chosen, ways))
+    verdict = f"using {chosen}" if len(ways) > 1 else "the only way"
+    log.info("%s to %s: %s; %s", source, target, _listed(rates_gb_s, source, target), verdict)
     return chosen
 
 
-def tried(copier: Copier) -> float | None:
-    """Speed of a copier in GB/s; None if it brings a wrong bit. Every bit is sent once as 0 and once as 1."""
+def probe(copier: Copier) -> float | None:
+    """Bandwidth of a copier in GB/s, or None if it delivers a wrong bit. Each bit is sent once as 0 and once as 1."""
     draws = torch.Generator().manual_seed(0)
     drawn = [torch.randint(-(2**63), 2**63 - 1, (size // 8,), generator=draws) for size in SIZES_BYTES]
     right = all(torch.equal(copier.carry(bits), bits) for ones in drawn for bits in (ones, ~ones))
     return copier.gb_per_s(drawn[0]) if right else None
 
 
-def _told(rates_gb_s: Mapping[Way, float], source: torch.device, target: torch.device) -> str:
+def _listed(rates_gb_s: Mapping[Way, float], source: torch.device, target: torch.device) -> str:
     notes = {"direct": _access(source, target), "host": ""}
     return ", ".join(f"{way}{notes[way]} {rate:.3g} GB/s" for way, rate in rates_gb_s.items())
 
@@ -119,8 +118,4 @@ def _told(rates_gb_s: Mapping[Way, float], source: torch.device, target: torch.d
 def _access(source: torch.device, target: torch.device) -> str:
     if source == target or source.type == "cpu":
         return ""
-    return "" if torch.cuda.can_device_access_peer(source, target) else " (no peer access: the driver's own detour)"
-
-
-def _verdict(chosen: Way, ways: Sequence[Way]) -> str:
-    return f"{chosen} is used" if len(ways) > 1 else "nothing to choose"
+    return "" if torch.cuda.can_device_access_peer(source, target) else " (no peer access: the driver stages it)"

@@ -1,16 +1,16 @@
-"""The network as two halves, each on its own device: the whole schedule of a step, every wait and copy in the open.
+"""The network as two halves, each on its own device: the whole schedule of a step, with every wait and copy.
 
 Autograd works inside a segment. Between segments the graph is cut: a half's output is detached, copied to the other
-half where the next layer reads both, and backward is driven segment by segment, last first:
+half if the next layer reads both, and backward is driven segment by segment, last first:
 
     forward    send the inputs across; z = the first layer's own part, while they travel; wait; z += the peer's part;
                the rest of the segment from z on
     backward   the rest down to dz; from that the peer's input gradient; send it; the own input's gradient and all
                the first layer's weights', while it travels; wait; own + received is what the segment below begins with
 
-Gradients are asked for (`autograd.grad`), never accumulated: an AccumulateGrad node would bring a stream of its own.
-Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay: a piece has no effect but on
-memory and by what it returns. At its ends a step joins the devices' current streams.
+Gradients come from `autograd.grad` and are never accumulated: an AccumulateGrad node would bring a stream of its own.
+Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay: a piece only computes tensors
+and returns them. A step begins after, and ends before, the work on the devices' current streams.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from trainer.recipes.recipe import Recipe
 
 @dataclass(slots=True)
 class _Passage:
-    """What one half keeps of one segment's forward for its backward."""
+    """The tensors of one segment's forward on one half that its backward needs."""
 
     own_input: Tensor
     peer_input: Tensor | None  # the receive buffer, or what was made of it
@@ -48,13 +48,13 @@ class _Passage:
 
 @dataclass(slots=True)
 class _Gradient:
-    """A segment's output's gradient on one half: what its own layers above give, and what the other half's do."""
+    """The gradient of a segment's output on one half: from its own layers above, and from the other half's."""
 
     own: Tensor | None
     received: Link | None
 
     def total(self, buffer: Tensor | None) -> Tensor:
-        """Own part plus received part, in this order, where there are both."""
+        """Own part plus received part, in this order."""
         if buffer is None:
             assert self.own is not None
             return self.own
@@ -64,9 +64,9 @@ class _Gradient:
 class TwoHalves(Placement):
     """A `Net` whose halves lie on `devices`; both may be one device.
 
-    dtype     of activations; weights are float32 beside it, or float64
+    dtype     of activations; weights are float32, or float64 if it is
     ways      of the copies from half 0, and of those from half 1
-    streams   makes the streams; a test's own kind watches the schedule
+    streams   factory of the streams; a test's subclass watches the schedule
     graphs    replay the pieces of a step as CUDA graphs, on GPUs
     """
 
@@ -136,7 +136,7 @@ class TwoHalves(Placement):
         return tuple(passage.output.float() for _, passage in sorted(passages[ends.index(layer)].items()))
 
     def _forward_only(self, runner: GraphRunner, x_nchw: Sequence[Tensor]) -> list[dict[int, _Passage]]:
-        """A forward as in test, after which nothing comes back."""
+        """A forward as in test, without a backward."""
         passages = self._forward(runner, x_nchw, Scaling(self._recipe.dropout))
         for segment in self._segments:
             self._release_activations(segment)
@@ -146,7 +146,7 @@ class TwoHalves(Placement):
     # Forward
 
     def _forward(self, runner: GraphRunner, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
-        """By segment, then half. Outputs begin no graph: the next segment's own input is a detached leaf."""
+        """Passages by segment, then half. The next segment's own input is a detached leaf."""
         passages: list[dict[int, _Passage]] = []
         outputs = sent = x_nchw
         for segment in self._segments:
@@ -174,14 +174,14 @@ class TwoHalves(Placement):
         return passages
 
     def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
-        """The own input as a leaf, and what it makes of the first layer."""
+        """The own input as a leaf, and its part of the first layer's outputs."""
         own_input = own_input.detach().requires_grad_(segment.exchanges)
         return own_input, self._halves[half].own(segment.first, own_input)
 
     def _rest_forward(
         self, segment: Segment, half: int, own_input: Tensor, z: Tensor, received: Tensor | None, dropout: Dropout
     ) -> _Passage:
-        """The first layer's peer part, and the layers after it."""
+        """Add the first layer's peer part, and compute the layers after it."""
         peer_input = None
         if received is not None:
             peer_input = self._crossing.receive(received).detach().requires_grad_()
@@ -193,7 +193,7 @@ class TwoHalves(Placement):
     # Backward
 
     def _backward(self, passages: list[dict[int, _Passage]], gradient: Tensor) -> None:
-        """Leave every parameter its gradient, from the loss's gradient by the logits."""
+        """Assign every parameter's gradient, from the loss's gradient by the logits."""
         gradients = {0: _Gradient(gradient, None)}
         for segment, of_halves in zip(reversed(self._segments), reversed(passages), strict=True):
             gradients = self._segment_backward(segment, of_halves, gradients)
@@ -201,7 +201,7 @@ class TwoHalves(Placement):
     def _segment_backward(
         self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
     ) -> dict[int, _Gradient]:
-        """The outputs' gradients to those of the segment below, by half."""
+        """From the gradients of the segment's outputs, by half, those of the segment below."""
         exchange = self._exchanges.get(segment.first.name)
         dz = {}
         for half, passage in passages.items():
@@ -227,8 +227,8 @@ class TwoHalves(Placement):
     def _rest_backward(
         self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
     ) -> tuple[Tensor, Tensor, Gradients]:
-        """From the segment's output down to its first layer's z, and all weights but that layer's; then from z the
-        peer's input gradient, before all else of that layer, so that its copy overlaps what is left.
+        """The gradients by the first layer's z and by all parameters above it; and from z the gradient by the peer's
+        input, first of that layer's, so that its copy overlaps the rest.
         """
         weights = [self._halves[half].weights(layer) for layer in segment.layers]
         parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
@@ -244,7 +244,7 @@ class TwoHalves(Placement):
     def _first_backward(
         self, segment: Segment, half: int, passage: _Passage, dz: Tensor
     ) -> tuple[Tensor | None, Gradients]:
-        """The first layer's weights, and its own input's gradient unless that is the image."""
+        """The gradients by the first layer's weights, and by its own input unless that is the image."""
         weights = self._halves[half].weights(segment.first)
         parameters = [weights.own] + ([weights.peer] if weights.peer is not None else [])
         operands = [parameter.operand for parameter in parameters]
@@ -287,7 +287,7 @@ class TwoHalves(Placement):
 
 
 def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """What a step tells, and the loss's gradient by the logits."""
+    """The step's loss and error, and the loss's gradient by the logits."""
     logits = output.detach().requires_grad_()
     loss = loss_of(logits, labels)
     (gradient,) = torch.autograd.grad(loss, logits)

@@ -43,7 +43,7 @@ def _is_free(x: Tensor) -> bool:
 
 
 class _Rectify(torch.autograd.Function):
-    """Of contiguous n x h x w x c."""
+    """Bias and ReLU of contiguous n x h x w x c."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:

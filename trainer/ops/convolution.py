@@ -1,7 +1,7 @@
-"""Convolutions in the forms that are fast.
+"""Convolutions in their fast forms.
 
-Conv1 has 3 channels, 11 x 11 filters and a stride of 4, which suits no tensor core. Pictures and filters are folded:
-four by four pixels become one of 48 channels, the filters 3 x 3, the stride 1.
+Conv1 has 3 channels, 11 x 11 filters and stride 4, which suits no tensor core. So images and filters are folded: 4 x 4
+pixels become one of 48 channels, the filters 3 x 3, the stride 1.
 """
 
 import torch
@@ -12,10 +12,10 @@ from trainer.recipes.layers import Conv
 
 
 def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
-    """The layer's convolution with any block of its weights; n x c x h x w with the channels last in memory.
+    """The layer's convolution with any block of its weights: n x c x h x w, channels last in memory.
 
-    In that layout a CPU's convolutions and poolings measure up to three times, and up to ten times, as fast, and it is
-    what a GPU's tensor cores read. There each group has a convolution of its own.
+    In that layout a CPU convolves up to 3 times and pools up to 10 times as fast, and a GPU's tensor cores need it. On
+    a GPU each group is a convolution of its own.
     """
     stride = conv.stride
     if conv.reads == "image":
@@ -29,10 +29,10 @@ def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
 
 
 def space_to_depth(x: Tensor, side: int) -> Tensor:
-    """n x c x h x w to n x (side side c) x h / side x w / side, zeros added at the right and bottom where needed.
+    """Fold n x c x h x w to n x (side side c) x h / side x w / side, zero-padded at the right and bottom.
 
-    The channels are those of the block's first row, pixel by pixel, then its second's. A convolution with that stride
-    is one of stride 1 between pictures and filters so folded.
+    A block's channels are row by row, pixel by pixel. A convolution of stride `side` becomes one of stride 1 if images
+    and filters are folded.
     """
     x = F.pad(x, (0, -x.shape[3] % side, 0, -x.shape[2] % side))
     n, c, h, w = x.shape
@@ -41,7 +41,7 @@ def space_to_depth(x: Tensor, side: int) -> Tensor:
 
 
 def depth_to_space(x: Tensor, side: int) -> Tensor:
-    """The inverse: n x (side side c) x h x w to n x c x side h x side w."""
+    """Unfold n x (side side c) x h x w to n x c x side h x side w."""
     n, channels, h, w = x.shape
     parts = x.permute(0, 2, 3, 1).reshape(n, h, w, side, side, channels // side**2).permute(0, 1, 3, 2, 4, 5)
     return parts.reshape(n, h * side, w * side, -1).permute(0, 3, 1, 2)

@@ -1,9 +1,8 @@
 """Dropout of the paper (section 4.2), not the inverted kind: a mask in training, a factor in test.
 
-A mask is a function of (seed, step, layer, half), on any device: each of its elements is decided by one word of
-Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011). So the two halves draw what the
-reference draws, a GPU what a CPU draws, and a resumed run needs no generator's state. The step lies on the device, so
-that a recorded CUDA graph draws new masks each time.
+A mask is a function of (seed, step, layer, half): one word of Philox4x32-10 (Salmon et al., Parallel random numbers: as
+easy as 1, 2, 3, 2011) decides each element. So all placements and devices draw the same masks, and a resumed run needs
+no generator state. The step lies on the device, so that a recorded CUDA graph draws new masks each time.
 """
 
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ _HIGH = np.uint64(32)
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """Mask each output with probability `rate`.
+    """Zero each output with probability `rate`.
 
     seed    of the run, 0 to 2^63 - 1
-    steps   for each half the number of the step, int64 of no dimensions, on the half's device
+    steps   by half, the step's number as a scalar int64 tensor on its device
     """
 
     rate: float
@@ -36,7 +35,7 @@ class Masking:
     steps: tuple[Tensor, Tensor]
 
     def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
-        """Drop outputs of one half of a layer, n x units; layers are counted from 0."""
+        """Mask one half of a layer's outputs, n x units; layers are counted from 0."""
         if self.rate == 0:
             return x
         y: Tensor = _Drop.apply(x, self, layer, half)  # type: ignore[no-untyped-call]
@@ -44,18 +43,18 @@ class Masking:
 
     @property
     def threshold(self) -> int:
-        """An element whose word is at least this is kept."""
+        """The lowest word that keeps an element."""
         return round(self.rate * 2**32)
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Multiply by the share of outputs that training keeps."""
+    """Scale by the share of outputs that training keeps."""
 
     rate: float
 
     def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
-        """Scale outputs of one half of a layer, n x units."""
+        """Scale one half of a layer's outputs, n x units."""
         return x * (1 - self.rate)
 
 
@@ -81,7 +80,7 @@ class _Drop(torch.autograd.Function):
 
 
 def _drop(x: Tensor, masking: Masking, layer: int, half: int) -> Tensor:
-    """On a GPU, where drawing the mask again in the backward costs less than keeping it."""
+    """Mask on a GPU: drawing the mask again in the backward pass costs less than keeping it."""
     module = kernels_for(x)
     assert module is not None
     y: Tensor = module.drop(x, masking.seed, masking.steps[half], layer, half, masking.threshold)
@@ -96,8 +95,8 @@ def _kept(count: int, masking: Masking, layer: int, half: int) -> Tensor:
 def philox_words(count: int, seed: int, step: int, place: int) -> npt.NDArray[np.uint64]:
     """`count` words, 0 to 2^32 - 1.
 
-    Counter q = 0, 1, ... with (q, low word of step, its high word, place) and the seed as key makes four words; the
-    k-th of them is number k * ceil(count / 4) + q.
+    Counter (q, low word of step, its high word, place), q = 0, 1, ..., and the seed as key make four words; the k-th is
+    number k * ceil(count / 4) + q.
     """
     quarter = -(-count // 4)
     c0 = np.arange(quarter, dtype=np.uint64)

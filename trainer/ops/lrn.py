@@ -7,9 +7,9 @@ Such a window is its own transpose, so both have the gradient
 
     dx = g s^-beta - 2 alpha beta x (sum of g x s^(-beta - 1) over the same window)
 
-Its arithmetic is cheap; going through memory is not. So a CPU works on pieces of the batch that stay in its cache, the
-sum over a window is a few additions of a zero-padded copy to itself, shifted, and only x is kept for the backward. A
-GPU goes once through memory, in `trainer/kernels/`. Sums are in float32 where x is bfloat16.
+Memory traffic, not arithmetic, is the cost. So a CPU works on pieces of the batch that stay in its cache, the sum over
+a window is a few additions of a zero-padded copy to itself, shifted, and only x is kept for the backward pass. On a GPU
+`trainer/kernels/` makes one pass over memory. Sums of bfloat16 are in float32.
 """
 
 from types import ModuleType
@@ -26,9 +26,9 @@ _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers 
 
 
 def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
-    """Normalise n x c x h x w, of any floating type and best with the channels last in memory, as the result is.
+    """Normalise n x c x h x w of any floating dtype, fastest if its channels are last in memory, as the result's are.
 
-    groups      equal groups of channels that do not see each other; without meaning over maps
+    groups      equal groups of channels that do not see each other; ignored over maps
     bias        one number a channel, added to x first
     rectified   normalise max(x + bias, 0) instead
     """
@@ -38,7 +38,7 @@ def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = N
 
 
 class _Normalise(torch.autograd.Function):
-    """Of contiguous n x h x w x c."""
+    """The normalisation of contiguous n x h x w x c."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:
@@ -95,7 +95,7 @@ def _in_pieces_backward(
 
 
 def _prepared(x: Tensor, bias: Tensor | None, window: "_Window", rectified: bool) -> Tensor:
-    """What is normalised, of a piece of x."""
+    """A piece of x as it is normalised: wide, biased, rectified."""
     x = x.to(window.dtype)
     if bias is not None:
         x = x + bias.to(window.dtype).view(x.shape[2:] if window.grouped else (-1,))
@@ -108,7 +108,7 @@ def _inverse_root(x: Tensor, window: "_Window", norm: Norm) -> Tensor:
 
 
 def _power(inverse_root: Tensor, beta: float) -> Tensor:
-    """s^-beta from s^(-1/2). For 3/4 that needs no logarithm, which would be most of the time on a CPU."""
+    """s^-beta from s^(-1/2); for beta = 3/4 without a logarithm, which would be most of the time on a CPU."""
     if beta == 0.75:
         return inverse_root.sqrt().mul_(inverse_root)
     return inverse_root.pow(2 * beta)
@@ -117,8 +117,8 @@ def _power(inverse_root: Tensor, beta: float) -> Tensor:
 class _Window:
     """Sums over a norm's window, for pieces of a batch x, n x h x w x c; owns their zero-padded copy.
 
-    In the flat memory of the padded copy a step along a dim is a constant stride, and between one run along it and the
-    next lie size - 1 zeros. So the copy can be added to itself, shifted, as one long vector: runs never mix.
+    In the padded copy's flat memory size - 1 zeros lie between one run along a dim and the next. So the copy can be
+    added to itself, shifted, as one long vector: runs never mix.
     """
 
     def __init__(self, x: Tensor, norm: Norm, groups: int) -> None:
@@ -136,7 +136,7 @@ class _Window:
         return [x[first : first + self._each] for first in range(0, len(x), self._each)]
 
     def sum(self, x: Tensor, *, squared: bool = False) -> Tensor:
-        """The sum of x, or of its square, over the window at each place of a piece x; a view in x's shape."""
+        """The sum of the piece x, or of its square, over the window at each place; a view in x's shape."""
         padded = self._padded[: len(x)]
         inside = self._narrowed(padded, self._size // 2, x)
         if squared:
@@ -154,10 +154,9 @@ class _Window:
 
 
 def _sum_shifted(padded: Tensor, size: int, stride: int) -> Tensor:
-    """Element t of the result, in flat memory, is the sum of `size` elements of `padded` from t on, `stride` apart.
+    """Sum, for each element t in flat memory, `size` elements of `padded` from t on, `stride` apart, by doubling.
 
-    By doubling: x plus itself shifted by one is the sum of two, that plus itself shifted by two of four, and so on.
-    The last (size - 1) stride elements have no such sum and are left undefined.
+    The last (size - 1) stride elements have no such sum and are undefined.
     """
     result = torch.empty_like(padded)
     flat = padded.view(-1)

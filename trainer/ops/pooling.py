@@ -12,9 +12,10 @@ _OF_KERNEL = (3, 2)
 
 
 def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
-    """n x c x h x w to n x c x (h - size) // stride + 1 x ...; torch's own, with fewer bytes moved on a GPU for 3 x 3.
+    """Max pooling, n x c x h x w to n x c x (h - size) // stride + 1 x ...
 
-    Torch's is not reproducible on a GPU where windows overlap: its backward adds in the order in which threads arrive.
+    A GPU has a kernel for 3 x 3 that moves fewer bytes than torch's; torch's backward is not reproducible there if
+    windows overlap, for it adds in the order in which threads arrive.
     """
     if kernels_for(x_nchw) is None or (size, stride) != _OF_KERNEL:
         return F.max_pool2d(x_nchw, kernel_size=size, stride=stride)
@@ -23,7 +24,7 @@ def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
 
 
 class _MaxPool(torch.autograd.Function):
-    """Of contiguous n x h x w x c."""
+    """Max pooling of contiguous n x h x w x c."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

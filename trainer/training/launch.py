@@ -22,7 +22,7 @@ from trainer.checkpoints.transfer import take_weights
 from trainer.device.devices import Devices, describe, devices_of_halves, set_precision
 from trainer.device.streams import Streams
 from trainer.feeding.data import TrainingData, open_client
-from trainer.network.build import full_memory_as_error, kind_of_net, placed_net
+from trainer.network.build import build_net, full_memory_as_error, kind_of_net
 from trainer.network.net import Net
 from trainer.training.board import Board, writer_type
 from trainer.training.loop import Limits, Outcome, Trainer
@@ -109,7 +109,7 @@ def build(
 ) -> tuple[Net, Sgd]:
     """The network on its devices and its optimiser, as the checkpoint has them or newly initialised."""
     recipe, graphs = state.recipe, options.cuda_graphs
-    net = placed_net(
+    net = build_net(
         options.net,
         recipe,
         seed=state.seed,

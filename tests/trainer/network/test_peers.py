@@ -7,7 +7,7 @@ from torch import Tensor
 from common.errors import ExchangeError
 from trainer.network import peers
 from trainer.network.exchange import Way
-from trainer.network.peers import Copier, choose_way, tried, ways_between
+from trainer.network.peers import Copier, choose_way, probe, ways_between
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # the same memory, but not equal to CPU: a second device as far as links know
@@ -41,7 +41,7 @@ def test_the_copier_carries_tensors_of_every_size_and_tells_its_speed(way: Way, 
         assert torch.equal(copier.carry(~bits), ~bits)
         assert torch.equal(arrived, bits), "what arrived is the caller's own"
     assert copier.gb_per_s(torch.arange(1 << 16)) > 0
-    assert tried(copier) is not None
+    assert probe(copier) is not None
 
 
 @pytest.mark.parametrize("slow", WAYS)
@@ -51,7 +51,7 @@ def test_the_faster_way_is_used(slow: Way, caplog: pytest.LogCaptureFixture) -> 
     assert choose_way(CPU, OTHER, WAYS, copier_with(slow=(slow,))) == fast
     (line,) = caplog.messages
     assert line.startswith("cpu to cpu:0: direct ")
-    assert line.endswith(f" GB/s; {fast} is used")
+    assert line.endswith(f" GB/s; using {fast}")
 
 
 @pytest.mark.parametrize("bit", [0, 1, 31, 62])
@@ -77,7 +77,7 @@ def test_a_way_that_was_asked_for_is_tried_alone(way: Way, caplog: pytest.LogCap
     assert choose_way(CPU, OTHER, (way,), copier_with(slow=(way,))) == way
     (line,) = caplog.messages
     assert line.startswith(f"cpu to cpu:0: {way} ")
-    assert line.endswith(" GB/s; nothing to choose")
+    assert line.endswith(" GB/s; the only way")
 
 
 @pytest.mark.parametrize(("asked", "way"), [("auto", "direct"), ("direct", "direct"), ("host", "host")])
