@@ -1,7 +1,4 @@
-"""What is done to all pixels of a picture at once: the square that is stored, sums for the colours, saturating noise.
-
-The only file that knows OpenCV.
-"""
+"""Whole-image operations: the stored square, sums for the colours, saturating noise. The only file that imports cv2."""
 
 import cv2
 import numpy as np
@@ -10,22 +7,21 @@ import numpy.typing as npt
 from common.spec import STORED_SIZE
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
-Amounts = tuple[float, float, float, float]  # of each channel, whole numbers of 0 to 255; the fourth is no channel's
+Amounts = tuple[float, float, float, float]  # by channel, whole numbers of 0 to 255; the fourth is unused
 
 
 def use_one_thread() -> None:
-    """For a worker process, of which there is one a core."""
+    """Turn off OpenCV's threads, for worker processes run one a core."""
     cv2.setNumThreads(1)
 
 
 def centre_square(rgb: Rgb) -> Rgb:
-    """The stored 256x256x3 of a height x width x 3 picture: contiguous, possibly sharing its memory.
+    """The stored 256x256x3 of a height x width x 3 image: contiguous, possibly sharing its memory.
 
-    Cutting the central square first and resizing only that gives the same picture as resizing all and cutting then,
-    for less work, and a strip of 1 x 65500 pixels stays small. The same but for a shift if the sides differ by an odd
-    number: of the centre by at most half a pixel, of the stored ones when shrinking, of the source's when enlarging;
-    and by a quarter of a stored pixel more at the edges, as the longer side of the whole is rounded when it is resized.
-    Area average when shrinking, cubic when enlarging.
+    The central square is cut first and then resized, by area average when shrinking, cubic when enlarging: less work
+    than the other order, and a strip of 1 x 65500 pixels stays small. If the sides differ by an odd number, the centre
+    is off by at most half a pixel (of the stored ones when shrinking, of the source's when enlarging), and the edges by
+    a quarter of a stored pixel more.
     """
     height, width, _ = rgb.shape
     side = min(height, width)
@@ -38,10 +34,10 @@ def centre_square(rgb: Rgb) -> Rgb:
 
 
 def channel_products(rgb: Rgb) -> npt.NDArray[np.int64]:
-    """3x3 int64: the sum over all pixels of c_i * c_j, exact for pictures to a few million pixels.
+    """The sum over all pixels of c_i * c_j, 3x3 int64, exact for images of up to a few million pixels.
 
-    From squares alone, which OpenCV sums in integers ten times as fast as a matrix product goes:
-    2 a.b = a.a + b.b - |a - b|^2. It hands the sum back through a square root, wrong by about 1e-6: hence `round`.
+    Computed from squares, 2 a.b = a.a + b.b - |a - b|^2, which OpenCV sums in integers ten times as fast as a matrix
+    product. It returns the sum through a square root, off by about 1e-6: hence `round`.
     """
     red, green, blue = cv2.split(rgb)
     rr, gg, bb = (_sum_of_squares(plane) for plane in (red, green, blue))
@@ -52,17 +48,17 @@ def channel_products(rgb: Rgb) -> npt.NDArray[np.int64]:
 
 
 def _sum_of_squares(*planes: npt.NDArray[np.generic]) -> int:
-    """Of one plane, or of the difference of two."""
+    """The sum of squares of one plane, or of the difference of two."""
     return round(float(cv2.norm(*planes, cv2.NORM_L2SQR)))  # type: ignore[call-overload]
 
 
 def add_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
-    """target = min(rgb + amounts, 255); `target` may be `rgb`. One pass, which numpy's bytes, that wrap, cannot do."""
+    """target = min(rgb + amounts, 255); `target` may be `rgb`. One pass; numpy's bytes would wrap."""
     cv2.add(rgb, amounts, dst=target)  # type: ignore[call-overload]  # a tuple is a scalar
 
 
 def subtract_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
-    """target = max(rgb - amounts, 0), as `add_saturating`."""
+    """target = max(rgb - amounts, 0); `target` may be `rgb`."""
     cv2.subtract(rgb, amounts, dst=target)  # type: ignore[call-overload]
 
 

@@ -1,1 +1,1 @@
-"""From pictures, however they lie, to LMDB."""
+"""Packing of images in any supported layout to LMDB."""

@@ -1,6 +1,6 @@
-"""Pictures inside an uncompressed tar: its headers are read once, then members are read at random, in place.
+"""Images in an uncompressed tar: its headers are read once, then members are read at random, in place.
 
-A tar within a tar lies there uncompressed and in one piece, so its members too have an offset in the outer file.
+A tar within a tar is contiguous and uncompressed, so its members too have an offset in the outer file.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file of a tar: its data are `size` bytes from `offset` of the outer file."""
+    """A regular file of a tar: `size` bytes at `offset` of the outer file."""
 
     name: bytes
     offset: int
@@ -39,7 +39,7 @@ class Member:
 
 
 class ArchiveSource:
-    """Members of one tar file, `labels[i]` the class of `members[i]`."""
+    """Members of one tar file; `labels[i]` is the class of `members[i]`."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class ArchiveSource:
         return data
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_descriptor": None}  # a process opens the file for itself
+        return {**self.__dict__, "_descriptor": None}  # each process opens the file itself
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
@@ -90,10 +90,10 @@ def tree(path: Path) -> dict[str, ArchiveSource]:
         split = readable(parts[0]) if parts else ""
         if split in found and not any(map(is_left_out, parts)):
             if len(parts) != 3:
-                raise UsageError(f"{path}: {shortened(member.name)} is not {split}/<class>/<picture>")
+                raise UsageError(f"{path}: {shortened(member.name)} is not {split}/<class>/<image>")
             found[split].append((parts[1], Member(b"/".join(parts), member.offset, member.size)))
     if not found["train"]:
-        raise UsageError(f"{path} holds no train/<class>/<picture>")
+        raise UsageError(f"{path} holds no train/<class>/<image>")
     classes = tuple(readable(name) for name in sorted({folder for folder, _ in found["train"]}))
     return {split: _labelled(path, pairs, classes) for split, pairs in found.items() if pairs}
 
@@ -129,7 +129,7 @@ def members(path: Path, within: Member | None = None) -> Iterator[Member]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """UsageError if it cannot be read or is compressed."""
+    """Open a tar. Raises UsageError if it cannot be read or is compressed."""
     try:
         file = open_regular(path)
     except OSError as error:
@@ -143,7 +143,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
-    """Offsets are of the file beneath `archive`, which begins wherever that file stood."""
+    """The regular files; offsets are of the underlying file, in which `archive` may begin anywhere."""
     for info in tar_members(archive):
         name = os.fsencode(info.name)
         if info.offset_data + info.size > end:

@@ -3,9 +3,9 @@
 In the folder:
     data_batch_1.bin ... data_batch_5.bin, test_batch.bin     records of a label's byte and 3 x 32 x 32 pixels: the red
                                                               ones row by row, then the green, then the blue
-    batches.meta.txt                                          the classes' names, one a line
+    batches.meta.txt                                          the class names, one a line
 
-The test pictures are the validation set.
+The test images are the validation set.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
 _NAMES = "batches.meta.txt"
 _FILES = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "val": ["test_batch.bin"]}
 _MAX_NAMES_BYTES = 1 << 20
-_HEADER = f"P6 {_SIDE} {_SIDE} 255\n".encode()  # of a PPM, the plainest of picture files
+_HEADER = f"P6 {_SIDE} {_SIDE} 255\n".encode()  # of a PPM, the plainest of image files
 
 
 def is_cifar(folder: Path) -> bool:
@@ -30,17 +30,17 @@ def is_cifar(folder: Path) -> bool:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """UsageError if it is CIFAR's version for Python: reading a pickle runs what is in it."""
+    """Raise UsageError if it is CIFAR's version for Python: reading a pickle can run any code."""
     for names in (("data_batch_1", "batches.meta"), ("train", "meta")):  # CIFAR-10, CIFAR-100
         if all((folder / name).is_file() for name in names):
             raise UsageError(
-                f"{folder} holds pickles, CIFAR's version for Python, which are not read: reading one can run anything."
+                f"{folder} holds pickles, CIFAR's version for Python, which are not read: reading one can run any code."
                 f" Fetch the binary version, cifar-10-binary.tar.gz"
             )
 
 
 def batches(folder: Path) -> dict[str, Source]:
-    """Sources of "train" and "val". Raises UsageError where a file is missing, cut off or of other classes."""
+    """Sources of "train" and "val". Raises UsageError if a file is missing, cut off or of other classes."""
     try:
         classes = tuple(read_regular(folder / _NAMES, _MAX_NAMES_BYTES).decode().split())
     except (OSError, UnicodeDecodeError) as error:
@@ -49,7 +49,7 @@ def batches(folder: Path) -> dict[str, Source]:
 
 
 class CifarSource:
-    """A Source (see loader/packing/sources.py) of the records of some of the files, one file after the other."""
+    """A Source (see loader/packing/sources.py) of the records of several files, in their order."""
 
     def __init__(self, files: list[Path], classes: tuple[str, ...]) -> None:
         self.classes, self.words = classes, NO_WORDS
@@ -68,7 +68,7 @@ class CifarSource:
         return f"{path.name}/{record:05d}"
 
     def read(self, item: int) -> bytes:
-        """The picture as a PPM file."""
+        """The image as a PPM file."""
         path, record = self._place(item)
         with open_regular(path) as file:
             file.seek(record * _RECORD_BYTES + 1)

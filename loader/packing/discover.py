@@ -1,9 +1,9 @@
-"""From the path a user names to the sources of its splits."""
+"""Recognise the layout of SOURCE and open the sources of its splits."""
 
 from pathlib import Path
 
 from common.errors import UsageError
-from loader.packing import archive, cifar, ilsvrc, kaggle, tiny
+from loader.packing import archive, cifar, ilsvrc, imagenet_folders
 from loader.packing.sources import FolderSource, Source, warn_of_test
 
 EXPECTED = (
@@ -13,12 +13,12 @@ EXPECTED = (
 
 
 def sources(path: Path) -> dict[str, Source]:
-    """Sources of "train" and, if there is one, "val". Raises UsageError that says what was expected.
+    """Sources of "train" and, if there is one, "val". Raises UsageError that lists the supported layouts.
 
-    The log names what is left out: folders of no picture, pictures of no known class.
+    Folders without images, and images without labels, are left out and logged.
     """
     try:
-        path.lstat()  # which, unlike os.path.lexists, says if this user may not know
+        path.lstat()  # unlike os.path.lexists, raises PermissionError
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path} does not exist; SOURCE holds {EXPECTED}") from None
     if path.is_file():
@@ -29,10 +29,10 @@ def sources(path: Path) -> dict[str, Source]:
         return dict(ilsvrc.archives(path))
     if cifar.is_cifar(path):
         return cifar.batches(path)
-    if tiny.is_tiny(path):
-        return tiny.sources(path)
-    if (pictures := kaggle.find(path)) is not None:
-        return kaggle.sources(pictures)
+    if imagenet_folders.is_tiny(path):
+        return imagenet_folders.tiny(path)
+    if (images := imagenet_folders.find_kaggle(path)) is not None:
+        return imagenet_folders.kaggle(images)
     return _folders(path)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from common.errors import BadImage, PackError
 from common.malloc import give_back_large_blocks
 from loader import jpeg, limits, pixels
-from loader.packing import picture
+from loader.packing import image_file
 from loader.packing.sources import Source
 from loader.records import record_bytes
 from loader.stats import PartialSums
@@ -52,7 +52,7 @@ def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
     Raises MemoryError only if the machine is out of memory, not if the image takes more than one may.
     """
     with contextlib.suppress(MemoryError):
-        rgb, warned = picture.decode(data)
+        rgb, warned = image_file.decode(data)
         return jpeg.encode(pixels.centre_square(rgb), QUALITY), warned
     # Everything is freed by now. If as much as an image may take can be had, this one took more.
     np.empty(limits.MAX_BYTES - len(data), np.uint8)

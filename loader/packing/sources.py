@@ -1,4 +1,4 @@
-"""Where pictures come from: an indexed list that any process can read at random."""
+"""Sources of images: indexed lists that any process can read at random."""
 
 import errno
 import logging
@@ -17,21 +17,21 @@ log = logging.getLogger(__name__)
 
 NO_WORDS: Mapping[str, str] = {}
 
-MAX_FILE_BYTES = 1 << 28  # no photo is larger; a disk image among the pictures must not fill the memory
+MAX_FILE_BYTES = 1 << 28  # no photo is larger; a disk image among them must not fill the memory
 _TOLD_BYTES = 200  # of a name
 
 Labels = npt.NDArray[np.int32]
 
 
 class Source(Protocol):
-    """Pictures 0..len - 1 with their labels. Picklable: it goes to worker processes, so it is compact."""
+    """Images 0..len - 1 with their labels. Picklable and compact: it is sent to worker processes."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
 
     @property
     def words(self) -> Mapping[str, str]:
-        """Descriptions of some of the classes in words, by name."""
+        """Descriptions of some of the classes, by class name."""
         ...
 
     @property
@@ -40,16 +40,16 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, item: int) -> str:
-        """What the user would recognise: a path or an archive's member."""
+        """A name for people: a path or an archive's member."""
         ...
 
     def read(self, item: int) -> bytes:
-        """The file's bytes. BadImage where this file alone is at fault, OSError where the reading failed."""
+        """The file's bytes. Raises BadImage if this file alone is at fault, OSError if reading failed."""
         ...
 
 
 class Names:
-    """Many byte strings in one: 1.3 million file names take 30 MB, and travel to a worker in one piece."""
+    """Many byte strings in one: 1.3 million file names take 30 MB, and are pickled in one piece."""
 
     def __init__(self, names: Iterable[bytes]) -> None:
         parts = list(names)
@@ -65,18 +65,20 @@ class Names:
 
 
 def readable(name: bytes) -> str:
-    """A file name as text that any terminal and any JSON reader takes, whatever its bytes."""
+    """A file name of any bytes as text for any terminal and JSON reader."""
     return name.decode("utf-8", "backslashreplace")
 
 
 def shortened(name: bytes) -> str:
-    """The same, of a bounded length, for a message."""
+    """`readable`, of a bounded length, for a message."""
     return readable(name[:_TOLD_BYTES]) + ("..." if len(name) > _TOLD_BYTES else "")
 
 
 class FolderSource:
-    """`root/<class>/*`, or `root/<class>/<inside>/*`. Left out are files and folders that begin with a dot, the folder
-    `__MACOSX`, and classes of no file, which the log names; nothing is sorted by locale."""
+    """`root/<class>/*`, or `root/<class>/<inside>/*`, sorted by bytes, not by locale.
+
+    Dot files and folders, `__MACOSX` and classes without a file are left out and logged.
+    """
 
     def __init__(
         self,
@@ -85,8 +87,10 @@ class FolderSource:
         inside: str = "",
         words: Mapping[str, str] = NO_WORDS,
     ) -> None:
-        """Lists the tree. `classes`, if given, are the training set's: any other is a UsageError, as is a folder
-        within a class's folder, a file outside them, or a tree without a picture."""
+        """List the tree. `classes`, if given, are the training set's.
+
+        Raises UsageError for any other class, a folder within a class's folder, a file outside them, or no image.
+        """
         self._root = root
         self._inside = os.fsencode(inside)
         listed = {folder: self._files(folder) for folder in _folders(root)}
@@ -101,7 +105,7 @@ class FolderSource:
         self._names = Names(name for folder in self._folders for name in listed[folder])
         self._folder_of = np.repeat(np.arange(len(self._folders), dtype=np.int32), counts)
         if not len(self._names):
-            raise UsageError(f"{root} holds no picture: they lie in {root}/<class>/")
+            raise UsageError(f"{root} holds no image: they lie in {root}/<class>/")
         self.labels: Labels = np.array([label_of[name] for name in own_classes], np.int32)[self._folder_of]
 
     def __len__(self) -> int:
@@ -122,7 +126,7 @@ class FolderSource:
 
 
 class FlatSource:
-    """Pictures that lie in one folder together; something else says of which class each is."""
+    """Images in one folder, labelled by a function of their names."""
 
     def __init__(
         self,
@@ -132,11 +136,11 @@ class FlatSource:
         said_by: str,
         words: Mapping[str, str] = NO_WORDS,
     ) -> None:
-        """`class_of` takes a file's name. A UsageError is a file of no class, or of none of the training set's."""
+        """Raises UsageError for a file of no class, or of none of the training set's."""
         self._root, self.classes, self.words = root, classes, words
         files = files_of(os.fsencode(root))
         if not files:
-            raise UsageError(f"{root} holds no picture")
+            raise UsageError(f"{root} holds no image")
         own = [class_of(readable(name)) for name in files]
         if None in own:
             raise UsageError(f"{root}: {said_by} does not say of which class {shortened(files[own.index(None)])} is")
@@ -159,11 +163,11 @@ class FlatSource:
 def _tell_of_empty(root: Path, folders: list[bytes]) -> None:
     if folders:
         more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
-        log.warning("%s/%s%s: no picture, so no class; left out", root, shortened(folders[0]), more)
+        log.warning("%s/%s%s: no image, so no class; left out", root, shortened(folders[0]), more)
 
 
 def check_classes(own: Iterable[str], known: tuple[str, ...], where: str) -> None:
-    """UsageError where `own` has a class that the training set has not."""
+    """Raise UsageError if `own` has a class that the training set has not."""
     strange = sorted(set(own) - set(known))
     if strange:
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
@@ -171,7 +175,7 @@ def check_classes(own: Iterable[str], known: tuple[str, ...], where: str) -> Non
 
 
 def read_file(path: bytes) -> bytes:
-    """A regular file's bytes. BadImage for what is wrong with this file alone, OSError for a failing disk."""
+    """A regular file's bytes. Raises BadImage if this file alone is at fault, OSError for a failing disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
     except OSError as error:
@@ -191,13 +195,13 @@ def read_file(path: bytes) -> bytes:
 
 
 def warn_of_test(folder: Path) -> None:
-    """Pictures to be tested on have no labels, and nothing here reads them."""
+    """Log that test images are left out: they have no labels."""
     if (folder / "test").is_dir():
         log.warning("%s/test: left out; train/ and val/ alone are packed", folder)
 
 
 def is_left_out(name: bytes) -> bool:
-    """Return True for a name that is none of the user's: hidden, or what macOS puts into archives."""
+    """Return True for a hidden name, or one that macOS puts into archives."""
     return name.startswith(b".") or name == b"__MACOSX"
 
 
@@ -206,23 +210,23 @@ def _folders(root: Path) -> list[bytes]:
     folders = []
     for entry in _visible(os.fsencode(root)):
         if not _is_folder(entry):
-            raise UsageError(f"{readable(entry.path)} lies in no class's folder: pictures lie in {root}/<class>/")
+            raise UsageError(f"{readable(entry.path)} lies in no class's folder: images lie in {root}/<class>/")
         folders.append(entry.name)
     return sorted(folders)
 
 
 def files_of(folder: bytes) -> list[bytes]:
-    """Names of the files in a folder, sorted by their bytes. UsageError if a folder is among them."""
+    """Names of the files in a folder, sorted by their bytes. Raises UsageError if there is a folder among them."""
     names = []
     for entry in _visible(folder):
         if _is_folder(entry):
-            raise UsageError(f"{readable(entry.path)} is a folder: pictures lie directly in the class's folder")
+            raise UsageError(f"{readable(entry.path)} is a folder: images lie directly in the class's folder")
         names.append(entry.name)
     return sorted(names)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    """Also of a link to one; a link to itself is none."""
+    """Return True for a folder or a link to one; a link to itself is none."""
     try:
         return entry.is_dir()
     except OSError:

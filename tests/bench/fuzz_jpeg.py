@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import BadImage
-from loader.packing import picture
+from loader.packing import image_file
 from tests.bench import photos
 from tests.support import jpeg_fuzz
 from tests.support.bombs import BOMBS
@@ -31,7 +31,7 @@ def ms_of_bombs() -> dict[str, float]:
     for name, made in BOMBS.items():
         bomb, started = made(), time.thread_time()
         with contextlib.suppress(BadImage):
-            picture.decode(bomb)
+            image_file.decode(bomb)
             sys.exit(f"fuzz_jpeg: the bomb of {name} was decoded")
         found[name] = 1000 * (time.thread_time() - started)
     return found

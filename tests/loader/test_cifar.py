@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UsageError
 from loader.dataset import Dataset
-from loader.packing import discover, picture
+from loader.packing import discover, image_file
 from loader.packing.pack import Options, pack
 
 CLASSES = ("airplane", "automobile", "bird")
@@ -36,7 +36,7 @@ def test_every_record_is_a_picture_with_its_label(folder: Path) -> None:
     records = np.concatenate([np.fromfile(folder / name, np.uint8).reshape(-1, 3073) for name in TRAINING])
     for item, record in enumerate(records):
         assert sources["train"].labels[item] == record[0]
-        rgb, _ = picture.decode(sources["train"].read(item))
+        rgb, _ = image_file.decode(sources["train"].read(item))
         assert np.array_equal(rgb, record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
     assert [sources["train"].name(item) for item in (0, 2, 3)] == [
         "data_batch_1.bin/00000",

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from loader.packing.demo import DemoSource
-from loader.packing.shapes import SHAPES
+from loader.packing.demo import SHAPES, DemoSource
 
 
 def pixels(jpeg: bytes) -> npt.NDArray[np.uint8]:

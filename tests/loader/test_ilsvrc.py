@@ -84,7 +84,7 @@ def test_an_id_that_is_no_class_is_an_error(tmp_path: Path) -> None:
 
 def test_a_validation_picture_beyond_the_ground_truth_is_an_error(archives: Path) -> None:
     (archives / "ILSVRC2012_img_val.tar").write_bytes(tar_of({"ILSVRC2012_val_00000005.JPEG": photo(1)}))
-    with pytest.raises(UsageError, match="is none of the 4 pictures of the devkit"):
+    with pytest.raises(UsageError, match="is none of the 4 images of the devkit"):
         discover.sources(archives)
 
 

@@ -157,7 +157,7 @@ def test_folders_of_no_picture_are_no_classes_and_a_tar_agrees(
         tar.add(tree, arcname=".")
     with caplog.at_level(logging.WARNING):
         folder = discover.sources(tree)
-    assert f"{tree}/train/aaa-empty: no picture, so no class; left out" in caplog.text
+    assert f"{tree}/train/aaa-empty: no image, so no class; left out" in caplog.text
     assert f"{tree}/train/__MACOSX: left out" in caplog.text
     for sources in (folder, discover.sources(tmp_path / "photos.tar")):
         assert sources["train"].classes == ("ape", "bee", "cat")

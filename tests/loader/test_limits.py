@@ -11,7 +11,7 @@ from common.errors import BadImage
 from common.spec import STORED_SIZE
 from loader import jpeg, limits
 from loader.codec import SystemCodec
-from loader.packing import picture
+from loader.packing import image_file
 from tests.support.bombs import BOMBS, saved_as_jpeg, with_size
 
 
@@ -26,7 +26,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("name", BOMBS)
-@pytest.mark.parametrize("decode", [jpeg.decode, picture.decode])
+@pytest.mark.parametrize("decode", [jpeg.decode, image_file.decode])
 def test_a_bomb_never_reaches_a_decoder(name: str, decode: Callable[[bytes], object]) -> None:
     with pytest.raises(BadImage, match=r"are more than|cannot be in"):
         decode(BOMBS[name]())
@@ -45,7 +45,7 @@ def test_an_even_picture_is_not_taken_for_a_bomb(mode: str, progressive: bool) -
     """The most pixels that an encoder puts into a byte."""
     file = io.BytesIO()
     Image.new(mode, (3000, 2000)).save(file, "JPEG", quality=1, progressive=progressive, optimize=True)
-    assert picture.decode(file.getvalue())[0].shape == (2000, 3000, 3)
+    assert image_file.decode(file.getvalue())[0].shape == (2000, 3000, 3)
 
 
 def test_a_stored_picture_that_goes_on_with_more_scans_is_refused_by_libjpeg() -> None:
@@ -62,7 +62,7 @@ def test_a_huge_picture_within_a_small_one_is_refused() -> None:
     Image.new("1", (11_000, 11_000)).save(inner, "PNG")
     entry = b"\x10\x10\0\0\1\0\x20\0" + len(inner.getvalue()).to_bytes(4, "little") + (22).to_bytes(4, "little")
     with pytest.raises(BadImage, match="121000000 pixels"):
-        picture.decode(b"\0\0\1\0\1\0" + entry + inner.getvalue())
+        image_file.decode(b"\0\0\1\0\1\0" + entry + inner.getvalue())
 
 
 def test_the_largest_photos_are_allowed() -> None:

@@ -78,10 +78,10 @@ def test_a_file_that_vanished_is_an_error_of_the_source_not_of_the_picture(tmp_p
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("train/ape/inner/1.jpg", "is a folder: pictures lie directly in the class's folder"),
+        ("train/ape/inner/1.jpg", "is a folder: images lie directly in the class's folder"),
         ("train/1.jpg", "lies in no class's folder"),
         ("photos/ape/1.jpg", "holds no train/; SOURCE holds train/<class>"),
-        ("train/ape/.hidden", "holds no picture"),
+        ("train/ape/.hidden", "holds no image"),
     ],
 )
 def test_another_shape_of_folder_is_an_error_that_says_what_is_expected(tmp_path: Path, path: str, told: str) -> None:

@@ -30,7 +30,7 @@ from common.errors import BadImage
 from common.spec import STORED_SIZE
 from loader import jpeg
 from loader.dataset import Dataset
-from loader.packing import picture
+from loader.packing import image_file
 from tests.support.paths import ROOT
 
 HANG_S = 60.0  # of the clock, for all that a case does
@@ -168,7 +168,7 @@ def as_a_record(data: bytes, old: int) -> Any:
 
 
 def as_a_photo(data: bytes) -> Any:
-    return picture.decode(data)[0]
+    return image_file.decode(data)[0]
 
 
 def fuzz(corpus: Sequence[bytes], seed: int, numbers: range, note: Callable[[int], object]) -> Findings:

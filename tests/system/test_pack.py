@@ -68,7 +68,7 @@ def test_a_pack_killed_at_many_moments_goes_on_to_the_same_data_set(
             wait_for(f"{share:.0%} of the file", lambda: reached() or process.poll() is not None)  # noqa: B023
             kills += process.poll() is None
             os.killpg(process.pid, signal.SIGKILL)
-        with pytest.raises(DatasetError, match="not finished|not a data set"):
+        with pytest.raises(DatasetError, match="not finished|not a dataset"):
             Dataset(data / "train.lmdb")
     assert kills == 5
     done = run_to_end(tree, data)
@@ -210,7 +210,7 @@ def test_stop_at_a_bad_picture_names_it_and_keeps_what_came_before(tmp_path: Pat
 
 def test_a_source_with_nothing_to_decode_is_an_error(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "photos", 3, bad_every=1)
-    with pytest.raises(PackError, match="none of the 3 pictures of train can be decoded"):
+    with pytest.raises(PackError, match="none of the 3 images of train can be decoded"):
         pack_folder(tree, tmp_path / "data")
     assert len((tmp_path / "data" / "skipped.jsonl").read_text().splitlines()) == 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import BadImage
 from loader import limits
-from loader.packing import picture
+from loader.packing import image_file
 from tests.support.bombs import saved_as_jpeg, with_size
 from tests.support.photo_tree import photo
 from tests.support.picture_bombs import BOMBS, LARGEST
@@ -84,4 +84,4 @@ def test_a_jpeg_may_be_as_large_as_its_coefficients_allow(mode: str, progressive
 )
 def test_a_bomb_is_refused_before_anything_is_decoded(made: object) -> None:
     with pytest.raises(BadImage, match=r"9990x9990 pixels take [\d,]+ MiB to decode, which are more than 448"):
-        picture.decode(made())  # type: ignore[operator]
+        image_file.decode(made())  # type: ignore[operator]
