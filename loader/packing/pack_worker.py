@@ -76,16 +76,16 @@ def pack_chunk(source: Source, working_on: c_int64, items: Items) -> Packed:
     for item in map(int, items):
         working_on.value = item
         try:
-            kept, warned = stored_jpeg(source.read(item))
+            stored, warned = stored_jpeg(source.read(item))
         except BadImage as error:
             packed.outcomes.append(str(error))
             continue
         except (OSError, MemoryError) as error:
             cause = str(error) or type(error).__name__
             raise PackError(f"{source.name(item)} cannot be read: {cause}; {RESUME}") from None
-        packed.sums.add(jpeg.decode(kept))
+        packed.sums.add(jpeg.decode(stored))
         packed.warned += warned
-        packed.outcomes.append(record_bytes(int(source.labels[item]), kept))
+        packed.outcomes.append(record_bytes(int(source.labels[item]), stored))
     return packed
 
 

@@ -8,16 +8,16 @@ one of two ways:
 
 Synchronisation of one copy from half s to half t:
 
-    ready      recorded on compute[s] when the tensor to send is complete; the sending stream waits for it
-    free       recorded on compute[t] after the last reader of the receive buffer; the receiving stream waits for it
-    arrived    recorded on the receiving stream after the copy; compute[t] waits for it before it reads
-    sent       recorded on the sending stream after the copy; compute[s] waits for it before the tensor may be freed
+    event      recorded on            when                                    awaited by
+    ready      compute[s]             the tensor to send is complete          the sending stream
+    free       compute[t]             the receive buffer has no more readers  the receiving stream
+    arrived    the receiving stream   the copy is done                        compute[t], to read it
+    sent       the sending stream     the copy is done                        compute[s], to free the tensor
 
-and, by way of the host, between its two hops:
+and between the two hops by way of the host:
 
-    staged     recorded on the sending stream after the first hop; the receiving stream waits for it before the second
-    emptied    recorded on the receiving stream after the second hop; the sending stream waits for it before the next
-               first hop overwrites the pinned memory
+    staged     the sending stream     the first hop is done                   the receiving stream
+    emptied    the receiving stream   the second hop is done                  the sending stream
 
 Receive buffers and pinned memory are static, at one address until a larger batch comes. The link keeps the sent tensor
 until `sent` has been waited for. So no allocator reuses memory that another stream still reads.

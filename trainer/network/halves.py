@@ -132,13 +132,13 @@ def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: Mapping[str, Sequ
     rows = _share(shapes[weight][0], half) if is_divided else slice(None)
     if layer.reads != "both":
         return [Block(weight, (rows,)), Block(bias, (rows,))]
-    own, peer = (_share(shapes[weight][1], of) for of in (half, 1 - half))
+    own, peer = (_share(shapes[weight][1], source) for source in (half, 1 - half))
     return [Block(weight, (rows, own)), Block(bias, (rows,)), Block(weight, (rows, peer))]
 
 
 def _share(count: int, half: int) -> slice:
-    each = count // HALVES
-    return slice(half * each, (half + 1) * each)
+    size = count // HALVES
+    return slice(half * size, (half + 1) * size)
 
 
 def _linear_map(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:

@@ -34,12 +34,12 @@ def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training
     and gradients. A full GPU raises an error by itself.
     """
     weights = sum(math.prod(shape) for shape in reference_shapes(recipe).values())
-    each = _FLOAT32
+    bytes_per_weight = _FLOAT32
     if devices[0].type == "cpu":
         operand = dtype.itemsize
-        each += operand if dtype != torch.float32 else 0
-        each += _FLOAT32 + operand if training else _FLOAT32
-    needed, free = weights * each, free_memory()
+        bytes_per_weight += operand if dtype != torch.float32 else 0
+        bytes_per_weight += _FLOAT32 + operand if training else _FLOAT32
+    needed, free = weights * bytes_per_weight, free_memory()
     if needed > free:
         raise UsageError(
             f"recipe {recipe.name} at width {recipe.width:g} has {weights:,} weights, which take {gib(needed)} or more,"

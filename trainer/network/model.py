@@ -32,9 +32,9 @@ def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     inputs = 3
     for layer in recipe.layers:
         outputs = recipe.outputs(layer) * (1 if layer is recipe.fc[-1] else recipe.columns)
-        each = inputs // groups_of(layer, recipe)
+        group_inputs = inputs // groups_of(layer, recipe)
         kernel = (layer.kernel, layer.kernel) if isinstance(layer, Conv) else ()
-        shapes[f"{layer.name}.weight"] = (outputs, each, *kernel)
+        shapes[f"{layer.name}.weight"] = (outputs, group_inputs, *kernel)
         shapes[f"{layer.name}.bias"] = (outputs,)
         inputs = outputs * (recipe.map_sizes()[-1] ** 2 if layer is recipe.conv[-1] else 1)
     return shapes

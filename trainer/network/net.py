@@ -22,7 +22,7 @@ Pixels = tuple[Tensor, ...]
 class Net(Protocol):
     @property
     def input_devices(self) -> tuple[torch.device, ...]:
-        """The devices of `x_nchw`, one for each half; they may be the same."""
+        """The device of each half's `x_nchw`; they may be the same."""
 
     @property
     def input_dtype(self) -> torch.dtype:

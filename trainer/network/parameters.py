@@ -34,12 +34,12 @@ class Parameter:
 
     def __init__(self, block: Block, reference: Tensor, device: torch.device, dtype: torch.dtype) -> None:
         """Copy the block from the reference's tensor, on the CPU; `dtype` is the operand's."""
-        kept = torch.float64 if dtype == torch.float64 else torch.float32
+        weight_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         nhwc = device.type == "cuda" and reference.ndim == 4  # as cuDNN's tensor cores want filters too
         layout = torch.channels_last if nhwc else torch.contiguous_format
         self.block = block
-        self.weight = block.of(reference).to(device, kept, copy=True).contiguous(memory_format=layout)
-        self.operand = self.weight if dtype == kept else self.weight.to(dtype)
+        self.weight = block.of(reference).to(device, weight_dtype, copy=True).contiguous(memory_format=layout)
+        self.operand = self.weight if dtype == weight_dtype else self.weight.to(dtype)
         self.operand.requires_grad_()
         self.gradient: Tensor | None = None
 

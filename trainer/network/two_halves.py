@@ -1,7 +1,7 @@
 """The network as two halves, each on its own device: the whole schedule of a step, with every wait and copy.
 
 Autograd works inside a segment. Between segments the graph is cut: a half's output is detached, copied to the other
-half if the next layer reads both, and backward is driven segment by segment, last first:
+half if the next layer reads both, and backward runs segment by segment, last first:
 
     forward    send the inputs across; z = the first layer's own part, while they travel; wait; z += the peer's part;
                the rest of the segment from z on
@@ -208,8 +208,8 @@ class TwoHalves(Placement):
             gradient = gradients[half]
             received = gradient.received.receive() if gradient.received else None
             rest = partial(self._rest_backward, segment, half, passage, gradient, received)
-            dz[half], peer, found = self._runner.piece(self._compute[half], f"{segment.first.name} backward", rest)
-            assign_gradients(found)
+            dz[half], peer, grads = self._runner.piece(self._compute[half], f"{segment.first.name} backward", rest)
+            assign_gradients(grads)
             if gradient.received:
                 gradient.received.release()
             if exchange:
@@ -217,8 +217,8 @@ class TwoHalves(Placement):
         own = {}
         for half, passage in passages.items():
             first = partial(self._first_backward, segment, half, passage, dz[half])
-            own[half], found = self._runner.piece(self._compute[half], f"{segment.first.name} own backward", first)
-            assign_gradients(found)
+            own[half], grads = self._runner.piece(self._compute[half], f"{segment.first.name} own backward", first)
+            assign_gradients(grads)
         if not exchange:
             return {}
         self._release_activations(segment)

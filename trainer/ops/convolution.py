@@ -14,8 +14,7 @@ from trainer.recipes.layers import Conv
 def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     """The layer's convolution with any block of its weights: n x c x h x w, channels last in memory.
 
-    In that layout a CPU convolves up to 3 times and pools up to 10 times as fast, and a GPU's tensor cores need it. On
-    a GPU each group is a convolution of its own.
+    In that layout a CPU convolves up to 3 times and pools up to 10 times as fast, and a GPU's tensor cores need it.
     """
     stride = conv.stride
     if conv.reads == "image":
@@ -31,8 +30,7 @@ def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
 def space_to_depth(x: Tensor, side: int) -> Tensor:
     """Fold n x c x h x w to n x (side side c) x h / side x w / side, zero-padded at the right and bottom.
 
-    A block's channels are row by row, pixel by pixel. A convolution of stride `side` becomes one of stride 1 if images
-    and filters are folded.
+    A convolution of stride `side` is one of stride 1 between folded images and filters.
     """
     x = F.pad(x, (0, -x.shape[3] % side, 0, -x.shape[2] % side))
     n, c, h, w = x.shape

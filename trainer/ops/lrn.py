@@ -126,14 +126,14 @@ class _Window:
         self.grouped = norm.over == "channels"
         self._shape = (h * w, groups, c // groups) if self.grouped else (h, w, c)
         self._dims, self._size = ((3,) if self.grouped else (1, 2)), norm.size
-        self._each = min(n, max(1, _CPU_PIECE // max(1, h * w * c)) if x.device.type == "cpu" else n)
+        self._piece_length = min(n, max(1, _CPU_PIECE // max(1, h * w * c)) if x.device.type == "cpu" else n)
         self.dtype = torch.promote_types(x.dtype, torch.float32)
         padded = [length + (norm.size - 1 if dim in self._dims else 0) for dim, length in enumerate(self._shape, 1)]
-        self._padded = x.new_zeros([self._each, *padded], dtype=self.dtype)
+        self._padded = x.new_zeros([self._piece_length, *padded], dtype=self.dtype)
 
     def pieces(self, x: Tensor) -> list[Tensor]:
         x = x.view(-1, *self._shape)
-        return [x[first : first + self._each] for first in range(0, len(x), self._each)]
+        return [x[first : first + self._piece_length] for first in range(0, len(x), self._piece_length)]
 
     def sum(self, x: Tensor, *, squared: bool = False) -> Tensor:
         """The sum of the piece x, or of its square, over the window at each place; a view in x's shape."""
