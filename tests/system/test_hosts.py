@@ -121,7 +121,7 @@ def test_a_host_whose_disk_damaged_a_record_is_left_out_and_changes_nothing(
         with LoaderClient([bad.endpoint, good.endpoint]) as loader:
             stream = loader.stream(replace(SPEC, on_bad_record=policy), 16)
             passes = (batch for _ in range(10**6) for batch in stream.batches(range(2)))
-            read_until(passes, lambda: "is left out: its record 7 is bad" in caplog.text)
+            read_until(passes, lambda: "is left out: its record 7 is corrupt" in caplog.text)
             assert fingerprint(stream.batches(range(2))) == undisturbed
     assert bad.endpoint in caplog.text
 
