@@ -161,9 +161,7 @@ class Host:
         elif event.kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             self.refuses("it has no keys, but this client has (--keys)")
         elif self._keys is not None and self._broken >= _BROKEN_IN_A_ROW and not self._admitted and not self.refusal:
-            self.refuses(
-                "it breaks off, as a service without keys or with keys other than our server.key does (--keys)"
-            )
+            self.refuses("it breaks off: it has no keys, or keys other than our server.key (--keys)")
 
     def _dial(self) -> None:
         try:
