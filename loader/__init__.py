@@ -1,1 +1,1 @@
-"""From pictures to batches: packing, the data set, the augmentation, the workers and the service. Never torch."""
+"""From images to batches: packing, the dataset, the workers and the service. Never imports torch."""

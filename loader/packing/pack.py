@@ -238,16 +238,16 @@ class _Packing:
 
     def _summary(self, meta: Meta, packed: int, seconds: float) -> Summary:
         return Summary(
-            meta.split,
-            meta.records,
-            len(meta.classes),
-            meta.skipped,
-            meta.warned,
-            self._path.stat().st_size,
-            meta.digest,
-            packed,
-            seconds,
-            self._empty_classes(),
+            split=meta.split,
+            records=meta.records,
+            classes=len(meta.classes),
+            skipped=meta.skipped,
+            warned=meta.warned,
+            file_bytes=self._path.stat().st_size,
+            digest=meta.digest,
+            packed=packed,
+            seconds=seconds,
+            empty_classes=self._empty_classes(),
         )
 
 

@@ -1,12 +1,11 @@
-"""CUDA graphs of a step, one per piece.
+"""CUDA graphs of a step, one per piece: the work of one stream between two waits.
 
-Launching a step's few hundred kernels one by one takes Python and the driver longer than the GPU takes to run them. So
-a step is cut into pieces, each the work of one stream between two waits. Each piece is recorded once as a CUDA graph
-and launched as a whole from then on. Copies between devices, and the events around them, stay outside: PyTorch records
-no graph over two devices.
+Python needs longer to launch a step's kernels one by one than the GPU to run them. So each piece is recorded once and
+launched as a whole from then on. Copies between devices, and their events, stay outside: PyTorch records no graph over
+two devices.
 
-A graph reads and writes the memory it was recorded with. So inputs are copied to static memory, and what a piece
-returns is static too: the next step overwrites it.
+A graph reads and writes the memory it was recorded with: inputs are copied to static memory, and the next step
+overwrites what a piece returned.
 """
 
 import logging
@@ -53,11 +52,9 @@ class GraphRunner:
     def run(self, schedule: Procedure[T], inputs: Sequence[Tensor] = (), constants: Hashable = None) -> T:
         """The schedule's result, as if it were queued on the current streams of its devices.
 
-        Inputs of the same shapes are recorded once they come several times in a row, so a shorter batch at an epoch's
-        end is not.
+        Inputs of one shape are recorded once they come several times in a row; an epoch's shorter last batch is not.
 
-        constants   what a recording holds fixed besides the inputs, such as addresses and numbers; recorded anew if it
-                    changes
+        constants   what a recording fixes besides the inputs, such as addresses; a change leads to a new recording
         """
         aliases = tuple(next(index for index, other in enumerate(inputs) if other is x) for x in inputs)
         signature = tuple((x.shape, x.stride()) for x in inputs), aliases, constants

@@ -38,15 +38,15 @@ def build_net(
     graphs: bool = True,
     training: bool = True,
 ) -> Net:
-    """A net with its initial weights. On a CPU this process never returns freed memory to the system from then on.
+    """A net with its initial weights. On a CPU freed memory stays with this process from then on.
 
     requested  see `kind_of_net`; "one-device" takes the first of `devices`
     dtype      of activations
-    exchange   path between the halves, see `trainer.network.peers`; only "auto" for "one-device"
+    exchange   path between the halves, see `trainer.network.peers`; "auto" for "one-device"
     graphs     record CUDA graphs
-    training   reserve room for gradients and velocities
+    training   count the memory of gradients and velocities too
 
-    Raises UsageError if it does not fit into the host's memory, or the options contradict each other.
+    Raises UsageError if the host's memory has no room for it, or the options contradict each other.
     """
     check_room(recipe, devices, dtype, training=training)
     if devices[0].type == "cpu":

@@ -39,8 +39,8 @@ Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1
 class Route:
     """The streams and the way of all copies in one direction between the devices.
 
-    PyTorch queues a copy between devices on the source's current stream and makes both devices' current streams wait
-    for each other, so each direction has its own: shared streams would make the directions take turns.
+    PyTorch makes both devices' current streams wait for each other around a copy between devices; if the directions
+    shared streams, they would take turns.
     """
 
     out: Stream  # on the source's device
@@ -134,8 +134,8 @@ class _Buffer:
     def room_for(self, x: Tensor) -> Tensor:
         """Memory of x's length and layout, so that a copy is one run of bytes.
 
-        Call it on the stream that writes the buffer, after it has waited for the last reader: new memory belongs to
-        that stream, and the old returns to it. (Pinned memory returns once the copies queued from it are done.)
+        Call it on the stream that writes the buffer, after it has waited for the last reader: memory is allocated on
+        that stream and returns to it. (Pinned memory returns once the copies queued from it are done.)
         """
         memory = self._memory
         if memory is None or len(memory) < len(x) or _layout(memory) != _layout(x):

@@ -44,9 +44,9 @@ class Net(Protocol):
         """Softmax probabilities, n x classes, on `loss_device`; no gradient, dropout as in test."""
 
     def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
-        """Outputs of a hidden fc layer, n x units, after its activation, times 1 - dropout as in test.
+        """Outputs of a hidden fc layer after its activation, times 1 - dropout as in test: n x units.
 
-        In parts, each on the device that computes it; their columns joined in this order are the reference's. Raises
+        In parts, each on the device that computes it; joined in this order their columns are the reference's. Raises
         UsageError if there is no such layer.
         """
 

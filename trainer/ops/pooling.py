@@ -14,8 +14,8 @@ _OF_KERNEL = (3, 2)
 def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
     """Max pooling, n x c x h x w to n x c x (h - size) // stride + 1 x ...
 
-    A GPU has a kernel for 3 x 3 that moves fewer bytes than torch's; torch's backward is not reproducible there if
-    windows overlap, for it adds in the order in which threads arrive.
+    The GPU kernel for 3 x 3 moves fewer bytes than torch's, whose backward is not reproducible there if windows
+    overlap: it adds in the order in which threads arrive.
     """
     if kernels_for(x_nchw) is None or (size, stride) != _OF_KERNEL:
         return F.max_pool2d(x_nchw, kernel_size=size, stride=stride)
