@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Loader service and trainer together on this machine, from a bare checkout to a trained net. See --help.
+# Loader service and trainer on this machine, from a bare checkout to a trained network. See --help.
 set -euo pipefail
 # shellcheck source=deploy/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -11,23 +11,23 @@ usage() {
     cat <<END
 Usage: $PROGRAM [OPTIONS] [-- TRAINER OPTIONS]
 
-  Sets up .venv, makes the demo data if there is no data yet, starts alexnet-loader and alexnet-trainer, shows the
-  trainer's progress, ends with its validation error and where the run lies, and takes both down.
+  Sets up .venv, makes a demo dataset if data/ is missing, starts alexnet-loader and alexnet-trainer, shows progress, ends
+  with the validation error and the folder of the run, and stops both.
 
 Options:
-  --data DIR        packed data set  [default: data; the demo data if missing]
+  --data DIR        packed dataset  [default: data; the demo dataset if missing]
   --recipe NAME     source, paper, cifar10, demo or a FILE.toml
-                    [default: demo on the demo data, else source; on --resume the run's]
-  --epochs N        passes over the training set  [default: the recipe's]
-  --workers N       decoding processes of the loader  [default: one a core, at most 16]
-  --gpus LIST       the halves' GPUs: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
+                    [default: demo on the demo dataset, else source; with --resume the run's]
+  --epochs N        epochs of the whole run  [default: the recipe's]
+  --workers N       worker processes of the loader  [default: one per core, at most 16]
+  --gpus LIST       GPUs of the halves: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
   --cpu             train on the CPU
-  --seed N          of the order, the augmentation and the weights  [default: the trainer's]
-  --run DIR         checkpoints, metrics.jsonl and loader.log  [default: runs/DATE-TIME-PID]
-  --resume          go on with the run in --run DIR
-  --bind ENDPOINT   where the loader listens  [default: tcp://127.0.0.1:*, any free port]
-  --keys DIR        keys for both, which alexnet-loader keys makes; a --bind to other hosts needs them
-  --help            show this and exit
+  --seed N          seed of order, augmentation and weights  [default: the trainer's]
+  --run DIR         folder for checkpoints, metrics.jsonl and loader.log  [default: runs/DATE-TIME-PID]
+  --resume          resume the run in --run DIR
+  --bind ENDPOINT   endpoint of the loader  [default: tcp://127.0.0.1:*, any free port]
+  --keys DIR        keys for both, made by alexnet-loader keys; required if --bind is reachable from other hosts
+  --help            show this message and exit
 END
 }
 
@@ -70,11 +70,11 @@ take_option() {
     esac
 }
 
-# Packed beside `data` and then moved there, so that a `data` that exists is whole.
+# Packed beside `data` and then moved, so that an existing `data` is complete.
 make_demo_data() {
     lock
     if [[ ! -e "$ROOT/data" ]]; then
-        say "making the demo data"
+        say "making the demo dataset"
         guarded "$VENV/bin/alexnet-pack" --demo "$ROOT/build/demo-data" || exit # it has said why
         mv "$ROOT/build/demo-data" "$ROOT/data"
     fi
@@ -185,9 +185,9 @@ if [[ -z "$data" ]]; then
     data="$ROOT/data"
     make_demo_data
 fi
-if [[ -z "$recipe$resume" ]]; then passed_on+=(--recipe "$(default_recipe)"); fi
+if [[ -z "$recipe$resume${ALEXNET_TRAINER_RECIPE-}" ]]; then passed_on+=(--recipe "$(default_recipe)"); fi
 run="${run:-$ROOT/runs/$(date +%Y%m%d-%H%M%S)-$$}"
-if ((${#devices[@]} == 0)); then default_devices; fi
+if ((${#devices[@]} == 0)) && [[ -z "${ALEXNET_TRAINER_GPUS-}${ALEXNET_TRAINER_CPU-}" ]]; then default_devices; fi
 mkdir -p "$run" || fail 2 "--run $run cannot be made"
 
 loader='' trainer='' endpoint='' signal='' signals=0

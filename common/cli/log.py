@@ -15,20 +15,22 @@ from .entry import INTERRUPTED
 
 log = logging.getLogger(__name__)
 
+LEVELS = ("debug", "info", "warning", "error")
+
 # Faults of a path that the user named; all others lie with the machine.
 _PATH_ERRORS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
     errno.ENAMETOOLONG,
 }  # fmt: skip
 
-_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}  # in errors of ZeroMQ's own
+_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}  # in ZeroMQ's own errors
 
 
-def setup(program: str, verbose: bool = False) -> None:
-    """Log to stderr as `program: message`, with the time."""
+def setup(program: str, level: str = "info") -> None:
+    """Log to stderr as `program: message`, with the time, from this of LEVELS up."""
     handler = _Handler()
     handler.setFormatter(_Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class _Handler(logging.Handler):
@@ -53,7 +55,7 @@ class _Formatter(logging.Formatter):
 def errors_as_exit_codes(program: str) -> Iterator[None]:
     """Run a command's body; turn an AlexNetError, a system error or a lack of memory into one line and an exit code.
 
-    DEBUG logs have the traceback too. Any other exception is a bug and stays a traceback.
+    The debug level has the traceback too. Any other exception is a bug and stays a traceback.
     """
     try:
         yield

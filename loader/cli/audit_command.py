@@ -1,4 +1,4 @@
-"""`alexnet-loader audit`: the digests of what a stream delivered, from the data set alone."""
+"""`alexnet-loader audit`: the digests of what a stream delivered, recomputed from the dataset alone."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.cli import log as logs
+from common.cli import options
 from common.cli.console import result, shown
 from common.cli.entry import interruptible
 from common.errors import UsageError
@@ -18,29 +19,35 @@ if TYPE_CHECKING:
     from loader.workers.audit import Audited, Part
 
 
-@click.command(context_settings={"show_default": True}, short_help="Compute anew what a stream delivered.")
-@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
-@click.option("--split", type=click.Choice(["train", "val"]), default="train", help="Which LMDB is read.")
-@click.option("--seed", type=click.IntRange(*SEEDS), default=0, help="Of order and augmentation.")
-@click.option("--view", type=click.Choice(["train", "full"]), default="train", help="Crops, or stored pictures.")
-@click.option("--crop", type=int, default=227, help="Height and width of a crop in pixels.")
-@click.option("--sigma", type=float, default=0.1, help="Standard deviation of the colour noise.")
-@click.option("--pixels", type=click.Choice(["uint8", "float32"]), default="uint8", help="How pixels are delivered.")
-@click.option(
-    "--on-bad-record", type=click.Choice(["replace", "stop"]), default="replace", help="As the stream was asked to."
+_PROGRAM = "alexnet-loader audit"
+_stream, _asked = options.section("Stream"), options.section("Audit")
+
+
+@options.command(_PROGRAM, short_help="Recompute what a stream delivered.")
+@_stream("--data", type=click.Path(path_type=Path), default=Path("data"), help="Folder that alexnet-pack wrote.")
+@_stream("--split", type=click.Choice(["train", "val"]), default="train", help="LMDB to read.")
+@_stream("--seed", type=click.IntRange(*SEEDS), default=0, help="Seed of order and augmentation.")
+@_stream("--view", type=click.Choice(["train", "full"]), default="train", help="Crops, or whole stored images.")
+@_stream("--crop", type=int, default=227, help="Height and width of a crop, in pixels.")
+@_stream("--sigma", type=float, default=0.1, help="Standard deviation of the colour noise, in each component's own.")
+@_stream("--pixels", type=click.Choice(["uint8", "float32"]), default="uint8", help="Type of the delivered pixels.")
+@_stream(
+    "--on-bad-record",
+    type=click.Choice(["replace", "stop"]),
+    default="replace",
+    help="Treatment of corrupt records, as in the stream.",
 )
-@click.option("--shuffle", type=bool, default=True, help="An order for each epoch, or always that of the records.")
-@click.option("--epoch", type=click.IntRange(*EPOCHS), required=True, help="Counted from 0.")
-@click.option("--batch-size", type=click.IntRange(1, 2**20), default=128, help="Pictures a line; it changes no digest.")
-@click.option("--batches", metavar="A..B", show_default="all", help="Numbers of the first and last batch, from 0.")
-@click.option(
+@_stream("--shuffle", type=bool, default=True, help="A new order for each epoch, or always that of the records.")
+@_asked("--epoch", type=click.IntRange(*EPOCHS), required=True, help="Epoch, from 0.")
+@_asked("--batches", metavar="A..B", show_default="all", help="First and last batch, from 0.")
+@_asked("--batch-size", type=click.IntRange(1, 2**20), default=128, help="Images per line; no effect on the digests.")
+@_asked(
     "--dataset",
     metavar="DIGEST",
     show_default="any",
-    help='Refuse another data set than this: "digest" of the line "run" in metrics.jsonl, of a training set.',
+    help='Refuse any other dataset: the "digest" of a run, in line "run" of its metrics.jsonl.',
 )
-@click.option("--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Processes.")
-@click.option("--verbose", is_flag=True, help="Log more.")
+@_asked("--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Processes.")
 def audit(
     data: Path,
     epoch: int,
@@ -48,16 +55,16 @@ def audit(
     batches: str | None,
     dataset: str | None,
     jobs: int,
-    verbose: bool,
+    log_level: str,
     **stream: Any,
 ) -> None:
-    """Compute batches anew from the data set, without a service, and print their digests.
+    """Recompute batches from the dataset, without a service, and print their digests.
 
-    The last line's digest, of a whole epoch, is the one that alexnet-trainer --digest on writes into metrics.jsonl; the
-    line there says in "stream" which options belong to it.
+    The digest in the last line is, for a whole epoch, the one that alexnet-trainer --digest on writes to metrics.jsonl;
+    "stream" in that file has the options to give here.
     """
-    logs.setup("alexnet-loader audit", verbose)
-    with logs.errors_as_exit_codes("alexnet-loader audit"):
+    logs.setup(_PROGRAM, log_level)
+    with logs.errors_as_exit_codes(_PROGRAM):
         from common.spec import StreamSpec
 
         run(data, StreamSpec(**stream), epoch, batch_size, batches, dataset, jobs)
@@ -84,7 +91,7 @@ def run(
     with Dataset(path) as dataset:
         records, contents = dataset.records, dataset.digest
     if asked not in (None, contents.hex()):
-        raise UsageError(f"{path} is data set {contents.hex()}, not {asked} (--dataset)")
+        raise UsageError(f"{path} is dataset {contents.hex()}, not {asked} (--dataset)")
     parts = parts_of(epoch, records, batch_size, batches)
     first, done, replaced, rolling = parts[0].first, 0, 0, digest.NOTHING
     with Progress("audited", sum(part.count for part in parts)) as progress:
@@ -96,21 +103,21 @@ def run(
             progress.count(done)
     result(
         f"epoch {epoch}, positions {first}..{first + done - 1} of {records:,}: digest {rolling.hex()},"
-        f" bad records replaced: {replaced:,}"
+        f" corrupt records replaced: {replaced:,}"
     )
 
 
 def tell(audited: "Audited", digest: bytes, number: int) -> None:
-    """A line for the batch, and one for each bad record."""
+    """Print a line for the batch, and one for each corrupt record."""
     part = audited.part
     result(f"batch {number}: positions {part.first}..{part.first + part.count - 1}, digest {digest.hex()}")
     for position, record, reason in audited.replaced:
         other = audited.records[position - part.first]
-        result(f"  position {position}: record {record} is bad, record {other} takes its place: {shown(reason)}")
+        result(f"  position {position}: record {record} is corrupt, record {other} takes its place: {shown(reason)}")
 
 
 def parts_of(epoch: int, records: int, batch_size: int, batches: str | None) -> "list[Part]":
-    """The batches asked for: "A..B", both included, "A", or None for all. Raises UsageError."""
+    """The batches of "A..B", both included, of "A", or all if None. Raises UsageError."""
     from loader.workers.audit import Part
 
     last = -(-records // batch_size) - 1

@@ -1,4 +1,4 @@
-"""`alexnet-loader keys`: keys for a service and those that may connect to it."""
+"""`alexnet-loader keys`: keys for a service and the clients that may connect to it."""
 
 import re
 from pathlib import Path
@@ -6,22 +6,25 @@ from pathlib import Path
 import click
 
 from common.cli import log as logs
+from common.cli import options
 from common.cli.console import say, shown
 from common.errors import UsageError
 
+_PROGRAM = "alexnet-loader keys"
+_option = options.section("Options")
 
-@click.command(context_settings={"show_default": True}, short_help="Make the keys of a service and its clients.")
+
+@options.command(_PROGRAM, short_help="Make keys for a service and its clients.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--client", default="client", metavar="NAME", help="Make the keys of one more client.")
-@click.option("--verbose", is_flag=True, help="Log more.")
-def keys(folder: Path, client: str, verbose: bool) -> None:
-    """Make the keys in DIR with which services and clients know each other and encrypt.
+@_option("--client", default="client", metavar="NAME", help="Make the keys of one more client.")
+def keys(folder: Path, client: str, log_level: str) -> None:
+    """Make the keys in DIR with which services and clients recognise each other and encrypt.
 
-    The first call makes those of the service and of one client; one with --client NAME those of another client, in
-    DIR/NAME. Nothing is ever overwritten. A service that runs takes changes of DIR/clients at once.
+    The first call makes those of the service and of one client; a call with --client NAME those of another client, in
+    DIR/NAME. Nothing is overwritten. A running service takes changes of DIR/clients at once.
     """
-    logs.setup("alexnet-loader keys", verbose)
-    with logs.errors_as_exit_codes("alexnet-loader keys"):
+    logs.setup(_PROGRAM, log_level)
+    with logs.errors_as_exit_codes(_PROGRAM):
         from common.wire import keys
 
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", client, re.ASCII):

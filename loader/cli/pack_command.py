@@ -1,4 +1,4 @@
-"""alexnet-pack: photos to LMDB, once. Heavy libraries are imported where they are used, so that --help is quick."""
+"""`alexnet-pack`: images to LMDB, once. Heavy libraries are imported on use, which keeps --help fast."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
     from loader.cli import pack
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from common.cli import log as logs
-from common.cli.command_line import HELP
+from common.cli import options
 from common.cli.console import result, say, shown, tell
 from common.cli.entry import INTERRUPTED, interruptible
 from common.errors import DatasetError, UsageError
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 _PROGRAM = "alexnet-pack"
 
 
-@click.command(context_settings=HELP)
-@click.version_option(package_name="alexnet")
+_packing, _demo_data, _looking = options.section("Packing"), options.section("Demo"), options.section("Inspection")
+
+
+@options.command(_PROGRAM)
 @click.argument("paths", metavar="[SOURCE] DATA", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--demo", is_flag=True, help="Pack drawn pictures of ten shapes and textures: no SOURCE is needed.")
-@click.option("--demo-train", default=2000, show_default=True, type=click.IntRange(10), help="Training pictures.")
-@click.option("--demo-val", default=500, show_default=True, type=click.IntRange(10), help="Validation pictures.")
-@click.option("--info", is_flag=True, help="Say what is in DATA; nothing is written.")
-@click.option("--verify", is_flag=True, help="With --info: check every record's checksum, label and size.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes that decode, resize and encode.  [default: one a core]")
-@click.option(
+@_packing(
+    "--jobs", type=click.IntRange(1), show_default="one per core", help="Processes that decode, resize and encode."
+)
+@_packing(
     "--on-bad",
     default="skip",
-    show_default=True,
     type=click.Choice(["skip", "stop"]),
-    help="A picture that cannot be decoded is left out and listed in DATA/skipped.jsonl, or ends the packing.",
+    help="Skip images that cannot be decoded, listing them in DATA/skipped.jsonl, or stop at the first.",
 )
-@click.option(
+@_packing(
     "--commit",
-    "commit_records",
     default=1024,
-    show_default=True,
     type=click.IntRange(1),
-    help="Records between commits: as many at most are done again after a kill.",
+    help="Records per commit; at most this many are redone after a kill.",
 )
-@click.option("--verbose", is_flag=True, help="Log more.")
+@_demo_data("--demo", is_flag=True, help="Pack drawn images of ten shapes and textures; takes no SOURCE.")
+@_demo_data("--demo-train", default=2000, type=click.IntRange(10), help="Training images.")
+@_demo_data("--demo-val", default=500, type=click.IntRange(10), help="Validation images.")
+@_looking("--info", is_flag=True, help="Describe DATA; writes nothing.")
+@_looking("--verify", is_flag=True, help="With --info: check every record's checksum, label and size.")
 def main(
     paths: tuple[Path, ...],
     demo: bool,
@@ -61,22 +61,22 @@ def main(
     verify: bool,
     jobs: int | None,
     on_bad: str,
-    commit_records: int,
-    verbose: bool,
+    commit: int,
+    log_level: str,
 ) -> None:
-    """Pack photos into DATA/train.lmdb and DATA/val.lmdb: 256x256 JPEGs, shuffled, with labels, checksums, mean image
+    """Pack images into DATA/train.lmdb and DATA/val.lmdb: 256x256 JPEGs, shuffled, with labels, checksums, mean image
     and colour components.
 
-    SOURCE is a folder, or one uncompressed .tar, of train/<class>/* and perhaps val/<class>/*; or, each as it is
-    distributed: the folder of the ILSVRC2012 archives; Kaggle's ILSVRC; Tiny ImageNet; the unpacked
+    SOURCE is a folder, or an uncompressed .tar, of train/<class>/* and optionally val/<class>/*; or one of these as
+    distributed: the folder of the ILSVRC2012 archives, Kaggle's ILSVRC, Tiny ImageNet, the unpacked
     cifar-10-binary.tar.gz.
 
-    Pictures are JPEG, PNG, WebP, AVIF, GIF, TIFF, JPEG 2000, BMP, PPM, TGA and ICO, whatever their names end in; of an
-    animation the first. One that would take more than 448 MiB to decode is left out.
+    Images are JPEG, PNG, WebP, AVIF, GIF, TIFF, JPEG 2000, BMP, PPM, TGA or ICO, recognised by content; an animation's
+    first frame counts. Images that would take more than 448 MiB to decode are skipped.
 
-    Killed at any moment, the same command goes on where it was and ends in the same data set.
+    If it is killed, the same command resumes and produces the same dataset.
     """
-    logs.setup(_PROGRAM, verbose)
+    logs.setup(_PROGRAM, log_level)
     with logs.errors_as_exit_codes(_PROGRAM):
         if verify and not info:
             raise UsageError("--verify goes with --info: alexnet-pack --info --verify DATA")
@@ -88,20 +88,20 @@ def main(
         interruptible()
         data = _only_data(paths, False, "--demo") if demo else _source_and_data(paths)[1]
         sources = _demo(demo_train, demo_val) if demo else _discover(_source_and_data(paths)[0])
-        options = Options(jobs or len(os.sched_getaffinity(0)), on_bad, commit_records)  # type: ignore[arg-type]
+        settings = Options(jobs or len(os.sched_getaffinity(0)), on_bad, commit)  # type: ignore[arg-type]
         try:
-            summaries = pack(sources, data, options)
+            summaries = pack(sources, data, settings)
         except KeyboardInterrupt:
-            tell(f"{_PROGRAM}: interrupted; what is committed stays: run it again to go on")
+            tell(f"{_PROGRAM}: interrupted; what is committed stays: run it again to resume")
             sys.exit(INTERRUPTED)
         for summary in summaries:
-            say(_told(summary, data, options.jobs))
+            say(_told(summary, data, settings.jobs))
             if summary.empty_classes:
                 say(_told_empty(summary))
         if "val" not in sources:
-            say("SOURCE has no val: no val.lmdb is written, and the trainer will have nothing to validate on")
+            say("SOURCE has no val: no val.lmdb is written, and the trainer has nothing to validate on")
         if any(summary.skipped for summary in summaries):
-            say(f"{shown(data / 'skipped.jsonl')} lists the pictures left out, with reasons")
+            say(f"{shown(data / 'skipped.jsonl')} lists the skipped images, with reasons")
 
 
 def _source_and_data(paths: tuple[Path, ...]) -> tuple[Path, Path]:
@@ -112,9 +112,9 @@ def _source_and_data(paths: tuple[Path, ...]) -> tuple[Path, Path]:
 
 def _only_data(paths: tuple[Path, ...], other: bool, option: str) -> Path:
     if other:
-        raise UsageError("--demo and --info exclude each other")
+        raise UsageError("--demo cannot be used with --info")
     if len(paths) != 1:
-        raise UsageError(f"{option} takes DATA alone, not {len(paths)} paths")
+        raise UsageError(f"{option} takes only DATA, not {len(paths)} paths")
     return paths[0]
 
 
@@ -137,19 +137,17 @@ def _told(summary: "Summary", data: Path, jobs: int) -> str:
     )
     what += f", {summary.skipped:,} skipped"
     if summary.warned:
-        what += f", {summary.warned:,} kept though their decoder warned (left-over bytes, odd headers)"
+        what += f", {summary.warned:,} kept despite a decoder warning (extra bytes, odd headers)"
     if not summary.packed:
-        return f"{what}; complete already"
+        return f"{what}; already complete"
     rate = summary.packed / summary.seconds
-    return f"{what}; {summary.seconds:,.1f} s, {rate:,.0f} a second, {rate / jobs:,.0f} a second and process"
+    return f"{what}; {summary.seconds:,.1f} s, {rate:,.0f} images/s, {rate / jobs:,.0f} per process"
 
 
 def _told_empty(summary: "Summary") -> str:
     first, *others = summary.empty_classes
     more = f" and {len(others):,} more" if others else ""
-    return (
-        f"{summary.split}: no picture of class {shown(first)}{more} could be decoded; the label stays, with no record"
-    )
+    return f"{summary.split}: no image of class {shown(first)}{more} could be decoded; the label stays, without records"
 
 
 def _show(data: Path, verify: bool) -> None:
@@ -177,7 +175,7 @@ def _described(dataset: "Dataset") -> str:
         *_sizes(dataset),
         f"  stored      {meta.stored}, shuffled with seed {meta.order_seed}",
         f"  made with   {shown(', '.join(meta.versions.values()))}",
-        f"  left out    {meta.skipped:,} of {meta.items:,}; kept though the decoder warned: {meta.warned:,}",
+        f"  skipped     {meta.skipped:,} of {meta.items:,}; kept despite a decoder warning: {meta.warned:,}",
         f"  mean RGB    {_numbers(dataset.mean_hwc.mean(axis=(0, 1), dtype=float))} (of the training set, 0..255)",
     ]
     lines += [
@@ -188,13 +186,13 @@ def _described(dataset: "Dataset") -> str:
 
 
 def _class(dataset: "Dataset", label: int) -> str:
-    """Its name; in brackets what it is called in words, if packing found that."""
+    """Its name, and in parentheses its meaning in words if packing found it."""
     words = dataset.meta.words
     return shown(dataset.classes[label]) + (f" ({shown(words[label])})" if words and words[label] else "")
 
 
 def _sizes(dataset: "Dataset") -> list[str]:
-    """The largest and the smallest class; data sets packed before they were noted have no such line."""
+    """A line with the smallest and the largest class; datasets of older versions have none."""
     counts = dataset.meta.counts
     if not counts:
         return []
@@ -208,7 +206,7 @@ def _numbers(values: "object") -> str:
 
 
 def _verify(dataset: "Dataset") -> None:
-    """DatasetError naming damaged records, the first twenty of them."""
+    """Raise DatasetError naming the first twenty damaged records."""
     from common.cli.progress import Progress
 
     faults = []

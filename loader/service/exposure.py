@@ -17,7 +17,7 @@ def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None
         raise UsageError(f"{bind!r} is neither tcp://HOST:PORT nor ipc://PATH (--bind)")
     if key_folder is not None:
         if insecure:
-            raise UsageError("--insecure has no meaning with --keys")
+            raise UsageError("--insecure cannot be used with --keys")
         return
     if bind.startswith(_IPC) or _is_loopback(bind.removeprefix(_TCP).rpartition(":")[0]):
         return

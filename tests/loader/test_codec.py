@@ -12,6 +12,7 @@ from common.decoder import pixels_of
 from common.errors import BadImage
 from loader import codec, jpeg
 from tests.support.jpeg_fuzz import mutated
+from tests.support.other_decoder import system_codec
 
 SIZES = ((1, 1), (7, 9), (17, 33), (256, 256), (233, 311))  # height, width
 FORMS: tuple[dict[str, object], ...] = (
@@ -26,10 +27,7 @@ FORMS: tuple[dict[str, object], ...] = (
 
 @pytest.fixture(scope="module")
 def system() -> codec.SystemCodec:
-    try:
-        return codec.SystemCodec()
-    except (OSError, RuntimeError):
-        pytest.skip("libturbojpeg is not installed")
+    return system_codec()
 
 
 @pytest.fixture(scope="module")

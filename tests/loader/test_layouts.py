@@ -171,7 +171,7 @@ def test_what_packing_says_of_classes(tmp_path: Path) -> None:
     write(folder, {f"train/{SHARK}/images/more.JPEG": photo(7), f"val/images/val_{1}.JPEG": b""})
     packed = CliRunner().invoke(main, [str(folder), str(tmp_path / "data"), "--jobs", "1"])
     assert packed.exit_code == 0, packed.output
-    assert f"train: no picture of class {TENCH} could be decoded; the label stays, with no record" in packed.output
+    assert f"train: no image of class {TENCH} could be decoded; the label stays, without records" in packed.output
     assert "val: no picture" not in packed.output, "one of two was decoded"
     info = CliRunner().invoke(main, ["--info", str(tmp_path / "data")]).output
     assert f"classes     3: {TENCH} ({WORDS[TENCH]}), {SHARK} ({WORDS[SHARK]}), " in info

@@ -10,7 +10,7 @@ from PIL import Image, ImageFile
 from common.errors import BadImage
 from common.spec import STORED_SIZE
 from loader import jpeg, limits
-from loader.codec import SystemCodec
+from loader.codec import codec
 from loader.packing import image_file
 from tests.support.bombs import BOMBS, saved_as_jpeg, with_size
 
@@ -20,7 +20,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def decoded(*_: object) -> None:
         raise AssertionError("must not be reached")
 
-    monkeypatch.setattr(SystemCodec, "decode", decoded)
+    monkeypatch.setattr(type(codec()), "decode", decoded)
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
 
 

@@ -58,13 +58,15 @@ def test_the_audit_finds_the_digests_that_a_service_delivered(
             told.append(f"batch {batch.first // 16}: {positions}, digest {one}")
             for position, record, reason in batch.replaced:
                 other = batch.records[position - batch.first]
-                told.append(f"  position {position}: record {record} is bad, record {other} takes its place: {reason}")
+                told.append(
+                    f"  position {position}: record {record} is corrupt, record {other} takes its place: {reason}"
+                )
             rolling = digest.roll(rolling, batch.digests)
     options = ["--seed", "3", "--crop", "64", "--epoch", "5", "--shuffle", str(shuffle)]
     lines = audited(spoilt, *options, "--batch-size", "16", "--jobs", jobs)
     assert lines[:-1] == told
     assert len(told) == 10 + 3
-    assert lines[-1] == f"epoch 5, positions 0..149 of 150: digest {rolling.hex()}, bad records replaced: 3"
+    assert lines[-1] == f"epoch 5, positions 0..149 of 150: digest {rolling.hex()}, corrupt records replaced: 3"
 
 
 def test_an_interrupted_and_resumed_training_has_the_digests_that_the_audit_finds(spoilt: Path, tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_another_data_set_than_was_asked_for_is_not_audited_nor_one_that_comes_i
 ) -> None:
     asked = "0" * 32
     command = (BIN / "alexnet-loader", "audit", "--data", packed, "--epoch", "0", "--dataset", asked)
-    assert re.search(rf"train.lmdb is data set \w{{32}}, not {asked}", run(*command, code=2))
+    assert re.search(rf"train.lmdb is dataset \w{{32}}, not {asked}", run(*command, code=2))
     path = tmp_path / "train.lmdb"
     shutil.copyfile(packed / "train.lmdb", path)
     with Dataset(path) as dataset:

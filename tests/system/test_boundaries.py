@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 PACKAGES = ("common", "loader", "trainer")
 
 NEVER = {
-    "common": ("loader", "trainer", "torch", "lmdb", "click", "turbojpeg", "simplejpeg", "cv2"),
+    "common": ("loader", "trainer", "torch", "lmdb", "turbojpeg", "simplejpeg", "cv2"),
     "loader": ("trainer", "torch"),
     "trainer": ("loader", "lmdb", "turbojpeg", "simplejpeg", "cv2"),
 }
@@ -43,6 +43,14 @@ ONLY_IN = {
     "turbojpeg": {"loader/codec.py"},
     "simplejpeg": {"loader/codec.py"},
     "cv2": {"loader/pixels.py"},
+    "click": {
+        "common/cli/options.py",
+        *(
+            path.relative_to(ROOT).as_posix()
+            for side in ("loader", "trainer")
+            for path in (ROOT / side / "cli").glob("*.py")
+        ),
+    },
     "triton": {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer/kernels").glob("*.py")},
     "zmq": {
         "common/client/client.py",

@@ -9,7 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+
+from loader.cli.pack_command import main as pack
+from loader.cli.serve_command import main as loader
+from trainer.cli.evaluate_command import main as evaluate
+from trainer.cli.train_command import main as trainer
 
 BIN = Path(sys.executable).parent
 COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate")
@@ -32,6 +39,7 @@ WRONG = {  # a command, and what its error names
     "alexnet-loader keys": "DIR",
     "alexnet-loader keys keys --client ../bob": "bob",
     "alexnet-trainer --nonsense": "--nonsense",
+    "alexnet-trainer --log-level loud": "loud",
     "alexnet-trainer --cpu --recipe lasagne": "lasagne",
     "alexnet-trainer --cpu --epochs 0": "epochs",
     "alexnet-trainer --cpu --on-bad-record shrug": "shrug",
@@ -72,9 +80,43 @@ def test_help_shows_the_options_and_imports_nothing_slow(command: str) -> None:
 @pytest.mark.parametrize("command", [*COMMANDS, "alexnet-loader audit", "alexnet-loader keys"])
 def test_h_is_help_and_every_command_tells_its_version(command: str) -> None:
     name, *sub = command.split()
-    assert run(BIN / name, *sub, "-h").stdout.startswith(f"Usage: {command} ")
-    if not sub:
-        assert run(BIN / name, "--version").stdout == f"{name}, version {version('alexnet')}\n"
+    help = run(BIN / name, *sub, "-h").stdout
+    assert help.startswith(f"Usage: {command} ")
+    assert help.count(f"{command.upper().replace('-', '_').replace(' ', '_')}_LOG_LEVEL") == 1
+    assert run(BIN / name, *sub, "--version").stdout == f"{name}, version {version('alexnet')}\n"
+
+
+def test_help_has_sections_in_the_order_of_use() -> None:
+    sections = re.findall(r"^(\w[\w ]*):$", CliRunner().invoke(trainer, ["-h"]).output, re.MULTILINE)
+    assert sections == ["Devices", "Training", "Data", "Output", "Inspection", "Messages and help"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "shown"),
+    [
+        ("ALEXNET_TRAINER_RECIPE", "demo", 'name = "demo"'),
+        ("ALEXNET_TRAINER_LR", "0.5", "\nrate = 0.5\n"),
+        ("ALEXNET_TRAINER_BATCH_SIZE", "17", "batch_size = 17"),
+        ("ALEXNET_TRAINER_ABLATE", "tanh no-conv4", 'name = "source+tanh+no-conv4"'),
+        ("ALEXNET_TRAINER_LR", "many", "--lr"),
+    ],
+)
+def test_an_environment_variable_sets_an_option_and_the_command_line_takes_precedence(
+    variable: str, value: str, shown: str
+) -> None:
+    assert shown in CliRunner().invoke(trainer, ["--show-recipe"], env={variable: value}).output
+    option = f"--{variable.removeprefix('ALEXNET_TRAINER_').lower().replace('_', '-')}"
+    given = {"--recipe": "paper", "--lr": "0.25", "--batch-size": "3", "--ablate": "no-dropout"}[option]
+    overridden = CliRunner().invoke(trainer, ["--show-recipe", option, given], env={variable: value})
+    assert overridden.exit_code == 0
+    assert shown not in overridden.output
+
+
+def test_every_option_of_every_command_has_a_variable_of_its_name() -> None:
+    for command in (pack, loader, *loader.commands.values(), trainer, evaluate):
+        for option in (each for each in command.params if isinstance(each, click.Option) and each.allow_from_autoenv):
+            longest = max(option.opts, key=len)
+            assert f"--{(option.name or '').replace('_', '-')}" == longest
 
 
 def completed(begun: str, cwd: Path) -> set[str]:

@@ -23,7 +23,7 @@ from tests.support.photo_tree import CLASSES, contents, make_tree, photo
 from tests.support.processes import alive, children, command_line, wait_for
 
 TRAIN, VAL = 1200, 100
-INTERRUPTED = "alexnet-pack: interrupted; what is committed stays: run it again to go on\n"
+INTERRUPTED = "alexnet-pack: interrupted; what is committed stays: run it again to resume\n"
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_packing_again_says_complete_and_writes_nothing(tree: Path, undisturbed:
     before = (undisturbed / "train.lmdb").stat().st_mtime_ns
     again = run_to_end(tree, undisturbed)
     assert again.returncode == 0
-    assert again.stdout.count("complete already") == 2
+    assert again.stdout.count("already complete") == 2
     assert (undisturbed / "train.lmdb").stat().st_mtime_ns == before
 
 
@@ -275,10 +275,10 @@ def test_real_photos_pack_and_verify(tmp_path: Path) -> None:
         (["one"], "give SOURCE and DATA"),
         (["one", "two", "three"], "give SOURCE and DATA"),
         (["not-there", "data"], "not-there does not exist; SOURCE holds train/<class>/*"),
-        (["--demo"], "--demo takes DATA alone"),
-        (["--demo", "one", "two"], "--demo takes DATA alone"),
+        (["--demo"], "--demo takes only DATA"),
+        (["--demo", "one", "two"], "--demo takes only DATA"),
         (["--info", "not-there"], "holds neither train.lmdb nor val.lmdb"),
-        (["--info", "--demo", "data"], "exclude each other"),
+        (["--info", "--demo", "data"], "--demo cannot be used with --info"),
         (["--verify", "data"], "--verify goes with --info"),
         (["--jobs", "0", "a", "b"], "--jobs"),
         (["--on-bad", "hope", "a", "b"], "--on-bad"),

@@ -13,7 +13,7 @@ from common.errors import LoaderError, UsageError
 from common.spec import StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from loader import jpeg
-from loader.cli.crew import Crew
+from loader.cli.serving import ServeOptions
 from loader.dataset import Dataset
 from loader.workers import link
 from loader.workers.pool import Finished, Lost, WorkerPool
@@ -138,15 +138,19 @@ def test_a_worker_starts_without_what_only_packing_needs() -> None:
     assert ended.stdout.strip() == ""
 
 
+def serve_options(workers: int, file: Path | None) -> ServeOptions:
+    return ServeOptions(data=Path("data"), workers=workers, workers_file=file, stream_bytes=1, memory_bytes=1)
+
+
 @pytest.mark.parametrize("text", ["", "0", "1025", "two", "-1", "1e3", "\N{SUPERSCRIPT TWO}"])
 def test_a_file_that_names_no_number_of_workers_is_a_usage_error(tmp_path: Path, text: str) -> None:
     file = tmp_path / "workers"
     file.write_text(text)
     with pytest.raises(UsageError, match=r"1 to 1024 \(--workers-file\)"):
-        Crew(2, file).wanted()
+        serve_options(2, file).worker_count()
 
 
 def test_a_missing_file_of_workers_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--workers-file"):
-        Crew(2, tmp_path / "absent").wanted()
-    assert Crew(2).wanted() == 2
+        serve_options(2, tmp_path / "absent").worker_count()
+    assert serve_options(2, None).worker_count() == 2

@@ -55,7 +55,7 @@ def test_what_this_user_may_not_read_is_one_line_that_names_it_and_exit_code_1_o
 
 
 def test_where_that_happened_is_told_if_asked_for(tmp_path: Path) -> None:
-    refused, private = refused_to_nobody(pack, "--verbose {private}/S data", tmp_path)
+    refused, private = refused_to_nobody(pack, "--log-level debug {private}/S data", tmp_path)
     assert "Traceback" in refused.output
     assert refused.output.splitlines()[-1] == f"alexnet-pack: error: {private}/S: Permission denied"
 

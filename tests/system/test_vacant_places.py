@@ -22,7 +22,7 @@ def test_a_service_without_descriptors_serves_with_the_workers_that_live_and_rep
     packed: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
     with (
-        LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--verbose") as service,
+        LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--log-level", "debug") as service,
         LoaderClient(service.endpoint) as loader,
     ):
         batches = loader.stream(SPEC, 16).batches(range(2))

@@ -12,71 +12,65 @@ from typing import Any
 import click
 
 from common.cli import log as logs
-from common.cli.command_line import HELP
 from common.cli.console import result, say, tell
 from common.cli.entry import interruptible
+from common.cli.options import command, section
 from common.cli.outputs import STDOUT
 from common.errors import AlexNetError, ReaderGone
-from trainer.cli.shared_options import device_options, loader_options
+from trainer.cli.shared_options import data, device_options, devices, fields_of, loader_options
 from trainer.evaluation.evaluate_options import VIEW_COUNTS, EvaluateOptions
 
-_FILE = click.Path(path_type=Path)
+_PROGRAM = "alexnet-evaluate"
+_evaluation, _output = section("Evaluation"), section("Output")
+_file = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"show_default": True} | HELP)
-@click.version_option(package_name="alexnet")
-@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_FILE)
-@click.option("--split", type=click.Choice(["train", "val"]), default="val", help="Which pictures.")
-@click.option(
+@command(_PROGRAM)
+@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_file)
+@_evaluation("--split", type=click.Choice(["train", "val"]), default="val", help="Images to evaluate.")
+@_evaluation(
     "--views",
     type=click.Choice(list(VIEW_COUNTS)),
     default="both",
-    help="The centre; or corners, centre and their mirror images, probabilities averaged; or both side by side.",
+    help="The centre; or corners, centre and their mirror images, probabilities averaged; or both, side by side.",
 )
-@click.option("--weights", help="Of each checkpoint in the average, such as 1,1,2.", show_default="all the same")
-@click.option(
-    "--limit", type=click.IntRange(1), help="So many pictures, any, for a trial: the first of epoch 0's order."
-)
-@click.option("--confused", type=click.IntRange(0), default=5, help="How many pairs of confused classes are shown.")
-@click.option("--json", type=_FILE, help="Write the figures there as a JSON object; - prints it instead of the table.")
-@click.option("--predictions", type=_FILE, help="Write there, a JSON object a line, the five likeliest of each record.")
-@click.option(
-    "--ilsvrc",
-    type=_FILE,
-    help="Write there what ILSVRC2012 takes: the ids of the five likeliest classes of each validation picture, a line"
-    " each, in their order. Needs --devkit, and a data set packed from the ILSVRC2012 archives.",
-)
-@click.option("--devkit", type=_FILE, help="ILSVRC2012_devkit_t12.tar.gz, for --ilsvrc; or the folder that holds it.")
-@click.option(
-    "--skipped", type=_FILE, help="DATA/skipped.jsonl, for --ilsvrc, if alexnet-pack left validation pictures out."
-)
-@click.option(
-    "--features", metavar="LAYER", help="Write what fc6 or fc7 makes of each centre view instead, of any data set."
-)
-@click.option(
-    "--out", type=_FILE, help="FILE.npy for --features: n x units; FILE.labels.npy, FILE.records.npy beside it."
-)
+@_evaluation("--weights", show_default="all equal", help="Weight of each checkpoint in the average, such as 1,1,2.")
+@_evaluation("--limit", type=click.IntRange(1), help="Evaluate only this many images: the first of epoch 0's order.")
 @device_options
-@click.option(
+@devices(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16"]),
     show_default="tf32 on GPUs, fp32 on a CPU",
-    help="What layers compute with.",
+    help="Precision of the layers.",
 )
 @loader_options
-@click.option("--batch-size", type=click.IntRange(1), default=128, help="Pictures at a time.")
-@click.option("--verbose", is_flag=True, help="Log more.")
-def main(verbose: bool, **options: Any) -> None:
-    """Evaluate checkpoints of alexnet-trainer on the pictures of alexnet-loader.
+@data("--batch-size", type=click.IntRange(1), default=128, help="Images per batch.")
+@_output("--confused", type=click.IntRange(0), default=5, help="Pairs of confused classes to show.")
+@_output("--json", type=_file, help="Write the figures as a JSON object; - prints it instead of the table.")
+@_output("--predictions", type=_file, help="Write the five likeliest classes of each record, a JSON object per line.")
+@_output(
+    "--ilsvrc",
+    type=_file,
+    help="Write an ILSVRC2012 submission: the ids of the five likeliest classes of each validation image, one line per"
+    " image. Needs --devkit, and a dataset packed from the ILSVRC2012 archives.",
+)
+@_output("--devkit", type=_file, help="ILSVRC2012_devkit_t12.tar.gz, or the folder that holds it, for --ilsvrc.")
+@_output("--skipped", type=_file, help="DATA/skipped.jsonl, for --ilsvrc, if alexnet-pack skipped validation images.")
+@_output("--features", metavar="LAYER", help="Write the outputs of fc6 or fc7 for each centre view instead.")
+@_output(
+    "--out", type=_file, help="FILE.npy of --features, images x units; beside it FILE.labels.npy and FILE.records.npy."
+)
+def main(log_level: str, **options: Any) -> None:
+    """Evaluate checkpoints of alexnet-trainer on the images of alexnet-loader.
 
-    Files appear whole at the end. FIFOs and devices are written to, and - is stdout: the table then goes to stderr.
+    CHECKPOINT is a file, or a run's folder: its best checkpoint, else its newest. Several are evaluated each alone and
+    all together, their probabilities averaged.
 
-    CHECKPOINT is a file, or a run's folder: its best checkpoint, else its newest. Several are evaluated each by itself
-    and all together, their probabilities averaged.
+    Files appear complete, at the end. FIFOs and devices are written to, and - is stdout: the table then goes to stderr.
     """
-    logs.setup("alexnet-evaluate", verbose)
-    with logs.errors_as_exit_codes("alexnet-evaluate"):
-        asked = EvaluateOptions(**options)
+    logs.setup(_PROGRAM, log_level)
+    with logs.errors_as_exit_codes(_PROGRAM):
+        asked = EvaluateOptions(**fields_of(options))
         from trainer.evaluation.evaluate import evaluate_checkpoints, features_of
 
         interruptible()

@@ -13,108 +13,115 @@ from typing import Any
 import click
 
 from common.cli import log as logs
-from common.cli.command_line import HELP
 from common.cli.console import result, say
 from common.cli.entry import interruptible
-from trainer.cli.shared_options import complete_recipe, device_options, loader_options
+from common.cli.options import command, section
+from trainer.cli.shared_options import complete_recipe, data, device_options, devices, fields_of, loader_options
 from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import to_toml
 from trainer.training.train_options import Options, recipe_of
 
+_PROGRAM = "alexnet-trainer"
+_training, _output, _looking = section("Training"), section("Output"), section("Inspection")
+_path = click.Path(path_type=Path)
 
-@click.command(context_settings={"show_default": True} | HELP)
-@click.version_option(package_name="alexnet")
+
+@command(_PROGRAM)
 @device_options
-@click.option(
+@devices(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16"]),
     show_default="tf32 on GPUs, fp32 on a CPU; on a resume the run's own",
-    help="What layers compute with; weights and their update are fp32.",
+    help="Precision of the layers; weights and their update are fp32.",
 )
-@click.option(
-    "--profile", type=click.IntRange(1), help="Profile so many steps after the 10th: a table, and RUN/trace.json."
-)
-@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record a step once, then replay it, on GPUs.")
-@click.option(
+@devices(
     "--exchange",
     type=click.Choice(["auto", "direct", "host"]),
     default="auto",
-    help="How activations cross: from GPU to GPU, by way of the host's memory, or the faster, tried at the start.",
+    help="Activation transfer: direct (peer to peer), host (through pinned memory), or auto (benchmark both).",
 )
-@loader_options
-@click.option(
+@devices("--cuda-graphs/--no-cuda-graphs", default=True, help="Record a step once and replay it, on GPUs.")
+@_training(
     "--recipe",
     metavar=f"[{'|'.join(RECIPES)}|FILE.toml]",
     shell_complete=complete_recipe,
     show_default="source",
-    help="The net and its training, by name or from a file.",
+    help="Network and schedule, by name or from a file.",
 )
-@click.option(
+@_training(
+    "--epochs",
+    type=click.IntRange(1),
+    show_default="the recipe's",
+    help="Epochs of the whole run; the recipe's own schedule is stretched to them.",
+)
+@_training(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    show_default="the recipe's",
+    help="Initial learning rate or, with --resume, the rate from here on; later rates scale with it. Given again on a"
+    " further resume, it changes nothing more.",
+)
+@_training("--batch-size", type=click.IntRange(1), show_default="the recipe's", help="Images per step.")
+@_training("--seed", type=click.IntRange(0, 2**63 - 1), show_default="0", help="Seed of everything random.")
+@_training(
+    "--width",
+    type=click.FloatRange(0, 4, min_open=True),
+    show_default="the recipe's",
+    help="Share of AlexNet's channels and units.",
+)
+@_training(
     "--ablate",
     type=click.Choice(sorted(ABLATIONS)),
     multiple=True,
-    help="Change the recipe as the paper did to compare; may be repeated.",
+    help="Change the recipe as the paper did for comparison; repeatable.",
 )
-@click.option("--show-recipe", is_flag=True, help="Print the recipe with all that changes it, as TOML, and end.")
-@click.option("--width", type=click.FloatRange(0, 4, min_open=True), help="Share of AlexNet's channels and units.")
-@click.option(
-    "--epochs", type=click.IntRange(1), help="Epochs of the whole run; the recipe's own schedule is stretched to them."
-)
-@click.option("--steps", type=click.IntRange(1), help="Stop once the run has done so many steps, for a trial.")
-@click.option("--batch-size", type=click.IntRange(1), show_default="the recipe's", help="Pictures a step.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), show_default="0", help="Of weights, order, crops, dropout.")
-@click.option(
-    "--lr",
-    "rate",
-    type=click.FloatRange(0, min_open=True),
-    help="First learning rate, and with --resume the one from here on; later ones go along in proportion. Given again"
-    " on a further resume, it changes nothing more.",
-)
-@click.option(
-    "--run", "folder", type=click.Path(path_type=Path), show_default="runs/RECIPE-TIME", help="Folder of the run."
-)
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --run that is whole.")
-@click.option(
+@_training(
     "--init",
-    type=click.Path(path_type=Path),
-    help="Begin with the weights of a checkpoint, or of a run's best, that fit; its recipe, if --recipe names none.",
+    type=_path,
+    help="Initialise from a checkpoint or a run's best; tensors that do not fit are re-initialised. Its recipe is used"
+    " unless --recipe is given.",
 )
-@click.option("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
-@click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints kept: the newest so many, and the best.")
-@click.option("--log-steps", type=click.IntRange(1), default=10, help="Steps between two lines of metrics.jsonl.")
-@click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard too: its --logdir is the run's folder.")
-@click.option(
+@_training("--steps", type=click.IntRange(1), help="Stop after this many steps of the run, for a trial.")
+@loader_options
+@data(
     "--on-bad-record",
     type=click.Choice(["replace", "stop"]),
     show_default="replace",
-    help="A record that is no picture: take the next of the epoch's order in its place, or end the run.",
+    help="On a corrupt record: take the next one of the epoch's order, or end the run.",
 )
-@click.option(
+@data(
     "--digest",
-    "digests",
     type=click.Choice(["off", "on", "verify"]),
     show_default="off",
-    help="Digest of each epoch's pixels in metrics.jsonl, for alexnet-loader audit; verify: also check what arrives.",
+    help="Digest of each epoch's pixels in metrics.jsonl, for alexnet-loader audit; verify also checks what arrives.",
 )
-@click.option("--verbose", is_flag=True, help="Log more.")
-def main(verbose: bool, show_recipe: bool, **options: Any) -> None:
+@_output("--run", type=_path, show_default="runs/RECIPE-TIME", help="Folder of the run.")
+@_output("--resume", is_flag=True, help="Resume from the newest valid checkpoint in --run.")
+@_output("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
+@_output("--keep", type=click.IntRange(1), default=3, help="Recent checkpoints to keep; the best is always kept.")
+@_output("--log-steps", type=click.IntRange(1), default=10, help="Steps per line of metrics.jsonl.")
+@_output("--tensorboard", is_flag=True, help="Write TensorBoard events too; its --logdir is the run's folder.")
+@_looking("--show-recipe", is_flag=True, help="Print the effective recipe as TOML and exit.")
+@_looking("--profile", type=click.IntRange(1), help="Profile this many steps, after 10: a table, and RUN/trace.json.")
+def main(log_level: str, show_recipe: bool, **options: Any) -> None:
     """Train AlexNet, a half on each GPU, with batches from alexnet-loader.
 
-    Checkpoints and metrics.jsonl go to the run folder. Ctrl-C, SIGTERM, SIGUSR1, or SIGHUP unless it is ignored as
-    under nohup, ends the step, saves and stops with exit code 128 + the signal's number; --resume goes on from there.
-    A second Ctrl-C or SIGTERM stops at once.
+    Checkpoints and metrics.jsonl go to the run's folder. Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP (unless ignored, as under
+    nohup) finish the step, save, and stop with exit code 128 + the signal's number; --resume continues from there. A
+    second Ctrl-C or SIGTERM stops at once.
     """
-    logs.setup("alexnet-trainer", verbose)
-    with logs.errors_as_exit_codes("alexnet-trainer"):
+    logs.setup(_PROGRAM, log_level)
+    with logs.errors_as_exit_codes(_PROGRAM):
+        asked = Options(**fields_of(options))
         if show_recipe:
-            result(to_toml(_recipe(Options(**options))).removesuffix("\n"))
+            result(to_toml(_recipe(asked)).removesuffix("\n"))
             return
         from trainer.training.launch import last_line, run
 
         interruptible()
-        outcome = run(Options(**options))
+        outcome = run(asked)
         say(last_line(outcome))
         if outcome.stopped_by is not None:
             sys.exit(128 + outcome.stopped_by)

@@ -1,0 +1,152 @@
+"""One life of the service: datasets, workers and sockets, from the start until SIGINT or SIGTERM."""
+
+import contextlib
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.cli.console import say
+from common.cli.outputs import STDOUT, is_fifo, written
+from common.decoder import name_of
+from common.errors import AlexNetError, DatasetError, UsageError
+from common.ranges import class_names_fault
+from loader.service.resources import raise_file_limit, share_files
+from loader.service.signals import caught
+from loader.service.supervisor import Announce
+
+if TYPE_CHECKING:  # they import ZeroMQ and LMDB, which the process that forks the service must never load
+    from loader.dataset import Dataset
+    from loader.service.service import Service
+
+log = logging.getLogger(__name__)
+
+MOST_WORKERS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """The options of `alexnet-loader`. `workers_file` takes the place of `workers`."""
+
+    data: Path
+    workers: int = 1
+    workers_file: Path | None = None
+    keys: Path | None = None
+    stream_bytes: int
+    memory_bytes: int
+    worker_timeout_s: float = 30.0
+    pin: bool = False
+    ready_file: Path | None = None
+
+    def worker_count(self) -> int:
+        """1 to MOST_WORKERS. Raises UsageError if the file does not hold such a number."""
+        if self.workers_file is None:
+            return self.workers
+        try:
+            text = self.workers_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.workers_file} cannot be read: {error} (--workers-file)") from None
+        if not (text.isascii() and text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MOST_WORKERS):
+            raise UsageError(
+                f"{self.workers_file} holds {text[:20]!r}, not a number from 1 to {MOST_WORKERS} (--workers-file)"
+            )
+        return int(text)
+
+
+def serve(options: ServeOptions, bind: str, announce: Announce) -> None:
+    """Serve at `bind` until SIGINT or SIGTERM; `announce` gets the endpoint once it is served."""
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(caught(hangup=options.workers_file is not None))
+        service, endpoint, description = _started(options, bind, stack)
+
+        def on_ready() -> None:
+            log.info("serving %s", description)
+            announce(endpoint)
+            if options.ready_file is not None:
+                _write_endpoint(options.ready_file, endpoint)
+
+        service.run(signals, on_ready, lambda: _resize(service, options))
+        log.info("stopped")
+
+
+def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "tuple[Service, str, str]":
+    """The service with its workers starting, its endpoint, and a description for the log; `stack` closes it all."""
+    from common.wire import sockets
+    from common.wire.keys import ServerKeys
+    from loader import jpeg
+    from loader.service.access import Access
+    from loader.service.listening import listen
+    from loader.service.service import Service
+    from loader.service.sessions import MemoryLimits
+    from loader.workers.pool import WorkerPool
+
+    workers = options.worker_count()
+    files = share_files(raise_file_limit(), workers)
+    decoder = jpeg.decoder()
+    keys = ServerKeys.read(options.keys) if options.keys is not None else None
+    datasets = {split: stack.enter_context(dataset) for split, dataset in open_datasets(options.data).items()}
+    context = stack.enter_context(sockets.new_context())
+    end, endpoint = listen(context, bind, keys)
+    stack.callback(end.close)
+    pool = WorkerPool(datasets, decoder, workers, options.worker_timeout_s, options.pin)
+    stack.callback(pool.stop)
+    pool.staff()
+    access = stack.enter_context(contextlib.closing(Access(context, end, keys, files.connections)))
+    memory = MemoryLimits(options.stream_bytes, options.memory_bytes, files.streams)
+    service = Service(end.socket, access, datasets, decoder, pool, memory)
+    stack.callback(service.close)
+    sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
+    secrecy = "encrypted" if keys is not None else "unencrypted"
+    log.info("JPEG codec: %s", name_of(decoder))
+    return service, endpoint, f"{options.data} ({sizes}) on {endpoint}, {secrecy}, with {workers} workers"
+
+
+def open_datasets(data: Path) -> "dict[str, Dataset]":
+    """The splits that exist, at least one. Raises UsageError if there is none, DatasetError if they do not match."""
+    from loader.dataset import Dataset
+
+    paths = {split: data / f"{split}.lmdb" for split in ("train", "val")}
+    datasets = {split: Dataset(path) for split, path in paths.items() if path.exists()}
+    if not datasets:
+        raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb; alexnet-pack makes them (--data)")
+    for dataset in datasets.values():
+        if fault := class_names_fault(dataset.classes):
+            raise DatasetError(f"{dataset.path} cannot be served: {fault}; rename its folder and pack again")
+    first, *others = datasets.values()
+    for other in others:
+        if (first.classes, first.stats.to_fields()) != (other.classes, other.stats.to_fields()):
+            raise DatasetError(
+                f"{other.path} was not packed with {first.path}: its classes or mean image differ; pack both again"
+            )
+    return datasets
+
+
+def _resize(service: "Service", options: ServeOptions) -> None:
+    """Take the number of workers that the file now holds."""
+    try:
+        workers = options.worker_count()
+    except UsageError as error:
+        log.warning("%s; the number of workers stays", error)
+    else:
+        service.resize(workers)
+        log.info("%d workers from now on", workers)
+
+
+def _write_endpoint(ready_file: Path, endpoint: str) -> None:
+    if is_fifo(ready_file):  # which waits for its reader
+        threading.Thread(target=_write, args=(ready_file, endpoint), daemon=True).start()
+    else:
+        _write(ready_file, endpoint)
+
+
+def _write(ready_file: Path, endpoint: str) -> None:
+    """Write the endpoint, for information only: a failure is logged, and serving goes on."""
+    if ready_file == STDOUT:
+        say(endpoint)
+        return
+    try:
+        with written(ready_file) as file:
+            file.write(endpoint + "\n")
+    except AlexNetError as error:
+        log.warning("%s (--ready-file)", error)
