@@ -235,6 +235,19 @@ def test_a_late_ticket_is_asked_of_an_idle_host_too_and_the_first_answer_wins() 
     assert [number_of(window.take()), number_of(window.take())] == [0, 1]
 
 
+def test_hedges_are_rationed() -> None:
+    window, hedges = Window(iter(plan(30))), 0
+    window.add_host(unserved("slow"), 30)
+    while window.request(0.0) is not None:
+        pass
+    window.add_host(unserved("quick"), 1)
+    while (hedge := window.hedge(1.0, before=0.5)) is not None:
+        hedges += 1
+        window.answer(unserved("quick"), hedge[1].number, answer(hedge[1].number))
+        assert window.take() is not None
+    assert hedges == int(HEDGES_FREE + 30 * HEDGE_SHARE)
+
+
 def test_a_host_with_work_of_its_own_is_not_asked_for_a_late_ticket() -> None:
     window = Window(iter(plan(9)))
     for host in HOSTS:
