@@ -19,6 +19,7 @@ from typing import Any
 
 import zmq
 
+from ..cli.command_line import DEFAULT_TIMEOUT_S
 from ..cli.entry import need_linux
 from ..cli.log import RateLimiter
 from ..errors import LoaderError, LoaderRefused, UsageError, VersionMismatch, WireError
@@ -61,7 +62,7 @@ class LoaderClient:
         endpoints: str | Sequence[str] = (),
         *,
         loaders_file: str | os.PathLike[str] | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: Transport = "auto",
         keys: str | os.PathLike[str] | None = None,
     ) -> None:

@@ -27,11 +27,11 @@ _file = click.Path(path_type=Path)
 
 @command(_PROGRAM)
 @click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_file)
-@_evaluation("--split", type=click.Choice(["train", "val"]), default="val", help="Images to evaluate.")
+@_evaluation("--split", type=click.Choice(["train", "val"]), default=EvaluateOptions.split, help="Images to evaluate.")
 @_evaluation(
     "--views",
     type=click.Choice(list(VIEW_COUNTS)),
-    default="both",
+    default=EvaluateOptions.views,
     help="The centre; or corners, centre and their mirror images, probabilities averaged; or both, side by side.",
 )
 @_evaluation("--weights", show_default="all equal", help="Weight of each checkpoint in the average, such as 1,1,2.")
@@ -44,8 +44,10 @@ _file = click.Path(path_type=Path)
     help="Precision of the layers.",
 )
 @loader_options
-@data("--batch-size", type=click.IntRange(1), default=128, help="Images per batch.")
-@_output("--confused", type=click.IntRange(0), default=5, help="Pairs of confused classes to show.")
+@data("--batch-size", type=click.IntRange(1), default=EvaluateOptions.batch_size, help="Images per batch.")
+@_output(
+    "--confused", type=click.IntRange(0), default=EvaluateOptions.confused, help="Pairs of confused classes to show."
+)
 @_output("--json", type=_file, help="Write the figures as a JSON object; - prints it instead of the table.")
 @_output("--predictions", type=_file, help="Write the five likeliest classes of each record, a JSON object per line.")
 @_output(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from common.cli.command_line import DEFAULT_ENDPOINT
+from common.cli.command_line import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S
 from common.cli.options import section, together
 from trainer.recipes.named import RECIPES
 
@@ -36,7 +36,7 @@ loader_options = together(
     data(
         "--loader-timeout",
         type=click.FloatRange(0, min_open=True),
-        default=60.0,
+        default=DEFAULT_TIMEOUT_S,
         help="Seconds without a response from a loader before giving up.",
     ),
 )

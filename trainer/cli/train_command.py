@@ -21,7 +21,7 @@ from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import to_toml
-from trainer.training.train_options import Options, recipe_of
+from trainer.training.train_options import DEFAULT_RECIPE, Options, recipe_of
 
 _PROGRAM = "alexnet-trainer"
 _training, _output, _looking = section("Training"), section("Output"), section("Inspection")
@@ -39,15 +39,17 @@ _path = click.Path(path_type=Path)
 @devices(
     "--exchange",
     type=click.Choice(["auto", "direct", "host"]),
-    default="auto",
+    default=Options.exchange,
     help="Activation transfer: direct (peer to peer), host (through pinned memory), or auto (benchmark both).",
 )
-@devices("--cuda-graphs/--no-cuda-graphs", default=True, help="Record a step once and replay it, on GPUs.")
+@devices(
+    "--cuda-graphs/--no-cuda-graphs", default=Options.cuda_graphs, help="Record a step once and replay it, on GPUs."
+)
 @_training(
     "--recipe",
     metavar=f"[{'|'.join(RECIPES)}|FILE.toml]",
     shell_complete=complete_recipe,
-    show_default="source",
+    show_default=DEFAULT_RECIPE,
     help="Network and schedule, by name or from a file.",
 )
 @_training(
@@ -99,9 +101,16 @@ _path = click.Path(path_type=Path)
 )
 @_output("--run", type=_path, show_default="runs/RECIPE-TIME", help="Folder of the run.")
 @_output("--resume", is_flag=True, help="Resume from the newest valid checkpoint in --run.")
-@_output("--checkpoint-minutes", type=click.FloatRange(0), default=10.0, help="Minutes between checkpoints.")
-@_output("--keep", type=click.IntRange(1), default=3, help="Recent checkpoints to keep; the best is always kept.")
-@_output("--log-steps", type=click.IntRange(1), default=10, help="Steps per line of metrics.jsonl.")
+@_output(
+    "--checkpoint-minutes",
+    type=click.FloatRange(0),
+    default=Options.checkpoint_minutes,
+    help="Minutes between checkpoints.",
+)
+@_output(
+    "--keep", type=click.IntRange(1), default=Options.keep, help="Recent checkpoints to keep; the best is always kept."
+)
+@_output("--log-steps", type=click.IntRange(1), default=Options.log_steps, help="Steps per line of metrics.jsonl.")
 @_output("--tensorboard", is_flag=True, help="Write TensorBoard events too; its --logdir is the run's folder.")
 @_looking("--show-recipe", is_flag=True, help="Print the effective recipe as TOML and exit.")
 @_looking("--profile", type=click.IntRange(1), help="Profile this many steps, after 10: a table, and RUN/trace.json.")

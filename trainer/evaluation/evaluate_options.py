@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cli.command_line import DEFAULT_TIMEOUT_S
 from common.cli.outputs import STDOUT, refuse_unwritable
 from common.errors import UsageError
 from common.spec import Split
@@ -10,7 +11,7 @@ from common.spec import Split
 VIEW_COUNTS = {"1": (1,), "10": (10,), "both": (1, 10)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class
 class EvaluateOptions:
     """The options of `alexnet-evaluate`; None is "not given"."""
 
@@ -35,7 +36,7 @@ class EvaluateOptions:
     loaders: tuple[str, ...] = ()
     loaders_file: Path | None = None
     keys: Path | None = None
-    loader_timeout_s: float = 60.0
+    loader_timeout_s: float = DEFAULT_TIMEOUT_S
     threads: int | None = None
 
     @property

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.cli.command_line import DEFAULT_TIMEOUT_S
 from common.errors import UsageError
 from common.spec import DigestUse, OnBadRecord
 from trainer.recipes.ablations import ablated
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # it imports torch, which --help need not wait for
 DEFAULT_RECIPE = "source"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class
 class Options:
     """The options of `alexnet-trainer`; None is "not given": the recipe's own, or on a resume the checkpoint's."""
 
@@ -49,7 +50,7 @@ class Options:
     keep: int = 3
     log_steps: int = 10
     tensorboard: bool = False
-    loader_timeout_s: float = 60.0
+    loader_timeout_s: float = DEFAULT_TIMEOUT_S
     on_bad_record: OnBadRecord | None = None
     digests: DigestUse | None = None
     threads: int | None = None
