@@ -13,8 +13,8 @@ from trainer.checkpoints import checkpoint
 from trainer.recipes.named import DEMO, RECIPES
 from trainer.recipes.recipe import Phase, Plateau
 from trainer.training import launch
-from trainer.training.loop import Outcome
 from trainer.training.metrics import FILE_NAME, read
+from trainer.training.outcome import Outcome
 from trainer.training.train_options import Options
 
 TINY = replace(

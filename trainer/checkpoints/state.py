@@ -122,6 +122,10 @@ class State:
     epoch_digest: str | None = None
 
     @property
+    def position(self) -> tuple[int, int, int]:
+        return self.epoch, self.first, self.step
+
+    @property
     def is_best(self) -> bool:
         """True directly after the best epoch so far."""
         return self.first == 0 and self.best_epoch == self.epoch - 1

@@ -127,7 +127,8 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
         if show_recipe:
             result(to_toml(_recipe(asked)).removesuffix("\n"))
             return
-        from trainer.training.launch import last_line, run
+        from trainer.training.launch import run
+        from trainer.training.outcome import last_line
 
         interruptible()
         outcome = run(asked)

@@ -14,7 +14,7 @@ from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member, mixed
 from trainer.evaluation.validation import TOP, Evaluation, is_wrong, losses, places_with_own, ranks
 from trainer.feeding.feed import DeviceBatch
-from trainer.feeding.upload import LateNumbers
+from trainer.feeding.upload import AsyncResult
 
 TOGETHER = "all together"
 NO_RANK = -1  # of a record that was not answered
@@ -103,7 +103,7 @@ class _Late:
     """What was told of a batch, not yet read: by answerer, then number of views."""
 
     batch: Batch
-    told: list[dict[int, LateNumbers]]
+    told: list[dict[int, AsyncResult]]
 
 
 class Answering:
@@ -146,7 +146,7 @@ class Answering:
         """Queue a batch; then take in what was told of the one before."""
         of_members = [member.probabilities(fed.pixels, self._view_counts) for member in self._members]
         answers = [*of_members, mixed(of_members, self._weights)] if len(of_members) > 1 else of_members
-        late = [{count: LateNumbers(told(of[count], fed.labels), self._streams) for count in of} for of in answers]
+        late = [{count: AsyncResult(told(of[count], fed.labels), self._streams) for count in of} for of in answers]
         self.finish()
         self._late = _Late(fed.batch, late)
 

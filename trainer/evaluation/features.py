@@ -1,10 +1,10 @@
-"""What a hidden layer makes of each picture, in files that numpy reads.
+"""A hidden layer's features of each image, in files that numpy reads.
 
     OUT.npy           float32 n x units: the columns are the layer's units, half 0's first
-    OUT.labels.npy    int64 n, of the served data set; -1 where a record is no picture, whose row is NaN
+    OUT.labels.npy    int64 n, of the served dataset; -1 for a corrupt record, whose row is NaN
     OUT.records.npy   int64 n, the record of each row, rising
 
-The numbers are what the layer gives to the next one: after its activation and, as in every test, times 1 - dropout.
+Features are the layer's outputs to the next one: after activation and, as in every test, times 1 - dropout.
 """
 
 import os
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.cli.outputs import whole_file
 from common.cli.progress import duration, showing_progress
@@ -25,7 +24,7 @@ from trainer.device.streams import Streams
 from trainer.evaluation.ensemble import Member, views
 from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned
-from trainer.feeding.upload import LateNumbers
+from trainer.feeding.upload import AsyncResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +45,48 @@ class Written:
 def write_features(
     path: Path, layer: str, member: Member, batches: Iterator[Batch], *, rows: int, records: int, streams: Streams
 ) -> Written:
-    """The layer's features of the centre view of `rows` pictures, of a split of so many `records`.
+    """Write the layer's features of the centre views of `rows` images, of a split of `records` records.
 
-    The file is written as the pictures come, and may be larger than the memory. Raises UsageError where there is no
-    such layer, AlexNetError if the disk is full, CheckpointError if the numbers are none.
+    The file is written as the images come, and may be larger than memory. Raises AlexNetError if the disk is full,
+    CheckpointError if features are not finite.
     """
     started_s = time.monotonic()
     feed = Feed(member.net, streams=streams, pinned=Pinned())
     with whole_file(path) as partial, showing_progress() as progress:
         table = _Table(partial, rows, records)
-        late: tuple[Batch, list[LateNumbers]] | None = None
+        queued: _Queued | None = None
         for fed in feed.batches(batches):
-            parts = [LateNumbers(part, streams) for part in _parts(member, fed, layer)]
-            if late is not None:
-                table.take_in(*late)
-            late = fed.batch, parts
+            before, queued = queued, _queue(member, fed, layer, streams)
+            if before is not None:
+                table.take_in(before)
             if progress.is_due() and table.filled:
                 rate = table.filled / (time.monotonic() - started_s)
                 left = duration((rows - table.filled) / rate)
                 progress.show(f"{layer}  {table.filled:,}/{rows:,} pictures  {rate:,.0f} images/s  ETA {left}")
-        assert late is not None, "a split has a record"
-        table.take_in(*late)
+        assert queued is not None, "a split has a record"
+        table.take_in(queued)
         table.finish()
     _save(path.with_suffix(".labels.npy"), table.labels)
     _save(path.with_suffix(".records.npy"), table.records)
     return Written(path, layer, rows, table.units, time.monotonic() - started_s)
 
 
-def _parts(member: Member, fed: DeviceBatch, layer: str) -> tuple[Tensor, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queued:
+    """A batch whose features are being computed: each half's part, n x units."""
+
+    batch: Batch
+    parts: list[AsyncResult]
+
+
+def _queue(member: Member, fed: DeviceBatch, layer: str, streams: Streams) -> _Queued:
     (centre, *_) = views(member.recipe.crop)
-    return member.net.features(member.pixels(fed.pixels, centre), layer)
+    parts = member.net.features(member.pixels(fed.pixels, centre), layer)
+    return _Queued(fed.batch, [AsyncResult(part, streams) for part in parts])
 
 
 class _Table:
-    """The rows on the disk: where all records come, each in its place at once; else in their order at the end."""
+    """The rows on the disk: written in place if every record comes, else sorted by record at the end."""
 
     def __init__(self, path: Path, rows: int, records: int) -> None:
         self._path, self._all = path, rows == records
@@ -88,8 +95,8 @@ class _Table:
         self.filled = self.units = 0
         self._features: np.ndarray | None = None
 
-    def take_in(self, batch: Batch, parts: list[LateNumbers]) -> None:
-        features = torch.cat([part.read() for part in parts], dim=1).numpy()
+    def take_in(self, queued: _Queued) -> None:
+        batch, features = queued.batch, torch.cat([part.read() for part in queued.parts], dim=1).numpy()
         if not np.isfinite(features).all():
             raise CheckpointError("the checkpoint's features are not finite: training diverged before it was saved")
         records, labels = batch.records.copy(), batch.labels.copy()
@@ -115,7 +122,7 @@ class _Table:
 
 
 def _reserve(path: Path) -> None:
-    """Have the disk's blocks now, or OSError: one that is full would end the process at some later row, by SIGBUS."""
+    """Allocate the disk's blocks now; a full disk would end the process at some later row, by SIGBUS."""
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 

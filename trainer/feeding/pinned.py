@@ -1,10 +1,10 @@
-"""Host memory that a GPU reads by itself: the loader's slabs, registered with CUDA, and pinned copies of all else.
+"""Host memory that a GPU reads directly: the loader's slabs, registered with CUDA, and pinned copies of all else.
 
-A slab is registered when its first batch comes, whole, for every GPU of the process. It is unregistered when the last
-that knows it lets go of it: the stream that mapped it, or a batch that is still kept. Only then the mapping goes.
+A slab is registered whole, for every GPU of the process, when its first batch arrives, and unregistered when its last
+owner lets go of it: the stream that mapped it, or a batch that is still leased. Only then is it unmapped.
 
-PyTorch looks after pinned memory of its own until the copies queued from it are done. Of a registered slab it knows
-nothing: whoever queues a copy from there keeps the batch (`trainer/feeding/feed.py`).
+PyTorch keeps its own pinned memory alive until the copies queued from it complete. It does not know registered slabs:
+the feed leases their batches (`trainer/feeding/feed.py`).
 """
 
 import contextlib
@@ -26,16 +26,16 @@ _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU, not just the on
 
 
 class HostMemory:
-    """What CUDA does for host memory. Tests have a kind of their own where there is no CUDA."""
+    """CUDA's calls for host memory; tests without CUDA have a kind of their own."""
 
     def register(self, memory: npt.NDArray[np.uint8], device: torch.device) -> str:
-        """Pin the memory where it lies; gives CUDA's word for why not, or "". `device` is one that is used anyway."""
+        """Pin the memory in place; return "", or CUDA's reason for refusing. `device`: any that is in use anyway."""
         runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
             error = runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, _PORTABLE)
             if error == runtime.cudaError.success:
                 return ""
-            # CUDA holds the error for whoever checks for one next: without this, the next kernel of the training.
+            # CUDA keeps the error for the next check: clear it, or the next training kernel reports it.
             with contextlib.suppress(RuntimeError):
                 torch.zeros(1, device=device).neg()
             return str(runtime.cudaGetErrorString(error))
@@ -50,7 +50,7 @@ class HostMemory:
 
 
 class Pinned:
-    """Gives a batch's tensors as a GPU may read them while the host goes on."""
+    """Batches' tensors in memory that a GPU reads while the host moves on."""
 
     def __init__(self, host_memory: HostMemory | None = None) -> None:
         self._host_memory = host_memory or HostMemory()
@@ -58,7 +58,7 @@ class Pinned:
         self._said: set[str] = set()
 
     def images(self, batch: Batch, device: torch.device) -> Tensor:
-        """The batch's images, n x height x width x 3: in their slot where they can be read there, else a copy."""
+        """The batch's images, n x height x width x 3: in their slot if it can be registered, else a pinned copy."""
         images = tensor_over(batch.images)
         if batch.slab is not None and self._is_registered(batch.slab, device):
             return images
@@ -91,7 +91,7 @@ class Pinned:
 
 
 def tensor_over(array: npt.NDArray[np.generic]) -> Tensor:
-    """A tensor over the array's own memory, to be read only: torch has no such kind, and warns where numpy has."""
+    """A read-only tensor over the array's own memory; torch has no such kind, and would warn."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

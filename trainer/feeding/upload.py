@@ -1,12 +1,12 @@
-"""Between host and device without waiting for either: pixels going up, a few numbers coming down.
+"""Asynchronous copies between host and device: batches up, a few numbers down.
 
-On a GPU, batch k + 1 is copied up on a stream of its own while step k computes. It lands in one of two buffers:
+On a GPU, batch k + 1 is copied on a stream of its own while step k computes, into one of two buffers:
 
     copy stream      waits until buffer k % 2 is free;  copies;  records `arrived`
     current stream   waits for `arrived`;  reads the buffer;  records `free`
-    host             keeps the memory it comes from as it is until `arrived` (`trainer/feeding/feed.py`)
+    host             leaves the source memory alone until `arrived` (`trainer/feeding/feed.py`)
 
-On a CPU nothing moves: the batch is read where it lies.
+On a CPU the batch is read in place.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class _Buffer:
 
 
 class Upload:
-    """Takes batches to one device. Several streams may take turns: the buffers are as large as the largest batch."""
+    """Copies batches to one device. Streams may alternate: the buffers are as large as the largest batch."""
 
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
@@ -36,10 +36,10 @@ class Upload:
         self._buffers: list[_Buffer] = []
 
     def __call__(self, host: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, Event]:
-        """What `read` makes of the batch on the device, and the event after which `host` is not read any more.
+        """The result of `read` on the device's copy of `host`, and the event after which `host` may be overwritten.
 
-        `host` is pinned where the device is a GPU. `read` is queued on the device's current stream and must give new
-        memory: the batch is overwritten later.
+        host   pinned, if the device is a GPU
+        read   queued on the device's current stream; returns new memory, since the copy is overwritten later
         """
         streams, current = self._streams, self._streams.current(self._device)
         if not streams.queues(self._device):
@@ -55,7 +55,7 @@ class Upload:
         return result, buffer.arrived
 
     def _next_buffer(self, size: int) -> _Buffer:
-        """The one used longest ago, free for the copy stream; a new one for the first batches."""
+        """The least recently used buffer, free for the copy stream; a new one for the first batches."""
         if len(self._buffers) < BUFFERS:
             arrived, free = (self._streams.event(self._device, name) for name in ("arrived", "free"))
             buffer = _Buffer(self._memory(size), arrived, free)
@@ -68,15 +68,15 @@ class Upload:
         return buffer
 
     def _memory(self, size: int) -> Tensor:
-        """So many bytes from the copy stream's own pool, so nothing another stream still reads."""
+        """Memory of `size` bytes from the copy stream's pool, which no other stream still reads."""
         with self._streams.on(self._copy):
             return torch.empty(size, dtype=torch.uint8, device=self._device)
 
 
-class LateNumbers:
-    """A small tensor coming to the host behind the work that makes it; reading it waits for that and nothing later.
+class AsyncResult:
+    """Asynchronous device-to-host copy of a small tensor; `read` blocks only on the work that produces it.
 
-    On a CPU it is the tensor itself, which must not be overwritten before it is read.
+    On a CPU it is the tensor itself, not to be overwritten before it is read.
     """
 
     def __init__(self, numbers: Tensor, streams: Streams) -> None:

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import logging
 import platform
-import signal
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from common.cli.progress import percent, showing_progress
+from common.cli.progress import showing_progress
 from common.errors import UsageError
 from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -25,10 +24,11 @@ from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import build_net, full_memory_as_error, kind_of_net
 from trainer.network.net import Net
 from trainer.training.board import Board, writer_type
-from trainer.training.loop import Limits, Outcome, Trainer
+from trainer.training.loop import Trainer
 from trainer.training.metrics import Metrics
+from trainer.training.outcome import Outcome
 from trainer.training.profile import Profile, WatchedStreams
-from trainer.training.report import Plan, Report, errors_of
+from trainer.training.report import Plan, Report
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 from trainer.training.start import Start, all_changes, is_done, settings_of, start_of, starting_state
@@ -97,7 +97,9 @@ def _train(
             data=data,
             state=state,
             run_folder=folder,
-            limits=Limits(recipe.epochs, options.steps, options.checkpoint_minutes, options.keep),
+            plan=plan,
+            checkpoint_minutes=options.checkpoint_minutes,
+            keep=options.keep,
             report=Report(metrics, progress, plan, every_steps=options.log_steps, board=board),
             profile=profile,
             resumed_from=found.path if found else None,
@@ -209,24 +211,3 @@ def _dataset(data: TrainingData) -> dict[str, Any]:
         "classes": len(data.info.classes),
         "digest": data.info.digest.hex(),
     }
-
-
-def last_line(outcome: Outcome) -> str:
-    """What the command ends with: how far training came, the errors, where the run lies."""
-    state, evaluation, folder = outcome.state, outcome.evaluation, outcome.checkpoint.parent
-    epochs = state.recipe.epochs
-    if outcome.idle:
-        best = "" if state.best_error is None else f"; best top-1 error {percent(state.best_error)}"
-        done = f"{state.epoch} epochs, {state.step} steps"
-        return f"nothing to train: {done} were done already{best}; {folder} is left as it is"
-    if outcome.stopped_by is not None:
-        name = signal.Signals(outcome.stopped_by).name
-        return (
-            f"stopped by {name} after step {state.step}; saved in {outcome.checkpoint}; --resume --run {folder} goes on"
-        )
-    if state.epoch < epochs:
-        errors = f", validation {errors_of(evaluation)}" if evaluation else ""
-        return f"stopped after step {state.step}, in epoch {state.epoch + 1} of {epochs}{errors}; run in {folder}"
-    if evaluation is not None:
-        return f"trained {epochs} epochs: validation {errors_of(evaluation)}; run in {folder}"
-    return f"trained {epochs} epochs, without validation; run in {folder}"

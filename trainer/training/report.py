@@ -99,7 +99,7 @@ class Report:
         self._metrics.sync()
 
     @property
-    def shows_pictures(self) -> bool:
+    def shows_images(self) -> bool:
         """Whether `filters` and `inputs` are of any use."""
         return self._board is not None
 

@@ -3,14 +3,15 @@
     v = momentum v - weight_decay lr w - lr g
     w = w + v
 
-so that after a drop of the rate the steps already under way go on at the old one.
+so that after a drop of the rate the velocity gathered so far keeps the old one.
 
-On a GPU one kernel goes once over weights, velocities and gradients, and renews the operands; the rates lie in its
-memory, so that a recorded CUDA graph follows the schedule. Elsewhere torch's own operations do the same; the rates are
-in their graph, so with others it is another.
+On a GPU one kernel passes once over weights, velocities and gradients, and updates the operands; the rates are in its
+memory, so that a recorded CUDA graph follows the schedule. Elsewhere torch's own operations do the same; they hold the
+rates as constants, so other rates need another graph.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -22,8 +23,21 @@ from trainer.kernels import kernels_for
 from trainer.network.parameters import Parameter
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _DeviceGroup:
+    """The parameters on one device, and their rates in its memory."""
+
+    side: Side
+    parameters: list[Parameter]
+    rates: Tensor
+
+    @property
+    def is_fused(self) -> bool:
+        return kernels_for(self.parameters[0].weight) is not None
+
+
 class Sgd:
-    """Updates the weights of `parameters` in place, on whatever devices they lie.
+    """Updates the weights of `parameters` in place, on their devices.
 
     velocities     by parameter, zero at the start; the optimiser's whole state
     graphs         replay the update as a CUDA graph, on GPUs
@@ -46,44 +60,43 @@ class Sgd:
         by_device: dict[torch.device, list[Parameter]] = {}
         for parameter in parameters:
             by_device.setdefault(parameter.weight.device, []).append(parameter)
-        self._places = [
-            (Side(streams, device, f"update {device}"), group, torch.zeros(len(group), device=device))
-            for device, group in by_device.items()
+        self._groups = [
+            _DeviceGroup(Side(streams, device, f"update {device}"), members, torch.zeros(len(members), device=device))
+            for device, members in by_device.items()
         ]
-        self._runner = GraphRunner(streams, [side for side, _, _ in self._places], recorded=graphs)
+        self._runner = GraphRunner(streams, [group.side for group in self._groups], recorded=graphs)
         self._rates: Mapping[str, float] = {}
 
     @torch.no_grad()
     def step(self, rates: Mapping[str, float]) -> None:
         """Update from the parameters' gradients, each at the rate of its reference name.
 
-        A parameter whose rate is 0 keeps weight and velocity as they are. As if queued on each device's current stream.
+        A parameter with rate 0 keeps its weight and velocity. As if queued on each device's current stream.
         """
         if rates != self._rates:
             self._rates = dict(rates)
-            for _, group, on_device in self._places:
-                on_device.copy_(torch.tensor([rates[parameter.name] for parameter in group]))
+            for group in self._groups:
+                group.rates.copy_(torch.tensor([rates[parameter.name] for parameter in group.parameters]))
         addresses = tuple(_gradient(each).data_ptr() for each in self._parameters)
-        in_the_graph = tuple(rates.values()) if any(not _is_fused(group) for _, group, _ in self._places) else ()
+        in_the_graph = tuple(rates.values()) if any(not group.is_fused for group in self._groups) else ()
         self._runner.run(self._update, constants=(addresses, in_the_graph))
 
     def _update(self, _inputs: Sequence[Tensor]) -> None:
-        for side, group, on_device in self._places:
-            fused = partial(self._with_kernel, group, on_device)
-            work = fused if _is_fused(group) else partial(self._with_torch, group)
-            self._runner.piece(side.stream, "update", work)
+        for group in self._groups:
+            work = self._with_kernel if group.is_fused else self._with_torch
+            self._runner.piece(group.side.stream, "update", partial(work, group))
 
-    def _with_kernel(self, group: Sequence[Parameter], rates: Tensor) -> None:
-        module = kernels_for(group[0].weight)
+    def _with_kernel(self, group: _DeviceGroup) -> None:
+        module = kernels_for(group.parameters[0].weight)
         assert module is not None
-        for index, parameter in enumerate(group):
+        for index, parameter in enumerate(group.parameters):
             velocity, gradient = self.velocities[parameter], _gradient(parameter)
             decay = self._decay(parameter)
             weight, operand = parameter.weight, parameter.operand
-            module.update(weight, velocity, gradient, operand, rates[index], self._momentum, decay)
+            module.update(weight, velocity, gradient, operand, group.rates[index], self._momentum, decay)
 
-    def _with_torch(self, group: Sequence[Parameter]) -> None:
-        for (rate, decay), members in self._alike(group).items():
+    def _with_torch(self, group: _DeviceGroup) -> None:
+        for (rate, decay), members in self._alike(group.parameters).items():
             weights = [parameter.weight for parameter in members]
             velocities = [self.velocities[parameter] for parameter in members]
             gradients = [_gradient(parameter).to(parameter.weight.dtype) for parameter in members]
@@ -96,7 +109,7 @@ class Sgd:
                 parameter.sync_operand()
 
     def _alike(self, group: Sequence[Parameter]) -> dict[tuple[float, float], list[Parameter]]:
-        """What has one rate and one weight decay is updated together; what has no rate, not at all."""
+        """Parameters by (rate, weight decay), to be updated together; without those of rate 0."""
         alike: dict[tuple[float, float], list[Parameter]] = {}
         for parameter in group:
             if rate := self._rates[parameter.name]:
@@ -105,10 +118,6 @@ class Sgd:
 
     def _decay(self, parameter: Parameter) -> float:
         return self._weight_decay if self._decay_biases or not parameter.name.endswith(".bias") else 0.0
-
-
-def _is_fused(group: Sequence[Parameter]) -> bool:
-    return kernels_for(group[0].weight) is not None
 
 
 def _gradient(parameter: Parameter) -> Tensor:

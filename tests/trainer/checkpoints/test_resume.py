@@ -21,7 +21,7 @@ from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Phase
 from trainer.recipes.recipe_file import to_toml
 from trainer.training import launch
-from trainer.training.loop import Outcome
+from trainer.training.outcome import Outcome, last_line
 from trainer.training.train_options import Options
 
 
@@ -44,9 +44,7 @@ def test_a_resume_that_has_nothing_to_train_writes_nothing_and_says_so(
     again = train(resume=True, **asked)
     assert contents(tmp_path / "run") == before
     assert again.checkpoint == done.checkpoint
-    assert launch.last_line(again).startswith(
-        "nothing to train: 3 epochs, 15 steps were done already; best top-1 error "
-    )
+    assert last_line(again).startswith("nothing to train: 3 epochs, 15 steps were done already; best top-1 error ")
 
 
 def test_a_resume_that_is_stopped_before_its_first_step_leaves_the_checkpoint_as_it_is(

@@ -21,6 +21,7 @@ from trainer.checkpoints import checkpoint
 from trainer.evaluation.validation import Evaluation
 from trainer.network.one_device import OneDevice
 from trainer.training import launch, loop
+from trainer.training.outcome import last_line
 
 
 def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
@@ -42,8 +43,8 @@ def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Pa
     best = checkpoint.load(folder / checkpoint.BEST)
     assert best.mean_hwc is not None
     assert best.mean_hwc.eq(120).all(), "the loader's mean image"
-    assert "3 epochs: validation top-1 error" in launch.last_line(outcome)
-    assert str(folder) in launch.last_line(outcome)
+    assert "3 epochs: validation top-1 error" in last_line(outcome)
+    assert str(folder) in last_line(outcome)
 
 
 def test_the_noise_goes_off_with_its_epoch_in_a_new_stream(train: Train, loader: MemoryLoader) -> None:
@@ -91,8 +92,8 @@ def test_a_signal_while_waiting_for_data_saves_and_stops(
     stopped = train()
     assert stopped.stopped_by == number
     assert (stopped.state.epoch, stopped.state.first) == ((0, 4) if split == "train" else (0, 18))
-    assert number.name in launch.last_line(stopped)
-    assert str(stopped.checkpoint) in launch.last_line(stopped)
+    assert number.name in last_line(stopped)
+    assert str(stopped.checkpoint) in last_line(stopped)
     loader.on_ask = lambda *_: None
     assert equal(weights(train(resume=True)), undisturbed)
 
@@ -236,7 +237,7 @@ def test_a_run_without_a_validation_set_trains_and_says_so(
         "training without validation: there is no val split"
     ]
     assert {line["val_top1_error"] for line in lines(tmp_path / "run", "epoch")} == {None}
-    assert "without validation" in launch.last_line(outcome)
+    assert "without validation" in last_line(outcome)
 
 
 @pytest.mark.parametrize(("first", "second"), [("halves", "one-device"), ("one-device", "halves")])

@@ -1,0 +1,65 @@
+"""The end of a run: its outcome, the command's last line, and the error of a run that diverged."""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.cli.progress import percent
+from common.errors import Diverged
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.state import State
+from trainer.evaluation.validation import Evaluation
+from trainer.training.report import errors_of
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a run.
+
+    evaluation   the last one of this call
+    stopped_by   the signal's number, if one ended the run
+    idle         nothing was left to train, so nothing was written
+    """
+
+    state: State
+    evaluation: Evaluation | None
+    checkpoint: Path
+    stopped_by: int | None = None
+    idle: bool = False
+
+
+def last_line(outcome: Outcome) -> str:
+    """The command's last line: progress, errors, folder."""
+    state, evaluation, folder = outcome.state, outcome.evaluation, outcome.checkpoint.parent
+    epochs = state.recipe.epochs
+    if outcome.idle:
+        best = "" if state.best_error is None else f"; best top-1 error {percent(state.best_error)}"
+        done = f"{state.epoch} epochs, {state.step} steps"
+        return f"nothing to train: {done} were done already{best}; {folder} is left as it is"
+    if outcome.stopped_by is not None:
+        name = signal.Signals(outcome.stopped_by).name
+        return (
+            f"stopped by {name} after step {state.step}; saved in {outcome.checkpoint}; --resume --run {folder} goes on"
+        )
+    if state.epoch < epochs:
+        errors = f", validation {errors_of(evaluation)}" if evaluation else ""
+        return f"stopped after step {state.step}, in epoch {state.epoch + 1} of {epochs}{errors}; run in {folder}"
+    if evaluation is not None:
+        return f"trained {epochs} epochs: validation {errors_of(evaluation)}; run in {folder}"
+    return f"trained {epochs} epochs, without validation; run in {folder}"
+
+
+def diverged(what: str, state: State, run_folder: Path, rate: float, resumed_from: Path | None) -> Diverged:
+    """The error that says `what`, and how to resume from the last checkpoint, which was verified before it was saved.
+
+    rate   the learning rate of the moment
+    """
+    saved = checkpoint.all_in(run_folder)
+    if not saved:
+        advice = "nothing was saved; begin anew with a lower --lr"
+    else:
+        resume = f"--resume --run {run_folder} --lr {rate / 10:g}"
+        advice = f"{saved[-1]} is the last good checkpoint; {resume} goes on from it"
+        if saved[-1] == resumed_from and len(saved) > 1:
+            advice += f", or from {saved[-2]} once {saved[-1].name} is moved away"
+    return Diverged(f"{what} at step {state.step} (epoch {state.epoch + 1}): training diverged; {advice}")
