@@ -19,9 +19,8 @@ def centre_square(rgb: Rgb) -> Rgb:
     """The stored 256x256x3 of a height x width x 3 image: contiguous, possibly sharing its memory.
 
     The central square is cut first and then resized, by area average when shrinking, cubic when enlarging: less work
-    than the other order, and a strip of 1 x 65500 pixels stays small. If the sides differ by an odd number, the centre
-    is off by at most half a pixel (of the stored ones when shrinking, of the source's when enlarging), and the edges by
-    a quarter of a stored pixel more.
+    than the other order, and a strip of 1 x 65500 pixels stays small. If the sides differ by an odd number, the square
+    is off centre by at most half a pixel, a stored one when shrinking and one of the source's when enlarging.
     """
     height, width, _ = rgb.shape
     side = min(height, width)

@@ -30,8 +30,8 @@ def free_memory() -> int:
 def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training: bool) -> None:
     """Raise UsageError if the host has no room for the recipe's weights, before the OOM killer ends some process.
 
-    Counted are the initial weights; on a CPU also the weights, their operands in `dtype` and, for training, velocities
-    and gradients. A full GPU raises an error by itself.
+    Counted are the initial weights and, on a CPU, the weights, their operands in `dtype` and, for training, velocities
+    and gradients.
     """
     weights = sum(math.prod(shape) for shape in reference_shapes(recipe).values())
     bytes_per_weight = _FLOAT32

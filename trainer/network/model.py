@@ -1,8 +1,8 @@
 """AlexNet as mathematics: two columns that meet in each layer that reads both. No device is named, nothing is placed.
 
-This is the reference that the two halves are tested against, and what a single device runs. The columns are the two
-groups of a grouped convolution, or of a matrix product; a layer that reads both is not grouped. Channels 0..C/2 - 1 are
-half 0's, the rest half 1's. A recipe of one column has no groups.
+This is the reference for the two halves, and what a single device runs. The columns are the two groups of a grouped
+convolution or matrix product; a layer that reads both is not grouped. Channels 0..C/2 - 1 are half 0's, the rest half
+1's. A recipe of one column has no groups.
 """
 
 from collections.abc import Mapping, Sequence

@@ -60,8 +60,7 @@ Gradients = Mapping[Parameter, Tensor]
 def assign_gradients(gradients: Gradients) -> None:
     """Set each parameter's `gradient`.
 
-    Call it outside what is recorded as a graph: a replay calls no Python, and between two replays a step of another
-    batch size assigns other tensors.
+    Call it between pieces: a replay runs no Python, and a step of another batch size in between assigns other tensors.
     """
     for parameter, gradient in gradients.items():
         parameter.gradient = gradient

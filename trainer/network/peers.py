@@ -1,8 +1,8 @@
 """Probe the copy paths between two GPUs at startup: correctness, then bandwidth.
 
-Some drivers report peer access and then copy wrong bits silently; others copy right, but slower than through the host.
-So each way is tried in each direction with the link that a step uses: tensors of several sizes, bits compared; then the
-largest, timed. A way that delivers a wrong bit is not used, nor is the slower of two.
+Some drivers report peer access and copy wrong bits silently, or slower than through the host. So each way is tried in
+each direction with the link that a step uses: tensors of several sizes, bits compared, then the largest, timed. The
+fastest way without a wrong bit is used.
 """
 
 import logging

@@ -3,14 +3,13 @@
 Autograd works inside a segment. Between segments the graph is cut: a half's output is detached, copied to the other
 half if the next layer reads both, and backward runs segment by segment, last first:
 
-    forward    send the inputs across; z = the first layer's own part, while they travel; wait; z += the peer's part;
-               the rest of the segment from z on
-    backward   the rest down to dz; from that the peer's input gradient; send it; the own input's gradient and all
-               the first layer's weights', while it travels; wait; own + received is what the segment below begins with
+    forward    send the inputs across; meanwhile z = the first layer's own part; wait; z += the peer's part; the rest
+               of the segment from z on
+    backward   the rest down to dz; the peer's input gradient from it; send that; meanwhile the gradients by the own
+               input and the first layer's weights; wait; own + received is the gradient of the segment below
 
-Gradients come from `autograd.grad` and are never accumulated: an AccumulateGrad node would bring a stream of its own.
-Each half's work is queued on one compute stream, in pieces that CUDA graphs may replay: a piece only computes tensors
-and returns them. A step begins after, and ends before, the work on the devices' current streams.
+Gradients come from `autograd.grad`, for an AccumulateGrad node would bring a stream of its own. Each half's work is
+queued on one compute stream, in pieces that CUDA graphs may replay: a piece only computes tensors and returns them.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Convolutions in their fast forms.
 
-Conv1 has 3 channels, 11 x 11 filters and stride 4, which suits no tensor core. So images and filters are folded: 4 x 4
-pixels become one of 48 channels, the filters 3 x 3, the stride 1.
+Conv1's 3 channels, 11 x 11 filters and stride 4 suit no tensor core, so images and filters are folded: 4 x 4 pixels
+become one of 48 channels, the filters 3 x 3, the stride 1.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Dropout of the paper (section 4.2), not the inverted kind: a mask in training, a factor in test.
 
-A mask is a function of (seed, step, layer, half): one word of Philox4x32-10 (Salmon et al., Parallel random numbers: as
-easy as 1, 2, 3, 2011) decides each element. So all placements and devices draw the same masks, and a resumed run needs
-no generator state. The step lies on the device, so that a recorded CUDA graph draws new masks each time.
+A mask is a function of (seed, step, layer, half): a word of Philox4x32-10 (Salmon et al., Parallel random numbers: as
+easy as 1, 2, 3, 2011) decides each element. So every placement and device draws the same masks, and a resumed run needs
+no generator state. The step lies on the device: a recorded CUDA graph draws new masks each time.
 """
 
 from dataclasses import dataclass

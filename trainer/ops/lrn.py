@@ -7,9 +7,8 @@ Such a window is its own transpose, so both have the gradient
 
     dx = g s^-beta - 2 alpha beta x (sum of g x s^(-beta - 1) over the same window)
 
-Memory traffic, not arithmetic, is the cost. So a CPU works on pieces of the batch that stay in its cache, the sum over
-a window is a few additions of a zero-padded copy to itself, shifted, and only x is kept for the backward pass. On a GPU
-`trainer/kernels/` makes one pass over memory. Sums of bfloat16 are in float32.
+Memory traffic is the cost: a CPU works on pieces that stay in its cache, a GPU has a kernel that makes one pass, and
+only x is kept for the backward pass. Sums of bfloat16 are in float32.
 """
 
 from types import ModuleType
@@ -26,7 +25,7 @@ _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers 
 
 
 def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
-    """Normalise n x c x h x w of any floating dtype, fastest if its channels are last in memory, as the result's are.
+    """Normalise n x c x h x w of any floating dtype; channels last in memory is fastest, and the result's layout.
 
     groups      equal groups of channels that do not see each other; ignored over maps
     bias        one number a channel, added to x first
@@ -117,8 +116,8 @@ def _power(inverse_root: Tensor, beta: float) -> Tensor:
 class _Window:
     """Sums over a norm's window, for pieces of a batch x, n x h x w x c; owns their zero-padded copy.
 
-    In the padded copy's flat memory size - 1 zeros lie between one run along a dim and the next. So the copy can be
-    added to itself, shifted, as one long vector: runs never mix.
+    With size - 1 zeros between one run along a dim and the next, the copy's flat memory can be added to itself,
+    shifted, as one long vector: runs never mix.
     """
 
     def __init__(self, x: Tensor, norm: Norm, groups: int) -> None:
