@@ -1,1 +1,1 @@
-"""A run as it is kept, and taken up again."""
+"""Checkpoints: saved, resumed, transferred."""

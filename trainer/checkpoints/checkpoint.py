@@ -1,4 +1,4 @@
-"""Checkpoints: a run's whole state in one file, named and shaped as the one-device network's.
+"""Checkpoints: a run's whole state in one file, with the names and shapes of the one-device network.
 
 `RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
 error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them, and `mean_hwc`, the mean image
@@ -69,9 +69,9 @@ def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> P
 
 
 def save_best(path: Path) -> None:
-    """Make `best.safetensors` the checkpoint at `path`: a second name where the file system has them, else a copy.
+    """Make `best.safetensors` a hard link to the checkpoint at `path`, or a copy if the file system has no links.
 
-    Raises SaveError; the best of before stays then.
+    Raises SaveError; the previous best then stays.
     """
     with put_in_place(path.with_name(BEST), path.stat().st_size) as partial:
         partial.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def save_best(path: Path) -> None:
 
 
 def all_in(run_folder: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first; `best` is not among them."""
+    """The checkpoints of a run folder, oldest first, without the best."""
     found = ((_NAME.fullmatch(path.name), path) for path in run_folder.glob("checkpoint-*"))
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_file())]
 
@@ -98,7 +98,7 @@ def newest(run_folder: Path) -> Path:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint. Raises CheckpointError, which names the file and what is wrong with it."""
+    """Read and verify a checkpoint. Raises CheckpointError, naming the file and the fault."""
     try:
         return _checked(*files.read(path))
     except CheckpointError as error:
@@ -106,12 +106,12 @@ def load(path: Path) -> Checkpoint:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with a nan or an infinity; None without one."""
+    """The name of the first tensor with a nan or an infinity, if any."""
     return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged checkpoint a name under which it neither counts among the kept nor is written over."""
+    """Rename a damaged checkpoint, so that it neither counts as one nor is overwritten."""
     names = (path.with_name(path.name + DAMAGED + (f"-{number}" if number > 1 else "")) for number in count(1))
     target = next(name for name in names if not name.exists())
     try:
@@ -133,7 +133,7 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
 
 
 def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError for what this program never writes."""
+    """Raise CheckpointError for tensors that this program never writes."""
     for name, tensor in tensors.items():
         if not name.isprintable() or len(name) > MOST_SHOWN:
             raise CheckpointError(f"it has a tensor called {shown(name)}")
@@ -153,7 +153,7 @@ def _last_good(run_folder: Path) -> str:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        with contextlib.suppress(OSError):  # a file more harms nothing
+        with contextlib.suppress(OSError):  # one file too many does no harm
             path.unlink()
 
 
@@ -167,7 +167,7 @@ def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
-    """Over the state's text and the tensors' names, types, shapes and bytes, in the order of the names."""
+    """Digest of the state's text and the tensors' names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.blake2b(state.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

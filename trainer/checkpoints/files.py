@@ -31,9 +31,9 @@ _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  
 
 @contextlib.contextmanager
 def put_in_place(path: Path, size: int) -> Iterator[Path]:
-    """A `with` block that writes `size` bytes to the name it is given; then they are synced and named `path`.
+    """A `with` block that writes `size` bytes to the path it is given; then they are synced and renamed to `path`.
 
-    Raises SaveError if the disk will not take them; nothing is left of them then.
+    Raises SaveError if the disk refuses them; nothing is left behind then.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -48,7 +48,7 @@ def put_in_place(path: Path, size: int) -> Iterator[Path]:
 
 
 def reason(error: OSError, folder: Path, size: int) -> str:
-    """Why `size` bytes could not be written to a file in `folder`."""
+    """The reason why `size` bytes could not be written to a file in `folder`."""
     if error.errno != errno.ENOSPC:
         return error.strerror or str(error)
     return f"the disk is full: it takes {_mib(size)}, and {_mib(shutil.disk_usage(folder).free)} are free"
@@ -67,7 +67,7 @@ def _mib(size: int) -> str:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write contiguous tensors on the CPU. Raises SaveError; then what was there before is there still."""
+    """Write contiguous CPU tensors. Raises SaveError; then a previous file at `path` is still there."""
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
@@ -87,7 +87,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors. Raises CheckpointError, with the reason alone."""
+    """Read metadata and tensors. Raises CheckpointError, with the reason alone."""
     try:
         _check_readable(path)
         _read_through(path)
@@ -101,12 +101,12 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU, not copied."""
+    """The bytes of a contiguous CPU tensor, not copied."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _check_readable(path: Path) -> None:
-    """Raises CheckpointError for what has no end, such as a device or a FIFO, and for more than the memory takes."""
+    """Raise CheckpointError for a device or a FIFO, which may be endless, and for a file larger than free memory."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError("it is no regular file")
@@ -115,7 +115,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _foreign(path: Path) -> str | None:
-    """A name for what else the file is; None if it may have been a checkpoint."""
+    """A description of a foreign file; None if it may have been a checkpoint."""
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(_PICKLES):
@@ -126,7 +126,7 @@ def _foreign(path: Path) -> str | None:
 
 
 def _read_through(path: Path) -> None:
-    """Reading a bad sector is an error; touching it in a mapping, as the library does, kills the process (SIGBUS)."""
+    """Read the file once: a bad sector is an error here, but SIGBUS in the mapping that the library makes."""
     buffer = bytearray(_READ_BYTES)
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):

@@ -1,4 +1,4 @@
-"""Going on with a run: its newest whole checkpoint, and the refusal to go on as something else than what it was."""
+"""Resuming: find the newest valid checkpoint; refuse to resume with an incompatible configuration."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -14,41 +14,41 @@ from trainer.checkpoints.state import State
 
 log = logging.getLogger(__name__)
 
-_LOOKS = 100  # into a folder from which another program removes checkpoints
+_LOOKS = 100  # at a folder from which another program removes checkpoints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """A checkpoint that verifies, where it lies, and those that were passed over as they did not."""
+    """A valid checkpoint, its path, and those passed over as invalid."""
 
     checkpoint: Checkpoint
     path: Path
     passed_over: tuple[Path, ...] = ()
 
     def take_over(self) -> None:
-        """Make the folder what it was when the checkpoint was saved. The folder must be locked: it is our run now.
+        """Restore the folder to what it was when the checkpoint was saved; the run must hold its lock.
 
-        Those passed over get another name: the run will come by their steps again, and must neither write over them
-        nor count them among the newest. A kill may have come between a best checkpoint and its second name.
+        Those passed over are renamed: the run will reach their steps again, and must neither overwrite them nor count
+        them. A kill may have come between a checkpoint and its second name, best.
         """
         for path in self.passed_over:
-            if path.name != checkpoint.BEST:  # which the next best replaces, and which nothing counts
+            if path.name != checkpoint.BEST:  # the next best replaces it, and nothing counts it
                 log.warning("%s is kept as %s", path, checkpoint.set_aside(path).name)
         if self.checkpoint.state.is_best and self.path.name != checkpoint.BEST:
             checkpoint.save_best(self.path)
 
 
 def check_not_begun(run_folder: Path) -> None:
-    """Raises UsageError where the folder has checkpoints: they are not written over."""
+    """Raise UsageError if the folder has checkpoints, which are never overwritten."""
     if any(_candidates(run_folder)):
         raise UsageError(f"{run_folder} already holds a run; --resume goes on with it, another --run starts anew")
 
 
 def newest_whole(run_folder: Path) -> Found:
-    """The newest checkpoint that verifies, after a warning about each newer one that does not.
+    """The newest valid checkpoint, after a warning about each newer one.
 
-    The best one is the last to be tried: it is a whole checkpoint of the same run, only older than those kept, and to
-    do its steps again gives the same bits. Raises UsageError where there is none, CheckpointError where none verifies.
+    The best one is tried last: it is a checkpoint of the same run, only older, and repeating its steps gives the same
+    bits. Raises UsageError if there is none, CheckpointError if none is valid.
     """
     found = first_whole(lambda: _candidates(run_folder))
     if found is None:
@@ -58,9 +58,9 @@ def newest_whole(run_folder: Path) -> Found:
 
 
 def load_named(path: Path) -> Found:
-    """A checkpoint file; or, of a run's folder, the best one, else the newest, that verifies.
+    """A checkpoint file; or of a run's folder the best one, else the newest valid one.
 
-    Raises UsageError where there is none, CheckpointError where none verifies.
+    Raises UsageError if there is none, CheckpointError if none is valid.
     """
     if not path.exists():
         raise UsageError(f"there is no checkpoint {path}")
@@ -71,9 +71,10 @@ def load_named(path: Path) -> Found:
 
 
 def first_whole(in_order: Callable[[], Iterable[Path]]) -> Found | None:
-    """The first that verifies, after a warning about each before it; None without any, CheckpointError without one.
+    """The first valid one, after a warning about each before it; None if there are none.
 
-    A training may remove what is about to be read, as it saves newer ones: those are then looked for.
+    A run that is saving may remove the files about to be read; then they are listed again. Raises CheckpointError if
+    none is valid.
     """
     failed: dict[Path, CheckpointError] = {}
     for _ in range(_LOOKS):
@@ -111,7 +112,7 @@ def _candidates(run_folder: Path) -> Iterator[Path]:
 
 
 def check_same_data(state: State, info: StreamInfo) -> None:
-    """Raises CheckpointError where the loader's data set is not what the run was trained on."""
+    """Raise CheckpointError unless the loader serves the dataset, with the pixels, that the run was trained on."""
     if state.class_names != info.classes:
         raise CheckpointError(
             f"the run to resume has {len(state.class_names)} classes ({_some(state.class_names)}), the loader's data"
@@ -130,9 +131,9 @@ def check_same_data(state: State, info: StreamInfo) -> None:
 
 
 def check_same_stream(state: State, name: str) -> None:
-    """Raises CheckpointError where the next batch would not be of the stream that the run was reading.
+    """Raise CheckpointError unless the next batch is of the stream that the run was reading.
 
-    `name` is with the run's own --on-bad-record: to answer a bad record with another one is how such a run goes on.
+    name   with the run's own --on-bad-record: another one is a way to resume after a corrupt record
     """
     if state.stream not in ("", name):
         raise CheckpointError(

@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """What the validation errors have brought about so far.
+    """Effect of the validation errors so far.
 
     best_error            lowest top-1 error, a share; infinite before the first
     epochs_without_gain   since it, or since the last drop

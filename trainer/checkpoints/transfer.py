@@ -1,4 +1,4 @@
-"""A new run that begins with the weights of another, as far as names and shapes agree; the rest as its recipe says."""
+"""--init: copy every tensor whose name and shape match; initialise the rest."""
 
 import logging
 from collections.abc import Sequence
@@ -18,10 +18,11 @@ OTHERS = "initialised: the classes have other names"
 
 
 def take_weights(origin: Found, net: Net, classes: Sequence[str]) -> dict[str, Any]:
-    """Write the weights that fit into `net`, whose others keep what they were initialised with. Each is logged.
+    """Copy the weights that fit into `net`; the others stay as initialised. Logs each; returns the metrics' `init`.
 
-    classes   the new data set's, by name; where the checkpoint's are others, its last layer is not taken
-    Gives what the metrics tell of it. Raises CheckpointError where nothing fits.
+    classes   the new dataset's, by name; unless the checkpoint's are the same, its last layer is not taken
+
+    Raises CheckpointError if nothing fits.
     """
     initial, stored = net.gather(), origin.checkpoint.weights
     fates = {name: _fate(tensor, stored.get(name)) for name, tensor in initial.items()}

@@ -1,1 +1,1 @@
-"""What a trained network answers."""
+"""Evaluation of trained networks: errors, predictions, features."""

@@ -1,4 +1,4 @@
-"""What was answered for each record: kept on the host, as little of it as errors, predictions and confusions need."""
+"""The pass over a split, and its answers: per record, as little as errors, predictions and confusions need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ NO_RANK = -1  # of a record that was not answered
 
 def told(probabilities: Tensor, labels: Tensor) -> Tensor:
     """float64 n x (2 + 2 k): rank and probability of the label, then the k likeliest classes and their probabilities;
-    k is TOP, or the number of classes where that is less.
+    k is TOP, or the number of classes if that is less.
     """
     likeliest = probabilities.topk(min(TOP, probabilities.shape[1]), dim=1)
     columns = [
@@ -36,7 +36,7 @@ def told(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`count` pictures of class `label`, of `of_label` that there are, were taken for class `taken_for`."""
+    """`count` of the `of_label` images of class `label` were taken for class `taken_for`."""
 
     label: int
     taken_for: int
@@ -45,10 +45,10 @@ class Confusion:
 
 
 class Answers:
-    """Of n records.
+    """Answers for n records.
 
     labels       int64 n
-    rank         int64 n, of the label, see `ranks`; NO_RANK where the record was not answered
+    rank         int64 n, of the label, see `ranks`; NO_RANK if the record was not answered
     probability  float32 n, of the label
     classes, probabilities   int32 and float32 n x k: the likeliest, falling
     """
@@ -71,11 +71,11 @@ class Answers:
 
     @property
     def answered(self) -> npt.NDArray[np.int64]:
-        """The records that were answered, in their order."""
+        """The answered records, rising."""
         return np.flatnonzero(self.rank != NO_RANK)
 
     def evaluation(self) -> Evaluation:
-        """Raises ValueError where nothing was answered."""
+        """Errors and loss over the answered records. Raises ValueError if there are none."""
         seen = self.answered
         if not len(seen):
             raise ValueError("there was no picture to evaluate on")
@@ -84,7 +84,7 @@ class Answers:
         return Evaluation(top1, top5 if self.class_count > TOP else None, float(loss.mean()), len(seen))
 
     def confusions(self, most: int) -> list[Confusion]:
-        """The pairs of classes that were confused most often, in number of pictures; `most` of them at most."""
+        """The pairs of classes confused most often, by number of images; at most `most`."""
         seen = self.answered
         labels, taken_for = self.labels[seen], self.classes[seen, 0]
         of_label = np.bincount(labels, minlength=self.class_count)
@@ -100,20 +100,20 @@ def _confusion(pair: int, count: int, classes: int, of_label: Sequence[int] | np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Late:
-    """What was told of a batch, not yet read: by answerer, then number of views."""
+    """A batch whose answers are on their way to the host: by answerer, then number of views."""
 
     batch: Batch
     told: list[dict[int, AsyncResult]]
 
 
 class Answering:
-    """Asks the members and, where there are several, all of them together with their `weights`.
+    """Collects the answers of each member and, if there are several, of all together with their `weights`.
 
     by_answerer   the answers by number of views: each member's by its name, then those of all together
-    seen          pictures so far
-    bad           records that are no picture, and so are not answered
+    seen          images so far
+    bad           corrupt records, which are not answered
 
-    A batch's answers come to the host while the devices compute the next batch's.
+    A batch's answers reach the host while the devices compute the next batch's.
     """
 
     def __init__(
@@ -134,16 +134,16 @@ class Answering:
 
     @property
     def together(self) -> dict[int, Answers]:
-        """The answers of all together; of the only one where there is one."""
+        """The answers of all together, or of the only member."""
         return self.by_answerer[-1][1]
 
     @property
     def top1_error(self) -> float:
-        """Of all together with the most views, so far."""
+        """The error so far of all together, with the most views."""
         return self._wrong / max(self.seen, 1)
 
     def answer(self, fed: DeviceBatch) -> None:
-        """Queue a batch; then take in what was told of the one before."""
+        """Queue a batch; then take in the answers of the one before."""
         of_members = [member.probabilities(fed.pixels, self._view_counts) for member in self._members]
         answers = [*of_members, mixed(of_members, self._weights)] if len(of_members) > 1 else of_members
         late = [{count: AsyncResult(told(of[count], fed.labels), self._streams) for count in of} for of in answers]
@@ -151,7 +151,7 @@ class Answering:
         self._late = _Late(fed.batch, late)
 
     def finish(self) -> None:
-        """Take in what was told last. Raises CheckpointError if that is no number."""
+        """Take in the last batch's answers. Raises CheckpointError if they are not finite."""
         if self._late is None:
             return
         (batch, late), self._late = (self._late.batch, self._late.told), None

@@ -21,20 +21,20 @@ MOST = 10
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A square of a stored picture: the offsets of its upper left corner in pixels, and whether it is mirrored."""
+    """A square of a stored image: its upper left corner in pixels; `mirrored` left to right."""
 
     top: int
     left: int
     mirrored: bool = False
 
     def of(self, images_nhwc: Tensor, size: int) -> Tensor:
-        """n x size x size x 3 from n x 256 x 256 x 3; where it is not mirrored, in the same memory."""
+        """n x size x size x 3 from n x 256 x 256 x 3; a view of the same memory unless mirrored."""
         cut = images_nhwc[:, self.top : self.top + size, self.left : self.left + size]
         return cut.flip(2) if self.mirrored else cut
 
 
 def views(size: int) -> tuple[View, ...]:
-    """The ten views of `size` pixels, the centre first: alone it is the test with one view."""
+    """The ten views of `size` pixels, the centre first, which is the one view of the test with one."""
     far, middle = STORED_SIZE - size, (STORED_SIZE - size) // 2
     corners = [(middle, middle), (0, 0), (0, far), (far, 0), (far, far)]
     return tuple(View(top, left, mirrored) for mirrored in (False, True) for top, left in corners)
@@ -42,10 +42,10 @@ def views(size: int) -> tuple[View, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """A network and how it wants its pixels.
+    """A network and the way to its pixels.
 
-    name         what a person calls it: its checkpoint's path
-    transforms   to its pixels, on each of its devices
+    name         its checkpoint's path
+    transforms   on each of its devices
     """
 
     name: str
@@ -54,19 +54,19 @@ class Member:
     transforms: Mapping[torch.device, PixelTransform]
 
     def pixels(self, pictures: Mapping[torch.device, Tensor], view: View) -> Pixels:
-        """A view of the n x 256 x 256 x 3 pictures, which lie on each device, as the network reads it."""
+        """The network's input from a view of n x 256 x 256 x 3 images on each device."""
         read = {device: of(view.of(pictures[device], self.recipe.crop)) for device, of in self.transforms.items()}
         return tuple(read[device] for device in self.net.input_devices)
 
     def probabilities(self, pictures: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
-        """n x classes by number of views: the mean over the first so many of `views`, in memory of its own.
+        """n x classes by number of views: the mean over the first ones of `views`, in memory of its own.
 
-        There is a forward for each view: one of all views together would take as many times the memory.
+        One forward per view: a single one of all views would take that many times the memory.
         """
         averages: dict[int, Tensor] = {}
         total: Tensor | None = None
         for seen, view in enumerate(views(self.recipe.crop)[: max(view_counts)], 1):
-            probabilities = self.net.predict(self.pixels(pictures, view))  # which the next forward may overwrite
+            probabilities = self.net.predict(self.pixels(pictures, view))  # the next forward may overwrite them
             total = probabilities.clone() if total is None else total.add_(probabilities)
             if seen in view_counts:
                 averages[seen] = total / seen

@@ -1,4 +1,4 @@
-"""One evaluation, from its options to its report: all is opened here, asked, and written."""
+"""One evaluation, from its options to its report and files."""
 
 import json
 import logging
@@ -67,7 +67,7 @@ def _submission(options: EvaluateOptions, info: StreamInfo) -> Submission | None
 
 
 def features_of(options: EvaluateOptions) -> Written:
-    """Write features as `options` say, of a data set with any classes. Raises any AlexNetError."""
+    """Write features as `options` say, of a dataset with any classes. Raises any AlexNetError."""
     with full_memory_as_error():
         out, layer = options.refuse_what_features_lack()
         options.refuse_unwritable_files()
@@ -84,7 +84,7 @@ def features_of(options: EvaluateOptions) -> Written:
 
 
 def placing_of(options: EvaluateOptions) -> Placing:
-    """Makes torch compute as asked, too."""
+    """Devices and precision for the networks; sets up torch's global state accordingly."""
     devices = devices_of_halves(options.gpus, options.cpu)
     make_repeatable(options.threads)
     dtype = set_precision(options.precision or default_precision(devices[0]))
@@ -102,7 +102,7 @@ def ask_all(
     options: EvaluateOptions,
     info: StreamInfo,
 ) -> None:
-    """Every batch is answered; a progress line says how far that is."""
+    """Answer every batch, with a progress line."""
     feed = Feed(*(member.net for member in members), streams=Streams(), pinned=Pinned())
     asked = min(options.limit or info.records, info.records)
     started_s = time.monotonic()
@@ -148,7 +148,7 @@ def _report(
 def _write_files(
     options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
 ) -> Iterator[AlexNetError]:
-    """Write each file, and yield why one cannot be written: the others, and the table, are there all the same."""
+    """Write each file; yield the errors of those that cannot be written, which do not affect the others."""
     writers: list[tuple[Path | None, Callable[[Path], None]]] = [
         (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes)),
         (options.json, lambda path: _write_json(path, report)),

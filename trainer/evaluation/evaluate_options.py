@@ -1,4 +1,4 @@
-"""What `alexnet-evaluate` was asked for."""
+"""The options of `alexnet-evaluate`, and which go together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class EvaluateOptions:
         return VIEW_COUNTS[self.views]
 
     def refuse_unwritable_files(self) -> None:
-        """Raises UsageError if a file that is to be written cannot be."""
+        """Raise UsageError now if a file is not writable, not after an hour of work."""
         files = {"--json": self.json, "--predictions": self.predictions, "--ilsvrc": self.ilsvrc}
         for option, path in files.items():
             if path is not None:
@@ -57,11 +57,11 @@ class EvaluateOptions:
 
     @property
     def fills_stdout(self) -> bool:
-        """Return True if a file goes to stdout: the table would be in its way."""
+        """True if a file goes to stdout, which the table must then leave alone."""
         return STDOUT in (self.json, self.predictions, self.ilsvrc)
 
     def refuse_what_features_lack(self) -> tuple[Path, str]:
-        """Where to write which layer's features. Raises UsageError for options that do not go together."""
+        """The features' path and layer. Raises UsageError for options that do not go together."""
         if self.features is None or self.out is None:
             raise UsageError("--features and --out go together: --features fc7 --out FILE.npy")
         if self.out.suffix != ".npy":
@@ -81,7 +81,7 @@ class EvaluateOptions:
         return self.out, self.features
 
     def refuse_what_a_submission_lacks(self) -> None:
-        """Raises UsageError for options that do not go together."""
+        """Raise UsageError for options that do not go together."""
         if self.ilsvrc is None:
             if self.devkit is not None or self.skipped is not None:
                 raise UsageError("--devkit and --skipped go with --ilsvrc FILE, which needs them")
@@ -92,7 +92,7 @@ class EvaluateOptions:
 
     @property
     def weight_of_each(self) -> list[float]:
-        """Of each checkpoint, not yet adding up to 1. Raises UsageError where they are no such weights."""
+        """Weights of the checkpoints, not normalised. Raises UsageError for a malformed --weights."""
         if self.weights is None:
             return [1.0] * len(self.checkpoints)
         try:

@@ -24,9 +24,9 @@ class EvaluationReport:
     rows         name and errors by number of views: of each checkpoint, then of all together
     weights      of the checkpoints, adding up to 1
     confusions   of the last row with the most views
-    bad          records that are no picture, and were left out
+    bad          corrupt records, which were left out
     seconds      of the pass; `waited_s` of them for data
-    unwritten    for each file that was asked for and could not be written, which and why
+    unwritten    the errors of files that could not be written
     """
 
     split: str
@@ -104,7 +104,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
-    """Names on the left; for each number of views its figures side by side."""
+    """Lines of the table: names on the left, then the figures for each number of views."""
     width = max(len(name) for name, _ in rows)
     by_count = rows[0][1]
     titles = {count: "  ".join(_figures(of)) for count, of in by_count.items()}
@@ -124,7 +124,7 @@ def _figures(of: Evaluation) -> dict[str, str]:
 
 
 def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str, ...]) -> None:
-    """A line for each record that was answered, in their order:
+    """Write a line for each answered record, in their order:
 
     record, label, class     of the data set; label counts from 0
     views                    by number of views: `rank` of the label and its `probability`, and the `likeliest` classes,

@@ -1,5 +1,5 @@
-"""The file in which ILSVRC2012 takes answers to its validation pictures: a line for each, in the order of their
-numbers, five ILSVRC2012_IDs with blanks between, the likeliest first.
+"""The ILSVRC2012 submission file: a line per validation image, in the order of their numbers, with five
+ILSVRC2012_IDs separated by blanks, the likeliest first.
 """
 
 import json
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Submission:
-    """Which line a record's answer is, and what its labels are called there.
+    """The mapping from records to lines, and from labels to ids.
 
     ids      int64 classes, the ILSVRC2012_ID of each label
-    truth    int64 pictures, the label of each validation picture
-    pictures int64 records, the validation picture that each record was made of; the first is 0
+    truth    int64 images, the label of each validation image
+    pictures int64 records, the validation image that each record was made of; the first is 0
     """
 
     def __init__(self, ids: Numbers, truth: Numbers, pictures: Numbers) -> None:
@@ -36,9 +36,9 @@ class Submission:
 
     @classmethod
     def of(cls, info: StreamInfo, devkit: Devkit, skipped: Path | None) -> "Submission":
-        """For the data set of `info`, packed from the archives of ILSVRC2012 less the pictures that `skipped` lists.
+        """The mapping for `info`'s dataset, packed from the ILSVRC2012 archives without the images `skipped` lists.
 
-        Raises UsageError where it is another data set, or the list another's.
+        Raises UsageError if it is another dataset, or another's list.
         """
         strange = [name for name in info.classes if name not in devkit.ids]
         missing = set(devkit.truth) - set(info.classes)
@@ -60,7 +60,7 @@ class Submission:
         )
 
     def checked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches. UsageError at a picture whose class is not that of the validation picture it should be."""
+        """The same batches. Raises UsageError at an image whose class is not that of its validation image."""
         for batch in batches:
             pictures = self.pictures[batch.records]
             wrong = np.flatnonzero(self.truth[pictures] != batch.labels)
@@ -73,7 +73,7 @@ class Submission:
             yield batch
 
     def write(self, path: Path, answers: Answers) -> None:
-        """The lowest five ids stand for a picture without an answer: left out in packing, or a bad record."""
+        """Write the file; the lowest five ids stand for an image left out in packing, or a corrupt record."""
         nothing = np.sort(self.ids)[:TOP]
         lines = np.tile(nothing, (len(self.truth), 1))
         answered = answers.answered
@@ -89,7 +89,7 @@ def _line(ids: Numbers | list[int]) -> str:
 
 
 def _left_out(skipped: Path | None, devkit: Devkit) -> set[int]:
-    """The numbers of the validation pictures that alexnet-pack's list names, from 1."""
+    """The numbers, from 1, of the validation images that alexnet-pack's list names."""
     if skipped is None:
         return set()
     try:

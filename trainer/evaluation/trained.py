@@ -1,4 +1,4 @@
-"""Trained networks from their checkpoints, for all that uses them and does not train them on."""
+"""Trained networks from their checkpoints, for use without further training."""
 
 import logging
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Where networks are to lie: as `build_net` takes these."""
+    """Placement of networks, as `build_net` takes it."""
 
     asked: str | None
     devices: Devices
@@ -43,16 +43,16 @@ class Placing:
 
 
 def load_trained(path: Path) -> Trained:
-    """From a checkpoint, or a run's folder: its best checkpoint, or else the newest that is not damaged.
+    """Load a checkpoint; of a run's folder the best one, else the newest valid one.
 
-    Raises UsageError where there is none, CheckpointError where none can be read.
+    Raises UsageError if there is none, CheckpointError if none is valid.
     """
     found = load_named(path)
     return Trained(found.path, found.checkpoint.state, found.checkpoint.weights, found.checkpoint.mean_hwc)
 
 
 def check_same_classes(trained: list[Trained]) -> None:
-    """Raises CheckpointError where networks are to answer together that do not mean the same."""
+    """Raise CheckpointError if networks that answer together have different classes."""
     first = trained[0]
     for other in trained[1:]:
         if difference := _difference(first.state.class_names, other.state.class_names):
@@ -60,7 +60,7 @@ def check_same_classes(trained: list[Trained]) -> None:
 
 
 def check_classes_served(trained: Trained, info: StreamInfo) -> None:
-    """Raises CheckpointError where the labels that the loader serves are not what the network answers."""
+    """Raise CheckpointError if the loader serves other classes than the network knows."""
     if difference := _difference(trained.state.class_names, info.classes):
         raise CheckpointError(
             f"{trained.path} was trained on other classes than the loader serves: {difference}; serve its own data"
@@ -69,7 +69,7 @@ def check_classes_served(trained: Trained, info: StreamInfo) -> None:
 
 
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
-    """What differs first, "" where they are the same."""
+    """The first difference; "" if they are the same."""
     if len(ours) != len(theirs):
         return f"{len(ours):,} and {len(theirs):,} of them"
     pairs = enumerate(zip(ours, theirs, strict=True))
@@ -77,7 +77,7 @@ def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 
 
 def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
-    """The network on its devices, and its pixels: less the mean image that it was trained with, whatever the data."""
+    """The network on its devices; its pixels lose the mean image that it was trained with, whatever the dataset."""
     recipe = trained.state.recipe
     net = build_net(
         placing.asked,

@@ -1,4 +1,4 @@
-"""How often a network is wrong on pictures it has not trained on."""
+"""Errors on images that a network was not trained on."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Shares of pictures, 0 to 1, whose label is not the likeliest and not among the five likeliest; mean -log p.
+    """Shares of images, 0 to 1, whose label is not the likeliest, or not among the five likeliest; mean -log p.
 
     top5_error   None with five classes or fewer, among which every label is
     """
@@ -27,9 +27,9 @@ class Evaluation:
 
 
 def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
-    """Go through `batches` once; the host waits for the device at the very end.
+    """Errors over `batches`; the host waits for the device only at the end.
 
-    A place where another record stands in for a bad one is left out: that record has its own.
+    A place with another record instead of a corrupt one is left out: that record has a place of its own.
     """
     totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
     images = 0
@@ -54,26 +54,25 @@ def places_with_own(batch: Batch) -> list[int]:
 
 
 def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """int64 n: how many classes, the label's own included, are at least as likely as the label's; from n x classes.
+    """int64 n: number of classes at least as likely as the label, itself included; from n x classes.
 
-    So a network that gives all classes the same probability is wrong everywhere rather than right everywhere; a NaN
-    has rank 0 and is wrong too.
+    So a network that gives all classes one probability is always wrong, not always right; a NaN has rank 0, wrong too.
     """
     return (probabilities >= probabilities.gather(1, labels[:, None])).sum(dim=1)
 
 
 def losses(of_labels: Tensor) -> Tensor:
-    """float64 n: -log p of the labels' probabilities. One that underflowed costs about 87, not infinity."""
+    """float64 n: -log p of the labels. A probability that underflowed costs about 87, not infinity."""
     return -of_labels.double().clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def is_wrong(rank: Tensor, top: int) -> Tensor:
-    """Whether a label of this rank is not among the `top` likeliest."""
+    """True unless a label of this rank is among the `top` likeliest."""
     return (rank < 1) | (rank > top)
 
 
 def _errors_and_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """float64 (3,): pictures wrong at top-1, wrong at top-5, and the sum of -log p of the labels."""
+    """float64 (3,): images wrong at top-1, at top-5, and the sum of -log p of the labels."""
     rank = ranks(probabilities, labels)
     loss = losses(probabilities.gather(1, labels[:, None]).squeeze(1)).sum()
     return torch.stack([is_wrong(rank, 1).sum().double(), is_wrong(rank, TOP).sum().double(), loss])

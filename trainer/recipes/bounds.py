@@ -1,4 +1,4 @@
-"""The range of each number of a recipe, said once, beside its field: `rate: Annotated[float, Range(ge=0)]`."""
+"""Ranges of a recipe's numbers, declared at their fields: `rate: Annotated[float, Range(ge=0)]`."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,7 +10,7 @@ MOST = 1e30  # of any number: float32, which all is computed in, ends at 3.4e38
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from a bound (ge, le), or beyond it (gt, lt). NaN and what lies beyond +-MOST are in none."""
+    """Inclusive (ge, le) and exclusive (gt, lt) bounds. NaN and numbers beyond +-MOST are always out of range."""
 
     ge: float | None = None
     gt: float | None = None
@@ -42,7 +42,7 @@ MOST_SHOWN = 60  # characters of a name or a value that is wrong
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, on one line and not without end."""
+    """A value's repr on one line, shortened to MOST_SHOWN characters."""
     try:
         text = repr(value)
     except RecursionError:
@@ -51,18 +51,18 @@ def shown(value: Any) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A name as it is, or, if it is no name or too long for one, as `shown` has it."""
+    """An identifier as it is; anything else, or a longer one, as `shown`."""
     return name if name.isidentifier() and name.isascii() and len(name) <= MOST_SHOWN else shown(name)
 
 
 def check(what: str, value: float | str | None, range_: Range) -> None:
-    """Raises UsageError for a number out of its range; a text or None, where a field may be that, is in any."""
+    """Raise UsageError for a number out of its range; a str or None always passes."""
     if isinstance(value, int | float) and not range_.holds(value):
         raise UsageError(f"{what} is {shown(value)}; it is {range_}")
 
 
 def check_ranges(instance: Any, where: str = "") -> None:
-    """Check every field of a dataclass that is annotated with a Range. Raises UsageError, `where` before the name."""
+    """Check each field of a dataclass against its Range. Raises UsageError, with `where` before the name."""
     for field in fields(instance):
         for range_ in getattr(field.type, "__metadata__", ()):
             check(f"{where}{field.name}", getattr(instance, field.name), range_)

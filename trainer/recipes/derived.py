@@ -1,7 +1,7 @@
-"""A run's recipe, and the one it was made of: `--epochs` and `--lr` always change the original.
+"""A run's recipe and its original: `--epochs` and `--lr` always apply to the original.
 
-A schedule that was stretched twice is not the one stretched once: phases that coincide in few epochs are gone. So a
-checkpoint keeps the original beside what was asked, and each resume starts from it.
+Stretching a schedule twice is not stretching it once: phases that coincide in few epochs are lost. So a checkpoint
+stores the original beside the options, and each resume starts from it.
 """
 
 from collections.abc import Callable
@@ -36,12 +36,12 @@ def derived(
     begun: Derived | None = None,
     rate_now: Callable[[Recipe], float] = first_rate,
 ) -> Derived:
-    """The recipe of a run that goes on from `begun`, or begins. Raises UsageError.
+    """The recipe of a run that resumes from `begun`, or of a new one. Raises UsageError.
 
-    original   before it is stretched
-    epochs     of the whole run; None: as many as before, or as the original has
-    rate       from here on; later phases' go along in proportion. None, or what was asked for last time: as before
-    rate_now   the rate at which a recipe would go on
+    original   before stretching
+    epochs     of the whole run; None: as before, or as the original
+    rate       from here on; those of later phases change in proportion. None, or the last one again: as before
+    rate_now   the rate with which a recipe would continue
     """
     if epochs is None:
         epochs = original.epochs if begun is None else begun.recipe.epochs

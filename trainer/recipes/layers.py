@@ -1,4 +1,4 @@
-"""A layer of the network as data: its shape, what it reads, what follows it, its first weights.
+"""A layer of the network as data: shape, input, what follows, initial weights.
 
 No torch is imported here, so that `--help` is fast.
 """
@@ -14,7 +14,7 @@ Op = Literal["activation", "lrn", "spatial", "pool"]
 Reads = Literal["image", "own", "both"]  # "own": the same column's half of the layer before; "both": all of it
 FirstWeights = Annotated[float | Literal["he"], Range(ge=0)]
 
-MOST_OUTPUTS = 2**16  # of a layer in each column, at width 1: beyond, a digit too many is likelier than a network
+MOST_OUTPUTS = 2**16  # of a layer in each column, at width 1; more is likelier a typing error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +79,13 @@ def _check_name(name: str) -> None:
 
 
 class InputShape(NamedTuple):
-    """What the first layer reads, in pixels.
+    """The first layer's input, in pixels.
 
-    crop     height and width of what is cut from a picture
-    side     height and width, with the rows and columns that the first layer does not read: a multiple of `fold`. What
-             the crop, shrunk, does not fill is zeros, at the right and bottom
-    fold     of the squares that become one pixel with all their channels: the first layer's stride
-    shrink   side of the squares of the crop that become one pixel, their mean
+    crop     height and width of the crop of an image
+    side     height and width including the rows and columns that the first layer does not read: a multiple of `fold`,
+             filled with zeros at the right and bottom of the shrunk crop
+    fold     side of the squares folded into one pixel's channels: the first layer's stride
+    shrink   side of the squares of the crop averaged into one pixel
     """
 
     crop: int
@@ -95,7 +95,7 @@ class InputShape(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """One normalisation's constants; `alpha` multiplies the bare sum of squares, undivided by any size."""
+    """The constants of a local response normalisation; `alpha` multiplies the plain sum of squares."""
 
     over: Literal["channels", "maps"]
     size: int  # odd; of a side, over maps

@@ -3,9 +3,8 @@
 `paper` is what the NIPS 2012 paper prints (Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep
 Convolutional Neural Networks). `source` is what the program behind the paper's numbers did
 (computerhistory/AlexNet-Source-Code, layers/layers-145.cfg); where they differ, `source` is the one that is known to
-start learning. `demo` is a narrow net of the same form for a few thousand pictures on a CPU, `cifar10` one for
-pictures of 32 x 32 enlarged to the stored 256 x 256: it shrinks them to what they were, and its first layer is made for
-that.
+start learning. `demo` is a narrow net of the same form for a few thousand images on a CPU, `cifar10` one for images of
+32 x 32 stored as 256 x 256: it shrinks them to 32 x 32 again, which its first layer is made for.
 """
 
 from dataclasses import replace

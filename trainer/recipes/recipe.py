@@ -21,7 +21,7 @@ Rate = Annotated[float, _RATE]
 
 _STEP = 4  # widths are rounded to so many channels or units of a half
 
-# Far beyond what anyone trains: a slip of the pen is refused by name, where a full memory would tell nothing.
+# Far beyond what anyone trains: a typing error is refused by name, instead of filling memory.
 _MOST_EPOCHS = 100_000
 MOST_DROPS = 100
 _MOST_LAYERS = _MOST_PHASES = _MOST_LETTERS = 100
@@ -33,7 +33,7 @@ class Phase:
     """Rates and noise from `first_epoch`, counted from 0, until the next phase.
 
     rate         learning rate of the weights
-    bias_rate    of the biases where they have their own; None: the same as their layer's weights
+    bias_rate    of the biases; None: the same as their layer's weights
     layer_rates  of the weights of single layers, by name; 0 freezes the layer, its bias too
     sigma        standard deviation of the colour noise, in units of each component's own; 0 turns it off
     """
@@ -80,29 +80,29 @@ class Recipe:
     The network
       columns           2: the two halves. 1: one column, on one device
       conv, fc          its layers in order; the last of fc gives the classes
-      classes           outputs of the last layer; the data set's number takes its place
+      classes           outputs of the last layer; a run takes its dataset's number
       width             share of the layers' channels and units; 1 is AlexNet
       activation        of the convolutions and of every fc layer but the last: "relu" or "tanh"
-      input_size        height and width in pixels of what the first layer reads
+      input_size        height and width in pixels of the first layer's input
       pool_size, pool_stride                    of max pooling, in pixels
       lrn_k, lrn_alpha, lrn_beta                x / (k + alpha * sum of squares over lrn_size channels)^beta
       spatial_alpha, spatial_beta, spatial_size x / (1 + alpha * sum of squares over size x size of the same map)^beta
       dropout           share of the fc layers' outputs masked in training; in test they are multiplied by 1 - dropout
-      exchange          what crosses between the halves: "same" as is computed with, or "float16"
+      exchange          dtype of activations between the halves: "same" as computed, or "float16"
     The pixels
       crop              height and width in pixels of a training crop, and of each test view
-      shrink            side of the squares of pixels of which the network reads the mean; 1: every pixel
-      pixels            "uint8": the training crops' noise is rounded, and clipped to 0..255; "float32": exact, which
-                        takes the loader and the way from there four times the memory
-      train_scale, test_scale   factors on (pixel - mean image + noise), which are in 0..255 units otherwise; where the
-                        colour noise is off, training takes test_scale too
+      shrink            side of the squares of pixels averaged into one; 1: every pixel
+      pixels            "uint8": the training crops' noise is rounded, and clipped to 0..255; "float32": exact, at
+                        four times the memory and bandwidth
+      train_scale, test_scale   factors on (pixel - mean image + noise), in units of 0..255; without colour noise,
+                        training uses test_scale too
     Training
       batch_size, epochs
       momentum, weight_decay, decay_biases      v = momentum v - weight_decay lr w - lr g; w = w + v
       phase             fixed changes, the first at epoch 0
       plateau           further division of the rates, driven by the validation error; None: there is none
 
-    Raises UsageError for values that make no network, or no training.
+    Raises UsageError for values that do not make a network, or cannot be trained.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Recipe:
 
     @property
     def input_shape(self) -> InputShape:
-        """What the pixels are made into."""
+        """The shape of the first layer's input."""
         fold = self.conv[0].stride
         return InputShape(self.crop, -(-self.input_size // fold) * fold, fold, self.shrink)
 
@@ -165,7 +165,7 @@ class Recipe:
         return max(_STEP, round(count * self.width / _STEP) * _STEP)
 
     def map_sizes(self) -> list[int]:
-        """Height and width of each convolution's maps, as what follows leaves them. Raises UsageError if none are."""
+        """Height and width of each convolution's maps after its pooling. Raises UsageError if any are empty."""
         sizes, size = [], self.input_size
         for conv in self.conv:
             size = _applied(conv.name, size + 2 * conv.padding, conv.kernel, conv.stride)
@@ -213,7 +213,7 @@ def _applied(what: str, size: int, kernel: int, stride: int) -> int:
 
 
 def _check_possible(recipe: Recipe) -> None:
-    """Raises UsageError for values that make no network, or no training."""
+    """Raise UsageError for values that do not make a network, or cannot be trained."""
     check_ranges(recipe)
     if not re.fullmatch(r"[\w+-][\w.+-]*", recipe.name, re.ASCII) or len(recipe.name) > _MOST_LETTERS:
         raise UsageError(f"name is {shown(recipe.name)}; a folder is called so: it is of letters, digits and . _ + -")
@@ -230,7 +230,7 @@ def _check_possible(recipe: Recipe) -> None:
             f"input_size is {recipe.input_size}; it is {first.name}'s kernel and a multiple of its stride:"
             f" {first.kernel} + n x {first.stride}"
         )
-    recipe.map_sizes()  # says which map would be empty
+    recipe.map_sizes()  # raises if a map would be empty
 
 
 def _check_layers(recipe: Recipe) -> None:

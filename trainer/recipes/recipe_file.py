@@ -1,7 +1,6 @@
-"""Recipes as TOML files and as plain dicts, such as a checkpoint holds.
+"""Recipes as TOML files and as plain dicts, as in a checkpoint.
 
-What a recipe's field is called and what it may be is said once, by its dataclass (`trainer/recipes/recipe.py`); here it
-is only read off them.
+Names and types of the fields are read off the dataclass (`trainer/recipes/recipe.py`).
 """
 
 import json
@@ -32,7 +31,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe, as `read` takes it."""
+    """The whole recipe, for `read`."""
     values = {name: value for name, value in asdict(recipe).items() if value is not None}
     tables = {name: value for name, value in values.items() if _is_of_tables(value)}
     lines = [f"{name} = {_inline(value)}" for name, value in values.items() if name not in tables]
@@ -48,14 +47,14 @@ def _is_of_tables(value: Any) -> bool:
 
 
 def _inline(value: Any) -> str:
-    """A value on a line. Numbers, truth and plain texts, the only ones in a recipe, are in TOML as in JSON."""
+    """A value on one line. Numbers, booleans and plain strings, the only ones in a recipe, are in TOML as in JSON."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + " }" if value else "{}"
     return json.dumps(value)
 
 
 def read(path: Path) -> Recipe:
-    """Raises UsageError, naming the file and what is wrong in it. Some editors put a byte-order mark before UTF-8."""
+    """The recipe in a UTF-8 file, with or without a byte-order mark. Raises UsageError, naming file and fault."""
     try:
         return from_dict(tomllib.loads(_contents(path).decode("utf-8-sig")))
     except OSError as error:
@@ -69,7 +68,7 @@ def read(path: Path) -> Recipe:
 
 
 def _contents(path: Path) -> bytes:
-    """The text of the file, or of a shell's <(...). Raises OSError, and UsageError for one that never ends."""
+    """The text of the file, or of a shell's <(...). Raises OSError, and UsageError for an endless one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO that nobody writes to would not open otherwise
     os.set_blocking(descriptor, True)
     with open(descriptor, "rb") as file:
@@ -90,7 +89,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def object_of(kind: type[Read], values: Any) -> Read:
-    """Of any dataclass with such fields as a recipe's, the inverse of `asdict`. Raises UsageError as `from_dict`."""
+    """The inverse of `asdict` for any dataclass whose fields are like a recipe's. Raises UsageError as `from_dict`."""
     read_: Read = _object(kind, values, "")
     return read_
 
@@ -110,7 +109,7 @@ def _object(kind: Any, values: Any, where: str) -> Any:
 
 
 def _instead(name: str, where: str, known: list[str]) -> str:
-    """What may have been meant by a field that is not there."""
+    """A suggestion for an unknown field."""
     if where and name in {field.name for field in fields(Recipe)}:
         return f"{name} is the recipe's own: it stands above the first [table]"
     alike = get_close_matches(name, known, n=1)
@@ -118,7 +117,7 @@ def _instead(name: str, where: str, known: list[str]) -> str:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` as of type `kind`, one of those that a recipe's fields have."""
+    """`value` as type `kind`, one of those of a recipe's fields. Raises UsageError."""
     if kind is Any:
         return value
     origin, arguments = get_origin(kind), get_args(kind)
@@ -142,7 +141,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The first kind that the value is of."""
+    """The value as the first kind that it fits."""
     if value is None and type(None) in kinds:
         return None
     refusals = []

@@ -1,1 +1,1 @@
-"""The steps and epochs of a run, and what it tells of them."""
+"""Runs: steps, epochs, reports."""

@@ -1,14 +1,14 @@
-"""A run in TensorBoard: `tensorboard --logdir RUN` shows what metrics.jsonl says, and pictures.
+"""A run in TensorBoard: `tensorboard --logdir RUN` shows the numbers of metrics.jsonl, and images.
 
     RUN/tensorboard/steps     scalars of the "step" lines, over steps
     RUN/tensorboard/epochs    scalars of the "epoch" lines over epochs, counted from 1; the first layer's filters after
-                              each (`filters_picture`), 0 being those that training begins with; and 16
-                              pictures as the network sees them, the first of each epoch, or after a resume
+                              each (`filters_picture`), 0 being the initial ones; and 16 images as the network
+                              sees them, the first of each epoch, or after a resume
 
-A resumed run takes back what lies past its checkpoint, as metrics.jsonl does. That is the record of a run: where the
-disk does not take the events, it is said once, and training goes on without them.
+A resumed run discards what lies past its checkpoint, as metrics.jsonl does. That file is the record of a run: if the
+disk refuses events, a warning says so once, and training continues without them.
 
-TensorBoard reads the files of a folder in the order of their names, which begin with the second they were begun in.
+TensorBoard reads the files of a folder in the order of their names, which begin with the second of their creation.
 """
 
 import logging
@@ -39,9 +39,9 @@ EPOCH_SCALARS = (
 
 
 class Board:
-    """Writes the events of the run in `run_folder`, which goes on at `step`, in `epoch`. Use in a `with` block.
+    """Writes the events of the run in `run_folder`, from `step` and `epoch` on. Use in a `with` block.
 
-    Raises UsageError where TensorBoard is not installed, or the folder cannot be written.
+    Raises UsageError if TensorBoard is not installed, or the folder is not writable.
     """
 
     def __init__(self, run_folder: Path, step: int, epoch: int) -> None:
@@ -56,14 +56,14 @@ class Board:
             raise UsageError(f"{self._folder} cannot be written: {error.strerror} (--tensorboard)") from None
 
     def line(self, kind: str, line: Mapping[str, Any]) -> None:
-        """What was written to metrics.jsonl, if it is of a kind that has scalars."""
+        """Write the scalars of a line of metrics.jsonl, if its kind has any."""
         if kind == "step":
             self._write(lambda: _scalars(self._steps, line, STEP_SCALARS, line["step"]))
         elif kind == "epoch":
             self._write(lambda: _scalars(self._epochs, line, EPOCH_SCALARS, line["epoch"] + 1))
 
     def picture(self, name: str, picture: Picture, epochs: int) -> None:
-        """Over epochs, counted from 1."""
+        """Write an image over epochs, counted from 1."""
         self._write(lambda: self._epochs.add_image(name, picture, epochs, dataformats="HWC"))
 
     def _write(self, write: Callable[[], None]) -> None:
@@ -84,9 +84,9 @@ class Board:
 
 
 def wait_for_a_later_name(folder: Path) -> None:
-    """Return when a file that is begun now comes after those that are there; a second at most.
+    """Wait, a second at most, until a new file's name sorts after the existing ones.
 
-    Where a clock was set back by more, the new file comes first, and what was done twice is shown twice.
+    If the clock was set back by more, the new file sorts first, and repeated steps are shown twice.
     """
     begun = [int(path.name.split(".")[3]) for path in folder.glob("*/events.out.tfevents.*")]
     remaining_s = max(begun, default=0) + 1 - time.time()
@@ -95,7 +95,7 @@ def wait_for_a_later_name(folder: Path) -> None:
 
 
 def writer_type() -> Any:
-    """TensorBoard's SummaryWriter. Raises UsageError where it is not installed."""
+    """TensorBoard's SummaryWriter. Raises UsageError if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -114,7 +114,7 @@ def _scalars(writer: Any, line: Mapping[str, Any], names: tuple[str, ...], at: i
 def filters_picture(weights: npt.NDArray[np.float32], groups: int = 2) -> Picture:
     """The filters of the first layer, each a tile; those of half 0 above those of half 1, as in Fig. 3 of the paper.
 
-    Each filter is stretched to its own range around grey: zero is 128, its weight farthest from zero 1 or 255.
+    Each filter is scaled to its own range around grey: zero is 128, its largest weight by magnitude 1 or 255.
 
     weights   n x 3 x height x width, n a multiple of `groups`; AlexNet's are 96 x 3 x 11 x 11
     groups    halves of the network: the first n / groups filters are half 0's
@@ -128,7 +128,7 @@ def filters_picture(weights: npt.NDArray[np.float32], groups: int = 2) -> Pictur
 
 
 def tiled(pictures: npt.NDArray[np.uint8], columns: int) -> Picture:
-    """Pictures of one size, n x height x width x 3, beside each other in rows of `columns`, black lines between."""
+    """Images of one size, n x height x width x 3, in rows of `columns`, with black lines between."""
     n, height, width, _ = pictures.shape
     rows = -(-n // columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, min(n, columns) * (width + _GAP) - _GAP, 3), np.uint8)

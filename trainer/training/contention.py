@@ -1,4 +1,4 @@
-"""The share of this program's time that other programs took."""
+"""CPU contention: the share of the time that other programs took."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ _SCHEDSTAT = Path("/proc/thread-self/schedstat")  # ns on a core, ns ready and w
 
 
 class Contention:
-    """The share of the time since `begin` for which the calling thread was ready to run and had no core."""
+    """Share of the time since `begin` in which the calling thread was ready to run but had no core."""
 
     def __init__(self) -> None:
         self.begin()
@@ -18,7 +18,7 @@ class Contention:
 
     @property
     def share(self) -> float:
-        """0 to 1; 0 if the kernel does not say."""
+        """0 to 1; 0 if the kernel does not report it."""
         waited_s = _kept_waiting_s() - self._before_s
         return min(1.0, waited_s / max(time.monotonic() - self._began_s, 1e-9))
 

@@ -1,4 +1,4 @@
-"""One run of the trainer, from its options to its outcome: all is opened here, handed to the loop, and closed."""
+"""One run of the trainer, from its options to its outcome: opens everything, hands it to the loop, closes it."""
 
 import contextlib
 import dataclasses
@@ -136,7 +136,7 @@ def build(
 
 
 def run_folder(asked: Path | None, recipe_name: str) -> Path:
-    """The folder of the run, made if it is not there: --run, or runs/RECIPE-TIME, with a number where that is taken."""
+    """The folder of the run, created if missing: --run, or runs/RECIPE-TIME, with a number if that is taken."""
     try:
         if asked is not None:
             asked.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, appended and flushed, readable while the run goes on.
+"""`metrics.jsonl`: one JSON object a line, appended and flushed, readable during the run.
 
 kind "run", once at each start or resume
     step, epoch              where it starts; 0 and 0 for a new run
@@ -8,9 +8,9 @@ kind "run", once at each start or resume
     precision                fp32, tf32 or bf16
     versions                 of python, torch, the package and the loader's decoder
     dataset                  train_records, val_records (null without validation), classes, digest
-    changed                  of a resume: what is otherwise than before, as {"recipe.phase[1].rate": [before, after]};
-                             learning_rate: what it would have gone on with, and what it goes on with
-    init                     of a run with --init: checkpoint, its step and its data set's digest, and weights, by name
+    changed                  of a resume: the changes, as {"recipe.phase[1].rate": [before, after]}; learning_rate: of
+                             the next step without them, and with them
+    init                     of a run with --init: checkpoint, its step and its dataset's digest, and weights, by name
                              "taken" or why they were initialised; else null
 kind "step", every so many steps
     step, epoch              steps done so far in the whole run; epoch from 0
@@ -22,26 +22,26 @@ kind "step", every so many steps
     waits                    the same by reason, as an object; see below
 kind "epoch", at the end of each
     step, epoch
-    train_loss, train_error  means over the epoch's pictures as they were trained on (dropout, crops, noise)
+    train_loss, train_error  means over the epoch's images as they were trained on (dropout, crops, noise)
     val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1, and the last is
                              null with five classes or fewer too
     learning_rate
     train_seconds, val_seconds, images_per_s, wait_share, waits    of training; images_per_s leaves validation out
-    replaced                 places of the epoch where another record stood in for a bad one
+    replaced                 corrupt records of the epoch that another one replaced
     digest                   of its records and pixels, in hex, as `alexnet-loader audit` finds it; null without
-                             --digest, or where a part of the epoch was trained without
-    stream                   what the training stream was: split, seed, view, crop, sigma, pixels, on_bad_record,
+                             --digest, or if a part of the epoch was trained without
+    stream                   the training stream: split, seed, view, crop, sigma, pixels, on_bad_record,
                              shuffle
 
 waits, whose shares add up to wait_share (how a wait is divided: `common/client/waits.py`)
-    no_loader                no loader had the ticket: all were gone or silent, or it was asked again
-    workers_busy             all of the loader's workers were at other tickets
+    no_loader                no loader had the ticket: all were gone or silent, or it was retried
+    workers_busy             all of the loader's workers were busy with other tickets
     free_slot                this trainer held all its slots in the loader's memory
-    read, decode, augment    a worker was at it
-    wire                     on the way: sockets, copies, the turns of loader and trainer
+    read, decode, augment    a worker was busy with it
+    wire                     in transit: sockets, copies, scheduling of loader and trainer
 
-A resumed run first drops what lies past its checkpoint, so the file is one history without repeats. What a full disk
-does not take waits in memory and is written when there is room; a checkpoint is saved only after its whole history.
+A resumed run first drops the lines past its checkpoint, so the file is one history without repeats. Lines that a full
+disk refuses wait in memory until there is room; a checkpoint is saved only after its whole history.
 """
 
 import fcntl
@@ -62,7 +62,7 @@ FILE_NAME = "metrics.jsonl"
 
 
 class Metrics:
-    """The metrics file of a run folder, open for appending and locked: two trainers cannot write in one folder."""
+    """The metrics file of a run folder, open for appending and locked against a second trainer."""
 
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / FILE_NAME
@@ -86,10 +86,7 @@ class Metrics:
         self._file.close()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one line, at once or as soon as the disk takes it.
-
-        Numbers that JSON does not know (nan, inf) are written as null.
-        """
+        """Append one line, at once or as soon as the disk has room; nan and inf are written as null."""
         line = json.dumps({"kind": kind} | {key: _json_number(value) for key, value in values.items()})
         waited = bool(self._pending)
         self._pending += line.encode() + b"\n"
@@ -100,7 +97,7 @@ class Metrics:
                 log.warning("%s; its lines wait in memory", self._refusal(error))
 
     def sync(self) -> None:
-        """All lines are on the disk once this has returned. Raises SaveError where it does not take them."""
+        """Put all lines on the disk. Raises SaveError if it refuses them."""
         try:
             self._write_pending()
             os.fsync(self._file.fileno())
@@ -115,7 +112,7 @@ class Metrics:
         return f"{self.path} cannot be written: {reason(error, self.path.parent, len(self._pending))}"
 
     def rewind(self, step: int, epoch: int) -> None:
-        """Drop the lines of what happened after a checkpoint at `step`, in `epoch`, and a torn last line."""
+        """Drop the lines past a checkpoint at `step`, in `epoch`, and a torn last line."""
         keep_bytes = 0
         with self.path.open("rb") as lines:
             for line in lines:
@@ -131,7 +128,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_before(line: bytes, step: int, epoch: int) -> bool:
-    """Whether a line belongs to the history up to a checkpoint, which lies in `epoch` or at its very start."""
+    """True if a line belongs to the history up to a checkpoint in `epoch` or at its very start."""
     if not line.endswith(b"\n"):
         return False
     try:

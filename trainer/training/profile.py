@@ -1,8 +1,8 @@
-"""Where a step's time goes: a trace to look at, and a table.
+"""Step profile: a trace and a table.
 
 The trace is Chrome's (chrome://tracing, ui.perfetto.dev): each segment's pieces, each copy and each wait by name, and
-the kernels beneath. The table is of the devices' own clocks: on each half's stream, the pieces one after the other, and
-the time for which it had nothing to do but wait for the other half: the part of the exchange that nothing hides.
+the kernels beneath. The table is by the devices' own clocks: on each half's stream, its pieces one after the other, and
+the exposed exchange: the time in which it only waited for the other half.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class WatchedStreams(Streams):
             self.spans.append((stream, name, start, self.mark(stream)))
 
     def seconds(self) -> dict[tuple[str, str], float]:
-        """By stream and span, in the order of their first appearance, all that was noted; waits for the devices."""
+        """Seconds by stream and span, in the order of their first appearance; waits for the devices."""
         total: dict[tuple[str, str], float] = defaultdict(float)
         for stream, name, start, end in self.spans:
             total[stream.name, name] += self.seconds_between(start, end)
@@ -55,9 +55,9 @@ class _Row:
 
 
 class Profile:
-    """Profiles `steps` steps of a run, beginning after a few; then it writes RUN/trace.json and logs the table.
+    """Profiles `steps` steps of a run after a warm-up, then writes RUN/trace.json and logs the table.
 
-    Use in a `with` block around the run: one that is over sooner has the profile of what steps there were.
+    Use in a `with` block around the run; a run that ends sooner gets a profile of the steps it had.
     """
 
     def __init__(self, steps: int, streams: WatchedStreams, run_folder: Path) -> None:
@@ -67,13 +67,13 @@ class Profile:
         self._step_s = self._waited_s = 0.0
 
     def before_step(self) -> None:
-        """What is queued from now on is a step's; what lies between two steps, such as a validation, is not."""
+        """Begin to watch: work between two steps, such as validation, is not profiled."""
         if self._until_start == 0 and self._done == 0:
             self._start()
         self._streams.watching = self._profiler is not None
 
     def after_step(self, step_s: float, waited_s: float) -> None:
-        """It took the host so many seconds, of which it waited some for data."""
+        """End a step that took the host `step_s` seconds, `waited_s` of them waiting for data."""
         self._streams.watching = False
         self._until_start = max(0, self._until_start - 1)
         if self._profiler is not None:
@@ -110,7 +110,7 @@ class Profile:
 
 
 def table(seconds: dict[tuple[str, str], float], steps: int, step_s: float, waited_s: float) -> str:
-    """The table of what `steps` steps, of `step_s` seconds together, spent by stream and span."""
+    """The table of `steps` steps that took `step_s` seconds together, by stream and span."""
     rows = [_Row(name, where, value) for (where, name), value in seconds.items() if not _is_exchange(name)]
     for where in dict.fromkeys(where for where, name in seconds if name.endswith(" wait")):
         of_stream = [value for (other, name), value in seconds.items() if other == where and name.endswith(" wait")]

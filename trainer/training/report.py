@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: lines of the metrics file, the progress line, one line at an epoch's end."""
+"""Reports of a run: lines of the metrics file, the progress line, the summary at an epoch's end."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from trainer.training.summary import cores_in_words, course_in_words, waits_in_w
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long a run is: epochs of `records` pictures in batches of `batch_size`; `last_step` may end it sooner."""
+    """The length of a run: epochs of `records` images in batches of `batch_size`; `last_step` may end it sooner."""
 
     epochs: int
     records: int
@@ -34,9 +34,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Where training stands. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
+    """The progress of training. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
 
-    eta_s   None where it is not known
+    eta_s   None if unknown
     """
 
     epoch: int
@@ -50,7 +50,7 @@ class Now:
     eta_s: float | None
 
     def line(self) -> str:
-        """The line without its end; epochs are counted from 1 for people."""
+        """The progress line; its epochs are counted from 1."""
         eta = "" if self.eta_s is None else f"  ETA {duration(self.eta_s)}"
         return (
             f"epoch {self.epoch + 1}/{self.epochs}  step {self.step_of_epoch}/{self.steps_per_epoch}"
@@ -60,7 +60,7 @@ class Now:
 
 
 class Report:
-    """Tells `metrics` and `board`, every `every_steps` steps, and the person in front of `progress` when it is time."""
+    """Writes to `metrics` and `board` every `every_steps` steps, and to `progress` when it is due."""
 
     def __init__(
         self, metrics: Metrics, progress: ProgressLine, plan: Plan, *, every_steps: int, board: Board | None = None
@@ -76,7 +76,7 @@ class Report:
         self._at_last_line = replace(tally)
 
     def step(self, step: int, epoch: int, loss: float, learning_rate: float, tally: Tally) -> None:
-        """`step` steps are done, the last of them with this loss; `tally` includes it."""
+        """Report the last of `step` steps, its loss, and the tally that includes it."""
         if step % self._every_steps == 0:
             lately = tally.since(self._at_last_line)
             self._at_last_line = replace(tally)
@@ -95,21 +95,21 @@ class Report:
             self.progress.show(self._now(step, epoch, tally).line())
 
     def sync(self) -> None:
-        """All that the metrics were told is on the disk once this has returned. Raises SaveError."""
+        """Put all metrics on the disk. Raises SaveError."""
         self._metrics.sync()
 
     @property
     def shows_images(self) -> bool:
-        """Whether `filters` and `inputs` are of any use."""
+        """True if `filters` and `inputs` go anywhere."""
         return self._board is not None
 
     def filters(self, epochs_done: int, weights: npt.NDArray[np.float32], columns: int) -> None:
-        """The first layer's weights after so many epochs, n x 3 x height x width, of both columns or of one."""
+        """Show the first layer's weights, n x 3 x height x width, of both columns or of one."""
         if self._board is not None:
             self._board.picture("filters", filters_picture(weights, columns), epochs_done)
 
     def inputs(self, epoch: int, pictures: npt.NDArray[np.uint8]) -> None:
-        """Pictures that `epoch` begins with, n x height x width x 3, as the network sees them."""
+        """Show images that `epoch` begins with, n x height x width x 3, as the network sees them."""
         if self._board is not None:
             self._board.picture("inputs", tiled(pictures, 4), epoch + 1)
 
@@ -130,7 +130,7 @@ class Report:
         evaluation: Evaluation | None,
         seconds: float,
     ) -> None:
-        """The end of `state`'s epoch, whose stream was `spec`; `seconds` are those of the validation."""
+        """Report the end of `state`'s epoch, trained on stream `spec` and validated in `seconds`."""
         self._validation_s = seconds
         self._write(
             "epoch",
@@ -160,7 +160,7 @@ class Report:
         )
 
     def course(self, state: State, tally: Tally, rate: float, outlook: Outlook, loaders: Loaders) -> None:
-        """How training goes after `state`'s epoch, and what would make it faster, for a person.
+        """Summarise the course of training after `state`'s epoch, and what would make it faster.
 
         rate   of the epoch; `outlook` is the next one's
         """
@@ -189,7 +189,7 @@ class Report:
         )
 
     def _left_s(self, step: int, epoch: int, images: int, images_per_s: float) -> float | None:
-        """Seconds to the end, where `images` of `epoch` are done; None where nothing is left, or nobody knows."""
+        """Seconds to the end once `images` of `epoch` are done; None if nothing is left, or the speed is unknown."""
         plan, epochs_left = self._plan, self._plan.epochs - epoch
         images_left, validations_s = epochs_left * plan.records - images, epochs_left * self._validation_s
         if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images_left:

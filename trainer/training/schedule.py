@@ -1,4 +1,4 @@
-"""The rates of an epoch: what the recipe fixes, and what the validation error has brought about."""
+"""Learning rates: fixed phases and plateau decay."""
 
 from dataclasses import dataclass, replace
 
@@ -8,10 +8,10 @@ from trainer.recipes.recipe import Phase, Recipe
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The learning rate of weights in an epoch, and when it is another.
+    """The learning rate of weights in an epoch, and its next change.
 
-    from_epoch   from which on, as the recipe fixes it; None: for good
-    patience     epochs in a row without a lower validation error, after which it drops; None: that changes nothing
+    from_epoch   of the next phase with another rate; None: there is none
+    patience     further epochs without a lower validation error until it drops; None: it does not
     """
 
     rate: float
@@ -20,10 +20,7 @@ class Outlook:
 
 
 class Schedule:
-    """Learning rates and colour noise, epoch by epoch.
-
-    `state` is all that a checkpoint must hold of it.
-    """
+    """Learning rates and colour noise, epoch by epoch; `state` is all that changes."""
 
     def __init__(self, recipe: Recipe, state: ScheduleState | None = None) -> None:
         self._recipe = recipe
@@ -34,11 +31,11 @@ class Schedule:
         return self._recipe.current_phase(epoch).sigma
 
     def rate(self, epoch: int) -> float:
-        """Learning rate in `epoch` of the weights that no layer's own rate is said of."""
+        """Learning rate in `epoch` of the weights of layers without a rate of their own."""
         return self._recipe.current_phase(epoch).rate / self._divisor
 
     def rates(self, epoch: int) -> dict[str, float]:
-        """Learning rate of each parameter by its reference name; 0 means: leave it alone altogether."""
+        """Learning rate of each parameter by its reference name; 0 freezes it."""
         phase = self._recipe.current_phase(epoch)
         divisor, rates = self._divisor, {}
         for layer in self._recipe.layer_names:
@@ -53,7 +50,7 @@ class Schedule:
         return self._recipe.plateau.factor**self.state.drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:
-        """Take note of the top-1 error after an epoch; on a plateau the next epoch's rates drop."""
+        """Record the top-1 error after an epoch; on a plateau the next epoch's rates drop."""
         plateau, before = self._recipe.plateau, self.state
         if plateau is None:
             return
@@ -66,7 +63,7 @@ class Schedule:
             self.state = replace(before, epochs_without_gain=without_gain)
 
     def outlook(self, epoch: int) -> Outlook:
-        """What `epoch` is trained with, if no error is observed before, and how long that stays so."""
+        """The rate of `epoch`, if no error is observed before it, and its next change."""
         recipe, plateau = self._recipe, self._recipe.plateau
         rate = recipe.current_phase(epoch).rate
         later = (phase.first_epoch for phase in recipe.phase if phase.first_epoch > epoch and phase.rate != rate)

@@ -1,7 +1,7 @@
 """Requests to stop: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the step, not the process.
 
-A second Ctrl-C or SIGTERM ends the process. The others may come several times for one event, SIGHUP from a terminal
-that closes and its shell, SIGUSR1 from a batch system before the time limit, and are then no more than repeated.
+A second Ctrl-C or SIGTERM ends the process. SIGHUP (a terminal that closes, and its shell) and SIGUSR1 (a batch system
+before its time limit) may come repeatedly for one event, so they never do.
 """
 
 import os
@@ -16,7 +16,7 @@ _REPEATED = (signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopRequested(Exception):
-    """A signal asked to stop; raised only when nothing is half done."""
+    """A signal asked to stop; raised only between two steps."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -24,12 +24,12 @@ class StopRequested(Exception):
 
 
 class StopSignals:
-    """A `with` block in which these signals are only noted, to be acted on between two steps.
+    """A `with` block in which these signals are recorded, and acted on between two steps.
 
     SIGHUP and SIGUSR1 stay ignored if they were, as SIGHUP is under nohup.
 
-    Waiting for data is another matter: `breakable` passes batches on, and lets a signal break the wait for the next one
-    off at once. The loop is between two steps then, so nothing is lost, and a silent loader does not hold up a Ctrl-C.
+    `breakable` lets a signal interrupt the wait for the next batch at once: nothing is lost between two steps, and a
+    silent loader does not delay a Ctrl-C.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The end of an epoch in plain words: how training goes, and what it waited for and what would help. Pure functions."""
+"""An epoch's summary in words: the course of training, its stalls and what would remove them. Pure functions."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,9 @@ from common.cli.progress import duration, percent
 from common.client.stream_sessions import Loaders
 from trainer.training.schedule import Outlook
 
-CROWDED = 0.1  # of the time: less contention for the cores than that is left alone
-WORTH_IT = 0.02  # of the time: a smaller share of waiting is left alone
-_TOLD = 0.1  # of the waits: smaller reasons are not named
+CROWDED = 0.1  # share of the time: less contention for the cores is not mentioned
+WORTH_IT = 0.02  # share of the time: shorter stalls are not mentioned
+_NAMED = 0.1  # share of the stalls: smaller reasons are not named
 
 _WORKERS = ("workers_busy", "read", "decode", "augment")
 _NAMES = {
@@ -23,14 +23,14 @@ _NAMES = {
 
 
 def waits_in_words(shares: Mapping[str, float], loaders: Loaders) -> str:
-    """What was waited for, and what to do about it.
+    """The reasons for stalls, and a remedy.
 
     shares   of the time by reason, as `waits` in metrics.jsonl
     """
     waited = sum(shares.values())
     if waited < WORTH_IT:
         return f"waited {percent(waited)} of the time for data: nothing to gain there"
-    largest_first = sorted((reason for reason in shares if shares[reason] >= _TOLD * waited), key=lambda r: -shares[r])
+    largest_first = sorted((reason for reason in shares if shares[reason] >= _NAMED * waited), key=lambda r: -shares[r])
     named = ", ".join(f"{_NAMES[reason]} {percent(shares[reason])}" for reason in largest_first)
     return f"waited {percent(waited)} of the time for data: {named}; {_advice(shares, loaders)}"
 
@@ -69,7 +69,7 @@ def _better_wire(loaders: Loaders) -> str:
 
 
 def cores_in_words(contention: float) -> str:
-    """A sentence on what other programs took, if worth one; `contention` is a share of the time, 0 to 1."""
+    """A sentence on the contention, a share of the time, 0 to 1, or "" if it is small."""
     if contention < CROWDED:
         return ""
     return (
@@ -85,11 +85,11 @@ def course_in_words(
     outlook: Outlook,
     seconds_left: float | None,
 ) -> str:
-    """How training goes after `epoch`, counted from 0; in words epochs are counted from 1.
+    """The course of training after `epoch`, counted from 0; in words epochs are counted from 1.
 
     lowest         top-1 validation error so far, a share, and the epoch it was in; None without validation
     rate           learning rate of `epoch`; `outlook` is the next one's
-    seconds_left   None where there is nothing left, or nobody knows
+    seconds_left   None if nothing is left, or unknown
     """
     parts = [_errors(epoch, lowest)] if lowest is not None else []
     if seconds_left is not None:

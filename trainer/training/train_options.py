@@ -1,4 +1,4 @@
-"""What `alexnet-trainer` was asked for, and the recipe that makes of a new run."""
+"""The options of `alexnet-trainer`, and the recipe they make."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -57,14 +57,14 @@ class Options:
 
 
 def recipe_of(options: Options) -> Derived:
-    """The recipe of a run that begins with no other's. Raises UsageError."""
+    """The recipe of a new run without --init. Raises UsageError."""
     return derived(original_of(options), epochs=options.epochs, rate=options.rate)
 
 
 def original_of(options: Options, begun: Recipe | None = None) -> Recipe:
-    """The named recipe, or the file's, with what the options change but --epochs and --lr. Raises UsageError.
+    """The named recipe, or the file's, with the options applied except --epochs and --lr. Raises UsageError.
 
-    begun   a checkpoint's, which takes the place of the default; what it was ablated of once, it is not again
+    begun   a checkpoint's, instead of the default; ablations that it already has are not repeated
     """
     if options.recipe is None and begun is not None:
         done = begun.name.split("+")[1:]
@@ -79,7 +79,7 @@ def original_of(options: Options, begun: Recipe | None = None) -> Recipe:
 
 
 def _asked_recipe(asked: str) -> Recipe:
-    """The recipe of that name or, where it names none, of that file."""
+    """The recipe of that name, or else in that file."""
     if asked in RECIPES:
         return RECIPES[asked]
     path = Path(asked)
