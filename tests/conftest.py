@@ -1,5 +1,6 @@
-"""Data that many tests read: small packed data sets of drawn pictures, made once; and a tiny training."""
+"""What many tests read: small packed datasets of drawn images, made once; and a tiny run."""
 
+import fcntl
 import os
 import re
 import signal
@@ -35,23 +36,28 @@ settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed data set of drawn pictures: 150 train, 40 val."""
-    from loader.cli.pack_command import main
-
-    data = tmp_path_factory.mktemp("packed") / "data"
-    result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "150", "--demo-val", "40", "--jobs", "2"])
-    assert result.exit_code == 0, result.output
-    return data
+    """A packed dataset of drawn images: 150 train, 40 val."""
+    return demo(tmp_path_factory, "packed", "--demo-train", "150", "--demo-val", "40", "--jobs", "2")
 
 
 @pytest.fixture(scope="session")
 def other_packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another data set, with the same classes."""
+    """Another dataset, with the same classes."""
+    return demo(tmp_path_factory, "other", "--demo-train", "120", "--demo-val", "10", "--jobs", "1")
+
+
+def demo(tmp_path_factory: pytest.TempPathFactory, name: str, *options: str) -> Path:
+    """Pack a demo, once for all processes of a run side by side, which only read it."""
     from loader.cli.pack_command import main
 
-    data = tmp_path_factory.mktemp("other") / "data"
-    result = CliRunner().invoke(main, ["--demo", str(data), "--demo-train", "120", "--demo-val", "10", "--jobs", "1"])
-    assert result.exit_code == 0, result.output
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (data := base / name).exists():
+            result = CliRunner().invoke(main, ["--demo", str(base / f"{name}.new"), *options])
+            assert result.exit_code == 0, result.output
+            (base / f"{name}.new").rename(data)
     return data
 
 
