@@ -1,11 +1,8 @@
 """What every command owes its user before any work is done: quick help, and one clear line for a wrong option."""
 
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from trainer.cli.train_command import main as trainer
 
 BIN = Path(sys.executable).parent
 COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate")
+FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate), strict=True))
 WRONG = {  # a command, and what its error names
     "alexnet-pack --nonsense": "--nonsense",
     "alexnet-pack": "SOURCE|DATA|missing|Missing",
@@ -31,6 +29,8 @@ WRONG = {  # a command, and what its error names
     "alexnet-loader --workers 0": "workers",
     "alexnet-loader --workers many": "many",
     "alexnet-loader --data no-such-data": "no-such-data",
+    "alexnet-loader --bind tcp://0.0.0.0:*": "--insecure",
+    "alexnet-loader --bind tcp://*:*": "--insecure",
     "alexnet-loader surplus": "surplus",
     "alexnet-loader --workers 2 keys keys": "workers",
     "alexnet-loader audit": "epoch",
@@ -60,6 +60,12 @@ WRONG = {  # a command, and what its error names
     "alexnet-evaluate --cpu run --skipped skipped.jsonl": "--ilsvrc",
     "alexnet-evaluate --cpu run --json no-such-folder/x.json": "no-such-folder",
 }
+AS_PROCESSES = (  # one of each; the others are the same code in this process
+    "alexnet-pack no-such-photos data",
+    "alexnet-loader --data no-such-data",
+    "alexnet-trainer --cpu --loader nowhere",
+    "alexnet-evaluate --cpu no-such-run",
+)
 SLOW_IMPORTS = {"torch", "cv2", "lmdb", "scipy", "PIL", "turbojpeg", "matplotlib"}
 
 
@@ -80,10 +86,10 @@ def test_help_shows_the_options_and_imports_nothing_slow(command: str) -> None:
 @pytest.mark.parametrize("command", [*COMMANDS, "alexnet-loader audit", "alexnet-loader keys"])
 def test_h_is_help_and_every_command_tells_its_version(command: str) -> None:
     name, *sub = command.split()
-    help = run(BIN / name, *sub, "-h").stdout
+    help, told = (CliRunner().invoke(FOUND[name], [*sub, each], prog_name=name).stdout for each in ("-h", "--version"))
     assert help.startswith(f"Usage: {command} ")
     assert help.count(f"{command.upper().replace('-', '_').replace(' ', '_')}_LOG_LEVEL") == 1
-    assert run(BIN / name, *sub, "--version").stdout == f"{name}, version {version('alexnet')}\n"
+    assert told == f"{name}, version {version('alexnet')}\n"
 
 
 def test_help_has_sections_in_the_order_of_use() -> None:
@@ -147,31 +153,24 @@ def test_an_import_of_torch_would_be_seen() -> None:
     assert "lmdb" in re.findall(r"\| +(\w+)[\w.]*$", done.stderr, re.MULTILINE)
 
 
-Answer = tuple[subprocess.CompletedProcess[str], Path]
-
-
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Answer]]]:
-    """By wrong command, how it ended and the folder where it ran. Most of it is starting, so each core starts one."""
-
-    def ended(command: str) -> Answer:
-        folder = tmp_path_factory.mktemp("wrong")
-        name, *arguments = command.split()
-        return run(BIN / name, *arguments, cwd=folder), folder
-
-    pool = ThreadPoolExecutor(os.cpu_count())
-    yield {command: pool.submit(ended, command) for command in WRONG}
-    pool.shutdown(cancel_futures=True)
+def ended(command: str, folder: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command that is run in `folder`, the current one."""
+    name, *arguments = command.split()
+    if command in AS_PROCESSES:
+        done = run(BIN / name, *arguments, cwd=folder)
+        return done.returncode, done.stdout, done.stderr
+    result = CliRunner().invoke(FOUND[name], arguments)
+    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.mark.parametrize("command", WRONG)
 def test_a_wrong_option_or_value_gets_one_clear_line_and_exit_code_2(
-    answers: dict[str, Future[Answer]], command: str
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done, folder = answers[command].result()
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(("Usage:", "Try "))]
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert len([line for line in lines if line]) == 1, done.stderr
-    assert re.search(f"(?i)error: .*({WRONG[command]})", lines[-1]), done.stderr
-    assert list(folder.iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ended(command, tmp_path)
+    lines = [line for line in err.splitlines() if not line.startswith(("Usage:", "Try "))]
+    assert (code, out) == (2, ""), err
+    assert len([line for line in lines if line]) == 1, err
+    assert re.search(f"(?i)error: .*({WRONG[command]})", lines[-1]), err
+    assert list(tmp_path.iterdir()) == []

@@ -32,22 +32,11 @@ def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, tmp_path:
     assert len(second.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--data", "/nowhere"], "/nowhere"),
-        (["--bind", "nonsense"], "nonsense"),
-        (["--bind", "tcp://127.0.0.1:99999"], "99999"),
-        (["--bind", "tcp://0.0.0.0:*"], "--insecure"),
-        (["--bind", "tcp://*:*"], "--insecure"),
-        (["--workers", "0"], "workers"),
-        (["--wrong"], "--wrong"),
-    ],
-)
-def test_bad_options_are_one_line_and_exit_code_2(packed: Path, options: list[str], says: str) -> None:
-    ended = run_loader("--data", str(packed), *options)
+@pytest.mark.parametrize("bind", ["nonsense", "tcp://127.0.0.1:99999"])
+def test_an_endpoint_that_is_none_is_one_line_and_exit_code_2(packed: Path, bind: str) -> None:
+    ended = run_loader("--data", str(packed), "--bind", bind)
     assert ended.returncode == 2
-    assert says in ended.stderr.splitlines()[-1]
+    assert bind in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 
