@@ -198,7 +198,8 @@ def flop(recipe: Recipe, batch: int) -> float:
 def product_rate(case: Case) -> float:
     """FLOP/s of the fastest matrix product: squares, and the shapes of the step's own large layers, in every round."""
     device, batch = case.devices[0], case.batch
-    sides = (2048, 4096, 8192) if device.type == "cuda" else (256, 512, 1024)
+    on_cpu = (256, 512) if case.dtype == torch.bfloat16 else (256, 512, 1024)  # few CPUs have a unit for bfloat16
+    sides: tuple[int, ...] = (2048, 4096, 8192) if device.type == "cuda" else on_cpu
     shapes = [(side, side, side) for side in sides]
     for layer, (rows, *columns) in reference_shapes(case.recipe).items():
         if columns:

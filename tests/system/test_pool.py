@@ -100,6 +100,7 @@ def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_i
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hear(pool, lambda: pool.all_ready)
+    monkeypatch.setattr("loader.workers.pool._LONGEST_PAUSE_S", 0.02)
     killed = 0
 
     def kill_all() -> bool:
