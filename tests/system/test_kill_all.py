@@ -1,9 +1,12 @@
 """kill -9 of loader and trainer at once, again and again: memory, files and the process table stay as they were."""
 
+import contextlib
+import itertools
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,19 +22,27 @@ _MARK = "ALEXNET_TEST_MARK"
 def marked(mark: str) -> set[int]:
     """Every process that inherited the mark, zombies left out."""
     found = set()
-    for entry in filter(str.isdecimal, os.listdir("/proc")):
+    for pid in everyone():
         try:
-            if f"{_MARK}={mark}".encode() in Path(f"/proc/{entry}/environ").read_bytes() and int(entry) != os.getpid():
-                found.add(int(entry))
+            if f"{_MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes() and pid != os.getpid():
+                found.add(pid)
         except OSError:  # gone meanwhile, or not ours
             continue
     return found
 
 
-def shared_memory_mib() -> float:
-    """Of the whole machine."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Shmem:")) / 1024
+def slabs(pids: Iterable[int]) -> set[int]:
+    """Inode numbers of the shared memory that these processes hold. The kernel frees what nobody holds."""
+    found = set()
+    for fd in itertools.chain.from_iterable(Path("/proc").glob(f"{pid}/fd/*") for pid in pids):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if "alexnet-slab" in os.readlink(fd):
+                found.add(fd.stat().st_ino)
+    return found
+
+
+def everyone() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
 
 
 def training(endpoint: str, run: Path) -> "subprocess.Popen[bytes]":
@@ -58,7 +69,7 @@ def test_nothing_is_left_of_loaders_and_trainers_that_are_killed_together(
 ) -> None:
     mark = uuid.uuid4().hex
     monkeypatch.setenv(_MARK, mark)
-    names, memory_mib = set(os.listdir("/dev/shm")), shared_memory_mib()
+    names, held = set(os.listdir("/dev/shm")), set[int]()
     for number in range(1, KILLS + 1):
         with LoaderProcess(packed, tmp_path, restarts=True) as service:
             if number < KILLS:
@@ -67,12 +78,14 @@ def test_nothing_is_left_of_loaders_and_trainers_that_are_killed_together(
                 client = reader.process
             else:
                 client = training(service.endpoint, tmp_path / "run")
+            held |= slabs([service.pid, client.pid])
             assert marked(mark) >= {service.process.pid, service.pid, client.pid, *service.workers}
             client.kill()
             service.process.kill()
             client.communicate()
         wait_for("every process to be gone", lambda: not marked(mark))
-    wait_for("the memory to be given back", lambda: shared_memory_mib() < memory_mib + 100)  # a slab has some 30 MiB
+    assert len(held) >= KILLS
+    assert slabs(everyone()) & held == set()
     wait_for("/dev/shm to be as before", lambda: set(os.listdir("/dev/shm")) <= names)
     left = [path.name for path in temporary.iterdir()]
     assert [name for name in left if not name.startswith("torchinductor_")] == []  # torch's cache, the same each time
