@@ -82,7 +82,7 @@ def test_a_host_that_comes_back_with_another_data_set_is_left_out(
         with LoaderClient([goes.endpoint, stays.endpoint]) as loader:
             stream = loader.stream(SPEC, 16)
             passes = (batch for _ in range(10**6) for batch in stream.batches(range(2)))
-            read_until(passes, lambda: "stream" in goes.log.read_text())
+            read_until(passes, lambda: stream.loaders.hosts == 2)
             goes.signal(signal.SIGKILL)
             goes.process.wait()
             with LoaderProcess(other_packed, tmp_path, 1, goes.endpoint):
