@@ -101,7 +101,7 @@ def test_help_has_sections_in_the_order_of_use() -> None:
     ("variable", "value", "shown"),
     [
         ("ALEXNET_TRAINER_RECIPE", "demo", 'name = "demo"'),
-        ("ALEXNET_TRAINER_LR", "0.5", "\nrate = 0.5\n"),
+        ("ALEXNET_TRAINER_LR", "0.5", "\nrate = 0.5 "),
         ("ALEXNET_TRAINER_BATCH_SIZE", "17", "batch_size = 17"),
         ("ALEXNET_TRAINER_ABLATE", "tanh no-conv4", 'name = "source+tanh+no-conv4"'),
         ("ALEXNET_TRAINER_LR", "many", "--lr"),

@@ -21,13 +21,15 @@ MOST_OUTPUTS = 2**16  # of a layer in each column, at width 1; more is likelier 
 class Conv:
     """A convolution.
 
-    channels          outputs in each column, at width 1
-    kernel, stride    height and width of the filters, and how far apart they are applied, in pixels
-    padding           rows and columns of zeros on each side
-    reads             "image" for the first layer and no other
-    then              what follows, in order: activation, lrn (over channels), spatial (over a map), pool
-    weight_std        of N(0, std); "he": sqrt(2 / inputs of a unit) (He et al., 2015)
-    bias              what every bias begins with
+    name        letters, digits and _
+    channels    outputs in each column, at width 1
+    kernel      height and width of the filters, in pixels
+    stride      pixels between applications of the filters
+    padding     rows and columns of zeros on each side
+    reads       "image": only the first layer; "own": the same column's half of the layer before; "both": all of it
+    then        what follows, in order: activation, lrn (over channels), spatial (over a map), pool
+    weight_std  standard deviation of the initial weights; "he": sqrt(2 / inputs of a unit) (He et al., 2015)
+    bias        initial value of every bias
     """
 
     name: str
@@ -53,8 +55,11 @@ class Conv:
 class Linear:
     """A fully connected layer. All but the last are followed by activation and dropout.
 
-    units        outputs in each column, at width 1; 0 in the last layer, which has one for each class
-    reads, weight_std, bias   as of Conv; the last layer reads both and lies whole in half 0
+    name        letters, digits and _
+    units       outputs in each column, at width 1; 0 in the last layer, which has one per class
+    reads       "own" or "both", as of a convolution; the last layer reads both and lies whole in half 0
+    weight_std  standard deviation of the initial weights, as of a convolution
+    bias        initial value of every bias
     """
 
     name: str

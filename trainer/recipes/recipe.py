@@ -30,12 +30,13 @@ _MOST_NEIGHBOURS = 2 * STORED_SIZE - 1
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Rates and noise from `first_epoch`, counted from 0, until the next phase.
+    """Rates and noise from an epoch until the next phase.
 
+    first_epoch  epoch, counted from 0, in which the phase begins
     rate         learning rate of the weights
-    bias_rate    of the biases; None: the same as their layer's weights
-    layer_rates  of the weights of single layers, by name; 0 freezes the layer, its bias too
-    sigma        standard deviation of the colour noise, in units of each component's own; 0 turns it off
+    bias_rate    learning rate of the biases; None: that of their layer's weights
+    layer_rates  learning rates of single layers' weights, by name; 0 freezes the layer, its biases too
+    sigma        standard deviation of the colour noise, in units of each component's own; 0: no noise
     """
 
     first_epoch: Annotated[int, Range(ge=0, le=_MOST_EPOCHS)]
@@ -59,9 +60,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """Divide every rate by `factor` once the validation error has not fallen for `patience` epochs; `drops` times.
+    """Division of the rates when the validation error stalls.
 
-    An error has fallen if it is lower than the lowest so far by more than `threshold`, a share.
+    factor     divisor of every rate
+    drops      divisions at most
+    patience   epochs without a lower error before a division
+    threshold  share by which an error must be below the lowest so far to count as lower
     """
 
     factor: Annotated[float, Range(gt=1, le=1000)] = 10.0
@@ -75,34 +79,39 @@ class Plateau:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One way to train AlexNet.
+    """One way to train AlexNet. Raises UsageError for values that make no network, or cannot be trained.
 
-    The network
-      columns           2: the two halves. 1: one column, on one device
-      conv, fc          its layers in order; the last of fc gives the classes
-      classes           outputs of the last layer; a run takes its dataset's number
-      width             share of the layers' channels and units; 1 is AlexNet
-      activation        of the convolutions and of every fc layer but the last: "relu" or "tanh"
-      input_size        height and width in pixels of the first layer's input
-      pool_size, pool_stride                    of max pooling, in pixels
-      lrn_k, lrn_alpha, lrn_beta                x / (k + alpha * sum of squares over lrn_size channels)^beta
-      spatial_alpha, spatial_beta, spatial_size x / (1 + alpha * sum of squares over size x size of the same map)^beta
-      dropout           share of the fc layers' outputs masked in training; in test they are multiplied by 1 - dropout
-      exchange          dtype of activations between the halves: "same" as computed, or "float16"
-    The pixels
-      crop              height and width in pixels of a training crop, and of each test view
-      shrink            side of the squares of pixels averaged into one; 1: every pixel
-      pixels            "uint8": the training crops' noise is rounded, and clipped to 0..255; "float32": exact, at
-                        four times the memory and bandwidth
-      train_scale, test_scale   factors on (pixel - mean image + noise), in units of 0..255; without colour noise,
-                        training uses test_scale too
-    Training
-      batch_size, epochs
-      momentum, weight_decay, decay_biases      v = momentum v - weight_decay lr w - lr g; w = w + v
-      phase             fixed changes, the first at epoch 0
-      plateau           further division of the rates, driven by the validation error; None: there is none
-
-    Raises UsageError for values that do not make a network, or cannot be trained.
+    name           name of the recipe
+    columns        2: the two halves; 1: one column, on one device
+    classes        outputs of the last layer; the dataset's number takes its place
+    width          share of the layers' channels and units; 1 is AlexNet
+    activation     "relu" or "tanh", after the convolutions and every fc layer but the last
+    input_size     height and width in pixels of what the first layer reads
+    pool_size      height and width in pixels of a max-pooling window
+    pool_stride    pixels between pooling windows
+    lrn_size       channels summed over in lrn: x / (lrn_k + lrn_alpha * sum of squares)^lrn_beta
+    lrn_k          k of lrn
+    lrn_alpha      alpha of lrn
+    lrn_beta       beta of lrn
+    spatial_size   height and width summed over in spatial: x / (1 + spatial_alpha * sum of squares)^spatial_beta
+    spatial_alpha  alpha of spatial
+    spatial_beta   beta of spatial
+    dropout        share of the fc layers' outputs masked in training; in test they are multiplied by 1 - dropout
+    exchange       what crosses between the halves: "same" as is computed with, or "float16"
+    crop           height and width in pixels of a training crop, and of each test view
+    shrink         side in pixels of the squares whose mean the network reads; 1: every pixel
+    pixels         "uint8": training noise is rounded, clipped to 0..255; "float32": exact, four times the memory
+    train_scale    factor on (pixel - mean image + noise), in 0..255 units; without noise test_scale takes its place
+    test_scale     factor on (pixel - mean image), in 0..255 units
+    batch_size     images per step
+    epochs         passes over the training set
+    momentum       v = momentum * v - weight_decay * lr * w - lr * g; w = w + v
+    weight_decay   share of the weights that the update above takes off, per unit of lr
+    decay_biases   apply weight_decay to biases too
+    plateau        further division of the rates when the validation error stalls; None: there is none
+    phase          fixed changes of rates and noise, the first at epoch 0
+    conv           convolutions, in order
+    fc             fully connected layers, in order; the last gives the classes
     """
 
     name: str

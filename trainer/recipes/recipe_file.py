@@ -1,14 +1,16 @@
 """Recipes as TOML files and as plain dicts, as in a checkpoint.
 
-Names and types of the fields are read off the dataclass (`trainer/recipes/recipe.py`).
+Names, types and meanings of the fields are those of the dataclasses in `trainer/recipes/recipe.py`.
 """
 
+import inspect
 import json
 import os
+import re
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,10 +20,8 @@ from trainer.recipes.bounds import shown, shown_name
 from trainer.recipes.recipe import Recipe
 
 _HEAD = """\
-# Every number of a training, to be edited and read by alexnet-trainer --recipe; what each means is said in
-# trainer/recipes/recipe.py.
-# Epochs are counted from 0: what has first_epoch = 24 is in force once 24 whole epochs are done.
-# The number of classes is that of the data set, whatever is said here.
+# A recipe of AlexNet: edit it, and train it with alexnet-trainer --recipe.
+# Epochs are counted from 0: first_epoch = 24 takes effect after 24 whole epochs.
 """
 Read = TypeVar("Read")
 
@@ -31,19 +31,33 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe, for `read`."""
-    values = {name: value for name, value in asdict(recipe).items() if value is not None}
-    tables = {name: value for name, value in values.items() if _is_of_tables(value)}
-    lines = [f"{name} = {_inline(value)}" for name, value in values.items() if name not in tables]
-    for name, value in tables.items():
-        for table in [value] if isinstance(value, dict) else value:
-            head = f"[{name}]" if table is value else f"[[{name}]]"
-            lines += ["", head, *(f"{key} = {_inline(each)}" for key, each in table.items() if each is not None)]
-    return _HEAD + "\n".join(lines) + "\n"
+    """The whole recipe as `read` takes it, with each field's meaning where it first occurs."""
+    plain: list[str] = []
+    tables: list[str] = []
+    for name, value, meaning in _fields(recipe):
+        if isinstance(value, tuple):
+            for number, each in enumerate(value):
+                head = f"[[{name}]]  # {meaning}" if number == 0 else f"[[{name}]]"
+                tables += ["", head, *_lines(each, with_meaning=number == 0)]
+        elif is_dataclass(value):
+            tables += ["", f"[{name}]  # {meaning}", *_lines(value, with_meaning=True)]
+        else:
+            plain.append(f"{name} = {_inline(value)}  # {meaning}")
+    return _HEAD + "\n".join(plain + tables) + "\n"
 
 
-def _is_of_tables(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, tuple) and all(isinstance(each, dict) for each in value))
+def _lines(table: Any, with_meaning: bool) -> list[str]:
+    return [
+        f"{name} = {_inline(value)}" + (f"  # {meaning}" if with_meaning else "")
+        for name, value, meaning in _fields(table)
+    ]
+
+
+def _fields(table: Any) -> list[tuple[str, Any, str]]:
+    """Name, value and meaning of each field that is not None. Meanings are the table in the class's docstring."""
+    meanings = dict(re.findall(r"^(\w+) {2,}(.+)$", inspect.getdoc(table) or "", re.MULTILINE))
+    values = ((field.name, getattr(table, field.name)) for field in fields(table))
+    return [(name, value, meanings.get(name, "")) for name, value in values if value is not None]
 
 
 def _inline(value: Any) -> str:

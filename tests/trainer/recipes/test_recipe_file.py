@@ -32,6 +32,17 @@ def test_what_is_written_reads_as_the_same_recipe(recipe: Recipe, ablation: str 
     assert reread(recipe, tmp_path) == recipe
 
 
+def test_every_field_is_written_with_its_meaning() -> None:
+    """In the first table of its kind."""
+    seen = set()
+    for table in re.split(r"\n\n(?=\[)", to_toml(replace(SOURCE, plateau=Plateau()))):
+        lines = [line for line in table.splitlines() if not line.startswith("#")]
+        if (kind := lines[0].split()[0]) not in seen:
+            assert [line for line in lines if not re.search(r"  # \S.{3}", line)] == []
+        seen.add(kind)
+    assert len(seen) == 5
+
+
 rates = st.floats(0, 1e30)
 biases = st.floats(-1e30, 1e30)
 spreads: "st.SearchStrategy[float | Literal['he']]" = st.floats(0, 100) | st.just("he")

@@ -20,7 +20,7 @@ from trainer.recipes.named import SOURCE
 from trainer.recipes.recipe import Phase, Plateau, Recipe
 from trainer.recipes.recipe_file import read, to_toml
 
-WHOLE = to_toml(replace(SOURCE, plateau=Plateau()))  # every field is there
+WHOLE = re.sub("  # .*", "", to_toml(replace(SOURCE, plateau=Plateau())))  # every field, without its meaning
 SECTIONS = {Recipe: "", Conv: "[[conv]]", Linear: "[[fc]]", Phase: "[[phase]]", Plateau: "[plateau]"}
 
 
