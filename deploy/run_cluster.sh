@@ -27,7 +27,7 @@ Options:
   --resume          resume the run in --run DIR
   --bind ENDPOINT   endpoint of the loader  [default: tcp://127.0.0.1:*, any free port]
   --keys DIR        keys for both, made by alexnet-loader keys; required if --bind is reachable from other hosts
-  --help            show this message and exit
+  --help, -h        show this message and exit
 END
 }
 
@@ -39,7 +39,7 @@ read_options() {
     while (($#)); do
         if [[ "$1" == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
         case "$1" in
-            --help) usage && exit 0 ;;
+            --help | -h) usage && exit 0 ;;
             --cpu) devices=(--cpu) && shift && continue ;;
             --resume) resume=yes && passed_on+=(--resume) && shift && continue ;;
             --) passed_on+=("${@:2}") && break ;;
