@@ -10,6 +10,7 @@ import pytest
 from common.client.client import LoaderClient
 from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
+from tests.support.impatience import impatient
 from tests.support.processes import LoaderProcess, wait_for
 from tests.support.reader import ReaderProcess, fingerprint
 
@@ -63,9 +64,10 @@ def test_the_shared_memory_of_a_stream_can_be_cut_short_by_nobody(packed: Path, 
 
 
 def test_a_client_stopped_until_the_service_has_given_it_up_goes_on_with_the_same_bytes(
-    packed: Path, tmp_path: Path
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs, spec = 3, StreamSpec(seed=9, crop=128)
+    impatient(monkeypatch, tmp_path)
     with LoaderProcess(packed, tmp_path) as service:
 
         def have_closed(streams: int) -> bool:

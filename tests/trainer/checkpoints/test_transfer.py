@@ -1,5 +1,6 @@
 """Runs that begin with the weights of another: what is taken, bit for bit, and what is initialised."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from tests.support.memory_loader import CLASSES, MemoryLoader
 from tests.support.photo_tree import make_tree
 from tests.support.processes import LoaderProcess
 from tests.support.tiny_run import TINY, Train, lines
-from tests.support.trainer_process import OPTIONS, finish, start
+from tests.support.trainer_process import OPTIONS
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.resume import load_named
+from trainer.cli.train_command import main as train_command
 from trainer.network.initial import initial_tensors
 from trainer.recipes.ablations import ablated
 
@@ -36,9 +38,10 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(folder: Path, data: Path, *options: str | Path) -> tuple[int, list[str]]:
     """A run on a loader of its own; its exit code and the lines it logged."""
-    with LoaderProcess(data, folder, workers=1) as service:
-        code, _, err = finish(start("--cpu", "--threads", "1", "--loader", service.endpoint, *options, cwd=folder))
-    return code, [line.partition("alexnet-trainer: ")[2] for line in err]
+    with LoaderProcess(data, folder, workers=1) as service, contextlib.chdir(folder):
+        given = ["--cpu", "--threads", "1", "--loader", service.endpoint, *options]
+        result = CliRunner().invoke(train_command, list(map(str, given)))
+    return result.exit_code, [line.partition("alexnet-trainer: ")[2] for line in result.stderr.splitlines()]
 
 
 def same_bits(a: Checkpoint, b: Checkpoint) -> set[str]:
