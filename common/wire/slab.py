@@ -132,8 +132,8 @@ class SlotBatch:
         """Note the record in progress, so that a crash can be blamed on it."""
         self.notes["record"][index] = record
 
-    def begun_last(self) -> int | None:
-        """The record in progress when the worker ended, if any."""
+    def in_progress_record(self) -> int | None:
+        """The record in progress when the worker crashed, if any."""
         begun = self.notes["record"][self.notes["record"] != NOT_BEGUN]
         return int(begun[-1]) if len(begun) else None
 

@@ -1,4 +1,4 @@
-"""From a ticket to its answer: handed to an idle worker with a free slot, filled, sent; or tried again, or refused."""
+"""From a ticket to its answer: queued, filled by an idle worker into a free slot, sent; or retried, or refused."""
 
 import logging
 from collections.abc import Callable
@@ -7,100 +7,136 @@ from common.cli.log import RateLimiter
 from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader.service.queue import TicketQueue
-from loader.service.session import Address, Sent, Session, Tracker
+from loader.service.session import Job, Session, Tracker
 from loader.service.sessions import Sessions
 from loader.workers import link
-from loader.workers.pool import Lost, WorkerPool
+from loader.workers.pool import Crashed, WorkerPool
 
 log = logging.getLogger(__name__)
 
-DEATHS_BY_RECORD = 3  # of workers that were at the same record, before it is reported instead of tried again
-DEATHS_BY_TICKET = 20  # of workers that were at one ticket
+CRASHES_BY_RECORD = 3  # workers that may crash over one record before it is reported as corrupt
+CRASHES_BY_TICKET = 20
+_QUEUED_PER_CREDIT = 4  # tickets of a stream that may be queued, per batch of credit: retries come early
 
 Payload = bytes | memoryview | SlotBatch
 Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to a client
 
 
-class Work:
-    """Takes tickets from `queue`, for the streams that are open, to the workers of `pool`."""
+class Dispatcher:
+    """Answers the tickets of the open `sessions` with batches that the workers of `pool` fill."""
 
-    def __init__(
-        self, pool: WorkerPool, sessions: Sessions, queue: TicketQueue[Address], send: Send, log_limit: RateLimiter
-    ) -> None:
-        self._pool, self._sessions, self._queue, self._send, self._log_limit = pool, sessions, queue, send, log_limit
+    def __init__(self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter) -> None:
+        self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
+        self._queue = TicketQueue()
+
+    @property
+    def queued(self) -> int:
+        """Tickets not given to a worker yet, of all streams."""
+        return len(self._queue)
+
+    @property
+    def starved(self) -> bool:
+        """True if tickets may wait for slots that a socket reads, whose end wakes nobody up."""
+        return self.queued > 0 and any(session.is_sending for session in self._sessions)
+
+    def accept(self, session: Session, ticket: messages.Ticket) -> None:
+        """Take in a ticket, new or repeated, and its acknowledgements."""
+        self._queue.remove(session.settle(ticket))
+        end = ticket.first + ticket.count
+        if ticket.count > session.batch_size or end > session.dataset.records:
+            self._refuse(session, ticket, f"positions {ticket.first}..{end - 1} are not a batch of this stream")
+        elif self._queue.waiting(session) >= _QUEUED_PER_CREDIT * session.credit:
+            self._refuse(session, ticket, f"more tickets than the credit of {session.credit} allows")
+        elif (job := session.jobs.get(ticket.number)) is not None:
+            if job.reply is not None:  # the first reply was lost, or this ticket is late: the slot is the same
+                self._send(session.address[0], job.reply, None)
+        elif not session.is_done(ticket.number):
+            self._queue.add(session.admit(ticket))
 
     def give_out(self) -> None:
-        """As far as there are idle workers and free slots."""
+        """Give queued jobs to workers as long as there are idle workers and free slots."""
         for session in self._sessions:
             session.reclaim()
-        while (worker := self._pool.idle()) is not None:
-            taken = self._queue.take(lambda address: self._sessions[address].slots.free > 0)
-            if taken is None:
-                return
-            address, ticket = taken
-            session, spec = self._sessions[address], self._sessions[address].spec
-            slot = session.begin(ticket)
-            session.slab.batch(slot, spec, ticket.count).begin()
-            where = ticket.epoch, ticket.first, ticket.count
-            fill = link.Fill(session.slab_number, slot, spec, session.digests, *where)
+        while (worker := self._pool.idle()) is not None and (job := self._queue.take()) is not None:
+            session, ticket = job.session, job.ticket
+            slot = session.begin(job)
+            job.batch.begin()
+            place = ticket.epoch, ticket.first, ticket.count
+            fill = link.Fill(session.slab_number, slot, session.spec, session.digests, *place)
             self._pool.give(worker, fill, session.slab)
 
     def take_in(self, ready: set[int]) -> None:
-        """What the workers have to say whose file descriptors are among `ready`."""
+        """Hear the workers whose file descriptors are in `ready`."""
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
             outcome = self._pool.receive(worker)
-            session = self._sessions.of_slab(outcome.fill.slab) if outcome else None
+            session = self._sessions.of_slab(outcome.fill.slab) if outcome is not None else None
             if outcome is None or session is None:
                 continue  # the client left while its slot was being filled
-            ticket = session.filling.pop(outcome.fill.slot)
-            if isinstance(outcome, Lost):
-                self._retry(session, ticket, outcome)
-            elif isinstance(outcome.outcome, link.Failed):
-                session.slots.abandon(outcome.fill.slot)
-                code = messages.BAD_DATASET if outcome.outcome.record == messages.NO_RECORD else messages.BAD_RECORD
-                self.fault(session, ticket, code, outcome.outcome.reason, outcome.outcome.record)
-            elif session.is_done(ticket.number):
-                session.slots.abandon(outcome.fill.slot)
+            job = session.in_slot(outcome.fill.slot)
+            if session.is_done(job.ticket.number):
+                session.end(job)
+            elif isinstance(outcome, Crashed):
+                self._retry(job, outcome.how)
+            elif isinstance(outcome.reply, link.Failed):
+                code = messages.BAD_DATASET if outcome.reply.record is None else messages.BAD_RECORD
+                self._fail(job, code, outcome.reply.reason, outcome.reply.record)
             else:
-                self._answer(session, ticket, outcome.fill.slot, outcome.outcome)
+                self._answer(job, outcome.reply)
 
-    def fault(
-        self, session: Session, ticket: messages.Ticket, code: str, reason: str, record: int = messages.NO_RECORD
+    def forget(self, session: Session) -> None:
+        """Drop the queued jobs of a session that ended, and let the workers unmap its slab."""
+        self._queue.drop(session)
+        self._pool.forget(session.slab_number)
+
+    def _answer(self, job: Job, filled: link.Filled) -> None:
+        session, ticket, batch = job.session, job.ticket, job.batch
+        assert job.slot is not None
+        reply = messages.BatchReply(
+            number=ticket.number,
+            stream=ticket.stream,
+            records=batch.notes["record"].tobytes(),
+            labels=batch.notes["label"].tobytes(),
+            slot=job.slot if ticket.by_slot else messages.NO_SLOT,
+            slab=session.slab.nonce if ticket.by_slot else b"",
+            digests=batch.notes["digest"].tobytes() if session.digests else b"",
+            replaced=batch.replaced(ticket.first),
+            stages=[*job.waited_us, filled.read_us, filled.decode_us, filled.augment_us],
+        )
+        if ticket.by_slot:
+            job.reply = reply
+        job.tracker = self._send(session.address[0], reply, batch)
+
+    def _retry(self, job: Job, how: str) -> None:
+        """Requeue the job of a crashed worker, unless it, or one record of it, crashes every worker that takes it."""
+        record = job.batch.in_progress_record()
+        job.crashes.append(record)
+        by_record = job.crashes.count(record) if record is not None else 0
+        if by_record >= CRASHES_BY_RECORD:
+            times = by_record
+        elif len(job.crashes) >= CRASHES_BY_TICKET:
+            times, record = len(job.crashes), None
+        else:
+            job.session.release(job)
+            self._queue.put_back(job)
+            return
+        where = f"epoch {job.ticket.epoch}, positions {job.ticket.first}.."
+        self._fail(job, messages.BAD_RECORD, f"{times} workers ended over {where}, the last {how}", record)
+
+    def _fail(self, job: Job, code: str, reason: str, record: int | None) -> None:
+        job.session.end(job)
+        self._refuse(job.session, job.ticket, reason, code, record)
+
+    def _refuse(
+        self,
+        session: Session,
+        ticket: messages.Ticket,
+        reason: str,
+        code: str = messages.REFUSED,
+        record: int | None = None,
     ) -> None:
         """Answer that there is no batch to this ticket, and why."""
-        session.queued.answered(ticket.number)
         if self._log_limit.allows(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
-        self._send(session.address[0], messages.Fault(ticket.number, ticket.stream, code, reason[:1024], record), None)
-
-    def _answer(self, session: Session, ticket: messages.Ticket, slot: int, filled: link.Filled) -> None:
-        batch = session.slab.batch(slot, session.spec, ticket.count)
-        session.deaths.pop(ticket.number, None)
-        session.slots.lend(slot)
-        reply = messages.BatchReply(
-            ticket.number, ticket.stream, batch.notes["record"].tobytes(), batch.notes["label"].tobytes(),
-            slot if ticket.by_slot else messages.NO_SLOT, session.slab.nonce if ticket.by_slot else b"",
-            batch.notes["digest"].tobytes() if session.digests else b"", batch.replaced(ticket.first),
-            [*session.queued.answered(ticket.number), filled.read_us, filled.decode_us, filled.augment_us],
-        )  # fmt: skip
-        tracker = self._send(session.address[0], reply, batch)
-        if ticket.by_slot:
-            session.lent[slot] = reply
-        elif tracker is not None:
-            session.sent.append(Sent(ticket, slot, tracker))
-
-    def _retry(self, session: Session, ticket: messages.Ticket, lost: Lost) -> None:
-        """Let another worker do it, unless the ticket, or one record of it, ends every worker that takes it."""
-        record = session.slab.batch(lost.fill.slot, session.spec, ticket.count).begun_last()
-        session.slots.abandon(lost.fill.slot)
-        deaths = session.deaths.setdefault(ticket.number, [])
-        deaths.append(record)
-        by_record = deaths.count(record) if record is not None else 0
-        if by_record < DEATHS_BY_RECORD and len(deaths) < DEATHS_BY_TICKET:
-            self._queue.put_back(session.address, ticket)
-            return
-        del session.deaths[ticket.number]
-        times = by_record if by_record >= DEATHS_BY_RECORD else len(deaths)
-        reason = f"{times} workers ended over epoch {ticket.epoch}, positions {ticket.first}.., the last {lost.how}"
-        culprit = record if by_record >= DEATHS_BY_RECORD else None
-        self.fault(session, ticket, messages.BAD_RECORD, reason, messages.NO_RECORD if culprit is None else culprit)
+        culprit = messages.NO_RECORD if record is None else record
+        fault = messages.Fault(ticket.number, ticket.stream, code, reason[:1024], culprit)
+        self._send(session.address[0], fault, None)

@@ -1,72 +1,70 @@
-"""Which ticket is served next. A plain queue: no process, no socket, no clock."""
+"""Fair queue of the jobs of all streams. Plain bookkeeping: no process, no socket, no clock."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Iterable
 
-from common.wire.messages import Ticket
-
-Key = TypeVar("Key", bound=Hashable)
+from loader.service.session import Job, Session
 
 
-class TicketQueue(Generic[Key]):
-    """Tickets of several streams. The stream that was served the fewest pictures is next, so that none waits for
-    another's backlog, nor for its larger batches; within a stream, first come first served. A ticket that is asked for
-    again while it waits is the same ticket.
+class TicketQueue:
+    """Queued jobs. The stream that was served the fewest images is next, so that none waits for another's backlog, nor
+    for its larger batches; within a stream, first come first served.
 
-    Nothing is saved up: a stream that had no ticket, or no slot, goes on from where the others are.
+    Nothing is saved up: a stream that had no ticket, or no slot, continues from where the others are.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Key, OrderedDict[int, Ticket]] = {}
-        self._served: dict[Key, int] = {}  # pictures, or as many as if the stream had taken part all the time
+        self._waiting: dict[Session, deque[Job]] = {}
+        self._served: dict[Session, int] = {}  # images, or as many as if the stream had taken part all the time
         self._turn = 0  # what the stream that was served last had before
 
     def __len__(self) -> int:
-        return sum(len(tickets) for tickets in self._waiting.values())
+        return sum(len(jobs) for jobs in self._waiting.values())
 
-    def waiting(self, key: Key) -> int:
-        return len(self._waiting.get(key, ()))
+    def waiting(self, session: Session) -> int:
+        return len(self._waiting.get(session, ()))
 
-    def add(self, key: Key, ticket: Ticket) -> None:
-        if key not in self._waiting:
-            self._waiting[key] = OrderedDict()
-            self._catch_up(key)
-        self._waiting[key].setdefault(ticket.number, ticket)
+    def add(self, job: Job) -> None:
+        self._of(job.session).append(job)
 
-    def put_back(self, key: Key, ticket: Ticket) -> None:
-        """Back to the front of its stream: the ticket of a worker that died."""
-        self.add(key, ticket)
-        self._waiting[key].move_to_end(ticket.number, last=False)
+    def put_back(self, job: Job) -> None:
+        """Add the job of a crashed worker, as the first of its stream."""
+        self._of(job.session).appendleft(job)
 
-    def take(self, can_serve: Callable[[Key], bool]) -> tuple[Key, Ticket] | None:
-        """The next ticket, of a stream that `can_serve` accepts."""
-        able = {key: can_serve(key) for key in self._waiting}
-        key = min((key for key in able if able[key]), key=self._served.__getitem__, default=None)
-        if key is None:
+    def take(self) -> Job | None:
+        """The next job of a stream that has a free slot."""
+        able = {session: session.free_slots > 0 for session in self._waiting}
+        session = min((session for session in able if able[session]), key=self._served.__getitem__, default=None)
+        if session is None:
             return None
-        self._turn = self._served[key]
+        self._turn = self._served[session]
         for other in able:
             if not able[other]:
                 self._catch_up(other)
-        _, ticket = self._waiting[key].popitem(last=False)
-        self._served[key] += ticket.count
-        if not self._waiting[key]:
-            del self._waiting[key]
-        return key, ticket
+        job = self._waiting[session].popleft()
+        self._served[session] += job.ticket.count
+        self._forget_if_empty(session)
+        return job
 
-    def cancel(self, key: Key, is_done: Callable[[int], bool]) -> None:
-        """Forget the stream's tickets whose number `is_done` with."""
-        if tickets := self._waiting.get(key):
-            for number in [number for number in tickets if is_done(number)]:
-                del tickets[number]
-            if not tickets:
-                del self._waiting[key]
+    def remove(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._waiting[job.session].remove(job)
+            self._forget_if_empty(job.session)
 
-    def drop(self, key: Key) -> None:
+    def drop(self, session: Session) -> None:
         """Forget a stream."""
-        self._waiting.pop(key, None)
-        self._served.pop(key, None)
+        self._waiting.pop(session, None)
+        self._served.pop(session, None)
 
-    def _catch_up(self, key: Key) -> None:
-        self._served[key] = max(self._served.get(key, 0), self._turn)
+    def _of(self, session: Session) -> deque[Job]:
+        if session not in self._waiting:
+            self._waiting[session] = deque()
+            self._catch_up(session)
+        return self._waiting[session]
+
+    def _forget_if_empty(self, session: Session) -> None:
+        if not self._waiting[session]:
+            del self._waiting[session]
+
+    def _catch_up(self, session: Session) -> None:
+        self._served[session] = max(self._served.get(session, 0), self._turn)

@@ -21,15 +21,13 @@ from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader.dataset import Dataset
 from loader.service.access import Access
-from loader.service.dispatch import Payload, Work
+from loader.service.dispatch import Dispatcher, Payload
 from loader.service.inbox import Inbox, Request
-from loader.service.queue import TicketQueue
 from loader.service.resources import usable_cores
-from loader.service.session import Address, Session, Tracker
-from loader.service.sessions import MemoryLimits, Sessions
+from loader.service.session import Session, Tracker
+from loader.service.sessions import MemoryLimits, Sessions, Welcomes
 from loader.service.signals import STOP, Signals
-from loader.service.welcomes import Welcomes
-from loader.workers.pool import Worker, WorkerPool
+from loader.workers.pool import WorkerPool, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +56,9 @@ class Service:
         self._instance = os.urandom(8)
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended)
-        self._queue: TicketQueue[Address] = TicketQueue()
-        self._work = Work(pool, self._sessions, self._queue, self._send, self._log_limit)
+        self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit)
         self._probed = time.monotonic()
-        self._poller, self._polled = zmq.Poller(), list[Worker]()
-        self._answers: dict[type[messages.Message], Callable[[bytes, messages.Message], None]] = {
-            messages.Hello: self._hello,
-            messages.Ticket: self._ticket,
-            messages.Ping: self._ping,
-            messages.Bye: self._bye,
-        }
+        self._poller, self._polled = zmq.Poller(), list[WorkerProcess]()
 
     def run(self, signals: Signals, on_ready: Callable[[], None], on_hangup: Callable[[], None]) -> None:
         """Serve until a signal to stop comes.
@@ -87,12 +78,12 @@ class Service:
             if self._access.hear(lambda: self._sessions.clients, self._inbox.emptied):
                 self._probed = min(self._probed, time.monotonic() - PROBE_S + _SOON_S)
             self._hear_clients()
-            self._work.take_in(ready)
+            self._dispatcher.take_in(ready)
             for pid in self._pool.end_hung():
                 log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
             self._pool.staff()
             self._probe()
-            self._work.give_out()
+            self._dispatcher.give_out()
             if not announced and self._pool.all_ready:
                 announced = True
                 on_ready()
@@ -121,8 +112,7 @@ class Service:
                 self._poller.register(socket, zmq.POLLIN)
             for fd in (wakeup_fd, *(worker.fileno() for worker in self._polled)):
                 self._poller.register(fd, zmq.POLLIN)
-        starved = len(self._queue) > 0 and any(session.sent for session in self._sessions)
-        events = self._poller.poll(_SOON_MS if starved else _IDLE_MS)
+        events = self._poller.poll(_SOON_MS if self._dispatcher.starved else _IDLE_MS)
         return {source for source, _ in events if isinstance(source, int)}
 
     def _hear_clients(self) -> None:
@@ -143,11 +133,17 @@ class Service:
         if not self._access.admits(request):
             self._sessions.end_all(request.identity)
             raise LoaderRefused("the public key was taken out of clients/ of its keys (--keys)")
-        message = messages.decode(request.header.bytes, request.payloads)
-        answer = self._answers.get(type(message))
-        if answer is None:
-            raise WireError(f"a client does not send {message.kind}")
-        answer(request.identity, message)
+        match messages.decode(request.header.bytes, request.payloads):
+            case messages.Hello() as hello:
+                self._hello(request.identity, hello)
+            case messages.Ticket() as ticket:
+                self._ticket(request.identity, ticket)
+            case messages.Ping():
+                self._pong(request.identity)
+            case messages.Bye() as bye:
+                self._bye(request.identity, bye)
+            case other:
+                raise WireError(f"a client does not send {other.kind}")
 
     def _ignored(self, request: Request, error: Exception) -> None:
         if self._log_limit.allows(f"{request.address} {type(error)}"):
@@ -155,17 +151,16 @@ class Service:
 
     # What clients say
 
-    def _hello(self, identity: bytes, message: messages.Message) -> None:
-        assert isinstance(message, messages.Hello)
+    def _hello(self, identity: bytes, hello: messages.Hello) -> None:
         try:
-            session = self._open(identity, message)
+            session = self._open(identity, hello)
         except (LoaderError, UsageError) as error:
             code = messages.NO_SUCH_SPLIT if isinstance(error, NoSuchSplit) else messages.REFUSED
-            self._send(identity, messages.Fault(message.request, b"", code, str(error)[:1024], messages.NO_RECORD))
+            self._send(identity, messages.Fault(hello.request, b"", code, str(error)[:1024], messages.NO_RECORD))
             return
         if not self._welcomes.may_have(identity):
             return
-        welcome, mean_hwc = self._welcome(session, message.request), session.dataset.mean_hwc
+        welcome, mean_hwc = self._welcome(session, hello.request), session.dataset.mean_hwc
         tracker = self._send(identity, welcome, mean_hwc.data.cast("B"))
         if (deaf := self._welcomes.sent(identity, tracker)) is not None:
             self._sessions.end_all(deaf)
@@ -191,38 +186,23 @@ class Service:
             slot_bytes=slab.size,
         )
 
-    def _ticket(self, identity: bytes, message: messages.Message) -> None:
-        assert isinstance(message, messages.Ticket)
-        session = self._sessions.get((identity, message.stream))
+    def _ticket(self, identity: bytes, ticket: messages.Ticket) -> None:
+        session = self._sessions.get((identity, ticket.stream))
         if session is None:
-            self._unknown(identity, message.stream, message.number)
-            return
-        session.settle(message)
-        self._queue.cancel(session.address, session.is_done)
-        if message.count > session.batch_size or message.first + message.count > session.dataset.records:
-            reason = f"positions {message.first}..{message.first + message.count - 1} are not a batch of this stream"
-            self._work.fault(session, message, messages.REFUSED, reason)
-        elif self._queue.waiting(session.address) >= 4 * session.credit:
-            self._work.fault(
-                session, message, messages.REFUSED, f"more tickets than the credit of {session.credit} allows"
-            )
-        elif (reply := session.lent_for(message.number)) is not None:
-            self._send(identity, reply)  # the first was lost on its way, or this comes late: the slot is the same
-        elif not session.has(message.number) and not session.is_done(message.number):
-            self._queue.add(session.address, message)
-            session.queued.come(message.number)
+            self._unknown(identity, ticket.stream, ticket.number)
+        else:
+            self._dispatcher.accept(session, ticket)
 
     def _unknown(self, identity: bytes, stream: bytes, number: int) -> None:
         self._send(
             identity, messages.Fault(number, stream, messages.UNKNOWN_STREAM, "say HELLO first", messages.NO_RECORD)
         )
 
-    def _ping(self, identity: bytes, _: messages.Message) -> None:
-        self._send(identity, messages.Pong(self._instance, self._pool.count, usable_cores(), len(self._queue)))
+    def _pong(self, identity: bytes) -> None:
+        self._send(identity, messages.Pong(self._instance, self._pool.count, usable_cores(), self._dispatcher.queued))
 
-    def _bye(self, identity: bytes, message: messages.Message) -> None:
-        assert isinstance(message, messages.Bye)
-        session = self._sessions.get((identity, message.stream))
+    def _bye(self, identity: bytes, bye: messages.Bye) -> None:
+        session = self._sessions.get((identity, bye.stream))
         if session is not None:
             self._sessions.end(session)
 
@@ -246,8 +226,7 @@ class Service:
         return session
 
     def _ended(self, session: Session) -> None:
-        self._queue.drop(session.address)
-        self._pool.forget(session.slab_number)
+        self._dispatcher.forget(session)
         if self._log_limit.allows("streams", times=100):
             log.info("stream %s closed", session.name)
 
@@ -260,7 +239,7 @@ class Service:
 
     def _call_clients(self) -> None:
         for identity in self._sessions.clients:
-            self._ping(identity, messages.Ping())
+            self._pong(identity)
 
     # Sending
 

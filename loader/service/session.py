@@ -1,6 +1,7 @@
-"""What the service knows of one stream of one client: little, and nothing that another service could not do without."""
+"""Soft state of one client stream; losing it costs a retry."""
 
-from collections import deque
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,32 +10,60 @@ import zmq
 from common.errors import LoaderError
 from common.spec import StreamSpec
 from common.wire import messages
-from common.wire.slab import KEPT, Slab, slot_bytes
+from common.wire.slab import KEPT, Slab, SlotBatch, slot_bytes
 from loader.dataset import Dataset
-from loader.service.queued import QueueTimes
 from loader.service.resources import usable_cores
-from loader.service.slots import SlotTable
 
-# Beyond the credit: the client may keep some, and the one it has finished with last is given back with its next ticket;
-# or a socket still reads from the slot when the client has its batch already.
+# Beyond the credit: batches that the client keeps, and the last one it read, acknowledged by its next ticket; or slots
+# that a socket still reads although the client has its batch.
 SPARE_SLOTS = 1 + KEPT
 
 Address = tuple[bytes, bytes]  # a client's identity, a stream's id
-Tracker = zmq.MessageTracker  # of pixels on their way
+Tracker = zmq.MessageTracker  # of a payload in flight
 
 
-@dataclass(eq=False)
-class Sent:
-    """A slot that the socket reads from until `tracker` is done."""
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
 
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One ticket, from its arrival until its slot is free again.
+
+    queued    no slot yet, or none any more: its worker crashed
+    filling   in `slot`, by a worker
+    sending   the socket reads the slot until `tracker` is done
+    lent      the client reads the slot until it acknowledges the ticket; `reply` told it so
+
+    starved_us   time that the stream had been without a free slot when the ticket came, in all
+    waited_us    for a worker, and for a slot, since the ticket came
+    crashes      for each worker that crashed over it, the record in progress
+    """
+
+    session: "Session"
     ticket: messages.Ticket
-    slot: int
-    tracker: Tracker
+    came_us: int
+    starved_us: int
+    slot: int | None = None
+    waited_us: tuple[int, int] = (0, 0)
+    crashes: list[int | None] = field(default_factory=list)
+    tracker: Tracker | None = None
+    reply: messages.BatchReply | None = None
+
+    @property
+    def batch(self) -> SlotBatch:
+        """Views of its slot."""
+        assert self.slot is not None
+        return self.session.slab.batch(self.slot, self.session.spec, self.ticket.count)
 
 
 @dataclass(eq=False)
 class Session:
-    """One stream of one client."""
+    """One stream of one client.
+
+    now_us   clock in microseconds that never goes back
+    jobs     by ticket number, oldest first
+    """
 
     address: Address
     spec: StreamSpec
@@ -43,77 +72,96 @@ class Session:
     digests: bool
     credit: int
     slab_number: int
-    slab: Slab = field(init=False)
-    slots: SlotTable = field(init=False)
-    queued: QueueTimes = field(default_factory=QueueTimes)
-    filling: dict[int, messages.Ticket] = field(default_factory=dict)  # by slot
-    sent: deque[Sent] = field(default_factory=deque)
-    lent: dict[int, messages.BatchReply] = field(default_factory=dict)  # the answer by slot that the client reads from
-    oldest: int = 0  # the client is done with all tickets below, and with those in `done`
-    done: set[int] = field(default_factory=set)
-    deaths: dict[int, list[int | None]] = field(default_factory=dict)  # by ticket number, the record each was at
+    now_us: Callable[[], int] = _monotonic_us
+    jobs: dict[int, Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         slots = self.credit + SPARE_SLOTS
         self.slab = Slab.create(slot_bytes(self.spec, self.batch_size), slots)
-        self.slots = SlotTable(slots)
+        self._free = list(range(slots))  # the last one freed is used first: its pages are still in the cache
+        self._oldest, self._done = 0, set[int]()  # acknowledged: all tickets below, and these
+        self._starved_us = 0  # time without a free slot, up to the moment when the present one began
+        self._starved_since_us: int | None = None
 
     @staticmethod
     def bytes_of(spec: StreamSpec, batch_size: int, credit: int) -> int:
-        """The shared memory that such a session takes."""
+        """Shared memory that such a session takes."""
         return slot_bytes(spec, batch_size) * (credit + SPARE_SLOTS)
 
     @property
     def name(self) -> str:
         return self.address[1].hex()[:8]
 
-    def has(self, number: int) -> bool:
-        """Whether the ticket's answer is being made, or still being sent from its slot."""
-        return any(ticket.number == number for ticket in self.filling.values()) or any(
-            sent.ticket.number == number for sent in self.sent
-        )
+    @property
+    def free_slots(self) -> int:
+        return len(self._free)
 
-    def lent_for(self, number: int) -> messages.BatchReply | None:
-        """The answer to this ticket, where the client was given its slot and has not said that it is done with it."""
-        return next((reply for reply in self.lent.values() if reply.number == number), None)
-
-    def settle(self, ticket: messages.Ticket) -> None:
-        """Free the slots of the tickets that the client is done with."""
-        self.oldest = max(self.oldest, ticket.oldest)
-        self.done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
-        for number in [number for number in self.deaths if self.is_done(number)]:
-            del self.deaths[number]
-        self.queued.forget(self.is_done)
-        for slot, reply in list(self.lent.items()):
-            if self.is_done(reply.number):
-                del self.lent[slot]
-                self.slots.give_back(slot)
+    @property
+    def is_sending(self) -> bool:
+        return any(job.tracker is not None for job in self.jobs.values())
 
     def is_done(self, number: int) -> bool:
-        return number < self.oldest or number in self.done
+        """Return True if the client has acknowledged the ticket."""
+        return number < self._oldest or number in self._done
 
-    def begin(self, ticket: messages.Ticket) -> int:
-        """A worker is about to fill a slot for this ticket: which."""
-        slot = self.slots.take()
-        self.filling[slot] = ticket
-        self.queued.given(ticket.number)
-        self.queued.note_slots(self.slots.free)
-        return slot
+    def settle(self, ticket: messages.Ticket) -> list[Job]:
+        """Take in a ticket's acknowledgements: lent and queued jobs end. Returns the queued ones."""
+        self._oldest = max(self._oldest, ticket.oldest)
+        self._done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
+        done = [job for job in self.jobs.values() if self.is_done(job.ticket.number)]
+        queued = [job for job in done if job.slot is None]
+        for job in queued + [job for job in done if job.reply is not None]:
+            self.end(job)
+        return queued
+
+    def admit(self, ticket: messages.Ticket) -> Job:
+        """Make the job of a new ticket, queued."""
+        now_us = self.now_us()
+        self.jobs[ticket.number] = job = Job(self, ticket, now_us, self._starved(now_us))
+        return job
+
+    def begin(self, job: Job) -> int:
+        """Give a queued job to a worker: returns its slot. There must be a free one."""
+        now_us = self.now_us()
+        for_slot_us = self._starved(now_us) - job.starved_us
+        job.waited_us = now_us - job.came_us - for_slot_us, for_slot_us
+        job.slot = self._free.pop()
+        if not self._free:
+            self._starved_since_us = now_us
+        return job.slot
+
+    def in_slot(self, slot: int) -> Job:
+        return next(job for job in self.jobs.values() if job.slot == slot)
+
+    def release(self, job: Job) -> None:
+        """Free the job's slot, if it has one: it is queued again."""
+        if job.slot is not None:
+            now_us = self.now_us()
+            self._starved_us, self._starved_since_us = self._starved(now_us), None
+            self._free.append(job.slot)
+            job.slot = None
+
+    def end(self, job: Job) -> None:
+        self.release(job)
+        del self.jobs[job.ticket.number]
 
     def reclaim(self) -> None:
-        """Free the slots that the socket has finished with; to be called before tickets are given out."""
-        for sent in [sent for sent in self.sent if sent.tracker.done]:
-            self.sent.remove(sent)
-            self.slots.give_back(sent.slot)
-        self.queued.note_slots(self.slots.free)
+        """End the jobs whose pixels have left; to be called before tickets are given out."""
+        for job in [job for job in self.jobs.values() if job.tracker is not None and job.tracker.done]:
+            self.end(job)
+
+    def _starved(self, now_us: int) -> int:
+        """Microseconds without a free slot, in all."""
+        running_us = 0 if self._starved_since_us is None else now_us - self._starved_since_us
+        return self._starved_us + running_us
 
 
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
-    """Batches a client may have asked for and not consumed: enough to keep the cores busy, within the memory.
+    """Batches a client may have requested and not consumed: enough to keep the cores busy, within the memory.
 
     More workers than cores, all at work, would take turns in the cores' caches and so be slower than few.
 
-    Raises LoaderError where not even one batch fits.
+    Raises LoaderError if not even one batch fits.
     """
     size = slot_bytes(spec, batch_size)
     credit = min(min(workers, usable_cores()) + 2, stream_bytes // size - SPARE_SLOTS)

@@ -8,9 +8,11 @@ from common.spec import StreamSpec
 from common.wire import messages
 from loader.dataset import Dataset
 from loader.service.resources import MOST_STREAMS
-from loader.service.session import Address, Session, credit_for
+from loader.service.session import Address, Session, Tracker, credit_for
 
 MOST_STREAMS_OF_A_CLIENT = 64
+MOST_WELCOMES_OF_A_CLIENT = 4
+MOST_WELCOMES = 64  # of all clients, 50 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,6 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         """Over those that are open now; they may be ended meanwhile."""
         return iter(list(self._by_address.values()))
-
-    def __getitem__(self, address: Address) -> Session:
-        return self._by_address[address]
 
     def get(self, address: Address) -> Session | None:
         return self._by_address.get(address)
@@ -109,3 +108,24 @@ class Sessions:
                 f"the stream needs {-(-needed >> 20)} MiB; of {self._memory.total >> 20} MiB for all streams"
                 f" {taken >> 20} are taken (alexnet-loader --memory-mib)"
             )
+
+
+class Welcomes:
+    """WELCOMEs in flight, oldest first: each carries a mean image, so clients that do not read must not gather many.
+
+    One leaves within a moment if the client reads at all.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight: list[tuple[bytes, Tracker]] = []
+
+    def may_have(self, identity: bytes) -> bool:
+        """Return False if the client has too many in flight to be reading. It retries its HELLO if it does read."""
+        self._in_flight = [(client, tracker) for client, tracker in self._in_flight if not tracker.done]
+        return sum(client == identity for client, _ in self._in_flight) < MOST_WELCOMES_OF_A_CLIENT
+
+    def sent(self, identity: bytes, tracker: Tracker | None) -> bytes | None:
+        """Note one that was sent. Returns the client with the oldest, to be cut, if there are too many."""
+        if tracker is not None:
+            self._in_flight.append((identity, tracker))
+        return self._in_flight[0][0] if len(self._in_flight) > MOST_WELCOMES else None

@@ -85,10 +85,10 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the worker: a record cannot be delivered, and why. `record` is -1 where it is not one record's fault."""
+    """From the worker: the batch cannot be filled, and why; `record` is the corrupt one, if that is why."""
 
     kind: ClassVar[str] = "failed"
-    record: int
+    record: int | None
     reason: str
 
 

@@ -32,7 +32,7 @@ NO_WORKER_LIMIT_S = 60.0  # without a single worker, after there was one, and th
 
 
 @dataclass(eq=False)
-class Worker:
+class WorkerProcess:
     """One process. `place` decides its core; one that is `retiring` ends when it has done what it was given."""
 
     process: subprocess.Popen[bytes]
@@ -58,12 +58,12 @@ class Finished:
     """A fill that a worker ended: complete, or refused."""
 
     fill: link.Fill
-    outcome: link.Filled | link.Failed
+    reply: link.Filled | link.Failed
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A fill whose worker died or was ended, so that another must do it again."""
+class Crashed:
+    """A fill whose worker crashed or was killed, so that another must retry it."""
 
     fill: link.Fill
     how: str
@@ -88,7 +88,7 @@ class WorkerPool:
         self._failed_starts, self._next_start_s = 0.0, 0.0
         self._last_ready_s: float | None = None
         self._log_limit = RateLimiter()
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerProcess] = []
 
     def staff(self) -> None:
         """Start a worker for every vacant place; if starts failed of late, not before their pause is over."""
@@ -119,10 +119,10 @@ class WorkerPool:
         """There are workers, and none that is still starting."""
         return bool(self.workers) and all(worker.ready for worker in self.workers)
 
-    def idle(self) -> Worker | None:
+    def idle(self) -> WorkerProcess | None:
         return next((worker for worker in self.workers if worker.idle), None)
 
-    def give(self, worker: Worker, fill: link.Fill, slab: Slab) -> None:
+    def give(self, worker: WorkerProcess, fill: link.Fill, slab: Slab) -> None:
         """Let `worker` fill a slot of `slab`. If it is dead already, `receive` will say so."""
         worker.fill, worker.since = fill, time.monotonic()
         try:
@@ -143,7 +143,7 @@ class WorkerPool:
                 except OSError:
                     continue  # it is dead, and `receive` will say so
 
-    def receive(self, worker: Worker) -> Finished | Lost | None:
+    def receive(self, worker: WorkerProcess) -> Finished | Crashed | None:
         """What a readable worker has to say; None where it concerns no fill. A dead one is replaced."""
         received = link.receive(worker.end)
         if received is None:
@@ -190,7 +190,7 @@ class WorkerPool:
             worker.process.wait()
         self.workers = []
 
-    def _spawn(self, place: int) -> Worker:
+    def _spawn(self, place: int) -> WorkerProcess:
         core = [str(self._cores[place % len(self._cores)])] if self._cores else []
         ours, theirs = link.pair()
         program = [
@@ -209,7 +209,7 @@ class WorkerPool:
             )
             stack.pop_all()
         self._hand_over_files(ours)
-        return Worker(process, ours, place)
+        return WorkerProcess(process, ours, place)
 
     def _hand_over_files(self, end: socket.socket) -> None:
         """The very files that the service opened: their paths may name others by now."""
@@ -218,21 +218,21 @@ class WorkerPool:
             with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
                 link.send(end, word, dataset.file.fd)
 
-    def _replace(self, worker: Worker) -> Lost | None:
+    def _replace(self, worker: WorkerProcess) -> Crashed | None:
         worker.end.close()
         worker.process.kill()
         status = worker.process.wait()
         how = worker.ended_for or _ending(status)
         self.workers.remove(worker)
         if worker.retiring:
-            return Lost(worker.fill, how) if worker.fill is not None else None
+            return Crashed(worker.fill, how) if worker.fill is not None else None
         if worker.ready:
             log.warning("worker %d ended (%s); another takes its place", worker.process.pid, how)
             self._last_ready_s = time.monotonic()
         else:
             self._start_failed(f"it ended early, {how}", _KILLED_SHARE if status == -signal.SIGKILL else 1)
         self.staff()
-        return Lost(worker.fill, how) if worker.fill is not None else None
+        return Crashed(worker.fill, how) if worker.fill is not None else None
 
     def _start_failed(self, reason: str, weight: float) -> None:
         """Make a pause, the longer the more starts failed in a row; raise LoaderError if it is hopeless."""
@@ -250,7 +250,7 @@ class WorkerPool:
             reason, pause_s, len(self.workers), self.count,
         )  # fmt: skip
 
-    def _retire(self, worker: Worker) -> None:
+    def _retire(self, worker: WorkerProcess) -> None:
         self.workers.remove(worker)
         worker.end.close()
         worker.process.kill()

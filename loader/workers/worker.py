@@ -66,7 +66,7 @@ class Worker:
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
-            return link.Failed(-1, str(error))
+            return link.Failed(None, str(error))
         return link.Filled(*laps.us)
 
     def _look_ahead(self, word: link.Fill) -> None:
@@ -107,7 +107,7 @@ def main() -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             Worker().serve(end)
     except AlexNetError as error:
-        link.send(end, link.Failed(-1, str(error)))
+        link.send(end, link.Failed(None, str(error)))
         sys.exit(error.exit_code)
 
 

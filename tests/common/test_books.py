@@ -1,36 +1,46 @@
-"""The books of both sides together: the client's window, the service's ticket queue and slot table, on paper.
+"""The bookkeeping of both sides together: the client's window against the service's own dispatcher, sessions and pool.
 
-Messages between them are lost, repeated and overtake each other; workers die; services are restarted; hosts fall
-silent. Always: no slot is filled again while the client reads from it. And from any state, once all goes well again,
-the pass comes to its end: no ticket waits for a slot that only its own answer would free.
+Only the workers' processes and the sockets between client and service are on paper. Messages are lost, repeated and
+overtake each other; workers crash; services are restarted; hosts fall silent. Always: no slot is filled again while the
+client reads from it. And from any state, once all goes well again, the pass comes to its end: no ticket waits for a
+slot that only its own answer would free.
 """
 
+import select
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from common.cli.log import RateLimiter
 from common.client.batch import Batch, BatchFormat, BatchRequest, Timeline
 from common.client.host import Host as ClientHost
 from common.client.window import Window, acknowledgement
-from common.spec import StreamInfo, StreamSpec
+from common.spec import StreamInfo
 from common.wire import messages
 from common.wire.fields import StageTimes
+from common.wire.slab import slot_bytes
 from loader.dataset import Dataset
-from loader.service.queue import TicketQueue
+from loader.service.dispatch import CRASHES_BY_TICKET, Dispatcher, Payload
 from loader.service.session import SPARE_SLOTS, Session
+from loader.service.sessions import MemoryLimits, Sessions
+from tests.support.paper_service import SPEC, PaperPool, PaperWorker, mark
 from tests.support.unserved import unserved
 
-SPEC = StreamSpec(crop=1)
-STREAM = bytes(16)
-TICKETS, COUNT = 14, 8
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+Message = TypeVar("Message", messages.Ticket, messages.BatchReply)
+
+COUNT, TICKETS, WORKERS = 8, 14, 2
+HELLO = messages.Hello.of(0, SPEC, digests=False, batch_size=COUNT)
+DATASET = cast(Dataset, SimpleNamespace(digest=bytes(16), records=COUNT * TICKETS))
 BATCHES = BatchFormat(SPEC, StreamInfo(TICKETS * COUNT, ("ape",), np.zeros(0, np.float32), b"", ""), digests=False)
 TIMELINE = Timeline(0, 0, StageTimes())
-ADDRESS = (b"client", STREAM)
 
 
 @dataclass(eq=False)
@@ -39,61 +49,74 @@ class Host:
 
     peer: ClientHost  # as the client knows it
     credit: int
-    session: Session = field(init=False)
-    queue: TicketQueue[tuple[bytes, bytes]] = field(init=False)
     to_service: list[messages.Ticket] = field(default_factory=list)
     to_client: list[messages.BatchReply] = field(default_factory=list)
-    using: set[int] = field(init=False)  # as the client knows it, for this slab
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        """A new run of the service: another slab, nothing remembered."""
-        self.session = Session(ADDRESS, SPEC, cast(Dataset, None), 8, False, self.credit, 0)
-        for _ in range(SPARE_SLOTS):
-            self.session.slots.take()  # the credit alone must do
-        self.queue, self.using = TicketQueue(), set()
+        """Begin another life of the service: another slab, nothing remembered."""
+        memory = MemoryLimits(slot_bytes(SPEC, COUNT) * (self.credit + SPARE_SLOTS), 1 << 30)
+        self.pool = PaperPool(WORKERS)
+        self.sessions = Sessions({"train": DATASET}, memory, lambda session: self.dispatcher.forget(session))
+        self.dispatcher = Dispatcher(self.pool, self.sessions, self._send, RateLimiter())
+        self.session = self.open()
+        del self.session._free[self.credit :]  # the credit alone must do
+        self.using: set[int] = set()  # as the client knows it, for this slab
+        self._hear_workers()  # they are ready
+
+    def open(self) -> Session:
+        session, _ = self.sessions.open(b"client", HELLO, workers=8)
+        assert session.credit == self.credit
+        return session
 
     def hear(self, ticket: messages.Ticket) -> None:
-        """What the service does with a TICKET."""
-        self.session.settle(ticket)
-        self.queue.cancel(ADDRESS, self.session.is_done)
-        if (reply := self.session.lent_for(ticket.number)) is not None:
-            self.to_client.append(reply)
-        elif not self.session.has(ticket.number) and not self.session.is_done(ticket.number):
-            self.queue.add(ADDRESS, ticket)
+        self.dispatcher.accept(self.session, ticket)
 
     def give_out(self) -> None:
-        if (taken := self.queue.take(lambda _: self.session.slots.free > 0)) is not None:
-            slot = self.session.slots.take()
-            self.session.filling[slot] = taken[1]
-            self.session.slab.batch(slot, SPEC, taken[1].count).images[:] = taken[1].number  # as the worker does
+        self.dispatcher.give_out()
+        self.pool.hear()  # a worker writes from now on
 
-    def finish(self, slot: int) -> None:
-        ticket = self.session.filling.pop(slot)
-        if self.session.is_done(ticket.number):
-            self.session.slots.abandon(slot)
-            return
-        self.session.slots.lend(slot)
-        labels = ticket.count * b"\0\0\0\0"
-        reply = messages.BatchReply(
-            ticket.number, STREAM, labels, labels, slot, self.session.slab.nonce, b"", [], [0] * 5
-        )
-        self.session.lent[slot] = reply
-        self.to_client.append(reply)
+    def finish(self, worker: PaperWorker) -> None:
+        worker.finish()
+        self._hear_workers()
 
-    def lose(self, slot: int) -> None:
-        """A worker died."""
-        self.queue.put_back(ADDRESS, self.session.filling.pop(slot))
-        self.session.slots.abandon(slot)
+    def may_crash(self, worker: PaperWorker) -> bool:
+        """Return False if that would be the ticket's last retry."""
+        assert worker.fill is not None
+        return len(self.session.in_slot(worker.fill.slot).crashes) < CRASHES_BY_TICKET - 1
+
+    def crash(self, worker: PaperWorker) -> None:
+        self.pool.crash(worker)
+        self._hear_workers()
+        self._hear_workers()  # another is ready
 
     def close(self) -> None:
-        self.session.slab.close()
+        self.sessions.end(self.session)
+        self.pool.stop()
+
+    def _hear_workers(self) -> None:
+        readable, _, _ = select.select(self.pool.workers, [], [], 0)
+        self.dispatcher.take_in({worker.fileno() for worker in readable})
+
+    def _send(self, _: bytes, message: messages.Message, __: Payload | None) -> None:
+        assert isinstance(message, messages.BatchReply), message
+        self.to_client.append(message)
 
 
 def number_of(batch: Batch) -> int:
     return batch.first // COUNT
+
+
+def arrival(channel: list[Message], draw: Draw) -> Message | None:
+    """Any message of a channel: it is lost (None), arrives, or arrives once more than it was sent."""
+    at, fate = (
+        draw(st.integers(0, len(channel) - 1)),
+        draw(st.sampled_from(["comes", "comes", "comes", "twice", "lost"])),
+    )
+    message = channel[at] if fate == "twice" else channel.pop(at)
+    return None if fate == "lost" else message
 
 
 class Books(RuleBasedStateMachine):
@@ -114,11 +137,10 @@ class Books(RuleBasedStateMachine):
         [host] = [host for host in self.hosts if host.peer is peer]
         oldest, done = acknowledgement(self.window.wanted | host.using, self.window.requested_last)
         ticket = messages.Ticket(
-            request.number, STREAM, request.epoch, request.first, request.count, True, oldest, done
+            request.number, host.session.address[1], request.epoch, request.first, request.count, True, oldest, done
         )
         host.to_service.append(ticket)
 
-    @rule()
     def ask(self) -> None:
         self.now += 1
         while (asked := self.window.request(self.now)) is not None:
@@ -137,7 +159,6 @@ class Books(RuleBasedStateMachine):
     def host_falls_silent_or_speaks(self, index: int, silent: bool) -> None:
         self.window.set_silent(self.hosts[index % len(self.hosts)].peer, silent)
 
-    @rule()
     def take(self) -> None:
         """As `Stream.batches` does: the batch before is given back first."""
         if self.in_use is not None:
@@ -160,36 +181,39 @@ class Books(RuleBasedStateMachine):
 
     # The network
 
-    @precondition(lambda self: any(host.to_service for host in self.hosts))
-    @rule(data=st.data(), fate=st.sampled_from(["comes", "comes", "comes", "twice", "lost"]))
-    def ticket_arrives(self, data: st.DataObject, fate: str) -> None:
-        host = data.draw(st.sampled_from([host for host in self.hosts if host.to_service]))
-        at = data.draw(st.integers(0, len(host.to_service) - 1))
-        ticket = host.to_service[at] if fate == "twice" else host.to_service.pop(at)
-        if fate != "lost":
+    def ticket_arrives(self, host: Host, draw: Draw) -> None:
+        if (ticket := arrival(host.to_service, draw)) is not None:
             host.hear(ticket)
 
-    @precondition(lambda self: any(host.to_client for host in self.hosts))
-    @rule(data=st.data(), fate=st.sampled_from(["comes", "comes", "comes", "twice", "lost"]))
-    def answer_arrives(self, data: st.DataObject, fate: str) -> None:
-        host = data.draw(st.sampled_from([host for host in self.hosts if host.to_client]))
-        at = data.draw(st.integers(0, len(host.to_client) - 1))
-        reply = host.to_client[at] if fate == "twice" else host.to_client.pop(at)
-        if fate != "lost":
+    def answer_arrives(self, host: Host, draw: Draw) -> None:
+        if (reply := arrival(host.to_client, draw)) is not None:
             self.hear(host, reply)
+
+    # What happens all the time
+
+    @rule(data=st.data(), times=st.integers(1, 16))
+    def messages_and_batches_move(self, data: st.DataObject, times: int) -> None:
+        for _ in range(times):
+            data.draw(st.sampled_from(self.moves(data.draw)))()
+            self.what_the_client_reads_is_not_written_over()
+
+    def moves(self, draw: Draw) -> list[Callable[[], None]]:
+        moves: list[Callable[[], None]] = [self.ask, self.take]
+        for host in self.hosts:
+            moves += [partial(self.ticket_arrives, host, draw)] * bool(host.to_service)
+            moves += [partial(self.answer_arrives, host, draw)] * bool(host.to_client)
+            moves += [host.give_out, *(partial(host.finish, worker) for worker in host.pool.busy)]
+        return moves
 
     # The services
 
-    @rule(index=st.integers(0, 1))
-    def work_is_given_out(self, index: int) -> None:
-        self.hosts[index % len(self.hosts)].give_out()
-
-    @precondition(lambda self: any(host.session.filling for host in self.hosts))
-    @rule(data=st.data(), dies=st.booleans())
-    def worker_finishes_or_dies(self, data: st.DataObject, dies: bool) -> None:
-        host = data.draw(st.sampled_from([host for host in self.hosts if host.session.filling]))
-        slot = data.draw(st.sampled_from(sorted(host.session.filling)))
-        (host.lose if dies else host.finish)(slot)
+    @precondition(lambda self: any(host.pool.busy for host in self.hosts))
+    @rule(data=st.data())
+    def worker_crashes(self, data: st.DataObject) -> None:
+        host = data.draw(st.sampled_from([host for host in self.hosts if host.pool.busy]))
+        worker = data.draw(st.sampled_from(host.pool.busy))
+        if host.may_crash(worker):
+            host.crash(worker)
 
     @rule(index=st.integers(0, 1))
     def all_goes_well_at_one_host(self, index: int) -> None:
@@ -199,10 +223,10 @@ class Books(RuleBasedStateMachine):
     def serve(self, host: Host) -> None:
         while host.to_service:
             host.hear(host.to_service.pop(0))
-        for _ in range(host.credit):
+        host.give_out()
+        while busy := host.pool.busy:
+            host.finish(busy[0])
             host.give_out()
-        for slot in sorted(host.session.filling):
-            host.finish(slot)
         while host.to_client:
             self.hear(host, host.to_client.pop(0))
 
@@ -217,6 +241,7 @@ class Books(RuleBasedStateMachine):
     @rule(index=st.integers(0, 1))
     def client_opens_the_same_session_again(self, index: int) -> None:
         host = self.hosts[index % len(self.hosts)]
+        assert host.open() is host.session
         self.window.drop_host(host.peer)
         self.window.add_host(host.peer, host.credit, host.using)
 
@@ -233,7 +258,7 @@ class Books(RuleBasedStateMachine):
     def what_the_client_reads_is_not_written_over(self) -> None:
         for batch in (*self.window.held(), *([self.in_use] if self.in_use is not None else [])):
             assert isinstance(batch, Batch)
-            assert np.all(batch.images == number_of(batch)), f"ticket {number_of(batch)} was overwritten while in use"
+            assert np.all(batch.images == mark(batch.first)), f"ticket {number_of(batch)} was overwritten while in use"
 
     @invariant()
     def tickets_are_taken_in_order_each_once(self) -> None:
@@ -266,4 +291,4 @@ def test_a_displaced_answer_above_all_that_is_wanted_gives_its_slot_back() -> No
 
 
 TestBooks = Books.TestCase
-TestBooks.settings = settings(max_examples=150, stateful_step_count=50)
+TestBooks.settings = settings(max_examples=80, stateful_step_count=50)

@@ -16,7 +16,7 @@ from loader import jpeg
 from loader.cli.serving import ServeOptions
 from loader.dataset import Dataset
 from loader.workers import link
-from loader.workers.pool import Finished, Lost, WorkerPool
+from loader.workers.pool import Crashed, Finished, WorkerPool
 from tests.support.processes import alive, wait_for
 
 SPEC = StreamSpec(crop=32)
@@ -39,9 +39,9 @@ def slab() -> Iterator[Slab]:
     memory.close()
 
 
-def hear(pool: WorkerPool, until: Callable[[], object]) -> list[Finished | Lost]:
+def hear(pool: WorkerPool, until: Callable[[], object]) -> list[Finished | Crashed]:
     """What workers say, until that is so."""
-    outcomes: list[Finished | Lost] = []
+    outcomes: list[Finished | Crashed] = []
 
     def listen() -> bool:
         for worker in select.select(pool.workers, [], [], 0.05)[0]:
@@ -92,8 +92,8 @@ def test_a_worker_too_many_that_dies_has_no_successor_and_its_ticket_is_not_lost
     pool.resize(1)
     retiring = next(worker for worker in pool.workers if worker.retiring)
     retiring.process.kill()
-    (lost,) = hear(pool, lambda: len(pool.workers) == 1)
-    assert isinstance(lost, Lost)
+    (crashed,) = hear(pool, lambda: len(pool.workers) == 1)
+    assert isinstance(crashed, Crashed)
 
 
 def test_workers_that_are_killed_as_they_start_do_not_end_the_service_soon_but_in_the_end(

@@ -1,0 +1,127 @@
+"""The service's own sessions and worker pool without processes: a test plays the workers, over real links."""
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import numpy as np
+
+from common.spec import StreamSpec
+from common.wire import messages
+from common.wire.slab import Slab
+from loader.dataset import Dataset
+from loader.service.session import Session
+from loader.workers import link
+from loader.workers.pool import WorkerPool, WorkerProcess
+
+SPEC = StreamSpec(crop=1)
+
+
+def ticket(number: int, count: int = 8, oldest: int = 0, done: bytes = b"", by_slot: bool = True) -> messages.Ticket:
+    return messages.Ticket(number, bytes(16), 0, number * count, count, by_slot, oldest, done)
+
+
+@contextlib.contextmanager
+def paper_session(name: str = "a", credit: int = 1, now_us: Callable[[], int] = lambda: 0) -> Iterator[Session]:
+    """A session of no client, with a real slab."""
+    address = name.encode(), name.encode().ljust(16)
+    session = Session(address, SPEC, cast(Dataset, None), 8, False, credit, 0, now_us)
+    yield session
+    session.slab.close()
+
+
+class _NoProcess:
+    """Stands in for a subprocess.Popen."""
+
+    pid = 0
+
+    def kill(self) -> None:
+        """Nothing is there to kill."""
+
+    def wait(self) -> int:
+        return 1
+
+
+class PaperWorker:
+    """The far end of a link. It writes a batch's `mark` to its pixels, from when it hears of it until it finishes.
+
+    fd     of the service's end
+    fill   what it is at
+    """
+
+    def __init__(self, end: socket.socket, fd: int) -> None:
+        self._end, self.fd = end, fd
+        self._slabs: dict[int, Slab] = {}
+        self.fill: link.Fill | None = None
+        end.setblocking(False)
+        link.send(end, link.Ready())
+
+    def hear(self) -> None:
+        """Take in what was sent, and begin to write."""
+        with contextlib.suppress(BlockingIOError):
+            while (received := link.receive(self._end)) is not None:
+                message, fd = received
+                if isinstance(message, link.Attach):
+                    assert fd is not None
+                    self._slabs[message.slab] = Slab(fd, message.size, message.slots)
+                elif isinstance(message, link.Fill):
+                    self.fill = message
+                    self._write()
+
+    def finish(self) -> None:
+        self._write()
+        link.send(self._end, link.Filled(1, 2, 3))
+        self.fill = None
+
+    def crash(self) -> None:
+        self._write()
+        self.close()
+
+    def close(self) -> None:
+        self._end.close()
+        for slab in self._slabs.values():
+            slab.close()
+
+    def _write(self) -> None:
+        assert self.fill is not None
+        batch = self._slabs[self.fill.slab].batch(self.fill.slot, self.fill.spec, self.fill.count)
+        batch.images[:] = mark(self.fill.first)
+        batch.notes["record"], batch.notes["label"] = np.arange(self.fill.first, self.fill.first + self.fill.count), 0
+
+
+def mark(first: int) -> int:
+    """The value that a worker writes to the pixels of the batch at this position."""
+    return first + 1
+
+
+class PaperPool(WorkerPool):
+    """A pool of `PaperWorker`s: `staffed` by file descriptor of the service's end."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__({}, "", count, timeout_s=60)
+        self.staffed: dict[int, PaperWorker] = {}
+        self.staff()
+
+    def _spawn(self, place: int) -> WorkerProcess:
+        ours, theirs = link.pair()
+        self.staffed[ours.fileno()] = PaperWorker(theirs, ours.fileno())
+        return WorkerProcess(cast("subprocess.Popen[bytes]", _NoProcess()), ours, place)
+
+    def hear(self) -> None:
+        """Let the workers hear what they were sent, and begin."""
+        for worker in self.staffed.values():
+            worker.hear()
+
+    @property
+    def busy(self) -> list[PaperWorker]:
+        return [worker for worker in self.staffed.values() if worker.fill is not None]
+
+    def crash(self, worker: PaperWorker) -> None:
+        self.staffed.pop(worker.fd).crash()
+
+    def stop(self) -> None:
+        super().stop()
+        for worker in self.staffed.values():
+            worker.close()
