@@ -1,7 +1,7 @@
-"""The words between the service and one worker, over a pair of sockets that no other process can reach.
+"""Messages between the service and a worker, over a socket pair that no other process can reach.
 
-The socket keeps message boundaries (SOCK_SEQPACKET) and carries the slab's file descriptor; its end-of-file tells
-either side that the other has died. Messages are small msgpack arrays; pixels are never among them.
+The socket keeps message boundaries (SOCK_SEQPACKET) and carries file descriptors; its end-of-file tells either side
+that the other died. Messages are small msgpack arrays, without pixels.
 """
 
 import socket
@@ -18,7 +18,7 @@ _LONGEST = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """To the worker, with the file's descriptor: read this split from it, whatever its path names by now."""
+    """To the worker, with a file's descriptor: read this split from it, whatever `path` names by now."""
 
     kind: ClassVar[str] = "open"
     split: str
@@ -36,7 +36,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """To the worker, with the slab's descriptor: map this slab, under this number."""
+    """To the worker, with a slab's descriptor: map it, under this number."""
 
     kind: ClassVar[str] = "attach"
     slab: int
@@ -46,7 +46,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """To the worker: the slab's client is gone."""
+    """To the worker: unmap a slab, whose client is gone."""
 
     kind: ClassVar[str] = "detach"
     slab: int
@@ -68,14 +68,14 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From the worker: it can take work."""
+    """From the worker: it is idle for the first time."""
 
     kind: ClassVar[str] = "ready"
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """From the worker: the slot is complete, and what its time went to, in microseconds."""
+    """From the worker: the slot is complete; microseconds by stage."""
 
     kind: ClassVar[str] = "filled"
     read_us: int
@@ -92,8 +92,8 @@ class Failed:
     reason: str
 
 
-Word = Open | Attach | Detach | Fill | Ready | Filled | Failed
-_WORDS: dict[str, type[Word]] = {word.kind: word for word in (Open, Attach, Detach, Fill, Ready, Filled, Failed)}
+Message = Open | Attach | Detach | Fill | Ready | Filled | Failed
+_KINDS: dict[str, type[Message]] = {kind.kind: kind for kind in (Open, Attach, Detach, Fill, Ready, Filled, Failed)}
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -101,24 +101,24 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(end: socket.socket, word: Word, fd: int | None = None) -> None:
-    """Send one word, and a file descriptor with it. OSError where the other side is gone."""
-    message = msgpack.packb([word.kind, *astuple(word)])
+def send(other: socket.socket, message: Message, fd: int | None = None) -> None:
+    """Send a message, with a file descriptor. Raises OSError if the other side is gone."""
+    packed = msgpack.packb([message.kind, *astuple(message)])
     if fd is None:
-        end.send(message)
+        other.send(packed)
     else:
-        socket.send_fds(end, [message], [fd])
+        socket.send_fds(other, [packed], [fd])
 
 
-def receive(end: socket.socket) -> tuple[Word, int | None] | None:
-    """The next word and the descriptor that came with it; None where the other side is gone."""
+def receive(other: socket.socket) -> tuple[Message, int | None] | None:
+    """Wait for the next message and its descriptor; None if the other side is gone."""
     try:
-        message, fds, _, _ = socket.recv_fds(end, _LONGEST, 1)
+        packed, fds, _, _ = socket.recv_fds(other, _LONGEST, 1)
     except ConnectionError:
         return None
-    if not message:
+    if not packed:
         return None
-    kind, *values = msgpack.unpackb(message)
+    kind, *values = msgpack.unpackb(packed)
     # The one array in a message is a StreamSpec.
     values = [StreamSpec(*value) if isinstance(value, list) else value for value in values]
-    return _WORDS[kind](*values), (fds[0] if fds else None)
+    return _KINDS[kind](*values), (fds[0] if fds else None)

@@ -1,7 +1,6 @@
-"""The worker processes: started, given work, replaced when they die, hang or are stopped; more or fewer on request.
+"""The worker processes: started, given work, replaced when they crash, hang or are stopped; resized on request.
 
-Workers are started as programs of their own, not forked: nothing of the service, LMDB's and ZeroMQ's state least of
-all, is alive in them.
+They are exec'ed, not forked: nothing of the service, LMDB's and ZeroMQ's state least of all, is alive in them.
 """
 
 import contextlib
@@ -25,24 +24,24 @@ from loader.workers import link
 
 log = logging.getLogger(__name__)
 
-_START_LIMIT = 5  # starts in a row that come to nothing: the machine is at fault, not chance
-_KILLED_SHARE = 0.1  # of that, where another killed it
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0  # after starts that came to nothing
-NO_WORKER_LIMIT_S = 60.0  # without a single worker, after there was one, and then the service ends
+_START_LIMIT = 5  # failed starts in a row: the machine is at fault, not chance
+_KILLED_SHARE = 0.1  # of a failed start, if another process killed it
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0  # after failed starts
+NO_WORKER_LIMIT_S = 60.0  # the service ends after so long without a single worker
 
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """One process. `place` decides its core; one that is `retiring` ends when it has done what it was given."""
+    """One process. `place` decides its core; a `retiring` one ends after its fill."""
 
     process: subprocess.Popen[bytes]
-    end: socket.socket
+    connection: socket.socket
     place: int
     ready: bool = False
     retiring: bool = False
-    ended_for: str = ""  # why we ended it
+    killed_for: str = ""  # why we killed it
     fill: link.Fill | None = None
-    since: float = 0.0  # monotonic seconds at which the fill was given
+    since: float = 0.0  # monotonic seconds, when the fill was given
     slabs: set[int] = field(default_factory=set)
 
     @property
@@ -50,12 +49,12 @@ class WorkerProcess:
         return self.ready and self.fill is None and not self.retiring
 
     def fileno(self) -> int:
-        return self.end.fileno()
+        return self.connection.fileno()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A fill that a worker ended: complete, or refused."""
+    """A fill that a worker answered."""
 
     fill: link.Fill
     reply: link.Filled | link.Failed
@@ -63,20 +62,20 @@ class Finished:
 
 @dataclass(frozen=True)
 class Crashed:
-    """A fill whose worker crashed or was killed, so that another must retry it."""
+    """A fill whose worker crashed or was killed, to be retried."""
 
     fill: link.Fill
     how: str
 
 
 class WorkerPool:
-    """`count` workers over `datasets`, by split; a fill that takes longer than `timeout_s` ends its worker.
+    """`count` workers over `datasets`, by split; a fill that takes longer than `timeout_s` costs its worker's life.
 
-    A worker that cannot be started (no descriptor, process or memory is left) leaves its place vacant for a while, and
-    the others go on. Every method that may start one raises LoaderError when none could be started for long.
+    A worker that cannot be started (no descriptor, process or memory left) leaves its place vacant for a while. Every
+    method that may start one raises LoaderError if none could be started for long.
 
-    decoder  the identity of the one that the service announces
-    pinned   each worker stays on one core, in turn of those the service may use
+    decoder  identity that the service announces
+    pinned   each worker stays on one core of those the service may use
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class WorkerPool:
         self.workers: list[WorkerProcess] = []
 
     def staff(self) -> None:
-        """Start a worker for every vacant place; if starts failed of late, not before their pause is over."""
+        """Start a worker for every vacant place, once the pause after failed starts is over."""
         vacant = self.count - sum(not worker.retiring for worker in self.workers)
         if vacant <= 0 or time.monotonic() < self._next_start_s:
             return
@@ -105,7 +104,7 @@ class WorkerPool:
                 return
 
     def resize(self, count: int) -> None:
-        """From now on `count` workers; those too many end at once where they are idle, or else with what they do."""
+        """Grow or shrink to `count` workers; a busy one that is too many ends after its fill."""
         self.count = count
         staying = [worker for worker in self.workers if not worker.retiring]
         for worker in sorted(staying, key=lambda worker: worker.fill is not None)[:-count]:
@@ -116,76 +115,76 @@ class WorkerPool:
 
     @property
     def all_ready(self) -> bool:
-        """There are workers, and none that is still starting."""
+        """True if there are workers, and none still starts."""
         return bool(self.workers) and all(worker.ready for worker in self.workers)
 
     def idle(self) -> WorkerProcess | None:
         return next((worker for worker in self.workers if worker.idle), None)
 
     def give(self, worker: WorkerProcess, fill: link.Fill, slab: Slab) -> None:
-        """Let `worker` fill a slot of `slab`. If it is dead already, `receive` will say so."""
+        """Let `worker` fill a slot of `slab`. If it is dead, `receive` will say so."""
         worker.fill, worker.since = fill, time.monotonic()
         try:
             if fill.slab not in worker.slabs:
-                link.send(worker.end, link.Attach(fill.slab, slab.size, slab.slots), slab.fd)
+                link.send(worker.connection, link.Attach(fill.slab, slab.size, slab.slots), slab.fd)
                 worker.slabs.add(fill.slab)
-            link.send(worker.end, fill)
+            link.send(worker.connection, fill)
         except OSError:
             log.debug("worker %d died before it could be given work", worker.process.pid)
 
     def forget(self, slab: int) -> None:
-        """No more work will come for this slab."""
+        """Let the workers unmap a slab."""
         for worker in self.workers:
             if slab in worker.slabs:
                 worker.slabs.remove(slab)
                 try:
-                    link.send(worker.end, link.Detach(slab))
+                    link.send(worker.connection, link.Detach(slab))
                 except OSError:
                     continue  # it is dead, and `receive` will say so
 
     def receive(self, worker: WorkerProcess) -> Finished | Crashed | None:
-        """What a readable worker has to say; None where it concerns no fill. A dead one is replaced."""
-        received = link.receive(worker.end)
+        """Hear a readable worker: the outcome of its fill, if that is what it tells. A dead one is replaced."""
+        received = link.receive(worker.connection)
         if received is None:
             return self._replace(worker)
-        word, _ = received
-        if isinstance(word, link.Ready):
+        message, _ = received
+        if isinstance(message, link.Ready):
             worker.ready = True
             self._failed_starts, self._last_ready_s = 0.0, time.monotonic()
             return None
-        if worker.fill is None:  # it could not even start, and its end follows
-            assert isinstance(word, link.Failed)
-            worker.ended_for = word.reason
+        if worker.fill is None:  # it failed during startup; its end follows
+            assert isinstance(message, link.Failed)
+            worker.killed_for = message.reason
             return None
-        assert isinstance(word, link.Filled | link.Failed)
-        finished = Finished(worker.fill, word)
+        assert isinstance(message, link.Filled | link.Failed)
+        finished = Finished(worker.fill, message)
         worker.fill = None
         if worker.retiring:
             self._retire(worker)
         return finished
 
     def end_hung(self) -> Iterator[int]:
-        """Kill workers whose fill takes too long, yielding their process ids; `receive` sees them die."""
+        """Kill workers whose fill takes too long, and yield their process ids; `receive` replaces them."""
         now = time.monotonic()
         for worker in self.workers:
             if worker.fill is not None and now - worker.since > self._timeout_s:
                 worker.since = now
-                worker.ended_for = f"after more than {self._timeout_s:g} s over one ticket (--worker-timeout)"
+                worker.killed_for = f"after more than {self._timeout_s:g} s over one ticket (--worker-timeout)"
                 worker.process.kill()
                 yield worker.process.pid
 
     def end_stopped(self) -> None:
-        """Kill workers that a signal has stopped: what they were given would wait with them."""
+        """Kill workers that a signal has stopped: their fills would wait with them."""
         for worker in self.workers:
             if _is_stopped(worker.process.pid):
-                worker.ended_for = "stopped by a signal"
+                worker.killed_for = "stopped by a signal"
                 worker.process.kill()
 
     def stop(self) -> None:
         """End all workers and wait for them."""
         for worker in self.workers:
-            worker.end.close()
-            worker.process.kill()  # they own nothing that could be lost
+            worker.connection.close()
+            worker.process.kill()  # they have no state worth losing
         for worker in self.workers:
             worker.process.wait()
         self.workers = []
@@ -193,12 +192,8 @@ class WorkerPool:
     def _spawn(self, place: int) -> WorkerProcess:
         core = [str(self._cores[place % len(self._cores)])] if self._cores else []
         ours, theirs = link.pair()
-        program = [
-            sys.executable,
-            "-P",
-            "-m",
-            "loader.workers.worker",
-        ]  # -P: nothing of the folder that it is started in
+        # -P: nothing of the folder that the loader is started in is imported
+        program = [sys.executable, "-P", "-m", "loader.workers.worker"]
         with theirs, contextlib.ExitStack() as stack:
             stack.enter_context(ours)
             process = subprocess.Popen(
@@ -211,18 +206,18 @@ class WorkerPool:
         self._hand_over_files(ours)
         return WorkerProcess(process, ours, place)
 
-    def _hand_over_files(self, end: socket.socket) -> None:
-        """The very files that the service opened: their paths may name others by now."""
+    def _hand_over_files(self, connection: socket.socket) -> None:
+        """Send the files that the service opened: their paths may name others by now."""
         for split, dataset in self._datasets.items():
-            word = link.Open(split, os.fsencode(dataset.path), self._decoder, *astuple(dataset.version))
+            file = link.Open(split, os.fsencode(dataset.path), self._decoder, *astuple(dataset.version))
             with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
-                link.send(end, word, dataset.file.fd)
+                link.send(connection, file, dataset.file.fd)
 
     def _replace(self, worker: WorkerProcess) -> Crashed | None:
-        worker.end.close()
+        worker.connection.close()
         worker.process.kill()
         status = worker.process.wait()
-        how = worker.ended_for or _ending(status)
+        how = worker.killed_for or _ending(status)
         self.workers.remove(worker)
         if worker.retiring:
             return Crashed(worker.fill, how) if worker.fill is not None else None
@@ -235,7 +230,7 @@ class WorkerPool:
         return Crashed(worker.fill, how) if worker.fill is not None else None
 
     def _start_failed(self, reason: str, weight: float) -> None:
-        """Make a pause, the longer the more starts failed in a row; raise LoaderError if it is hopeless."""
+        """Pause, the longer the more starts failed in a row. Raises LoaderError if it is hopeless."""
         now = time.monotonic()
         self._failed_starts += weight
         without_s = 0.0 if any(worker.ready for worker in self.workers) else now - (self._last_ready_s or -math.inf)
@@ -252,7 +247,7 @@ class WorkerPool:
 
     def _retire(self, worker: WorkerProcess) -> None:
         self.workers.remove(worker)
-        worker.end.close()
+        worker.connection.close()
         worker.process.kill()
         worker.process.wait()
 
@@ -260,7 +255,7 @@ class WorkerPool:
 def _is_stopped(pid: int) -> bool:
     try:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
-    except ChildProcessError:  # it has ended, and its end of the link says so
+    except ChildProcessError:  # it has ended, and its link tells
         return False
 
 

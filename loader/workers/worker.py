@@ -1,6 +1,6 @@
-"""A worker process: takes a ticket's positions, fills the slot, says so. One thread, no state worth losing.
+"""A worker process: fills slots with the positions it is given. One thread, no state worth losing.
 
-Started by the pool as `python -m loader.workers.worker FD [CORE]`; FD is its end of the link, CORE the core to stay on.
+The pool starts it as `python -m loader.workers.worker FD [CORE]`: FD is its end of the link, CORE the core to stay on.
 It opens nothing by name: the service hands over the files that it announced.
 """
 
@@ -22,7 +22,6 @@ from loader.parent import die_with_parent
 from loader.workers import link, sampler
 from loader.workers.augment import Scratch
 from loader.workers.fill import Filler
-from loader.workers.laps import Laps
 
 _EPOCH_NEARLY_OVER = 0.95
 
@@ -36,44 +35,41 @@ class Worker:
         self._slabs: dict[int, Slab] = {}
         self._scratch = Scratch()
 
-    def serve(self, end: socket.socket) -> None:
+    def serve(self, service: socket.socket) -> None:
         """Answer until the service is gone."""
-        link.send(end, link.Ready())
-        while (received := link.receive(end)) is not None:
-            word, fd = received
-            if isinstance(word, link.Open):
-                assert fd is not None
-                self._files[word.split] = word, fd
-            elif isinstance(word, link.Attach):
-                assert fd is not None
-                self._slabs[word.slab] = Slab(fd, word.size, word.slots)
-            elif isinstance(word, link.Detach):
-                if word.slab in self._slabs:
-                    self._slabs.pop(word.slab).close()
-            elif isinstance(word, link.Fill):
-                link.send(end, outcome := self._fill(word))
-                if isinstance(outcome, link.Filled):
-                    self._look_ahead(word)
+        link.send(service, link.Ready())
+        while (received := link.receive(service)) is not None:
+            match received:
+                case link.Open() as file, int(fd):
+                    self._files[file.split] = file, fd
+                case link.Attach(slab, size, slots), int(fd):
+                    self._slabs[slab] = Slab(fd, size, slots)
+                case link.Detach(slab), _ if slab in self._slabs:
+                    self._slabs.pop(slab).close()
+                case link.Fill() as fill, _:
+                    reply = self._fill(fill)
+                    link.send(service, reply)
+                    if isinstance(reply, link.Filled):
+                        self._look_ahead(fill)
 
-    def _fill(self, word: link.Fill) -> link.Filled | link.Failed:
-        spec, laps = word.spec, Laps()
-        batch = self._slabs[word.slab].batch(word.slot, spec, word.count)
+    def _fill(self, fill: link.Fill) -> link.Filled | link.Failed:
+        spec, batch = fill.spec, self._slabs[fill.slab].batch(fill.slot, fill.spec, fill.count)
         try:
             filler = self._filler(spec.split)
-            filler.dataset.refuse_changes()  # of a file that was cut off a page may be missing, which would be a SIGBUS
-            filler.fill(spec, word.epoch, word.first, batch, digests=word.digests, laps=laps)
+            filler.dataset.refuse_changes()  # reading a page of a truncated file would be a SIGBUS
+            times_us = filler.fill(spec, fill.epoch, fill.first, batch, digests=fill.digests)
             filler.dataset.refuse_changes()
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
             return link.Failed(None, str(error))
-        return link.Filled(*laps.us)
+        return link.Filled(*times_us)
 
-    def _look_ahead(self, word: link.Fill) -> None:
-        """Near an epoch's end work out the next one's order, while nobody waits for it."""
-        records = self._filler(word.spec.split).dataset.records
-        if word.first + word.count > records * _EPOCH_NEARLY_OVER:
-            sampler.order_of(word.spec, records, word.epoch + 1)
+    def _look_ahead(self, fill: link.Fill) -> None:
+        """Near an epoch's end compute the next one's order, while nobody waits for it."""
+        records = self._filler(fill.spec.split).dataset.records
+        if fill.first + fill.count > records * _EPOCH_NEARLY_OVER:
+            sampler.order_of(fill.spec, records, fill.epoch + 1)
 
     def _filler(self, split: str) -> Filler:
         if split not in self._fillers:
@@ -85,7 +81,7 @@ class Worker:
 
 
 def refuse_other_decoder(announced: str) -> None:
-    """Raise DatasetError if this process makes other pixels: a new libjpeg-turbo may have been installed meanwhile."""
+    """Raise DatasetError if this process decodes to other pixels: a new libjpeg-turbo may have been installed."""
     if pixels_of(jpeg.decoder()) != pixels_of(announced):
         raise DatasetError(
             f"a worker has another JPEG decoder ({jpeg.decoder()}) than the one announced ({announced}), which makes"
@@ -100,14 +96,14 @@ def main() -> None:
     if len(sys.argv) > 2:
         os.sched_setaffinity(0, {int(sys.argv[2])})
     give_back_large_blocks()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle; it ends the link
-    end = socket.socket(fileno=fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service handles Ctrl-C, and closes the link
+    service = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            Worker().serve(end)
+            Worker().serve(service)
     except AlexNetError as error:
-        link.send(end, link.Failed(None, str(error)))
+        link.send(service, link.Failed(None, str(error)))
         sys.exit(error.exit_code)
 
 
