@@ -1,4 +1,4 @@
-"""The bond of a child to the process that started it: the one does not outlive the other."""
+"""Parent-death signal: a child does not outlive the process that started it."""
 
 import ctypes
 import os
@@ -8,10 +8,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, even while this one is stopped, so that it is never left.
-
-    parent   process id that it had when it started this one, which may be gone already
-    """
+    """Have the kernel kill this process when `parent`, a process id, dies; now if it is dead already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Exposure of the endpoint that a service is to listen on: to this host, or to others too."""
+"""Exposure of the service's endpoint: to this host alone, or to others."""
 
 import ipaddress
 import logging
@@ -12,7 +12,7 @@ _TCP, _IPC = "tcp://", "ipc://"
 
 
 def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None:
-    """Whoever reaches the endpoint gets the images: so from other hosts with keys, or if that was asked for."""
+    """Raise UsageError if other hosts could reach the endpoint without keys, unless `insecure` allows it."""
     if not bind.startswith((_TCP, _IPC)):
         raise UsageError(f"{bind!r} is neither tcp://HOST:PORT nor ipc://PATH (--bind)")
     if key_folder is not None:

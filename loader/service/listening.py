@@ -1,6 +1,6 @@
 """The service's listening socket: over TCP, or a Unix socket that only its own user can open.
 
-Raises UsageError, naming --bind, for an endpoint that is taken or makes no sense.
+Raises UsageError, naming --bind, if an endpoint is taken or malformed.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _IPC = "ipc://"
 
 
 def listen(context: Context, bind: str, keys: ServerKeys | None) -> tuple[End, str]:
-    """The ROUTER at `bind`, and the endpoint that it has."""
+    """Bind the ROUTER; returns it and its actual endpoint."""
     with _for_the_owner_alone(bind):
         try:
             end = sockets.router(context, bind, keys)
@@ -38,7 +38,7 @@ def listen(context: Context, bind: str, keys: ServerKeys | None) -> tuple[End, s
 
 @contextlib.contextmanager
 def _for_the_owner_alone(bind: str) -> Iterator[None]:
-    """A socket file that is bound within is nobody else's, and takes the place only of one that nobody listens on.
+    """Bind a socket file for the owner alone, in place of nothing but one that nobody listens on.
 
     ZeroMQ removes whatever lies at the path. Loaders that start in one folder at once take turns.
     """

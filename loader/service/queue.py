@@ -7,10 +7,10 @@ from loader.service.session import Job, Session
 
 
 class TicketQueue:
-    """Queued jobs. The stream that was served the fewest images is next, so that none waits for another's backlog, nor
-    for its larger batches; within a stream, first come first served.
+    """Queued jobs. The stream that was served the fewest images is next: none waits for another's backlog or larger
+    batches. Within a stream, first come first served.
 
-    Nothing is saved up: a stream that had no ticket, or no slot, continues from where the others are.
+    No credit is saved up: a stream that was idle, or without a slot, continues from where the others are.
     """
 
     def __init__(self) -> None:

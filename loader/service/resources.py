@@ -1,4 +1,4 @@
-"""What the machine lets the service have: memory, cores, and open files."""
+"""Resource limits of this host or container: memory, cores, open files."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def half_of_memory() -> int:
-    """Half the bytes that this machine, or the container, has."""
+    """Half the memory of this machine or container, in bytes."""
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if _CGROUP.exists() and (text := _CGROUP.read_text().strip()).isdecimal():
         has = min(has, int(text))
@@ -23,28 +23,28 @@ def half_of_memory() -> int:
 
 
 def usable_cores() -> int:
-    """Of the machine, those that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def raise_file_limit() -> int:
-    """Allow this process as many open files as it may have, for connections and slabs; gives how many."""
+    """Raise the limit of open files, for connections and slabs, as far as allowed; returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(_in_words(hard), _MOST_FILES)
-    if _in_words(soft) < wanted:
+    wanted = min(_as_number(hard), _MOST_FILES)
+    if _as_number(soft) < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(_in_words(soft), wanted)
+    return max(_as_number(soft), wanted)
 
 
 class Files(NamedTuple):
-    """Numbers of open files that streams and connections may take, one each."""
+    """Open files that streams and connections may take, one each."""
 
     streams: int
     connections: int
 
 
 def share_files(limit: int, workers: int) -> Files:
-    """Share the open files that are left by workers, datasets and logs. Raises UsageError if they are too few."""
+    """Divide the open files that workers, datasets and logs leave. Raises UsageError if they are too few."""
     beside = _FILES_BESIDE + 2 * workers
     if limit < beside + _FEWEST_FILES:
         raise UsageError(
@@ -55,6 +55,6 @@ def share_files(limit: int, workers: int) -> Files:
     return Files(streams, limit - beside - streams)
 
 
-def _in_words(limit: int) -> int:
-    """RLIM_INFINITY is -1."""
+def _as_number(limit: int) -> int:
+    """Return a limit as a number; RLIM_INFINITY is -1."""
     return limit if limit >= 0 else 1 << 62

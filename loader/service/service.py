@@ -1,10 +1,9 @@
-"""The service: tickets in, batches out. One process and one thread; it never touches a pixel.
+"""The service: tickets in, batches out. One process, one thread, no pixel touched.
 
     ROUTER  <- TICKET   queue -> idle worker and free slot -> the worker fills the slot
     ROUTER  -> BATCH    header and the slot's pixels, sent from the slot without a copy
 
-It remembers nothing that matters: a client asks another service, or this one after a restart, for the same ticket and
-gets the same bytes.
+It has no state worth losing: another service, or this one after a restart, answers the same ticket with the same bytes.
 """
 
 import logging
@@ -31,15 +30,15 @@ from loader.workers.pool import WorkerPool, WorkerProcess
 
 log = logging.getLogger(__name__)
 
-PROBE_S = 5.0  # how often each client is sent a word, to notice those that are gone
-_SOON_S = 0.2  # after a connection ended, which client's that was is known
+PROBE_S = 5.0  # how often each client is sent a PONG, to notice those that are gone
+_SOON_S = 0.2  # after a connection ended, until ZeroMQ knows which client's that was
 _SOON_MS, _IDLE_MS = 2, 50
 
 
 class Service:
-    """Serves `datasets` (by split) with `pool`, which is started, on a ROUTER socket, to those that `access` lets in.
+    """Serves `datasets` (by split) with a started `pool`, on a ROUTER socket, to the clients that `access` admits.
 
-    memory   what one stream may take, which bounds its credit, and all together
+    memory   limits of one stream, which bound its credit, and of all
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Service:
             self._sessions.end(session)
 
     def resize(self, workers: int) -> None:
-        """Serve with so many workers from now on. A stream whose credit is another then is opened anew."""
+        """Change the number of workers. Clients reopen the streams whose credit that changes."""
         self._pool.resize(workers)
         for session in self._sessions:
             if session.credit != self._sessions.credit(session.spec, session.batch_size, workers):
@@ -103,7 +102,7 @@ class Service:
     # Waiting and hearing
 
     def _wait(self, wakeup_fd: int) -> set[int]:
-        """File descriptors that can be read: of workers, and `wakeup_fd`. Returns early when a client speaks."""
+        """Poll; returns the readable file descriptors of workers, and `wakeup_fd`."""
         if self._polled != self._pool.workers:
             self._polled = list(self._pool.workers)
             self._poller = zmq.Poller()
@@ -231,7 +230,7 @@ class Service:
             log.info("stream %s closed", session.name)
 
     def _probe(self) -> None:
-        """Send each client a word now and then: one that is gone cannot be sent to, and its sessions end."""
+        """Send each client a PONG now and then: to one that is gone sending fails, which ends its sessions."""
         now = time.monotonic()
         if now - self._probed > PROBE_S:
             self._probed = now
@@ -244,9 +243,9 @@ class Service:
     # Sending
 
     def _send(self, identity: bytes, message: messages.Message, payload: Payload | None = None) -> Tracker | None:
-        """Send; gives a tracker of the payload, if there is one.
+        """Send a message; returns a tracker of the payload, if it has one.
 
-        The sessions of a client that is gone are ended, and of one that reads nothing of a thousand messages.
+        Ends the sessions of a client that is gone, or has a thousand messages unread.
         """
         header = messages.encode(message)
         try:

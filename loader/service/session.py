@@ -30,14 +30,14 @@ def _monotonic_us() -> int:
 class Job:
     """One ticket, from its arrival until its slot is free again.
 
-    queued    no slot yet, or none any more: its worker crashed
-    filling   in `slot`, by a worker
+    queued    no slot: not given to a worker yet, or its worker crashed
+    filling   a worker writes to `slot`
     sending   the socket reads the slot until `tracker` is done
-    lent      the client reads the slot until it acknowledges the ticket; `reply` told it so
+    lent      `reply` lent the slot to the client, until it acknowledges the ticket
 
-    starved_us   time that the stream had been without a free slot when the ticket came, in all
-    waited_us    for a worker, and for a slot, since the ticket came
-    crashes      for each worker that crashed over it, the record in progress
+    starved_us   time that the stream had been without a free slot when the ticket came
+    waited_us    for a worker, and for a slot
+    crashes      the record in progress at each crash of a worker
     """
 
     session: "Session"
@@ -105,7 +105,7 @@ class Session:
         return number < self._oldest or number in self._done
 
     def settle(self, ticket: messages.Ticket) -> list[Job]:
-        """Take in a ticket's acknowledgements: lent and queued jobs end. Returns the queued ones."""
+        """End the lent and queued jobs that a ticket acknowledges; returns the queued ones."""
         self._oldest = max(self._oldest, ticket.oldest)
         self._done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
         done = [job for job in self.jobs.values() if self.is_done(job.ticket.number)]
@@ -115,13 +115,13 @@ class Session:
         return queued
 
     def admit(self, ticket: messages.Ticket) -> Job:
-        """Make the job of a new ticket, queued."""
+        """Make a new ticket's job, queued."""
         now_us = self.now_us()
         self.jobs[ticket.number] = job = Job(self, ticket, now_us, self._starved(now_us))
         return job
 
     def begin(self, job: Job) -> int:
-        """Give a queued job to a worker: returns its slot. There must be a free one."""
+        """Give a queued job one of the free slots, and return it."""
         now_us = self.now_us()
         for_slot_us = self._starved(now_us) - job.starved_us
         job.waited_us = now_us - job.came_us - for_slot_us, for_slot_us
@@ -146,22 +146,20 @@ class Session:
         del self.jobs[job.ticket.number]
 
     def reclaim(self) -> None:
-        """End the jobs whose pixels have left; to be called before tickets are given out."""
+        """End the jobs whose pixels have left."""
         for job in [job for job in self.jobs.values() if job.tracker is not None and job.tracker.done]:
             self.end(job)
 
     def _starved(self, now_us: int) -> int:
-        """Microseconds without a free slot, in all."""
+        """Total microseconds without a free slot."""
         running_us = 0 if self._starved_since_us is None else now_us - self._starved_since_us
         return self._starved_us + running_us
 
 
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
-    """Batches a client may have requested and not consumed: enough to keep the cores busy, within the memory.
+    """Batches a client may have in flight: enough to keep the cores busy, within the memory.
 
-    More workers than cores, all at work, would take turns in the cores' caches and so be slower than few.
-
-    Raises LoaderError if not even one batch fits.
+    More busy workers than cores would evict each other's caches. Raises LoaderError if not even one batch fits.
     """
     size = slot_bytes(spec, batch_size)
     credit = min(min(workers, usable_cores()) + 2, stream_bytes // size - SPARE_SLOTS)

@@ -1,4 +1,4 @@
-"""The streams that are open, of all clients, and what they may take: each of them, and all together."""
+"""Open sessions and their quotas: memory, number, and WELCOMEs in flight."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MOST_WELCOMES = 64  # of all clients, 50 MB
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """Limits of streams: bytes of shared memory, of one and of all together, and their number."""
+    """Limits of streams: bytes of shared memory, of one and of all, and their number."""
 
     stream: int
     total: int
@@ -25,9 +25,9 @@ class MemoryLimits:
 
 
 class Sessions:
-    """Sessions by (client, stream) and by the number of their slab.
+    """Sessions by (client, stream) and by slab number.
 
-    ended   is told each session that has ended, its slab still there
+    ended   is called with each session that ends, before its slab is closed
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], memory: MemoryLimits, ended: Callable[[Session], None]) -> None:
@@ -37,7 +37,7 @@ class Sessions:
         self._slabs_made = 0
 
     def __iter__(self) -> Iterator[Session]:
-        """Over those that are open now; they may be ended meanwhile."""
+        """Iterate over a copy: sessions may end meanwhile."""
         return iter(list(self._by_address.values()))
 
     def get(self, address: Address) -> Session | None:
@@ -48,7 +48,7 @@ class Sessions:
 
     @property
     def clients(self) -> set[bytes]:
-        """The identities of those that have a stream open."""
+        """Identities of the clients with an open stream."""
         return {identity for identity, _ in self._by_address}
 
     @property
@@ -59,9 +59,9 @@ class Sessions:
         return credit_for(spec, batch_size, workers, self._memory.stream)
 
     def open(self, identity: bytes, hello: messages.Hello, workers: int) -> tuple[Session, bool]:
-        """The session that `hello` asks for, and whether it is new.
+        """Find or open the session that `hello` asks for; True if it is new.
 
-        Raises UsageError where there is no such stream, NoSuchSplit, and LoaderError where it would take too much.
+        Raises UsageError if there is no such stream, NoSuchSplit, and LoaderError if it exceeds a quota.
         """
         spec = hello.spec
         dataset = self._datasets.get(spec.split)
@@ -90,7 +90,7 @@ class Sessions:
         session.slab.close()
 
     def end_all(self, identity: bytes) -> None:
-        """End those of one client."""
+        """End all of one client."""
         for session in self:
             if session.address[0] == identity:
                 self.end(session)
@@ -111,21 +111,18 @@ class Sessions:
 
 
 class Welcomes:
-    """WELCOMEs in flight, oldest first: each carries a mean image, so clients that do not read must not gather many.
-
-    One leaves within a moment if the client reads at all.
-    """
+    """WELCOMEs in flight, oldest first. A mean image is in each: a client that does not read may have few."""
 
     def __init__(self) -> None:
         self._in_flight: list[tuple[bytes, Tracker]] = []
 
     def may_have(self, identity: bytes) -> bool:
-        """Return False if the client has too many in flight to be reading. It retries its HELLO if it does read."""
+        """Return False if the client has too many in flight. If it does read, it repeats its HELLO."""
         self._in_flight = [(client, tracker) for client, tracker in self._in_flight if not tracker.done]
         return sum(client == identity for client, _ in self._in_flight) < MOST_WELCOMES_OF_A_CLIENT
 
     def sent(self, identity: bytes, tracker: Tracker | None) -> bytes | None:
-        """Note one that was sent. Returns the client with the oldest, to be cut, if there are too many."""
+        """Note one that was sent; if there are too many, return the client with the oldest, which is to be cut."""
         if tracker is not None:
             self._in_flight.append((identity, tracker))
         return self._in_flight[0][0] if len(self._in_flight) > MOST_WELCOMES else None

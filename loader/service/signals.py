@@ -1,8 +1,8 @@
-"""Signals as something to wait for: a descriptor that can be read once one has come.
+"""Signals as a file descriptor to poll.
 
 SIGINT, SIGTERM   stop
 SIGCHLD           a worker died or was stopped
-SIGHUP            where asked for: read the number of workers again
+SIGHUP            optional: read the number of workers again
 """
 
 import contextlib
@@ -14,7 +14,7 @@ STOP = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 class Signals:
-    """What has come since it was last asked; `fileno` can be read when that is something."""
+    """Signals that came since `received` was last called; `fileno` is readable if any did."""
 
     def __init__(self, reader: socket.socket) -> None:
         self._reader = reader
@@ -31,7 +31,7 @@ class Signals:
 
 @contextlib.contextmanager
 def caught(*, hangup: bool) -> Iterator[Signals]:
-    """Within, the signals above only wake the loop; SIGHUP among them if `hangup`, else it ends the program as ever."""
+    """Let the signals above only wake the loop; without `hangup`, SIGHUP keeps its default action."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)

@@ -1,10 +1,10 @@
-"""The process that a user starts: it runs the service in a child, and starts it again when it dies.
+"""The process that a user starts: it runs the service in a child, and restarts it when it dies.
 
-A service can be killed, run out of memory or be aborted by a library. Clients wait for it and go on
-(`common/client/client.py`), so all it takes is another one at the same endpoint, soon.
+A service can be killed, run out of memory or be aborted by a library. Clients wait (`common/client/client.py`) for
+another at the same endpoint.
 
-The child is a fork, not a program of its own, because that costs no second start. This process must therefore never
-load ZeroMQ, LMDB or numpy, nor have a second thread: it has nothing that a fork could break, and nothing that crashes.
+The child is forked, which is faster than a program of its own. So this process must never load ZeroMQ, LMDB or numpy,
+nor start a thread: nothing that a fork could break, and nothing that crashes.
 """
 
 import contextlib
@@ -36,12 +36,12 @@ Service = Callable[[str, Announce], None]  # serves at an endpoint until it is t
 
 
 def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
-    """Serve at `bind` until SIGINT or SIGTERM; ends as the service does, if that is no accident.
+    """Serve at `bind` until SIGINT or SIGTERM. An error at the first start, or an AlexNetError later, ends this too.
 
-    What is found wrong at the first start, and an AlexNetError later, are no accidents. A `bind` of any free port is
-    the port first found in all later lives. Raises LoaderError when the service dies too often.
+    If `bind` lets the port be chosen, all restarts keep the first choice. Raises LoaderError if the service dies too
+    often.
 
-    hangup   SIGHUP is the service's too; else it ends this process, as is usual
+    hangup   pass SIGHUP to the service; otherwise it keeps its default action
     """
     deaths, unready, endpoint = deque[float](maxlen=MOST_DEATHS), 0, ""
     with _held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
@@ -70,10 +70,7 @@ def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
 
 
 def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float) -> float:
-    """Seconds until the next start: the more often it died of late, the further lie starts apart.
-
-    Raises LoaderError if it died too often.
-    """
+    """Seconds until the next start, more after each recent death. Raises LoaderError if there were too many."""
     often = len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < WITHIN_S
     if often or unready >= MOST_DEATHS:
         when = f"within {WITHIN_S:.0f} s" if often else "before it could serve"
@@ -84,17 +81,17 @@ def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float) 
 
 
 class _Held:
-    """Signals that come to this process only when it asks for them."""
+    """Signals that are blocked until this process asks for them."""
 
     def __init__(self, numbers: set[int], before: set[int]) -> None:
         self.numbers, self._before = numbers, before
 
     def let_go(self) -> None:
-        """In the child: deliver signals as ever."""
+        """Deliver signals again, in the child."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def stopped_within(self, seconds: float) -> bool:
-        """Wait so long, unless a signal to stop comes."""
+        """Wait, and return True early if a signal to stop comes."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             came = signal.sigtimedwait(self.numbers, left)
@@ -113,10 +110,10 @@ def _held(numbers: set[int]) -> Iterator[_Held]:
 
 
 class _Life:
-    """One process of the service.
+    """One process of the service. Known once it has ended:
 
-    endpoint   where it served, or "" if it never did; known once it has ended, as is
-    gave_up    whether it ended with an AlexNetError after it had served
+    endpoint   that it served, or "" if none
+    gave_up    True if it ended with an AlexNetError after it had served
     """
 
     def __init__(self, program: str, serve: Service, bind: str, signals: _Held) -> None:
@@ -135,7 +132,7 @@ class _Life:
         os.close(said)
 
     def wait(self) -> tuple[int, bool]:
-        """Pass signals on until it has ended: its exit code, or minus the signal that ended it; was it told to stop."""
+        """Forward signals until it ends. Returns its exit code, or minus the signal; and True if told to stop."""
         stopped = False
         while True:
             came = signal.sigwaitinfo(self._signals.numbers)
@@ -157,7 +154,7 @@ class _Life:
 
 
 def _live(program: str, serve: Service, bind: str, signals: _Held, said: int, parent: int) -> NoReturn:
-    """Be the child: serve, and end without going back to what the parent was about to do."""
+    """Serve, and exit without unwinding the parent's stack."""
     code: object = 1
     try:
         die_with_parent(parent)

@@ -1,1 +1,1 @@
-"""Worker processes, and all that is done to an image in one."""
+"""Worker processes: from a record to its pixels in a slot."""

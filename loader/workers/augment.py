@@ -1,10 +1,8 @@
 """Crop, flip and colour noise: from a record's JPEG to its place in a slot.
 
-A picture is decoded into a scratch of 256x256 that stays in the processor's cache. A flip decodes the channels in
-reverse (BGR) and then reverses every row byte by byte, eight at a time: the mirror image, in RGB. The crop is copied
-into the slot once, with the colour offset added on the way, never wider than a byte.
-
-A row of pixels is treated as one run of 3 x width numbers; what can be worked out for a whole batch at once is.
+An image is decoded into a 256x256 scratch that stays in the processor's cache. To flip it, the channels are decoded in
+reverse (BGR) and every row is reversed byte by byte, eight at a time. The crop is copied into the slot once, and the
+colour offset added on the way, never wider than a byte. A row of pixels is one run of 3 x width numbers.
 """
 
 from typing import Any, Protocol
@@ -21,16 +19,15 @@ Pixels = npt.NDArray[Any]  # uint8 or float32
 
 
 class Scratch:
-    """Room for one decoded picture and its mirror image, used again for every picture of a process."""
+    """Room for one decoded image and its mirror image, reused for every image of a process."""
 
     def __init__(self) -> None:
-        self.picture: Bytes = _off_alignment(STORED_SIZE * STORED_SIZE * 3).reshape(STORED_SIZE, STORED_SIZE, 3)
-        self.rows: Bytes = self.picture.reshape(STORED_SIZE, -1)
+        self.image: Bytes = _off_alignment(STORED_SIZE * STORED_SIZE * 3).reshape(STORED_SIZE, STORED_SIZE, 3)
+        self.rows: Bytes = self.image.reshape(STORED_SIZE, -1)
         self.mirrored_rows: Bytes = np.empty_like(self.rows)
 
     def mirror(self, first: int, last: int) -> None:
-        """Rows first..last - 1 of a BGR picture's mirror image: words from last to first, each in the other order of
-        bytes."""
+        """Mirror rows first..last - 1 of a BGR image: words from last to first, each with its bytes swapped."""
         words = self.rows[first:last].view("<u8")
         np.copyto(self.mirrored_rows[first:last].view(">u8"), words[:, ::-1])
 
@@ -38,8 +35,8 @@ class Scratch:
 def _off_alignment(size: int) -> Bytes:
     """`size` bytes that begin 16 behind a multiple of 64.
 
-    Into rows that are aligned to 32 libjpeg-turbo's AVX2 code writes past the cache, which is right for a picture that
-    is done with; reading it back from memory, as the crop does, costs a sixth of the whole time of a picture.
+    libjpeg-turbo's AVX2 code writes rows aligned to 32 past the cache; reading them back from memory, as the crop does,
+    costs a sixth of an image's whole time.
     """
     room: Bytes = np.empty(size + 128, np.uint8)
     start = (16 - room.ctypes.data) % 64
@@ -47,7 +44,7 @@ def _off_alignment(size: int) -> Bytes:
 
 
 class Colouring(Protocol):
-    """Writes picture `index` of a batch: rows of the decoded crop, coloured, into rows of the slot."""
+    """Writes the decoded crop's rows, coloured, into the slot's rows of image `index`."""
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None: ...
 
@@ -58,10 +55,10 @@ def plain(index: int, source: Bytes, target: Pixels) -> None:
 
 
 class SaturatingNoise:
-    """target = clip(source + offset, 0, 255) on bytes, for an offset of each channel rounded half to even.
+    """target = clip(source + offset, 0, 255) on bytes, for a channel's offset rounded half to even.
 
-    What is positive is added, what is negative taken away, both saturating; of a channel's two one is 0. Most offsets
-    have one sign in all three channels, so that one of the two has nothing to do and is left out.
+    Positive offsets are added, negative ones subtracted, both saturating. Most images have one sign in all channels, so
+    that one of the two passes is left out.
 
     offset   float64 n x 3
     width    of the rows, in pixels
@@ -87,7 +84,7 @@ def _amounts(of_channels: Floats) -> list[pixels.Amounts]:
 
 
 class ExactNoise:
-    """target = source + offset in float32, unclipped; arguments as of SaturatingNoise."""
+    """target = source + offset in float32, unclipped; arguments as SaturatingNoise's."""
 
     def __init__(self, offset: Floats, width: int) -> None:
         self._add = np.tile(offset.astype(np.float32), width)
@@ -97,7 +94,7 @@ class ExactNoise:
 
 
 class TrainingBatch:
-    """Fills `images` (n x crop x crop x 3) with what `draws` decides for each of the n pictures."""
+    """Fills `images` (n x crop x crop x 3) with augmented crops."""
 
     def __init__(self, spec: StreamSpec, draws: Draws, images: Pixels, scratch: Scratch) -> None:
         self._crop, self._scratch = spec.crop, scratch
@@ -109,11 +106,11 @@ class TrainingBatch:
             self._colour = noise(draws.offset, spec.crop)
 
     def decode(self, index: int, jpeg_bytes: bytes) -> None:
-        """Decode what is to be picture `index`, into the scratch. Raises BadImage."""
-        jpeg.decode(jpeg_bytes, self._scratch.picture, bgr=self._flip[index])
+        """Decode image `index` into the scratch. Raises BadImage."""
+        jpeg.decode(jpeg_bytes, self._scratch.image, bgr=self._flip[index])
 
     def finish(self, index: int) -> None:
-        """Crop, flip and colour what was decoded last, which is picture `index`."""
+        """Crop, flip and colour image `index`, which was decoded last."""
         scratch, crop, top, left = self._scratch, self._crop, self._top[index], self._left[index]
         rows = scratch.rows
         if self._flip[index]:
@@ -123,19 +120,19 @@ class TrainingBatch:
 
 
 class FullBatch:
-    """Fills `images` (n x 256 x 256 x 3) with the pictures as they are stored."""
+    """Fills `images` (n x 256 x 256 x 3) with the images as stored."""
 
     def __init__(self, images: Pixels, scratch: Scratch) -> None:
         self._images, self._scratch = images, scratch
 
     def decode(self, index: int, jpeg_bytes: bytes) -> None:
-        """Decode picture `index`. Raises BadImage."""
+        """Decode image `index`. Raises BadImage."""
         if self._images.dtype == np.uint8:
             jpeg.decode(jpeg_bytes, self._images[index])
         else:
-            jpeg.decode(jpeg_bytes, self._scratch.picture)
+            jpeg.decode(jpeg_bytes, self._scratch.image)
 
     def finish(self, index: int) -> None:
-        """What was decoded last is picture `index`."""
+        """Store image `index`, which was decoded last."""
         if self._images.dtype != np.uint8:
-            self._images[index] = self._scratch.picture
+            self._images[index] = self._scratch.image

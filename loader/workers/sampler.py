@@ -1,8 +1,8 @@
-"""Which record stands at a position, and the random numbers that are that position's own.
+"""The record at each position of an epoch, and the position's own random numbers.
 
-Both are functions of (seed, epoch, position) and of nothing else. They use only what numpy promises never to change
-(the raw output of Philox4x64) and IEEE arithmetic that every machine rounds alike: `log`, `cos` and numpy's
-`Generator` methods may differ between versions and instruction sets, so none of them is used.
+Both are functions of (seed, epoch, position) alone. They use only the raw output of numpy's Philox4x64, which never
+changes, and IEEE arithmetic that every machine rounds alike. `log`, `cos` and numpy's `Generator` methods may differ
+between versions and instruction sets.
 """
 
 import functools
@@ -27,8 +27,8 @@ _DRAWS_PER_POSITION = _BLOCK * _BLOCKS_PER_POSITION  # six are used; a position'
 def order(records: int, seed: int, epoch: int) -> Records:
     """The epoch's permutation of 0..records - 1, uint32, read only.
 
-    Sorts one 64-bit key a record: random high bits above the record's own number, so that no two keys are equal and
-    the sorted keys contain the answer. Half the time of an argsort or of a shuffle.
+    Sorts one 64-bit key a record, random bits above the record's number: no two keys are equal, and the sorted keys
+    contain the order. Half the time of an argsort or a shuffle.
     """
     record_bits = np.uint64(max(records - 1, 1).bit_length())
     mask = (np.uint64(1) << record_bits) - np.uint64(1)
@@ -62,11 +62,11 @@ def records_at(records: int, seed: int, epoch: int, first: int, count: int) -> R
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """What chance decides for each of n pictures.
+    """Random choices for each of n images.
 
     top, left   int64 n, offsets of the crop in pixels, 0..256 - crop
     flip        bool n
-    offset      float64 n x 3, what the colour noise adds to R, G and B, in units of 0..255
+    offset      float64 n x 3, colour noise added to R, G and B, in units of 0..255
     """
 
     top: npt.NDArray[np.int64]
@@ -91,7 +91,7 @@ def draws_at(spec: StreamSpec, colour: Floats, epoch: int, first: int, count: in
 
 
 def _philox(purpose: str, seed: int, epoch: int) -> np.random.Philox:
-    """A generator whose 128-bit key is a hash, so that neither seeds nor epochs nor purposes overlap."""
+    """A generator keyed by a 128-bit hash, so that no seeds, epochs or purposes overlap."""
     text = f"alexnet stream 1|{purpose}|{seed}|{epoch}".encode()
     key = np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), dtype="<u8")
     return np.random.Philox(key=key)
@@ -103,10 +103,9 @@ def _below(choices: int, raw: Raw) -> npt.NDArray[np.int64]:
 
 
 def normal(raw: Raw) -> Floats:
-    """Standard normal numbers, one from each 64-bit draw: Wichura's PPND16 (Applied Statistics algorithm AS 241).
+    """Standard normal numbers, one for each 64-bit draw: Wichura's PPND16 (Applied Statistics algorithm AS 241).
 
-    The inverse of the distribution function to about 1e-16, by additions, multiplications, divisions and square roots
-    alone, which every IEEE machine rounds alike.
+    Inverts the distribution function to about 1e-16 by additions, multiplications, divisions and square roots alone.
     """
     p = ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # never 0 or 1
     q = p - 0.5

@@ -42,10 +42,10 @@ class AlignedScratch(Scratch):
 
     def __init__(self) -> None:
         super().__init__()
-        room = np.empty(self.picture.size + 64, np.uint8)
+        room = np.empty(self.image.size + 64, np.uint8)
         start = -room.ctypes.data % 64
-        self.picture = room[start : start + self.picture.size].reshape(self.picture.shape)
-        self.rows = self.picture.reshape(self.rows.shape)
+        self.image = room[start : start + self.image.size].reshape(self.image.shape)
+        self.rows = self.image.reshape(self.rows.shape)
 
 
 class PassesOfNumpy:
@@ -94,7 +94,7 @@ class Stages:
 
     def decode(self, number: int) -> None:
         for packed in self._jpegs[number * BATCH : (number + 1) * BATCH]:
-            jpeg.decode(packed, self._scratch.picture)
+            jpeg.decode(packed, self._scratch.image)
 
     def _slot(self, number: int) -> SlotBatch:
         return self._slab.batch(number % SLOTS, SPEC, BATCH)
