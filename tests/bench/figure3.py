@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 
 from trainer.evaluation.trained import load_trained
-from trainer.training.board import filters_picture
+from trainer.training.board import filters_image
 
 ZOOM = 6  # pixels of the picture for each of a filter's
 
@@ -22,7 +22,7 @@ def main() -> None:
     given = parser.parse_args()
     trained = load_trained(given.run)
     first = trained.weights[f"{trained.state.recipe.conv[0].name}.weight"].numpy()
-    picture = filters_picture(first, trained.state.recipe.columns)
+    picture = filters_image(first, trained.state.recipe.columns)
     matplotlib.image.imsave(given.picture, np.kron(picture, np.ones((ZOOM, ZOOM, 1), np.uint8)))
 
 

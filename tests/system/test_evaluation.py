@@ -153,7 +153,7 @@ def test_a_share_of_the_pictures_is_taken_for_a_trial(
     report = evaluated(checkpoints[0], limit=21, predictions=tmp_path / "p.jsonl", views="1")
     assert (report.images, report.records) == (21, 40)
     assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 21
-    assert "val: 21 of 40 pictures of 10 classes" in report.text()
+    assert "val: 21 of 40 images of 10 classes" in report.text()
 
 
 def test_any_split_is_evaluated(evaluated: Evaluate, checkpoints: list[Path]) -> None:
@@ -171,8 +171,8 @@ def test_a_bad_record_is_left_out_and_named(
         )  # fmt: skip
         report = evaluate_checkpoints(options)
     assert (report.bad, report.images) == ([3, 11], 148)
-    assert "train: 148 of 150 pictures of 10 classes, 2 bad records left out" in report.text()
-    assert "record 11 of train is bad, and left out" in caplog.messages
+    assert "train: 148 of 150 images of 10 classes, 2 corrupt records left out" in report.text()
+    assert "record 11 of train is corrupt, and left out" in caplog.messages
     records = [json.loads(line)["record"] for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert records == [record for record in range(150) if record not in (3, 11)]
 
@@ -302,7 +302,7 @@ def command(*arguments: str | Path) -> subprocess.Popen[str]:
 def test_the_command_prints_a_table(loader: LoaderProcess, checkpoints: list[Path]) -> None:
     out, err = command(*checkpoints, "--loader", loader.endpoint, "--confused", "2").communicate(timeout=120)
     lines = out.splitlines()
-    assert re.fullmatch(r"val: 40 pictures of 10 classes; [\d,]+ images/s, waiting for data [\d.]+ %", lines[0]), err
+    assert re.fullmatch(r"val: 40 images of 10 classes; [\d,]+ images/s, waiting for data [\d.]+ %", lines[0]), err
     assert re.fullmatch(r" +1 view +10 views", lines[2])
     assert re.fullmatch(r" +top-1 error +top-5 error +log p +top-1 error +top-5 error +log p", lines[3])
     figures = r"( +\d+\.\d %){2} +-\d+\.\d{3}( +\d+\.\d %){2} +-\d+\.\d{3}"

@@ -76,7 +76,7 @@ def test_features_are_the_reference_s_in_the_order_of_records(
     assert np.load(tmp_path / "f.labels.npy").tolist() == labels
     assert np.load(tmp_path / "f.records.npy").tolist() == list(range(40))
     assert len(list(tmp_path.iterdir())) == 3
-    assert f"f.npy: {layer} of 40 pictures, 80 units each" in written.text()
+    assert f"f.npy: {layer} of 40 images, 80 units each" in written.text()
 
 
 def test_of_a_trial_s_pictures_the_rows_are_in_the_order_of_records_too(

@@ -82,7 +82,7 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
     with told.open("w") as stderr:
         trainer = start(*given[:-2], "--run", run, "--checkpoint-minutes", "0", cwd=tmp_path, stderr=stderr)
         wait_for("a checkpoint", lambda: checkpoint.all_in(run) or trainer.poll() is not None)
-        wait_for("a warning", lambda: disk.fill() or "training goes on" in told.read_text())  # type: ignore[func-returns-value]
+        wait_for("a warning", lambda: disk.fill() or "training continues" in told.read_text())  # type: ignore[func-returns-value]
         trainer.send_signal(signal.SIGTERM)
         trainer.communicate(timeout=120)
     assert trainer.returncode == 1, told.read_text()
@@ -96,7 +96,7 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
     resumed = ["--cpu", *given[-4:], "--log-steps", "1", "--resume", "--run", run]
     code, _, err = finish(start(*resumed, cwd=tmp_path))
     assert code == 0, err
-    assert f"going on from {last_good}" in err[0]
+    assert f"resuming from {last_good}" in err[0]
     assert same_tensors(checkpoint.newest(run), checkpoint.newest(undisturbed))
     assert steps_told(run) == list(range(1, 26))
 
@@ -115,7 +115,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_th
 
     loader.on_ask = fill_and_empty
     outcome = train("disk/run")
-    assert sum("training goes on" in message for message in caplog.messages) == 2
+    assert sum("training continues" in message for message in caplog.messages) == 2
     assert equal(weights(outcome), weights(undisturbed))
     for kind in ("step", "epoch"):
         histories = [without_times(lines(folder, kind)) for folder in (tmp_path / "undisturbed", disk.folder / "run")]
@@ -134,7 +134,7 @@ def test_a_disk_that_is_full_at_the_last_epoch_s_end_is_not_said_to_let_training
     loader.on_ask = fill
     with pytest.raises(SaveError, match="the disk is full"):
         train("disk/run")
-    assert not any("training goes on" in message for message in caplog.messages)
+    assert not any("training continues" in message for message in caplog.messages)
     assert sum("training has come to its end, and saves once more" in message for message in caplog.messages) == 1
 
 

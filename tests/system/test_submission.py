@@ -118,11 +118,11 @@ def test_a_bad_record_has_a_line_too(
 
 
 def test_pictures_that_packing_left_out_must_be_named(submit: Submit, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"serves 22 pictures, not the 24 of ILSVRC2012; if packing left some out, .*"):
+    with pytest.raises(UsageError, match=r"serves 22 images, not the 24 of ILSVRC2012; if packing left some out, .*"):
         submit(skipped=None)
     listed = tmp_path / "list"
     for text, message in [
-        ("", "the 22 pictures that the loader serves and the 0 of .*list are not the 24"),
+        ("", "the 22 images that the loader serves and the 0 of .*list are not the 24"),
         ("no list\n", "list is not a skipped.jsonl"),
         ('{"name": "x"}\n', "list is not a skipped.jsonl"),
         ('{"split": "val", "name": "ILSVRC2012_val_00000025.JPEG"}\n', "is none of the 24"),

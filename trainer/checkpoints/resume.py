@@ -41,7 +41,7 @@ class Found:
 def check_not_begun(run_folder: Path) -> None:
     """Raise UsageError if the folder has checkpoints, which are never overwritten."""
     if any(_candidates(run_folder)):
-        raise UsageError(f"{run_folder} already holds a run; --resume goes on with it, another --run starts anew")
+        raise UsageError(f"{run_folder} already holds a run; --resume continues it, another --run starts anew")
 
 
 def newest_whole(run_folder: Path) -> Found:
@@ -53,7 +53,7 @@ def newest_whole(run_folder: Path) -> Found:
     found = first_whole(lambda: _candidates(run_folder))
     if found is None:
         raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
-    log.info("going on from %s", found.path)
+    log.info("resuming from %s", found.path)
     return found
 
 
@@ -96,7 +96,7 @@ def first_whole(in_order: Callable[[], Iterable[Path]]) -> Found | None:
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
-        raise CheckpointError("no checkpoint is left to go on from: " + "; ".join(map(str, failed.values())))
+        raise CheckpointError("no checkpoint is valid: " + "; ".join(map(str, failed.values())))
     return None
 
 
@@ -115,17 +115,17 @@ def check_same_data(state: State, info: StreamInfo) -> None:
     """Raise CheckpointError unless the loader serves the dataset, with the pixels, that the run was trained on."""
     if state.class_names != info.classes:
         raise CheckpointError(
-            f"the run to resume has {len(state.class_names)} classes ({_some(state.class_names)}), the loader's data"
-            f" set {len(info.classes)} ({_some(info.classes)}); serve the run's own data set, or start a new run"
+            f"the run to resume has {len(state.class_names)} classes ({_some(state.class_names)}), the loader's dataset"
+            f" {len(info.classes)} ({_some(info.classes)}); serve the run's own dataset, or start a new run"
         )
     if state.dataset != info.digest.hex():
         raise CheckpointError(
-            f"the run to resume was trained on data set {state.dataset}, the loader serves {info.digest.hex()};"
+            f"the run to resume was trained on dataset {state.dataset}, the loader serves {info.digest.hex()};"
             " serve that one, or start a new run"
         )
     if not may_agree(state.decoder, info.decoder):
         raise CheckpointError(
-            f"the run to resume read pictures as {state.decoder} decodes them, the loader has {info.decoder}, which"
+            f"the run to resume read images as {state.decoder} decodes them, the loader has {info.decoder}, which"
             " makes other pixels; install that one, or start a new run"
         )
 
@@ -137,8 +137,8 @@ def check_same_stream(state: State, name: str) -> None:
     """
     if state.stream not in ("", name):
         raise CheckpointError(
-            f"the run to resume was reading stream {state.stream}, and would go on with {name}: they differ in what"
-            " decides pixels; go on with the program that it began with, or start a new run"
+            f"the run to resume was reading stream {state.stream}, and would continue with {name}, whose pixels"
+            " differ; resume with the version of the program that began it, or start a new run"
         )
 
 

@@ -20,7 +20,7 @@ TOGETHER = "all together"
 NO_RANK = -1  # of a record that was not answered
 
 
-def told(probabilities: Tensor, labels: Tensor) -> Tensor:
+def answer_rows(probabilities: Tensor, labels: Tensor) -> Tensor:
     """float64 n x (2 + 2 k): rank and probability of the label, then the k likeliest classes and their probabilities;
     k is TOP, or the number of classes if that is less.
     """
@@ -61,9 +61,9 @@ class Answers:
         self.classes = np.full((records, min(TOP, classes)), -1, np.int32)
         self.probabilities = np.zeros((records, min(TOP, classes)), np.float32)
 
-    def take_in(self, records: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], told: Tensor) -> None:
-        """What `told` says of these records."""
-        rows = told.numpy()
+    def take_in(self, records: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], answers: Tensor) -> None:
+        """Take in the `answer_rows` of these records."""
+        rows = answers.numpy()
         middle = 2 + self.classes.shape[1]
         self.labels[records] = labels
         self.rank[records], self.probability[records] = rows[:, 0], rows[:, 1]
@@ -78,7 +78,7 @@ class Answers:
         """Errors and loss over the answered records. Raises ValueError if there are none."""
         seen = self.answered
         if not len(seen):
-            raise ValueError("there was no picture to evaluate on")
+            raise ValueError("there was no image to evaluate on")
         rank, loss = torch.from_numpy(self.rank[seen]), losses(torch.from_numpy(self.probability[seen]))
         top1, top5 = (float(is_wrong(rank, top).double().mean()) for top in (1, TOP))
         return Evaluation(top1, top5 if self.class_count > TOP else None, float(loss.mean()), len(seen))
@@ -99,11 +99,11 @@ def _confusion(pair: int, count: int, classes: int, of_label: Sequence[int] | np
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Late:
+class _Queued:
     """A batch whose answers are on their way to the host: by answerer, then number of views."""
 
     batch: Batch
-    told: list[dict[int, AsyncResult]]
+    rows: list[dict[int, AsyncResult]]
 
 
 class Answering:
@@ -130,7 +130,7 @@ class Answering:
         self.by_answerer = [(name, {count: Answers(records, classes) for count in view_counts}) for name in names]
         self.seen = self._wrong = 0
         self.bad: set[int] = set()
-        self._late: _Late | None = None
+        self._queued: _Queued | None = None
 
     @property
     def together(self) -> dict[int, Answers]:
@@ -146,26 +146,29 @@ class Answering:
         """Queue a batch; then take in the answers of the one before."""
         of_members = [member.probabilities(fed.pixels, self._view_counts) for member in self._members]
         answers = [*of_members, mixed(of_members, self._weights)] if len(of_members) > 1 else of_members
-        late = [{count: AsyncResult(told(of[count], fed.labels), self._streams) for count in of} for of in answers]
+        rows = [
+            {count: AsyncResult(answer_rows(p, fed.labels), self._streams) for count, p in by_count.items()}
+            for by_count in answers
+        ]
         self.finish()
-        self._late = _Late(fed.batch, late)
+        self._queued = _Queued(fed.batch, rows)
 
     def finish(self) -> None:
         """Take in the last batch's answers. Raises CheckpointError if they are not finite."""
-        if self._late is None:
+        if self._queued is None:
             return
-        (batch, late), self._late = (self._late.batch, self._late.told), None
-        own = places_with_own(batch)
+        queued, self._queued = self._queued, None
+        batch, own = queued.batch, places_with_own(queued.batch)
         records, labels = batch.records[own], batch.labels[own]
-        for (name, answers), of_views in zip(self.by_answerer, late, strict=True):
-            for count, numbers in of_views.items():
-                rows = numbers.read()[own]
+        for (name, answers), by_count in zip(self.by_answerer, queued.rows, strict=True):
+            for count, arriving in by_count.items():
+                rows = arriving.read()[own]
                 if not bool(rows.isfinite().all()):
                     raise CheckpointError(f"{name} answers with nan: training diverged before it was saved")
                 answers[count].take_in(records, labels, rows)
         self._note(len(own), rows)
         self.bad.update(place.record for place in batch.replaced)
 
-    def _note(self, pictures: int, rows: Tensor) -> None:
-        self.seen += pictures
+    def _note(self, images: int, rows: Tensor) -> None:
+        self.seen += images
         self._wrong += int(is_wrong(rows[:, 0], 1).sum())

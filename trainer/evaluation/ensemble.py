@@ -53,12 +53,12 @@ class Member:
     recipe: Recipe
     transforms: Mapping[torch.device, PixelTransform]
 
-    def pixels(self, pictures: Mapping[torch.device, Tensor], view: View) -> Pixels:
+    def pixels(self, images: Mapping[torch.device, Tensor], view: View) -> Pixels:
         """The network's input from a view of n x 256 x 256 x 3 images on each device."""
-        read = {device: of(view.of(pictures[device], self.recipe.crop)) for device, of in self.transforms.items()}
+        read = {device: of(view.of(images[device], self.recipe.crop)) for device, of in self.transforms.items()}
         return tuple(read[device] for device in self.net.input_devices)
 
-    def probabilities(self, pictures: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
+    def probabilities(self, images: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
         """n x classes by number of views: the mean over the first ones of `views`, in memory of its own.
 
         One forward per view: a single one of all views would take that many times the memory.
@@ -66,7 +66,7 @@ class Member:
         averages: dict[int, Tensor] = {}
         total: Tensor | None = None
         for seen, view in enumerate(views(self.recipe.crop)[: max(view_counts)], 1):
-            probabilities = self.net.predict(self.pixels(pictures, view))  # the next forward may overwrite them
+            probabilities = self.net.predict(self.pixels(images, view))  # the next forward may overwrite them
             total = probabilities.clone() if total is None else total.add_(probabilities)
             if seen in view_counts:
                 averages[seen] = total / seen

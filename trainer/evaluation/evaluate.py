@@ -112,7 +112,7 @@ def ask_all(
             if progress.is_due() and answering.seen:
                 rate = answering.seen / (time.monotonic() - started_s)
                 progress.show(
-                    f"{options.split}  {answering.seen:,}/{asked:,} pictures  {rate:,.0f} images/s"
+                    f"{options.split}  {answering.seen:,}/{asked:,} images  {rate:,.0f} images/s"
                     f"  top-1 error {percent(answering.top1_error)}  ETA {duration((asked - answering.seen) / rate)}"
                 )
         answering.finish()
@@ -127,7 +127,7 @@ def _report(
     waited_s: float,
 ) -> EvaluationReport:
     for record in sorted(answering.bad):
-        log.warning("record %d of %s is bad, and left out", record, options.split)
+        log.warning("record %d of %s is corrupt, and left out", record, options.split)
     return EvaluationReport(
         split=options.split,
         dataset=info.digest.hex(),

@@ -88,7 +88,7 @@ class EvaluateOptions:
         elif self.devkit is None:
             raise UsageError("--ilsvrc needs --devkit ILSVRC2012_devkit_t12.tar.gz, which numbers the classes")
         elif self.limit is not None or self.split != "val":
-            raise UsageError("--ilsvrc is of all validation pictures; leave --limit out, and --split at val")
+            raise UsageError("--ilsvrc is of all validation images; leave --limit out, and --split at val")
 
     @property
     def weight_of_each(self) -> list[float]:

@@ -39,7 +39,7 @@ class Written:
 
     def text(self) -> str:
         rate = self.rows / self.seconds
-        return f"{self.path}: {self.layer} of {self.rows:,} pictures, {self.units:,} units each; {rate:,.0f} images/s"
+        return f"{self.path}: {self.layer} of {self.rows:,} images, {self.units:,} units each; {rate:,.0f} images/s"
 
 
 def write_features(
@@ -62,7 +62,7 @@ def write_features(
             if progress.is_due() and table.filled:
                 rate = table.filled / (time.monotonic() - started_s)
                 left = duration((rows - table.filled) / rate)
-                progress.show(f"{layer}  {table.filled:,}/{rows:,} pictures  {rate:,.0f} images/s  ETA {left}")
+                progress.show(f"{layer}  {table.filled:,}/{rows:,} images  {rate:,.0f} images/s  ETA {left}")
         assert queued is not None, "a split has a record"
         table.take_in(queued)
         table.finish()

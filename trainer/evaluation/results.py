@@ -58,9 +58,9 @@ class EvaluationReport:
 
     def _head(self) -> str:
         of = "" if self.images == self.records else f" of {self.records:,}"
-        bad = f", {len(self.bad):,} bad records left out" if self.bad else ""
+        bad = f", {len(self.bad):,} corrupt records left out" if self.bad else ""
         return (
-            f"{self.split}: {self.images:,}{of} pictures of {len(self.classes):,} classes{bad};"
+            f"{self.split}: {self.images:,}{of} images of {len(self.classes):,} classes{bad};"
             f" {self.images_per_s:,.0f} images/s, waiting for data {percent(self.waited_s / self.seconds)}"
         )
 
@@ -126,7 +126,7 @@ def _figures(of: Evaluation) -> dict[str, str]:
 def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str, ...]) -> None:
     """Write a line for each answered record, in their order:
 
-    record, label, class     of the data set; label counts from 0
+    record, label, class     of the dataset; label counts from 0
     views                    by number of views: `rank` of the label and its `probability`, and the `likeliest` classes,
                              each with `class`, `label` and `probability`, falling
     """

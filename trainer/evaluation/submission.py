@@ -28,11 +28,11 @@ class Submission:
 
     ids      int64 classes, the ILSVRC2012_ID of each label
     truth    int64 images, the label of each validation image
-    pictures int64 records, the validation image that each record was made of; the first is 0
+    images int64 records, the validation image that each record was made of; the first is 0
     """
 
-    def __init__(self, ids: Numbers, truth: Numbers, pictures: Numbers) -> None:
-        self.ids, self.truth, self.pictures = ids, truth, pictures
+    def __init__(self, ids: Numbers, truth: Numbers, images: Numbers) -> None:
+        self.ids, self.truth, self.images = ids, truth, images
 
     @classmethod
     def of(cls, info: StreamInfo, devkit: Devkit, skipped: Path | None) -> "Submission":
@@ -45,7 +45,7 @@ class Submission:
         if strange or missing or len(info.classes) < TOP:
             which = f", such as {strange[0]!r}," if strange else ""
             raise UsageError(
-                f"--ilsvrc: the {len(info.classes):,} classes{which} are not those of ILSVRC2012; serve a data set that"
+                f"--ilsvrc: the {len(info.classes):,} classes{which} are not those of ILSVRC2012; serve a dataset that"
                 " was packed from its archives"
             )
         left_out = _left_out(skipped, devkit)
@@ -62,12 +62,12 @@ class Submission:
     def checked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches. Raises UsageError at an image whose class is not that of its validation image."""
         for batch in batches:
-            pictures = self.pictures[batch.records]
-            wrong = np.flatnonzero(self.truth[pictures] != batch.labels)
+            images = self.images[batch.records]
+            wrong = np.flatnonzero(self.truth[images] != batch.labels)
             if len(wrong):
-                name = image_name(int(pictures[wrong[0]]) + 1)
+                name = image_name(int(images[wrong[0]]) + 1)
                 raise UsageError(
-                    f"--ilsvrc: record {batch.records[wrong[0]]} is not of {name}'s class; serve a data set that was"
+                    f"--ilsvrc: record {batch.records[wrong[0]]} is not of {name}'s class; serve a dataset that was"
                     f" packed from ILSVRC2012_img_val.tar and this {DEVKIT}, with its own --skipped"
                 )
             yield batch
@@ -77,7 +77,7 @@ class Submission:
         nothing = np.sort(self.ids)[:TOP]
         lines = np.tile(nothing, (len(self.truth), 1))
         answered = answers.answered
-        lines[self.pictures[answered]] = self.ids[answers.classes[answered]]
+        lines[self.images[answered]] = self.ids[answers.classes[answered]]
         with written(path, "ascii") as file:
             file.writelines(_line(ids) for ids in lines.tolist())
         if unanswered := len(self.truth) - len(answered):
@@ -100,17 +100,17 @@ def _left_out(skipped: Path | None, devkit: Devkit) -> set[int]:
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"--skipped {skipped} is not a skipped.jsonl of alexnet-pack") from None
     if 0 in numbers:
-        raise UsageError(f"--skipped {skipped} names a picture that is none of the {len(devkit.truth):,} of ILSVRC2012")
+        raise UsageError(f"--skipped {skipped} names an image that is none of the {len(devkit.truth):,} of ILSVRC2012")
     return numbers
 
 
-def _miscounted(records: int, left_out: int, pictures: int, skipped: Path | None) -> str:
+def _miscounted(records: int, left_out: int, images: int, skipped: Path | None) -> str:
     if skipped is None:
         return (
-            f"--ilsvrc: the loader serves {records:,} pictures, not the {pictures:,} of ILSVRC2012; if packing left"
+            f"--ilsvrc: the loader serves {records:,} images, not the {images:,} of ILSVRC2012; if packing left"
             " some out, name its list with --skipped DATA/skipped.jsonl"
         )
     return (
-        f"--ilsvrc: the {records:,} pictures that the loader serves and the {left_out:,} of {skipped} are not the"
-        f" {pictures:,} of ILSVRC2012"
+        f"--ilsvrc: the {records:,} images that the loader serves and the {left_out:,} of {skipped} are not the"
+        f" {images:,} of ILSVRC2012"
     )

@@ -98,9 +98,9 @@ def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
 
 def _mean(trained: Trained, info: StreamInfo) -> npt.NDArray[np.float32]:
     if trained.mean_hwc is None:
-        log.info("%s holds no mean image; that of the served data set is taken", trained.path)
+        log.info("%s holds no mean image; that of the served dataset is taken", trained.path)
         return info.mean_hwc
     mean_hwc: npt.NDArray[np.float32] = trained.mean_hwc.numpy()
     if not np.array_equal(mean_hwc, info.mean_hwc):
-        log.info("%s brings its own mean image, which is not that of the served data set", trained.path)
+        log.info("%s brings its own mean image, which is not that of the served dataset", trained.path)
     return mean_hwc

@@ -41,7 +41,7 @@ def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
         totals += _errors_and_loss(probabilities, labels)
         images += len(labels)
     if images == 0:
-        raise ValueError("there was no picture to evaluate on")
+        raise ValueError("there was no image to evaluate on")
     top1_errors, top5_errors, loss = totals.tolist()
     top5_error = top5_errors / images if probabilities.shape[1] > TOP else None
     return Evaluation(top1_errors / images, top5_error, loss / images, images)

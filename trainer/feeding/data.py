@@ -126,7 +126,7 @@ class TrainingData:
             for _, record, reason in batch.replaced:
                 if (split, record) not in self._logged:
                     self._logged.add((split, record))
-                    log.warning("record %d of %s is bad, another takes its place: %s", record, split, reason)
+                    log.warning("record %d of %s is corrupt, another takes its place: %s", record, split, reason)
             yield batch
 
     def _training_scale(self, sigma: float) -> float:

@@ -2,7 +2,7 @@
 
     RUN/tensorboard/steps     scalars of the "step" lines, over steps
     RUN/tensorboard/epochs    scalars of the "epoch" lines over epochs, counted from 1; the first layer's filters after
-                              each (`filters_picture`), 0 being the initial ones; and 16 images as the network
+                              each (`filters_image`), 0 being the initial ones; and 16 images as the network
                               sees them, the first of each epoch, or after a resume
 
 A resumed run discards what lies past its checkpoint, as metrics.jsonl does. That file is the record of a run: if the
@@ -24,7 +24,7 @@ from common.errors import UsageError
 
 log = logging.getLogger(__name__)
 
-Picture = npt.NDArray[np.uint8]  # height x width x 3, RGB
+Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
 
 FOLDER = "tensorboard"
 COLUMNS = 16  # of filters in a row, as in the paper's Fig. 3
@@ -62,9 +62,9 @@ class Board:
         elif kind == "epoch":
             self._write(lambda: _scalars(self._epochs, line, EPOCH_SCALARS, line["epoch"] + 1))
 
-    def picture(self, name: str, picture: Picture, epochs: int) -> None:
+    def image(self, name: str, image: Image, epochs: int) -> None:
         """Write an image over epochs, counted from 1."""
-        self._write(lambda: self._epochs.add_image(name, picture, epochs, dataformats="HWC"))
+        self._write(lambda: self._epochs.add_image(name, image, epochs, dataformats="HWC"))
 
     def _write(self, write: Callable[[], None]) -> None:
         if not self._works:
@@ -111,7 +111,7 @@ def _scalars(writer: Any, line: Mapping[str, Any], names: tuple[str, ...], at: i
         writer.add_scalar(f"waits/{reason}", share, at)
 
 
-def filters_picture(weights: npt.NDArray[np.float32], groups: int = 2) -> Picture:
+def filters_image(weights: npt.NDArray[np.float32], groups: int = 2) -> Image:
     """The filters of the first layer, each a tile; those of half 0 above those of half 1, as in Fig. 3 of the paper.
 
     Each filter is scaled to its own range around grey: zero is 128, its largest weight by magnitude 1 or 255.
@@ -127,12 +127,12 @@ def filters_picture(weights: npt.NDArray[np.float32], groups: int = 2) -> Pictur
     return np.concatenate([part for sheet in sheets for part in (gap, sheet)][1:])
 
 
-def tiled(pictures: npt.NDArray[np.uint8], columns: int) -> Picture:
+def tiled(images: npt.NDArray[np.uint8], columns: int) -> Image:
     """Images of one size, n x height x width x 3, in rows of `columns`, with black lines between."""
-    n, height, width, _ = pictures.shape
+    n, height, width, _ = images.shape
     rows = -(-n // columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, min(n, columns) * (width + _GAP) - _GAP, 3), np.uint8)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet

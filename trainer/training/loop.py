@@ -225,14 +225,16 @@ class Trainer:
                 log.warning("%s; training has come to its end, and saves once more", error)
             else:
                 minutes = self._checkpoint_minutes
-                log.warning("%s; training goes on, and saves again in %g minutes or at the epoch's end", error, minutes)
+                log.warning(
+                    "%s; training continues; it saves again in %g minutes or at the epoch's end", error, minutes
+                )
             return False
         return True
 
     def _last_words(self) -> str:
         """The outcome of saving a run that failed, for its error."""
         try:
-            return f"the run is saved in {self.save()}, and --resume goes on from there"
+            return f"the run is saved in {self.save()}, and --resume continues from there"
         except SaveError as error:
             return str(error)
 

@@ -38,9 +38,8 @@ def last_line(outcome: Outcome) -> str:
         return f"nothing to train: {done} were done already{best}; {folder} is left as it is"
     if outcome.stopped_by is not None:
         name = signal.Signals(outcome.stopped_by).name
-        return (
-            f"stopped by {name} after step {state.step}; saved in {outcome.checkpoint}; --resume --run {folder} goes on"
-        )
+        resume = f"--resume --run {folder}"
+        return f"stopped by {name} after step {state.step}; saved in {outcome.checkpoint}; {resume} continues"
     if state.epoch < epochs:
         errors = f", validation {errors_of(evaluation)}" if evaluation else ""
         return f"stopped after step {state.step}, in epoch {state.epoch + 1} of {epochs}{errors}; run in {folder}"
@@ -59,7 +58,7 @@ def diverged(what: str, state: State, run_folder: Path, rate: float, resumed_fro
         advice = "nothing was saved; begin anew with a lower --lr"
     else:
         resume = f"--resume --run {run_folder} --lr {rate / 10:g}"
-        advice = f"{saved[-1]} is the last good checkpoint; {resume} goes on from it"
+        advice = f"{saved[-1]} is the last good checkpoint; {resume} continues from it"
         if saved[-1] == resumed_from and len(saved) > 1:
             advice += f", or from {saved[-2]} once {saved[-1].name} is moved away"
     return Diverged(f"{what} at step {state.step} (epoch {state.epoch + 1}): training diverged; {advice}")

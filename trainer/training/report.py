@@ -11,7 +11,7 @@ from common.client.stream_sessions import Loaders
 from common.spec import StreamSpec
 from trainer.checkpoints.state import State, Tally
 from trainer.evaluation.validation import Evaluation
-from trainer.training.board import Board, filters_picture, tiled
+from trainer.training.board import Board, filters_image, tiled
 from trainer.training.contention import Contention
 from trainer.training.metrics import Metrics
 from trainer.training.schedule import Outlook
@@ -106,12 +106,12 @@ class Report:
     def filters(self, epochs_done: int, weights: npt.NDArray[np.float32], columns: int) -> None:
         """Show the first layer's weights, n x 3 x height x width, of both columns or of one."""
         if self._board is not None:
-            self._board.picture("filters", filters_picture(weights, columns), epochs_done)
+            self._board.image("filters", filters_image(weights, columns), epochs_done)
 
-    def inputs(self, epoch: int, pictures: npt.NDArray[np.uint8]) -> None:
+    def inputs(self, epoch: int, images: npt.NDArray[np.uint8]) -> None:
         """Show images that `epoch` begins with, n x height x width x 3, as the network sees them."""
         if self._board is not None:
-            self._board.picture("inputs", tiled(pictures, 4), epoch + 1)
+            self._board.image("inputs", tiled(images, 4), epoch + 1)
 
     def _write(self, kind: str, **line: Any) -> None:
         self._metrics.write(kind, **line)
@@ -151,7 +151,7 @@ class Report:
             digest=state.epoch_digest,
             stream=asdict(spec),
         )
-        replaced = f", bad records replaced: {tally.replaced:,}" if tally.replaced else ""
+        replaced = f", corrupt records replaced: {tally.replaced:,}" if tally.replaced else ""
         errors = f"validation {errors_of(evaluation)}" if evaluation else "no validation"
         self.progress.line(
             f"epoch {state.epoch + 1}/{self._plan.epochs}:"

@@ -53,7 +53,7 @@ class Settings:
 def start_of(options: Options) -> Start:
     """The start that the options ask for. Raises UsageError and CheckpointError."""
     if options.resume and options.init is not None:
-        raise UsageError("--resume goes on with a run, --init begins a new one: leave one of them out")
+        raise UsageError("--resume continues a run, --init begins a new one: leave one of them out")
     if options.resume:
         if options.folder is None:
             raise UsageError("--resume needs --run, the folder of the run to resume")
@@ -108,7 +108,7 @@ def _resumed_state(state: State, data: TrainingData) -> State:
     check_same_stream(state, then)
     if data.stream_name(state.epoch, state.on_bad_record, decoder) == then:
         return state
-    log.info("the training pictures are of another stream from here on; their order is the same")
+    log.info("the training images are of another stream from here on; their order is the same")
     return dataclasses.replace(state, epoch_digest=None)
 
 

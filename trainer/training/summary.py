@@ -53,7 +53,7 @@ def _advice(shares: Mapping[str, float], loaders: Loaders) -> str:
 def _more_workers(reading: bool, loaders: Loaders) -> str:
     have = f"{_number(loaders.workers, 'worker')} on {_number(loaders.cores, 'core')}"
     if reading:
-        return f"the disk is the limit ({have}): a faster one would help, or memory that holds the data set"
+        return f"the disk is the limit ({have}): a faster one would help, or memory that holds the dataset"
     if loaders.workers < loaders.cores:
         return f"more workers would help where cores are free ({have}; alexnet-loader --workers)"
     return f"every core has its worker ({have}): another host would help (--loader)"

@@ -79,7 +79,7 @@ def test_where_none_verifies_all_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as refused:
         newest_whole(tmp_path)
     told = str(refused.value)
-    assert told.startswith("no checkpoint is left to go on from: ")
+    assert told.startswith("no checkpoint is valid: ")
     assert told.index(second.name) < told.index(first.name) < told.index(checkpoint.BEST)
     assert "\n" not in told
     assert names(tmp_path) == sorted([first.name, second.name, checkpoint.BEST])

@@ -200,7 +200,7 @@ def test_another_stream_in_the_midst_of_an_epoch_is_said_and_its_digest_is_not_t
     train(steps=3, digests="on")
     train(resume=True, ablate=("no-noise",))
     assert "changed: recipe.phase[0].sigma 0.1 -> 0.0" in caplog.messages
-    assert "the training pictures are of another stream from here on; their order is the same" in caplog.messages
+    assert "the training images are of another stream from here on; their order is the same" in caplog.messages
     assert [line["digest"] is None for line in lines(tmp_path / "run", "epoch")] == [True, False, False]
 
 
@@ -234,14 +234,14 @@ def test_resume_needs_the_folder_of_the_run() -> None:
 def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:
     train(steps=1)
     loader.digest = b"e" * 16
-    with pytest.raises(CheckpointError, match=r"was trained on data set 6464.*the loader serves 6565"):
+    with pytest.raises(CheckpointError, match=r"was trained on dataset 6464.*the loader serves 6565"):
         train(resume=True)
 
 
 def test_a_run_is_not_resumed_on_other_classes(train: Train, loader: MemoryLoader) -> None:
     train(steps=1)
     loader.classes = ("dark", "light")
-    with pytest.raises(CheckpointError, match=r"has 3 classes \(dark, light, striped\), the loader's data set 2 \("):
+    with pytest.raises(CheckpointError, match=r"has 3 classes \(dark, light, striped\), the loader's dataset 2 \("):
         train(resume=True)
 
 
@@ -281,5 +281,5 @@ def test_a_recipe_with_a_phase_more_or_less_is_told_whole(train: Train, tmp_path
 
 
 def test_a_run_is_not_both_gone_on_with_and_begun(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--resume goes on with a run, --init begins a new one"):
+    with pytest.raises(UsageError, match="--resume continues a run, --init begins a new one"):
         train(resume=True, init=tmp_path)

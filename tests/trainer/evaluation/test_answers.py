@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.oracle import Oracle, batches
-from trainer.evaluation.answers import Answers, Confusion, told
+from trainer.evaluation.answers import Answers, Confusion, answer_rows
 from trainer.evaluation.validation import evaluate
 
 
@@ -17,7 +17,7 @@ def answered(probabilities: torch.Tensor, labels: torch.Tensor, order: list[int]
     answers = Answers(len(labels) + 3, probabilities.shape[1])  # three records are never answered
     for first in range(0, len(labels), size):
         records = np.array(order[first : first + size])
-        answers.take_in(records, labels[records].numpy(), told(probabilities[records], labels[records]))
+        answers.take_in(records, labels[records].numpy(), answer_rows(probabilities[records], labels[records]))
     return answers
 
 
@@ -65,5 +65,5 @@ def test_a_network_that_answers_no_number_has_answered_and_is_wrong() -> None:
 
 
 def test_no_answers_are_no_success() -> None:
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         Answers(3, 2).evaluation()

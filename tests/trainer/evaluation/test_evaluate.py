@@ -58,5 +58,5 @@ def test_a_probability_that_underflowed_costs_much_but_not_everything() -> None:
 
 
 def test_no_pictures_are_no_success() -> None:
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         evaluate(Oracle(), iter([]))  # type: ignore[arg-type]

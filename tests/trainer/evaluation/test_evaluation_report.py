@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer.evaluation.answers import Answers, Confusion, told
+from trainer.evaluation.answers import Answers, Confusion, answer_rows
 from trainer.evaluation.results import EvaluationReport, write_jsonl
 from trainer.evaluation.validation import Evaluation
 
@@ -27,7 +27,7 @@ REPORT = EvaluationReport(
 
 def test_each_figure_stands_below_its_head() -> None:
     assert REPORT.text().splitlines() == [
-        "val: 40 of 50 pictures of 2 classes, 1 bad records left out; 20 images/s, waiting for data 25.0 %",
+        "val: 40 of 50 images of 2 classes, 1 corrupt records left out; 20 images/s, waiting for data 25.0 %",
         "",
         "                    1 view                             10 views",
         "      top-1 error  top-5 error    log p   top-1 error  top-5 error    log p",
@@ -68,7 +68,7 @@ def test_what_a_spoilt_net_answers_is_null_in_json(tmp_path: Path) -> None:
     spoilt = replace(REPORT, rows=[("net", {1: Evaluation(1.0, 1.0, float("nan"), 40)})])
     assert spoilt.to_dict()["results"][0]["views"]["1"]["log_probability"] is None
     answers = Answers(1, 2)
-    answers.take_in(np.array([0]), np.array([1]), told(torch.full((1, 2), float("nan")), torch.tensor([1])))
+    answers.take_in(np.array([0]), np.array([1]), answer_rows(torch.full((1, 2), float("nan")), torch.tensor([1])))
     write_jsonl(tmp_path / "p.jsonl", {1: answers}, ("ape", "bee"))
     (line,) = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     answer = line["views"]["1"]

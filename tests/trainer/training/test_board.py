@@ -15,7 +15,7 @@ from common.errors import UsageError
 from tests.support.memory_loader import MemoryLoader, draw
 from tests.support.tiny_run import STEPS, STEPS_PER_EPOCH, Train, lines
 from trainer.checkpoints import checkpoint
-from trainer.training.board import EPOCH_SCALARS, STEP_SCALARS, Board, filters_picture, tiled, wait_for_a_later_name
+from trainer.training.board import EPOCH_SCALARS, STEP_SCALARS, Board, filters_image, tiled, wait_for_a_later_name
 
 
 def events(run_folder: Path, part: str) -> Any:
@@ -68,7 +68,7 @@ def test_the_filters_are_shown_at_the_start_and_after_each_epoch(train: Train, t
     shown = pictures(events(tmp_path / "run", "epochs"), "filters")
     assert sorted(shown) == [0, 1, 2, 3]
     weights = checkpoint.load(outcome.checkpoint).weights["conv1.weight"].numpy()
-    assert np.array_equal(shown[3], filters_picture(weights))
+    assert np.array_equal(shown[3], filters_image(weights))
     assert not np.array_equal(shown[0], shown[3])
 
 
@@ -149,5 +149,5 @@ def test_events_that_the_disk_does_not_take_end_the_events_and_not_the_run(
 
         monkeypatch.setattr(board._epochs, "add_image", full)
         for _ in range(3):
-            board.picture("filters", np.zeros((4, 4, 3), np.uint8), 1)
+            board.image("filters", np.zeros((4, 4, 3), np.uint8), 1)
     assert caplog.text.count("no more events") == 1

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.training.board import filters_picture, tiled
+from trainer.training.board import filters_image, tiled
 
 RANDOM = np.random.default_rng(0)
 
@@ -13,7 +13,7 @@ def test_the_filters_of_half_0_stand_above_those_of_half_1() -> None:
     weights = np.zeros((96, 3, 11, 11), np.float32)
     weights[5, 0, 2, 3] = 7.0  # half 0, first row
     weights[48 + 16 + 1, 2, 10, 0] = -0.5  # half 1, second row
-    picture = filters_picture(weights)
+    picture = filters_image(weights)
     assert picture.shape == (2 * (3 * 12 - 1) + 4, 16 * 12 - 1, 3)
     red, blue = np.argwhere(picture[..., 0] == 255), np.argwhere(picture[..., 2] == 1)
     assert red.tolist() == [[2, 5 * 12 + 3]]
@@ -23,7 +23,7 @@ def test_the_filters_of_half_0_stand_above_those_of_half_1() -> None:
 def test_each_filter_is_stretched_to_its_own_range_around_grey() -> None:
     ranges = np.array([1, 1e-3, 50, 0], np.float32)[:, None, None, None]
     weights = RANDOM.normal(size=(4, 3, 2, 2)).astype(np.float32) * ranges
-    picture = filters_picture(weights, groups=1)
+    picture = filters_image(weights, groups=1)
     for index in range(4):
         tile = picture[:, 3 * index : 3 * index + 2].transpose(2, 0, 1)
         farthest = np.abs(weights[index]).max() or 1.0

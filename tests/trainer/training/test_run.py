@@ -147,10 +147,10 @@ def test_bad_records_are_logged_once_and_counted_every_epoch(
     train(steps=2)
     train(resume=True)
     assert [line["replaced"] for line in lines(tmp_path / "run", "epoch")] == [2, 2, 2]
-    told = [message for message in caplog.messages if "is bad" in message]
-    assert told.count("record 1009 of train is bad, another takes its place: cut off") == 1
-    assert told.count("record 1002 of val is bad, another takes its place: cut off") == 1
-    assert capsys.readouterr().err.count("bad records replaced: 2") == 3
+    told = [message for message in caplog.messages if "is corrupt" in message]
+    assert told.count("record 1009 of train is corrupt, another takes its place: cut off") == 1
+    assert told.count("record 1002 of val is corrupt, another takes its place: cut off") == 1
+    assert capsys.readouterr().err.count("corrupt records replaced: 2") == 3
 
 
 def test_what_is_done_with_bad_records_stays_as_it_was_asked(
