@@ -65,8 +65,11 @@ def plain_probabilities(
 ) -> dict[int, Array]:
     """float64 n x classes by number of views: softmax of each view, then their mean."""
     weights, recipe = _weights_and_recipe(path)
+    weights = {name: weight.float() for name, weight in weights.items()}  # its convolutions are many times as fast
     by_view = [
-        logits(plain_pixels(list(views), mean_hwc, recipe), weights, recipe, Scaling(recipe.dropout)).softmax(1)
+        logits(plain_pixels(list(views), mean_hwc, recipe).float(), weights, recipe, Scaling(recipe.dropout))
+        .double()
+        .softmax(1)
         for views in zip(*(crops(picture, recipe.crop) for picture in pictures), strict=True)
     ]
     return {1: by_view[0].numpy(), 10: torch.stack(by_view).mean(0).numpy()}
