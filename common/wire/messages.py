@@ -40,6 +40,7 @@ from ..spec import StreamSpec
 from . import fields
 
 VERSION = 4
+MAX_FAULT_REASON = 1024  # characters of a FAULT, the longest of all strings
 MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large dataset fit; a flood does not
 
 ALIGNMENT = 64  # of a payload in its frame, in bytes
@@ -159,7 +160,7 @@ class Fault(Message):
     number: int = fields.integer(-1, 2**63 - 1)  # of the HELLO or TICKET; -1 if it could not be read
     stream: bytes = fields.binary(0, 16)  # empty for a HELLO
     code: str = fields.text(32)
-    reason: str = fields.text(1024)
+    reason: str = fields.text(MAX_FAULT_REASON)
     record: int = fields.integer(NO_RECORD, fields.MAX_RECORD)
 
 
@@ -197,7 +198,7 @@ def decode(header: bytes, payloads: int = 0) -> Message:
     """The message in `header`, followed by that many payload frames. Raises VersionMismatch, or WireError."""
     refuse_long_header(len(header))
     try:
-        values = msgpack.unpackb(header, max_str_len=1024, max_bin_len=8 * fields.MAX_COUNT)
+        values = msgpack.unpackb(header, max_str_len=MAX_FAULT_REASON, max_bin_len=8 * fields.MAX_COUNT)
     except Exception as error:  # msgpack raises a dozen types, ValueError and its own among them
         raise WireError(f"the header is not msgpack: {type(error).__name__}") from None
     if type(values) is not list or len(values) < 2 or type(values[0]) is not int:

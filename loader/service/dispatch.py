@@ -138,5 +138,5 @@ class Dispatcher:
         if self._log_limit.allows(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
         culprit = messages.NO_RECORD if record is None else record
-        fault = messages.Fault(ticket.number, ticket.stream, code, reason[:1024], culprit)
+        fault = messages.Fault(ticket.number, ticket.stream, code, reason[: messages.MAX_FAULT_REASON], culprit)
         self._send(session.address[0], fault, None)

@@ -155,7 +155,8 @@ class Service:
             session = self._open(identity, hello)
         except (LoaderError, UsageError) as error:
             code = messages.NO_SUCH_SPLIT if isinstance(error, NoSuchSplit) else messages.REFUSED
-            self._send(identity, messages.Fault(hello.request, b"", code, str(error)[:1024], messages.NO_RECORD))
+            reason = str(error)[: messages.MAX_FAULT_REASON]
+            self._send(identity, messages.Fault(hello.request, b"", code, reason, messages.NO_RECORD))
             return
         if not self._welcomes.may_have(identity):
             return
