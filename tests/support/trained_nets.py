@@ -65,7 +65,7 @@ def plain_probabilities(
 ) -> dict[int, Array]:
     """float64 n x classes by number of views: softmax of each view, then their mean."""
     weights, recipe = _weights_and_recipe(path)
-    weights = {name: weight.float() for name, weight in weights.items()}  # its convolutions are many times as fast
+    weights = {name: weight.float() for name, weight in weights.items()}  # convolutions in float64 are slow
     by_view = [
         logits(plain_pixels(list(views), mean_hwc, recipe).float(), weights, recipe, Scaling(recipe.dropout))
         .double()
