@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,7 +229,7 @@ def test_connections_without_a_stream_are_cut_beyond_a_number_and_the_others_ser
 
 
 def test_the_log_of_a_flood_is_short(service: LoaderProcess, honest: Honest) -> None:
-    before = len(service.log.read_text())
+    before, began = len(service.log.read_text()), time.monotonic()
     with dealer(service) as client:
         welcome = ask(client, hello())
         assert isinstance(welcome, messages.Welcome)
@@ -239,4 +240,5 @@ def test_the_log_of_a_flood_is_short(service: LoaderProcess, honest: Honest) -> 
             client.send(messages.encode(messages.Bye(StreamSpec(seed=3, crop=64).stream_id(welcome.digest, 1))))
         honest.reads_on()
         assert isinstance(answer(client), messages.Message)
-    assert len(service.log.read_text()) < before + 30_000
+    periods = 1 + (time.monotonic() - began) // 10.0  # of the rate limiter; a slow machine needs several
+    assert len(service.log.read_text()) < before + 30_000 * periods
