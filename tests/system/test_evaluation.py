@@ -260,8 +260,8 @@ def test_networks_of_other_classes_are_refused(evaluated: Evaluate, checkpoints:
         ({"json": Path("/")}, r"/ cannot be written: it is a folder \(--json\)"),
         ({"ilsvrc": Path("s.txt")}, "--ilsvrc needs --devkit"),
         ({"devkit": Path("d.tar.gz")}, "go with --ilsvrc"),
-        ({"ilsvrc": Path("s.txt"), "devkit": Path("d.tar.gz"), "limit": 3}, "of all validation pictures"),
-        ({"ilsvrc": Path("s.txt"), "devkit": Path("d.tar.gz"), "split": "train"}, "of all validation pictures"),
+        ({"ilsvrc": Path("s.txt"), "devkit": Path("d.tar.gz"), "limit": 3}, "of all validation images"),
+        ({"ilsvrc": Path("s.txt"), "devkit": Path("d.tar.gz"), "split": "train"}, "of all validation images"),
         ({"loaders": ("nowhere",)}, "nowhere"),
     ],
 )

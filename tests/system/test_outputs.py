@@ -167,7 +167,7 @@ def test_an_evaluation_that_cannot_write_one_file_writes_the_others_and_stdout_h
         service.wait()
     assert evaluated.returncode == 1
     assert [line[:10] for line in evaluated.stdout.splitlines()] == ['{"record":'] * 8
-    assert "val: 8 of 40 pictures" in evaluated.stderr
+    assert "val: 8 of 40 images" in evaluated.stderr
     last = f"alexnet-evaluate: error: {full} cannot be written: No space left on device"
     assert evaluated.stderr.splitlines()[-1] == last
     assert not (tmp_path / "-").exists()

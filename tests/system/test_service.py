@@ -214,7 +214,7 @@ def test_the_number_of_workers_changes_while_a_client_reads(
             seen = fingerprint(islice(batches, 3))
             for text, says in (
                 ("3", "3 workers from now on"),
-                ("many", "'many'; it is a number"),
+                ("many", "holds 'many', not a number"),
                 ("1", "1 workers from"),
             ):
                 file.write_text(text)
