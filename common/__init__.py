@@ -7,22 +7,20 @@ restarts a service, loads neither zmq nor numpy on their account.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import (
+    from .client.batch import Batch
+    from .client.client import LoaderClient
+    from .client.stream import Stream
+    from .client.waits import WaitClock, Waits
+    from .errors import (
         AlexNetError,
-        Batch,
-        LoaderClient,
         LoaderError,
         LoaderFault,
         LoaderRefused,
         LoaderTimeout,
         NoSuchSplit,
-        Stream,
-        StreamInfo,
-        StreamSpec,
         UsageError,
-        WaitClock,
-        Waits,
     )
+    from .spec import StreamInfo, StreamSpec
 
 __all__ = [
     "AlexNetError",
@@ -47,6 +45,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import client
+        from . import errors, spec
+        from .client import batch, client, stream, waits
 
-        return getattr(client, name)
+        homes = (batch, client, stream, waits, errors, spec)
+        return next(getattr(home, name) for home in homes if hasattr(home, name))

@@ -66,7 +66,7 @@ class Sessions:
         spec = hello.spec
         dataset = self._datasets.get(spec.split)
         if dataset is None:
-            raise NoSuchSplit(f"this data set has no {spec.split} split, only {', '.join(self._datasets)}")
+            raise NoSuchSplit(f"this dataset has no {spec.split} split, only {', '.join(self._datasets)}")
         address = identity, spec.stream_id(dataset.digest, hello.request)
         session = self.get(address)
         if session is not None and (session.batch_size, session.digests) == (hello.batch_size, hello.digests):

@@ -55,11 +55,6 @@ def order_of(spec: StreamSpec, records: int, epoch: int) -> Records:
     return order(records, spec.seed, epoch) if spec.shuffle else record_order(records)
 
 
-def records_at(records: int, seed: int, epoch: int, first: int, count: int) -> Records:
-    """uint32 `count`: the records at positions first..first + count - 1 of the epoch's order."""
-    return order(records, seed, epoch)[first : first + count]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
     """Random choices for each of n images.

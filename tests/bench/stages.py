@@ -89,7 +89,7 @@ class Stages:
         TrainingBatch(SPEC, draws, self._slot(number).images, self._scratch)
 
     def read(self, number: int) -> None:
-        for record in sampler.records_at(self._dataset.records, 0, 0, number * BATCH, BATCH).tolist():
+        for record in sampler.order(self._dataset.records, 0, 0)[number * BATCH :][:BATCH].tolist():
             self._dataset.read(record)
 
     def decode(self, number: int) -> None:

@@ -62,7 +62,7 @@ def test_an_only_step_at_a_rate_far_too_high_leaves_no_checkpoint_and_exit_code_
     asked = [*OPTIONS, "--batch-size", "150", "--epochs", "1", "--lr", "1e30", "--loader", loader.endpoint]
     result = CliRunner().invoke(main, [*asked, "--run", str(tmp_path / "run")])
     assert result.exit_code == 1
-    assert "nothing was saved; begin anew with a lower --lr" in result.stderr.splitlines()[-1]
+    assert "nothing was saved; start again with a lower --lr" in result.stderr.splitlines()[-1]
     assert "lowest validation error" not in result.stderr
     assert list((tmp_path / "run").glob("*.safetensors")) == []
 

@@ -55,7 +55,7 @@ def diverged(what: str, state: State, run_folder: Path, rate: float, resumed_fro
     """
     saved = checkpoint.all_in(run_folder)
     if not saved:
-        advice = "nothing was saved; begin anew with a lower --lr"
+        advice = "nothing was saved; start again with a lower --lr"
     else:
         resume = f"--resume --run {run_folder} --lr {rate / 10:g}"
         advice = f"{saved[-1]} is the last good checkpoint; {resume} continues from it"

@@ -25,7 +25,7 @@ def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(
 ) -> None:
     loader.records["val"] = val_records
     what = "the validation loss is nan" if val_records else r"conv1\.weight is no longer finite|answers with nan"
-    with pytest.raises(Diverged, match=rf"({what}) at step 1 \(epoch 1\).*; nothing was saved; begin anew"):
+    with pytest.raises(Diverged, match=rf"({what}) at step 1 \(epoch 1\).*; nothing was saved; start again"):
         train(batch_size=18, epochs=1, **TOO_HIGH)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
 
