@@ -1,4 +1,4 @@
-"""What many tests read: small packed datasets of drawn images, made once; and a tiny run."""
+"""Shared fixtures: small packed datasets of drawn images, made once; and a tiny run."""
 
 import fcntl
 import os
@@ -63,7 +63,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, name: str, *options: str) -> 
 
 @pytest.fixture(scope="session")
 def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What `tests.support.reader.read` reads of `packed` where one worker serves it and nothing happens."""
+    """The digests that `tests.support.reader.read` gives for `packed` from one undisturbed worker."""
     with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
         return read(service.endpoint)
 

@@ -1,4 +1,4 @@
-"""What the loader is measured beside: bare decoding, and a torch DataLoader. Imported by the processes they start."""
+"""References for the loader: bare decoding, and a torch DataLoader. Imported by the processes they start."""
 
 import ctypes
 import multiprocessing

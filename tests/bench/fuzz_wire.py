@@ -2,7 +2,7 @@
 
     python tests/bench/fuzz_wire.py [--count 1000000] [--seed 0]
 
-Ends with exit code 1 where the service or a worker died, the honest client got a wrong byte, memory grew, or a burst of
+Ends with exit code 1 if the service or a worker died, the honest client got a wrong byte, memory grew, or a burst of
 messages took longer than one may: such a burst is sent again first, since the machine may have been busy.
 """
 

@@ -1,4 +1,4 @@
-"""How long `--help` of each command takes: the best and the median of 7 calls. Run: python tests/bench/help.py"""
+"""Time of each command's `--help`: the best and the median of 7 calls. Run: python tests/bench/help.py"""
 
 import statistics
 import subprocess

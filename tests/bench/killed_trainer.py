@@ -86,12 +86,12 @@ class Training:
         return died or ("writing" if any((self.folder / "run").glob("*.partial")) else "other")
 
     def history(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl tells of steps and epochs, but for times."""
+        """Steps and epochs of metrics.jsonl, without times."""
         return [line for kind in ("step", "epoch") for line in without_times(lines(self.folder / "run", kind))]
 
 
 def kill_again_and_again(folder: Path, times: int, epochs: int, rng: random.Random, say: Callable[[str], None]) -> bool:
-    """Whether a run that was killed so often, and resumed each time, equals one that was not."""
+    """Return True if a run that was killed and resumed equals an undisturbed one."""
     data = folder / "data"
     options = ["--demo", str(data), "--demo-train", "1000", "--demo-val", "100", "--jobs", "2"]
     assert CliRunner().invoke(pack, options).exit_code == 0

@@ -50,7 +50,7 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def memory_mb(pid: int) -> float:
-    """What a process holds in memory, less slabs and the data set's file, in 10^6 bytes."""
+    """Memory of a process without slabs and the dataset's file, in 10^6 bytes."""
     total, counted = 0, True
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         head = line.split(maxsplit=5)

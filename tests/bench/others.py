@@ -1,4 +1,4 @@
-"""Other loaders of JPEGs, measured where they happen to be installed: tf.data, DALI, SPDL, FFCV.
+"""Other loaders of JPEGs, measured if they are installed: tf.data, DALI, SPDL, FFCV.
 
 Each reads the same pictures, from files or its own format, with as many threads as this loader has workers, crops at a
 random place, flips half of them, adds one random colour offset a picture, and delivers uint8 n x 227 x 227 x 3 arrays
@@ -146,7 +146,7 @@ class Other:
         theirs.close()
 
     def works(self) -> bool:
-        """Whether it gives batches; where it does not, its own process says why."""
+        """Return True if it gives batches; else its own process says why."""
         try:
             self.run(0.0)
         except EOFError:

@@ -1,4 +1,4 @@
-"""What packing a picture costs, beside Pillow's bare decode, resize and encode of the same files.
+"""Cost of packing an image, beside Pillow's bare decode, resize and encode of the same files.
 
     python tests/bench/pack.py [FOLDER] [--rounds 7]
 

@@ -1,4 +1,4 @@
-"""Packed data sets to measure on: real photos where a folder is given, made ones otherwise, repeated to a number."""
+"""Packed datasets to measure on: real photos if a folder is given, else drawn ones, repeated to a number."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a worker's microseconds go, a picture: each stage alone, in one process, beside the whole.
+"""A worker's microseconds per image: each stage alone, in one process, beside the whole.
 
     python tests/bench/stages.py [--data PHOTOS] [--rounds 7]
 
@@ -49,7 +49,7 @@ class AlignedScratch(Scratch):
 
 
 class PassesOfNumpy:
-    """What SaturatingNoise does, where bytes wrap: clip to where the sum cannot leave 0..255, then add."""
+    """SaturatingNoise for bytes that wrap: clip so that the sum stays within 0..255, then add."""
 
     def __init__(self, offset: Floats, width: int) -> None:
         shift = np.clip(np.rint(offset), -255, 255).astype(np.int16)

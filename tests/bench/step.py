@@ -93,7 +93,7 @@ def busy(processes: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Case:
-    """What all contenders of one table have in common; `precision` is fp32, tf32 or bf16."""
+    """Settings shared by all contenders of a table; `precision` is fp32, tf32 or bf16."""
 
     recipe: Recipe
     devices: Devices
@@ -146,7 +146,7 @@ def our_step(case: Case, net: Net, streams: WatchedStreams) -> Step:
 
 
 def contenders(case: Case) -> dict[str, tuple[Callable[[WatchedStreams], Step], bool]]:
-    """How to make each one's step; and whether it exchanges anything."""
+    """Makers of each contender's step, with True if it exchanges anything."""
     first = case.devices[0]
 
     def halves(devices: Devices, streams: WatchedStreams) -> Step:
@@ -186,7 +186,7 @@ def seconds_a_step(step: Step, devices: Devices, count: int) -> float:
 
 
 def flop(recipe: Recipe, batch: int) -> float:
-    """Of a step: forward, the gradient by the weights and, but for conv1, by the inputs."""
+    """Operations of a step: forward, the gradient by the weights and, but for conv1, by the inputs."""
     forward = {
         name: 2 * math.prod(shape) * OUTPUT_PIXELS.get(name.split(".")[0], 1)
         for name, shape in reference_shapes(recipe).items()

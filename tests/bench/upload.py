@@ -1,4 +1,4 @@
-"""What a batch on its way to the GPUs costs the host: read in its slot, or by way of a pinned copy.
+"""Host cost of a batch on its way to the GPUs: read in its slot, or by way of a pinned copy.
 
     python tests/bench/upload.py [--gpus 1] [--batch 128] [--crop 227] [--rounds 5] [--batches 40]
 
@@ -32,7 +32,7 @@ SLOTS = 6
 
 
 class NoRegistration(HostMemory):
-    """As where CUDA refuses."""
+    """Stand-in for a CUDA that refuses."""
 
     def register(self, memory: npt.NDArray[np.uint8], device: torch.device) -> str:
         return "not asked to"

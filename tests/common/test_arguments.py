@@ -1,4 +1,4 @@
-"""Arguments that the wire does not carry: refused where they are given, never sent and then waited for."""
+"""Arguments that the wire does not carry are refused at the call, not after a wait for an answer."""
 
 from collections.abc import Iterator
 from pathlib import Path

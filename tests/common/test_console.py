@@ -39,7 +39,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def read_lines(reader: int, until: str) -> list[str]:
-    """What comes, up to the line `until`."""
+    """Output up to the line `until`."""
     lines = []
     with open(reader, closefd=False, encoding="utf-8") as stream:
         for line in stream:

@@ -1,4 +1,4 @@
-"""What a process holds after large blocks were freed."""
+"""Memory of a process after large blocks were freed."""
 
 import subprocess
 import sys

@@ -65,7 +65,7 @@ def test_damage_gives_other_values_or_a_value_error(
 
 
 def test_every_byte_may_be_any_other() -> None:
-    """Of the plain file, in which no checksum notices it."""
+    """Damage to the plain file, which no checksum would reveal."""
     sound = written(ROWS[:1], compressed=False)
     for at in range(len(sound)):
         for value in (0, 0x7F, 0xFF):

@@ -1,4 +1,4 @@
-"""What a stream is asked to be: checked where it is said, and named the same for ever."""
+"""StreamSpec: checked when it is made, and named the same for ever."""
 
 from enum import StrEnum
 from typing import Any

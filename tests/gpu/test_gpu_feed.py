@@ -1,4 +1,4 @@
-"""On a GPU: slots are copied from where they lie, and recycled no sooner than that is done."""
+"""On a GPU: slots are copied in place, and recycled no sooner than that is done."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""tests/bench/gpu.sh, which is run seldom and where time is dear, goes through to its end; here on the CPU."""
+"""tests/bench/gpu.sh, which is seldom run on dear machines, goes through to its end on the CPU."""
 
 import os
 import re

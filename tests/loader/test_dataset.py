@@ -15,7 +15,7 @@ from tests.support.small_lmdb import CLASSES, PICTURE, finish, progress, stats, 
 
 
 def is_read_ahead(path: Path) -> bool:
-    """Whether the kernel reads ahead in this process's mapping of the file."""
+    """Return True if the kernel reads ahead in this process's mapping of the file."""
     of_file = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split()[0]:

@@ -1,4 +1,4 @@
-"""What stands at a position when records are bad: a function of (data set, stream, epoch, position)."""
+"""The record at a position is a function of (dataset, stream, epoch, position), with corrupt ones replaced."""
 
 import time
 from collections.abc import Callable, Collection

@@ -16,7 +16,7 @@ def progress_of(meta: Meta) -> Progress:
 
 
 def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: str = "train") -> Path:
-    """A copy in `folder` of the data set, where these records of `split` hold other JPEGs: as if alexnet-pack had
+    """A copy of the dataset in `folder` whose records of `split` hold other JPEGs, as if alexnet-pack had
     packed them, so checksums and digest are right."""
     folder.mkdir(parents=True)
     other = {"train": "val.lmdb", "val": "train.lmdb"}[split]

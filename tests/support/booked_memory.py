@@ -1,4 +1,4 @@
-"""Host memory whose pinning is only booked, for tests where there is no CUDA."""
+"""Host memory whose pinning is only booked, for tests without CUDA."""
 
 import numpy as np
 import numpy.typing as npt

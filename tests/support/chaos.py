@@ -28,7 +28,7 @@ Action = Callable[[], object]
 
 @dataclass
 class Reading:
-    """What was read: a digest of each epoch's places, labels, records and pixels; how fast; the longest wait."""
+    """Result of reading: a digest of each epoch's places, labels, records and pixels; how fast; the longest wait."""
 
     digests: list[str] = field(default_factory=list)
     images: int = 0
@@ -41,7 +41,7 @@ class Reading:
 
 
 def read_epochs(stream: Stream, first_epoch: int, enough: Callable[[Reading], bool]) -> Reading:
-    """Read whole epochs until it is `enough`; fails where a record does not come exactly once an epoch."""
+    """Read whole epochs until it is `enough`; fails if a record does not come exactly once an epoch."""
     reading, started = Reading(), time.monotonic()
     batches = timed(stream.batches(itertools.count(first_epoch)), reading)
     for epoch in itertools.count(first_epoch):

@@ -31,7 +31,7 @@ BATCH, META = 128, torch.device("meta")
 
 
 class NamedGpu:
-    """What Triton asks its driver before it compiles."""
+    """The driver as far as Triton asks it before compiling."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)

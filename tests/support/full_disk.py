@@ -10,7 +10,7 @@ import pytest
 
 
 class FullDisk:
-    """A tmpfs at `folder` for the length of a `with` block; skips the test where mounting is not allowed."""
+    """A tmpfs at `folder` for the length of a `with` block; skips the test if mounting is not allowed."""
 
     def __init__(self, folder: Path, kib: int) -> None:
         self.folder, self._kib = folder, kib

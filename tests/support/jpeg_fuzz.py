@@ -1,4 +1,4 @@
-"""Mutated JPEGs through both decoders, in processes of their own, where a crash or a hang is seen.
+"""Mutated JPEGs through both decoders, in processes of their own, so that a crash or a hang is seen.
 
 Case `number` is a function of (seed, number): a record of the data set, as it is stored or encoded anew (progressive,
 in inks, with restart markers), changed by one to three mutations. It goes twice through the worker's decoder, over
@@ -41,7 +41,7 @@ Random = np.random.Generator
 
 @dataclass(slots=True)
 class Findings:
-    """Of all cases of a process.
+    """Summary of a process's cases.
 
     decoded, packed       pictures that the worker's and alexnet-pack's decoder took for good
     slowest_ms            processor time of the slowest decoding, in `slowest_case`
@@ -101,7 +101,7 @@ def put_marker(data: bytearray, random: Random, _: bytes) -> None:
 
 
 def put_segment_of_another(data: bytearray, random: Random, other: bytes) -> None:
-    """A table, a frame or a scan header of another JPEG, where one of its own begins, or in place of that."""
+    """Put a table, frame or scan header of another JPEG before one of its own, or in its place."""
     ours, theirs = segments(bytes(data)), segments(other)
     if len(ours) > 1 and len(theirs) > 1:
         at, end = ours[random.integers(len(ours))]
@@ -152,7 +152,7 @@ def mutated(corpus: Sequence[bytes], seed: int, number: int) -> bytes:
 
 
 def outcome(decode: Callable[[], Any]) -> tuple[bytes, float]:
-    """What came of it, pixels or reason, as 16 bytes; and the milliseconds of processor time it took."""
+    """The outcome, pixels or reason, as 16 bytes; and the milliseconds of processor time it took."""
     started = time.thread_time()
     try:
         pixels = decode()
@@ -172,7 +172,7 @@ def as_a_photo(data: bytes) -> Any:
 
 
 def fuzz(corpus: Sequence[bytes], seed: int, numbers: range, note: Callable[[int], object]) -> Findings:
-    """All cases. Raises Failed where one has two outcomes; `note` is told the number of each before."""
+    """Decode all cases. Raises Failed if one has two outcomes; `note` is told the number of each before."""
     findings, digest = Findings(), hashlib.blake2b(digest_size=16)
     for number in numbers:
         note(number)
@@ -214,7 +214,7 @@ def main() -> None:
 
 
 def in_two_processes(data: Path, seed: int, first: int, count: int, folder: Path) -> list[Findings]:
-    """The same cases in two processes beside each other; Failed where one crashes, hangs, or finds something else."""
+    """The same cases in two processes beside each other; Failed if one crashes, hangs, or finds something else."""
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda name: apart(data, seed, first, count, folder / name), ("one", "other")))
     if found[0].digest != found[1].digest:

@@ -45,7 +45,7 @@ def under_another_name(folder: Path) -> list[str]:
 
 
 def without_libturbojpeg(folder: Path) -> list[str]:
-    """A command that runs another as on a machine where libturbojpeg is not installed."""
+    """A command that runs another as on a machine without libturbojpeg."""
     (folder / "sitecustomize.py").write_text(
         "import turbojpeg\n\n\ndef missing(*_):\n    raise RuntimeError('Unable to locate turbojpeg library')\n\n\n"
         "turbojpeg.TurboJPEG.__init__ = missing\n"

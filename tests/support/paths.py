@@ -1,4 +1,4 @@
-"""Where the repository lies."""
+"""Folder of the repository."""
 
 from pathlib import Path
 

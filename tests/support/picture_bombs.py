@@ -11,7 +11,7 @@ SIDE = 9990  # below 100 million pixels
 
 
 def _zeros_deflated(count: int) -> bytes:
-    """What zlib makes of so many zeros, from one deflated block of them again and again."""
+    """So many zeros as zlib deflates them, from one deflated block of them again and again."""
     block = 1 << 20
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     whole = compressor.compress(bytes(block)) + compressor.flush(zlib.Z_FULL_FLUSH)
@@ -81,7 +81,7 @@ def strips(count: int = 20_000_000) -> bytes:
 
 
 def jp2(side: int) -> bytes:
-    """Of its boxes and of its codestream the size is another than was saved."""
+    """A JPEG 2000 file whose boxes and codestream claim `side` x `side` pixels."""
     data, sides = bytearray(saved(64, "RGBA", "JPEG2000")), struct.pack(">II", side, side)
     for at in (data.index(b"ihdr") + 4, data.index(b"\xff\x51") + 6, data.index(b"\xff\x51") + 22):
         data[at : at + 8] = sides

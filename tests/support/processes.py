@@ -107,7 +107,7 @@ class LoaderProcess:
 
     @property
     def pid(self) -> int:
-        """Of the service."""
+        """Process id of the service."""
         if not self._restarts:
             return self.process.pid
         return wait_for("the service", lambda: next(filter(alive, children(self.process.pid)), None))

@@ -24,7 +24,7 @@ SPEC = StreamSpec(split="train", seed=3, crop=64)
 
 
 def fingerprint(batches: Iterable[Batch]) -> list[str]:
-    """What came, batch by batch: place, labels, records and pixels."""
+    """Digests, batch by batch: place, labels, records and pixels."""
     return [
         hashlib.blake2b(
             repr((b.epoch, b.first)).encode() + b.labels.tobytes() + b.records.tobytes() + b.images.tobytes(),
@@ -108,7 +108,7 @@ class ReaderProcess:
         return self.fingerprints
 
     def read_waiting(self) -> None:
-        """What has been printed, without waiting for more."""
+        """Output so far, without waiting for more."""
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         try:

@@ -33,7 +33,7 @@ Train = Callable[..., Outcome]
 
 
 def train_with(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
-    """What trains the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
+    """A function that trains the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
     monkeypatch.setitem(RECIPES, "tiny", TINY)
     monkeypatch.setattr(launch, "open_client", lambda *_: loader)
 

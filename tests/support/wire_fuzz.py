@@ -121,7 +121,7 @@ class Attacker:
         self._fuzzer.corpus = seeds(welcome.stream)
 
     def burst(self, count: int) -> list[Frames]:
-        """What to send next."""
+        """The next frames to send."""
         return [self._fuzzer.message() for _ in range(count)]
 
     def renew(self) -> None:

@@ -1,4 +1,4 @@
-"""What was delivered and trained on is what the data set, the seed and the positions say, found without either side."""
+"""The audit finds, from dataset, seed and positions alone, exactly the images that were trained on."""
 
 import os
 import re

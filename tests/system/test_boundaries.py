@@ -111,7 +111,7 @@ def absolute(path: str, node: ast.ImportFrom) -> str:
 
 
 def never(path: str) -> list[str]:
-    """What the file may not import, wherever it comes from."""
+    """Names that the file may not import."""
     package, room, *_ = path.split("/")
     names = [*NEVER[package]]
     for folder, others in NEVER_IN.items():
@@ -124,7 +124,7 @@ def never(path: str) -> list[str]:
 
 
 def breaches(path: str, source: str) -> list[str]:
-    """What the file `path` (relative to the root) uses and may not."""
+    """Forbidden names that the file `path` (relative to the root) uses."""
     found = set()
     for name, line in names_used(path, source):
         forbidden = [*never(path), *(only for only, files in ONLY_IN.items() if path not in files)]

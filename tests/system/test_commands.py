@@ -1,4 +1,4 @@
-"""What every command owes its user before any work is done: quick help, and one clear line for a wrong option."""
+"""Every command, before any work is done: quick help, and one clear line for a wrong option."""
 
 import re
 import subprocess
@@ -126,7 +126,7 @@ def test_every_option_of_every_command_has_a_variable_of_its_name() -> None:
 
 
 def completed(begun: str, cwd: Path) -> set[str]:
-    """What bash offers for `alexnet-trainer --recipe BEGUN<TAB>`."""
+    """Bash's completions of `alexnet-trainer --recipe BEGUN<TAB>`."""
     script = subprocess.run(
         [BIN / "alexnet-trainer"], env={"_ALEXNET_TRAINER_COMPLETE": "bash_source"}, capture_output=True, text=True
     ).stdout

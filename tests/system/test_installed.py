@@ -1,4 +1,4 @@
-"""What a user installs, a wheel, used in a folder full of files that are named like modules."""
+"""The wheel that a user installs, in a folder full of files that are named like modules."""
 
 import os
 import re

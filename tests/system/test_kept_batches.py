@@ -1,4 +1,4 @@
-"""How long a batch is good for a client, and what its being kept does to the stream, with a real service."""
+"""Lifetime of a lent batch, and the effect of keeping it on the stream, with a real service."""
 
 import signal
 from pathlib import Path

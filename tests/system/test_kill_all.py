@@ -57,7 +57,7 @@ def training(endpoint: str, run: Path) -> "subprocess.Popen[bytes]":
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the processes put temporary files, if they do."""
+    """The folder in which the processes would put temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

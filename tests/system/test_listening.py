@@ -1,4 +1,4 @@
-"""Where a service listens: IPv6, a socket file for its owner alone, and how many files that takes."""
+"""Endpoints of a service: IPv6, a socket file for its owner alone, and how many files that takes."""
 
 import os
 import signal

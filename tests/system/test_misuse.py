@@ -1,4 +1,4 @@
-"""What other programs do to a client by mistake: an error of one line at once, and whoever does it right goes on."""
+"""Misuse of a client by other programs: a one-line error at once, and correct use continues."""
 
 import gc
 import itertools
@@ -98,7 +98,7 @@ def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 class Opened(IterableDataset[Any]):
-    """A stream that was opened where the data set was made."""
+    """A torch dataset over a stream that its maker has opened."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

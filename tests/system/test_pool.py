@@ -40,7 +40,7 @@ def slab() -> Iterator[Slab]:
 
 
 def hear(pool: WorkerPool, until: Callable[[], object]) -> list[Finished | Crashed]:
-    """What workers say, until that is so."""
+    """Messages of the workers, until the condition holds."""
     outcomes: list[Finished | Crashed] = []
 
     def listen() -> bool:

@@ -44,7 +44,7 @@ def commands(text: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    """What each command and script takes: its --help, or the source of its parser."""
+    """Options of each command and script: its --help, or the source of its parser."""
     from loader.cli.pack_command import main as pack
     from loader.cli.serve_command import main as loader
     from trainer.cli.evaluate_command import main as evaluate

@@ -1,4 +1,4 @@
-"""What is damaged on its way to the client is noticed, by the digests made before."""
+"""Damage on the way to the client is noticed by the digests."""
 
 import socket
 import threading

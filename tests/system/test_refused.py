@@ -1,4 +1,4 @@
-"""What a service and its client refuse, at the start and later, with real processes and sockets."""
+"""Refusals by a service and its client, at the start and later, with real processes and sockets."""
 
 import contextlib
 import re

@@ -33,7 +33,7 @@ def family(command: LoaderProcess) -> list[int]:
 
 
 def served(command: LoaderProcess) -> int:
-    """How often a service said that it serves at the command's endpoint."""
+    """Number of log lines that announce the command's endpoint."""
     return command.log.read_text().count(f" on {command.endpoint}, ")
 
 

@@ -1,4 +1,4 @@
-"""What the system refuses is one line with file and reason and an exit code; only bugs are tracebacks."""
+"""A refusal by the system is one line with file and reason and an exit code; only bugs are tracebacks."""
 
 import errno
 import re
@@ -24,7 +24,7 @@ from trainer.cli.train_command import main as trainer
 
 
 def refused_to_nobody(command: click.Command, options: str, tmp_path: Path) -> tuple[Result, Path]:
-    """How `command` ends for a user who may not enter the folder `{private}` of its options; and that folder."""
+    """The end of `command` for a user who may not enter the folder `{private}` of its options; and that folder."""
     (file := tmp_path / "file").touch()
     CliRunner().invoke(command, options.format(private=file).split())  # imports what nobody may not read
     with as_nobody() as folder:

@@ -1,4 +1,4 @@
-"""What only tells never decides: real commands whose terminal, pipe, log or disk takes no line do all their work."""
+"""Output never decides: real commands whose terminal, pipe, log or disk takes no line do all their work."""
 
 import contextlib
 import fcntl

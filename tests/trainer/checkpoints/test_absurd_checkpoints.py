@@ -27,7 +27,7 @@ WHOLE = asdict(STATE)
 
 
 def evaluated(path: Path) -> Result:
-    """What alexnet-evaluate says of it; no loader is asked before the checkpoint is read."""
+    """Output of alexnet-evaluate; no loader is asked before the checkpoint is read."""
     return CliRunner().invoke(main, [str(path), "--cpu", "--loader", "tcp://127.0.0.1:9", "--loader-timeout", "0.1"])
 
 

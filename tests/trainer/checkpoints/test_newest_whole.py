@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder a run goes on from, and what becomes of the damaged ones."""
+"""The checkpoint of a folder from which a run resumes, and the fate of damaged ones."""
 
 import itertools
 import logging

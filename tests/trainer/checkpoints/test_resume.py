@@ -1,4 +1,4 @@
-"""Which runs are gone on with, and as what."""
+"""Runs that may be resumed, and with which settings."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is kept of answers, against counting by hand."""
+"""Counts of answers, against counting by hand."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What alexnet-evaluate prints and writes of figures that are given."""
+"""Tables and files of alexnet-evaluate, from given figures."""
 
 import json
 from dataclasses import replace

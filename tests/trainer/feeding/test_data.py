@@ -1,4 +1,4 @@
-"""Which streams a run reads, and how their pixels are scaled."""
+"""The streams that a run reads, and the scale of their pixels."""
 
 from dataclasses import replace
 from itertools import islice

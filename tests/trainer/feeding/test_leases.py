@@ -68,7 +68,7 @@ def feed(
 
 
 def read(detector: RaceDetector, fed: Iterator[DeviceBatch]) -> Iterator[DeviceBatch]:
-    """What was fed, as work on the current streams."""
+    """The batches fed, taken as work on the current streams."""
     with detector.watching():
         while True:
             with detector.on(detector.current(CPU), detector.current(OTHER)):

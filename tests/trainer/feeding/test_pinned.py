@@ -1,4 +1,4 @@
-"""What is pinned where it lies, what is copied, and that nothing is unmapped while CUDA knows it."""
+"""Memory pinned in place or copied; nothing is unmapped while CUDA knows it."""
 
 import logging
 from pathlib import Path

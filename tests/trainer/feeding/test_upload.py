@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def uploaded(detector: RaceDetector, hosts: list[Tensor]) -> list[Tensor]:
-    """What arrives of these batches, doubled on the current stream."""
+    """The batches as they arrive, doubled on the current stream."""
     upload, arrived = Upload(CPU, detector), []
 
     def read(batch: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class Training:
 
 
 def both(make: Make, work: Callable[[Training], None]) -> tuple[Training, Training]:
-    """What was recorded, and what was not, after the same work."""
+    """A recorded and an unrecorded training, after the same work."""
     recorded, plain = Training(make, graphs=True), Training(make, graphs=False)
     work(recorded)
     work(plain)

@@ -1,4 +1,4 @@
-"""The fused kernels do what torch does: on a GPU where there is one, else as Triton's interpreter runs them."""
+"""The fused kernels do what torch does: on a GPU if there is one, else as Triton's interpreter runs them."""
 
 import os
 from types import ModuleType

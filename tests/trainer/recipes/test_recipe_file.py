@@ -129,7 +129,7 @@ def test_a_recipe_of_before_pixels_were_a_field_reads_bytes() -> None:
 
 
 def shown(*options: str) -> Recipe:
-    """What the command prints, read again."""
+    """The command's output, read again."""
     result = CliRunner().invoke(main, ["--show-recipe", *options])
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     return from_dict(tomllib.loads(result.stdout))

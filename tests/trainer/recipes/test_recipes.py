@@ -165,7 +165,7 @@ def test_fc6_and_fc7_lose_half_in_training_and_are_halved_in_test(recipe: Recipe
 
 
 def first_logit(probability: float) -> float:
-    """Of ten classes, where the others' logits are 0."""
+    """The first of ten logits, the others 0, that gives this probability."""
     return math.log(9 * probability / (1 - probability))
 
 

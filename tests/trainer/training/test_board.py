@@ -1,4 +1,4 @@
-"""What a run leaves for TensorBoard, read back by TensorBoard itself."""
+"""Events that a run leaves for TensorBoard, read back by TensorBoard itself."""
 
 import builtins
 import io

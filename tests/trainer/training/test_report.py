@@ -1,4 +1,4 @@
-"""What a person reads of a run while it goes on."""
+"""Lines that a person reads during a run."""
 
 import io
 from dataclasses import asdict, replace
@@ -55,7 +55,7 @@ def test_the_shares_of_the_reasons_add_up_to_the_share_of_the_waits() -> None:
 
 
 def told_after_epoch_2(tmp_path: Path, plan: Plan, **state: Any) -> list[str]:
-    """What a person reads whose second epoch ended at 10 images/s, with a second of validation."""
+    """Lines of a run whose second epoch ended at 10 images/s, with a second of validation."""
     state = {"step": 10, "best_error": 0.25, "best_epoch": 0} | state
     now = State(epoch=1, first=20, seed=0, recipe=DEMO, dataset="", class_names=(), threads=1, **state)
     tally, outlook = Tally(images=20, seconds=2.0, waits=Waits(decode=1_000_000)), Outlook(0.01, None, None)

@@ -1,4 +1,4 @@
-"""What a person is told at an epoch's end: each cause of waiting with what would help against it, and only that."""
+"""The summary at an epoch's end: each cause of waiting with what would help against it, and only that."""
 
 import os
 import subprocess
