@@ -1,1 +1,1 @@
-"""The reader's side: requests batches, retries, reorders. The loader never imports it."""
+"""The reader's side; the loader never imports it."""

@@ -1,4 +1,4 @@
-"""Batches, and the checks that a reply must pass to become one."""
+"""Batches, and the checks a reply must pass to become one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,8 +38,6 @@ class Timeline:
     """A batch on its way, in `time.monotonic` seconds.
 
     requested_s   first request to the service that sent it; None if that was gone or silent since
-    arrived_s     its reply
-    stages        time spent at the service
     """
 
     requested_s: float | None
@@ -48,23 +46,18 @@ class Timeline:
 
 
 class Batch:
-    """Consecutive positions of one epoch.
+    """Consecutive positions of one epoch, from `first` on.
 
-    epoch     0, 1, ...
-    first     position of the first image; `first + len(batch)` is the next batch's
     images    n x height x width x 3, RGB, uint8 or float32; read-only if lent
     labels    int64 n
     records   int64 n, the record that each image was made from
-    replaced  corrupt records that others stand in for; empty with `on_bad_record="stop"`
+    replaced  corrupt records that others stand in for
     digests   uint64 n, see `common/digest.py`, or None
-    timeline  when it was requested and arrived, and each stage's time, or None
-    lent      True if the images may lie in a slot of the service's slab
     slab      that holds the images, or None
     kept      True if the caller gives the slot back
 
-    Images belong to the caller; torch.from_numpy shares them without a copy. Lent ones (`Stream.batches(lend=True)`)
-    are valid until the next batch is requested: `release` gives the slot back sooner, `keep` makes that the caller's
-    job, `copy` owns its memory. With ALEXNET_DEBUG=1 any later use is an error (`common/client/guard.py`).
+    Images belong to the caller unless lent (`Stream.batches(lend=True)`): then they are valid until the next batch is
+    requested. `release` gives the slot back sooner, `keep` makes that the caller's job, `copy` owns its memory.
     """
 
     def __init__(
@@ -121,11 +114,10 @@ class Batch:
             self._give_back = None
 
     def copy(self) -> "Batch":
-        """A copy that owns its memory."""
         return self._with(cast(Images, np.array(self.images)))
 
     def own(self) -> "Batch":
-        """A batch that owns its memory in place of this one, copied only if it lies in a slot."""
+        """The same in memory of its own; releases this one."""
         images = self.images
         if self.slab is not None or self._lease is not None or not images.flags.aligned:
             owned = self.copy()
@@ -149,13 +141,11 @@ class Batch:
         )
 
     def is_intact(self) -> bool:
-        """Return True if the digests match."""
         assert self.digests is not None
         computed = digest.of_images(self.images, self.records.tolist(), self.labels.tolist())
         return np.array_equal(computed, self.digests)
 
     def __reduce__(self) -> Any:
-        """Pickle the images: no other process has the slab."""
         whole = self.copy() if self.lent else self
         rest: dict[str, Any] = {name: getattr(self, name) for name in ("replaced", "digests", "timeline")}
         return partial(Batch, **rest, lent=False), (self.epoch, self.first, whole.images, self.labels, self.records)
@@ -168,7 +158,6 @@ Answer = Batch | LoaderFault
 
 
 def displaced(answer: Answer) -> Answer:
-    """Copy an answer out of its slot and give the slot back."""
     if isinstance(answer, LoaderFault):
         return answer
     copy = answer.copy()
@@ -178,7 +167,7 @@ def displaced(answer: Answer) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class BatchFormat:
-    """The form of one stream's batches, which every reply is held to."""
+    """The form of one stream's batches."""
 
     spec: StreamSpec
     info: StreamInfo
@@ -194,7 +183,7 @@ class BatchFormat:
         slab: Slab | None = None,
         give_back: Callable[[], None] | None = None,
     ) -> Batch:
-        """The batch requested, its images a view of `pixels`. Raises WireError if the reply has another form."""
+        """The batch requested, a view of `pixels`. Raises WireError if the reply has another form."""
         self._check_sizes(request, reply, pixels)
         images = np.frombuffer(pixels, self.spec.dtype).reshape(request.count, *self.spec.image_shape)
         images.flags.writeable = False

@@ -1,11 +1,5 @@
 """Client for one or more loader services: requests batches, retries, reorders.
 
-    with LoaderClient("tcp://127.0.0.1:5555") as loader:
-        stream = loader.stream(StreamSpec(split="train", seed=0, crop=224), batch_size=128)
-        for epoch in range(90):
-            for batch in stream:
-                ...  # batch.images: uint8 128 x 224 x 224 x 3
-
 Replies arrive in ZeroMQ's thread while the caller computes; tickets leave when it asks for a batch.
 """
 
@@ -94,8 +88,7 @@ class LoaderClient:
     def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> Stream:
         """Open a stream of batches of up to `batch_size` images.
 
-        With `digests` "on" batches carry a digest of each image; with "verify" they are also checked, and retried if
-        damaged on their way.
+        With `digests` "on" batches carry a digest of each image; "verify" also checks them and retries damaged batches.
 
         Raises UsageError for a value of the wrong type or out of range, NoSuchSplit, LoaderRefused if every service
         refuses, LoaderTimeout if none responds.
@@ -151,7 +144,6 @@ class LoaderClient:
         wait.check(self._hosts)
 
     def _poll(self) -> list[Host]:
-        """Wait for a message; returns the hosts that can be reached again."""
         poller = zmq.Poller()
         for host in self._hosts:
             host.register(poller)
@@ -159,7 +151,6 @@ class LoaderClient:
         return [host for host in self._hosts if host.can_send(events)]
 
     def hear(self) -> None:
-        """Take in all that has arrived."""
         self._owner.refuse_closed()
         for number in [number for number, stream in self._streams.items() if stream.closed]:
             del self._streams[number]
@@ -250,7 +241,6 @@ class LoaderClient:
         self._reopen_streams(host)
 
     def _note_load(self, host: Host, message: messages.Pong | messages.Welcome) -> None:
-        """Note workers and cores; reopen the streams that a restarted service has lost."""
         host.workers, host.cores = message.workers, message.cores
         if host.instance and host.instance != message.instance:
             log.info("%s was restarted", host.endpoint)

@@ -1,10 +1,6 @@
-"""A file of loader endpoints, one a line, reread when it changes, so that hosts join and leave a running client.
+"""A file of loader endpoints, one a line, reread when it changes. Replace it atomically (`mv new loaders.txt`).
 
-    # the rack by the door
-    tcp://10.0.0.5:5555
-    tcp://10.0.0.6:5555     # since Tuesday
-
-Replace it atomically (`mv new loaders.txt`).
+tcp://10.0.0.6:5555     # since Tuesday
 """
 
 import re
@@ -27,7 +23,7 @@ class EndpointsFile:
     def changed(self, now_s: float) -> list[str] | None:
         """The endpoints if the file changed since the last call, or on the first; looks once in LOOK_S.
 
-        Raises UsageError, once for each change, if it cannot be read or a line is not an endpoint.
+        Raises UsageError, once for each change, if it is unreadable or a line is no endpoint.
         """
         if now_s - self._looked_s < LOOK_S:
             return None

@@ -1,8 +1,7 @@
 """Use-after-release detection for lent images, with ALEXNET_DEBUG=1.
 
-A slot is refilled once its batch is released, so a view that was kept would show other images. In a debugging run
-images are copies. After the release, the array and numpy's views of it raise LoaderError on use; what left numpy (a
-tensor, a memoryview, np.asarray) reads POISON in every byte: NaN in float32.
+Images are copies then. After the release, the array and numpy's views of it raise LoaderError on use; what left numpy
+(a tensor, a memoryview, np.asarray) reads POISON in every byte: NaN in float32.
 """
 
 import os
@@ -24,7 +23,7 @@ def is_wanted() -> bool:
 
 
 class Lease:
-    """A copy of a batch's images, valid until `end`; `images` is a read-only view of it."""
+    """A copy of a batch's images, valid until `end`."""
 
     def __init__(self, images: npt.NDArray[Any], misuse: str) -> None:
         self._memory = np.array(images)  # a plain one, even of a guarded batch
@@ -38,7 +37,7 @@ class Lease:
         self._ended = True
 
     def check(self, array: npt.NDArray[Any]) -> None:
-        """Raise LoaderError if `array` reads its memory after the end: numpy's own copies may be read."""
+        """Raise LoaderError if `array` reads its memory after the end."""
         if self._ended and np.may_share_memory(array, self._memory):
             raise LoaderError(self._misuse)
 

@@ -20,12 +20,11 @@ SILENT_S = 1.0  # after this long without a PONG, the host's tickets are reassig
 
 
 class Host:
-    """One service: its socket, the run of it that answers, and when it last did.
+    """One service.
 
-    silent           pinged without a response since, though the connection stands
-    refusal          why it does not admit this client, or ""
-    from_start       True if the client began with it, so that it must serve what the others do
-    workers, cores   as last reported
+    silent      pinged without a response since, though the connection stands
+    refusal     why it does not admit this client, or ""
+    from_start  True if the client began with it, so that it must serve what the others do
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Host:
         self._dial()
 
     def ping(self, now: float) -> bool:
-        """Send a PING; False without a connection."""
         self.pinged = now
         if self._owes_since is None:
             self._owes_since = now
@@ -61,18 +59,15 @@ class Host:
         self.heard, self._owes_since, self.silent = now, None, False
 
     def note_silence(self, now: float) -> None:
-        """Update `silent`, once all that has arrived was taken in."""
         self.silent = self._owes_since is not None and now - self._owes_since > SILENT_S
 
     def note_transport(self, transport: str) -> None:
-        """Log how its pixels come, if that is news."""
         if self._transport != transport:
             self._transport = transport
             log.info("%s: pixels come %s", self.endpoint, transport)
 
     @property
     def owed(self) -> int:
-        """Bytes of replies requested and not received."""
         return sum([*self._owed.values()])
 
     def answered(self, stream: bytes, number: int) -> None:
@@ -92,7 +87,6 @@ class Host:
         return self.reachable
 
     def receive(self) -> list[memoryview] | None:
-        """The frames of the next message, or None."""
         try:
             frames = self._end.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -112,17 +106,15 @@ class Host:
         self._end.close(linger_ms=200)  # time for a BYE to leave
 
     def register(self, poller: zmq.Poller) -> None:
-        """Let `poller` wake up for messages, connection events, and a missing connection."""
         missing = not self.reachable and not self.refusal
         poller.register(self._end.socket, zmq.POLLIN | zmq.POLLOUT if missing else zmq.POLLIN)
         poller.register(self._end.monitor, zmq.POLLIN)
 
     def can_send(self, events: "dict[object, int]") -> bool:
-        """Return True if a missing connection is up."""
         return bool(events.get(self._end.socket, 0) & zmq.POLLOUT)
 
     def watch(self) -> bool:
-        """Take in connection events, and dial a refused host again after a pause; True if newly refused."""
+        """Take in connection events, dial a refused host again after a pause; True if newly refused."""
         before = self.refusal
         for event in self._end.events():
             if event.kind == zmq.EVENT_CONNECTED:
@@ -147,7 +139,6 @@ class Host:
         self.connection, self.taken, self._owed = connection, 0, {}
 
     def refuses(self, reason: str) -> None:
-        """Note why the service does not admit this client; it is dialled again later."""
         self.refusal, self._dial_again = reason, time.monotonic() + self._pause_s
 
     def _note_failure(self, event: ConnectionEvent) -> None:

@@ -1,8 +1,4 @@
-"""Ownership of a client: by the process that opened it, and there by one thread at a time.
-
-ZeroMQ's sockets survive no fork and are not thread-safe. A call from another process, or during another thread's call,
-fails at once; threads may take turns.
-"""
+"""Ownership of a client, whose sockets survive no fork and are not thread-safe."""
 
 import os
 import threading
@@ -15,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class Owner:
-    """Lets one call at a time use a client.
+    """Lets one call at a time use a client, in the process that opened it.
 
     close           called once, never during a call
     interruptions   calls ended by a foreign exception, which may have left things half done
@@ -32,7 +28,7 @@ class Owner:
         return os.getpid() != self._pid
 
     def run(self, call: Callable[[], Result]) -> Result:
-        """Return the result of `call`. Raises LoaderError in another process, during another call or after `close`."""
+        """Run `call`. Raises LoaderError in another process, during another call or after `close`."""
         self._refuse_other_process()
         if self._lock.locked():
             raise LoaderError(

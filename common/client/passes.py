@@ -1,4 +1,4 @@
-"""One pass over a stream: an iterator over the batches of some epochs."""
+"""Passes over a stream: iterators over the batches of some epochs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
@@ -15,7 +15,7 @@ class Pass(Iterator[Batch]):
     """An iterator over what `deliver` returns for it, until None.
 
     After LoaderTimeout the next call waits on. Any other error or interruption ends the pass, since a batch may be
-    lost; each later call raises a LoaderError that says so.
+    lost: each later call raises LoaderError.
     """
 
     def __init__(self, owner: Owner, deliver: Callable[["Pass"], Batch | None], lend: bool) -> None:
@@ -27,7 +27,6 @@ class Pass(Iterator[Batch]):
         return self._owner.run(self._next)
 
     def end(self, why: str) -> None:
-        """Make each later call a LoaderError; the first reason stays."""
         self._why = self._why or why
 
     def _next(self) -> Batch:
@@ -58,7 +57,7 @@ class Pass(Iterator[Batch]):
 def plan(
     numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int
 ) -> Iterator[BatchRequest]:
-    """The requests of a pass: each epoch up to `end`, the first one from `first` on."""
+    """Yield the requests of a pass: each epoch up to `end`, the first from `first` on."""
     for epoch in epochs:
         for position in range(first, end, batch_size):
             yield BatchRequest(next(numbers), epoch, position, min(batch_size, end - position))
@@ -75,7 +74,7 @@ def places(records: int, first: Any, end: Any) -> tuple[int, int]:
 
 
 def epochs_of(epochs: Iterable[Any]) -> Iterator[int]:
-    """Yield `epochs` as ints. Raises UsageError if one is out of range: at once, except for an iterator's."""
+    """Yield `epochs` as ints. Raises UsageError if one is out of range."""
     if not isinstance(epochs, Iterable):
         raise UsageError(f"epochs is {epochs!r}; it is several epochs, as [3] or range(3)")
     if isinstance(epochs, range):

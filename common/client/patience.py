@@ -22,15 +22,13 @@ _EXPIRY_S = 1.0, 5.0  # soonest and latest
 
 
 class Wait:
-    """One wait for the services; `awaited` names what for."""
-
     def __init__(self, awaited: str, timeout_s: float) -> None:
         self.awaited, self._timeout_s = awaited, timeout_s
         self.started = time.monotonic()
         self._say_after_s = SAID_FIRST_S
 
     def check(self, hosts: Sequence[Host]) -> None:
-        """Log the wait if that is due. Raises LoaderTimeout in the end."""
+        """Log the wait if due. Raises LoaderTimeout in the end."""
         now = time.monotonic()
         silent_s = now - max([self.started, *(host.heard for host in hosts)])
         self._end_if_over(hosts, silent_s, now - self.started)
@@ -75,14 +73,12 @@ class ReplyTimes:
 
     @property
     def hedge_after_s(self) -> float:
-        """Three times the median."""
         if len(self._seconds) < _FEW:
             return _EXPIRY_S[0]
         return max(_SOONEST_S, 3 * statistics.median(self._seconds))
 
     @property
     def retry_after_s(self) -> float:
-        """Ten times the median, 1 to 5 seconds; harmless if too soon."""
         soonest_s, latest_s = _EXPIRY_S
         if len(self._seconds) < _FEW:
             return latest_s

@@ -1,4 +1,4 @@
-"""The services as a client's streams have them, and the one dataset they must serve."""
+"""The one dataset that all of a client's services must serve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +13,15 @@ from .patience import Wait
 
 
 class Served:
-    """The dataset of all streams of a client, by split."""
-
     def __init__(self) -> None:
         self._infos: dict[Split, StreamInfo] = {}
         self._hosts: set[tuple[Host, Split]] = set()
 
     def accepted(self, host: Host, split: Split) -> bool:
-        """Return True if the host once served this split as the others do."""
         return (host, split) in self._hosts
 
     def difference(self, split: Split, info: StreamInfo) -> str | None:
-        """Describe why `info` is of another dataset or decoder; None if it is not."""
+        """Describe why `info` is of another dataset or decoder, or return None."""
         known = self._infos.get(split)
         if known is not None and not (_is_of_one_packing(info, known) and _contents(info) == _contents(known)):
             return f"it serves dataset {info.digest.hex()}, not {known.digest.hex()}"
@@ -36,7 +33,6 @@ class Served:
         return None
 
     def take(self, host: Host, split: Split, info: StreamInfo) -> StreamInfo:
-        """Note that the host serves it; returns the first info on the split."""
         self._hosts.add((host, split))
         return self._infos.setdefault(split, info)
 
@@ -51,11 +47,7 @@ def _is_of_one_packing(one: StreamInfo, other: StreamInfo) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Services:
-    """Things a client shares with its streams.
-
-    timeout_s   as LoaderClient takes it
-    wait, hear  take in messages, blocking for a moment or not at all
-    """
+    """A client's parts that its streams use; `wait` and `hear` are LoaderClient's."""
 
     owner: Owner
     hosts: list[Host]

@@ -31,8 +31,8 @@ DAMAGED_LIMIT = 3  # arrivals of a batch with wrong digests before that is an er
 class Stream:
     """One stream, open on every service that has answered; `info` describes its dataset.
 
-    Iterating it reads one epoch: first epoch 0, then the next, however far the last one was read. Set `epoch` to choose
-    the next one; `batches` reads any epochs, from any position. `len` is the number of batches of an epoch.
+    Iterating it reads one epoch, then the next, however far the last one was read; set `epoch` to choose. `batches`
+    reads any epochs, from any position. `len` is the number of batches of an epoch.
     """
 
     def __init__(
@@ -65,11 +65,10 @@ class Stream:
 
     @property
     def loaders(self) -> Loaders:
-        """The services that it is open on now."""
         return self._sessions.loaders
 
     def open(self) -> None:
-        """Send HELLO to all and wait for the first WELCOME; other services join later."""
+        """Send HELLO to all and wait for the first WELCOME."""
         wait = Wait(f"a {self.spec.split} stream to open", self._services.timeout_s)
         while not self._sessions:
             self._sessions.say_hello()
@@ -97,12 +96,11 @@ class Stream:
     ) -> Iterator[Batch]:
         """The batches of `epochs`, in order: the first epoch from position `first` on, each one up to `end`.
 
-        The last batch of an epoch may be smaller. Batches own their memory. With `lend`, those of a service on this
-        host are views of its slab, which saves a copy: valid until the next request, or after `keep` until `release`.
+        With `lend`, those of a service on this host are views of its slab, valid until the next request, or after
+        `keep` until `release`. The first batch of a pass ends the previous pass.
 
-        One pass reads a stream at a time: the first batch of this one ends the previous. Raises UsageError for epochs
-        and positions that do not exist. The iterator raises LoaderFault if a record cannot be delivered,
-        LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT batches are kept.
+        Raises UsageError for epochs and positions that do not exist. The iterator raises LoaderFault if a record cannot
+        be delivered, LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT are kept.
         """
         start, stop = places(self.info.records, first, end)
         requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)
@@ -114,7 +112,6 @@ class Stream:
             self._owner.run(self.shut)
 
     def shut(self) -> None:
-        """Close, within a call of the client."""
         if not self.closed:
             self.closed = True
             self._give_up_pass("the stream was closed")
@@ -159,7 +156,6 @@ class Stream:
         self._pass = self._window = None
 
     def _release_last(self) -> None:
-        """Release the last batch unless the caller kept it."""
         batch, self._lent = self._lent, None
         if batch is not None and not batch.kept:
             batch.release()
@@ -181,7 +177,6 @@ class Stream:
         return answer
 
     def _wait(self, wait: Wait, window: Window) -> None:
-        """Wait for messages once; then retry and hedge whatever is late."""
         self._sessions.raise_if_refused()
         wait.awaited = str(window.awaited or "a service to come back")
         self._services.wait(wait)
@@ -193,7 +188,6 @@ class Stream:
             self._send(window, *hedge)
 
     def _request(self, window: Window) -> None:
-        """Send all tickets that credit allows."""
         self._sessions.say_hello()
         for host, _ in self._sessions:
             window.set_silent(host, host.silent)
@@ -227,7 +221,6 @@ class Stream:
             self._window.drop_host(host)
 
     def leave(self, host: Host) -> None:
-        """Close the stream there."""
         if self._sessions.get(host) is not None:
             host.send(messages.Bye(self.id))
         self.reopen(host)
@@ -244,7 +237,6 @@ class Stream:
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
 
     def batch_arrived(self, host: Host, reply: messages.BatchReply, payload: memoryview | None) -> None:
-        """Hold the batch until its turn, unless it is unwanted, damaged or from a host to leave out."""
         window, session = self._window, self._sessions.get(host)
         request = window.expects(reply.number) if window is not None else None
         if window is None or request is None or session is None:
@@ -267,7 +259,6 @@ class Stream:
         return Timeline(window.requested_since(host, reply.number), now, StageTimes(*reply.stages))
 
     def _note_damage(self, window: Window, host: Host, request: BatchRequest) -> None:
-        """Leave a damaged batch to be retried, but not for ever."""
         self._damaged[request.number] += 1
         log.warning("%s: %s came damaged: its digests are not those of its pixels", host.endpoint, request)
         if self._damaged[request.number] == DAMAGED_LIMIT:
@@ -280,7 +271,7 @@ class Stream:
         return self._left_out(host, f"{reason}; alexnet-pack --info DATA --verify there finds all")
 
     def _left_out(self, host: Host, reason: str) -> bool:
-        """Retry elsewhere and return True; False if there is no other host, so that this one is believed."""
+        """Retry elsewhere and return True; False if there is no other host."""
         if len(self._sessions) == 1:
             return False
         log.warning("%s is left out: %s", host.endpoint, reason)

@@ -29,7 +29,7 @@ TRANSPORTS = ("auto", "slab", "frames")
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """The services a stream is open on, together; `by_socket` of them send pixels over a socket."""
+    """The services a stream is open on; `by_socket` of them send pixels over a socket."""
 
     hosts: int
     workers: int
@@ -38,7 +38,7 @@ class Loaders:
 
 
 class HostSession:
-    """One open session: its credit, and its slab (by `nonce`; None if pixels come over the socket)."""
+    """An open session; `slab` is None if pixels come over the socket."""
 
     def __init__(self, nonce: bytes, credit: int, slab: Slab | None) -> None:
         self.nonce, self.credit, self.slab = nonce, credit, slab
@@ -63,7 +63,7 @@ class HostSession:
         return cls(welcome.slab_nonce, welcome.credit, slab)
 
     def slot_pixels(self, reply: messages.BatchReply, spec: StreamSpec, count: int) -> memoryview:
-        """The bytes of the slot in `reply`. Raises WireError if there is no such slot."""
+        """Raises WireError if there is no such slot."""
         if self.slab is None or not 0 <= reply.slot < self.slab.slots:
             raise WireError(f"BATCH: there is no slot {reply.slot}")
         if reply.slab != self.nonce:
@@ -79,10 +79,7 @@ class HostSession:
 
 
 class StreamSessions:
-    """The sessions of one stream with the client's `hosts`, which come and go.
-
-    id, info   of the stream, from the first WELCOME on
-    """
+    """Sessions of one stream with `hosts`, which come and go."""
 
     info: StreamInfo
 
@@ -115,7 +112,6 @@ class StreamSessions:
         return Loaders(len(self._open), workers, cores, by_socket)
 
     def say_hello(self) -> None:
-        """Send HELLO to every service that has not answered, again after HELLO_S."""
         if len(self._open) + len(self._refusals) == len(self._hosts):
             return
         now = time.monotonic()
@@ -159,14 +155,13 @@ class StreamSessions:
         self.refuse(host, reason)
 
     def refuse(self, host: Host, reason: str) -> None:
-        """Send no HELLO to the host until `forget`."""
         self.refused(host, messages.Fault(self._hello.request, b"", messages.REFUSED, reason, messages.NO_RECORD))
 
     def refused(self, host: Host, fault: messages.Fault) -> None:
         self._refusals[host] = fault
 
     def raise_if_refused(self, *, gone_too: bool = False) -> None:
-        """Raise LoaderRefused or NoSuchSplit if every service, or every other one with `gone_too`, refused."""
+        """Raise LoaderRefused or NoSuchSplit if every service refused; with `gone_too`, if the others are gone."""
         others = [host for host in self._hosts if host not in self._refusals]
         gone = gone_too and all(host.silent or not host.reachable for host in others)
         if not self._refusals or (others and not gone):
@@ -176,7 +171,7 @@ class StreamSessions:
         raise NoSuchSplit(reasons) if codes == {messages.NO_SUCH_SPLIT} else LoaderRefused(reasons)
 
     def forget(self, host: Host) -> bool:
-        """Return to the state before HELLO; True if the stream was open there."""
+        """Return to the state before HELLO; True if it was open."""
         self._hello_sent.pop(host, None)
         self._refusals.pop(host, None)
         session = self._open.pop(host, None)
@@ -192,7 +187,7 @@ class StreamSessions:
         payload: memoryview | None,
         timeline: Timeline,
     ) -> Batch:
-        """The batch in a reply, its pixels in `payload` or a slot. Raises WireError if it is another."""
+        """The batch in a reply, its pixels in `payload` or a slot. Raises WireError."""
         batches = BatchFormat(self._spec, self.info, self._hello.digests)
         if payload is not None:
             return batches.batch(request, reply, payload, timeline)
@@ -201,7 +196,6 @@ class StreamSessions:
         return batches.batch(request, reply, pixels, timeline, slab=session.slab, give_back=give_back)
 
     def lease(self, nonce: bytes, number: int) -> None:
-        """Note that the ticket's batch lies in a slot of this slab, until its release."""
         self._leases[nonce].add(number)
 
     def _give_back(self, nonce: bytes, number: int) -> None:
@@ -213,7 +207,6 @@ class StreamSessions:
         return self._leases.get(nonce, set())
 
     def close(self) -> None:
-        """Send BYE to all."""
         for host, session in self._open.items():
             host.send(messages.Bye(self.id))
             session.close()

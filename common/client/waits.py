@@ -5,8 +5,7 @@
     short wait                                               |-----------------------------|  work in part, wire
     long wait    ----|---------------------------------------------------------------------|  no_loader, then all
 
-A wait covers the end of the batch's lifetime; what lies before was hidden behind the reader's own work. The client
-measures lifetime and wait, the service its stages; clocks are never compared. The rest of the lifetime is the wire's.
+A wait covers the end of a lifetime; what lies before was hidden behind the reader's own work.
 """
 
 import time
@@ -22,9 +21,7 @@ class Waits:
     """Time waited, in microseconds, by reason.
 
     no_loader      no service had the ticket: all gone or silent, or it was retried
-    workers_busy   all workers had other tickets
     free_slot      the client itself held every slot
-    read, decode, augment   a worker was at it
     wire           sockets, copies, event loops
     """
 
@@ -48,7 +45,7 @@ class Waits:
 
 
 class WaitClock:
-    """Adds up the time spent waiting for batches, by reason; `now_s` is the clock of their timelines."""
+    """Adds up the time waited for batches, by reason; `now_s` is the clock of their timelines."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
@@ -59,7 +56,6 @@ class WaitClock:
         return self.waits.total / 1e6
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield from `batches`, measuring each `next`."""
         iterator = iter(batches)
         while True:
             began_s, batch = self._now_s(), None
@@ -73,7 +69,6 @@ class WaitClock:
 
 
 def waits_over(began_s: float, ended_s: float, timeline: Timeline | None) -> Waits:
-    """The wait from `began_s` to `ended_s` for a batch."""
     waited_us = round((ended_s - began_s) * 1e6)
     if timeline is None:
         return Waits(no_loader=waited_us)
@@ -85,10 +80,9 @@ def waits_over(began_s: float, ended_s: float, timeline: Timeline | None) -> Wai
 
 
 def divided(waited_us: int, lifetime_us: int, stages: StageTimes) -> Waits:
-    """Split a wait at the end of a lifetime into parts that are never negative and add up to it.
+    """Split a wait at the end of a lifetime into parts that add up to it.
 
-    Stages may exceed the lifetime, which starts anew after a silence: the excess lies before it. Workers handle images
-    one by one, so a part of the work is split in proportion.
+    Stages may exceed the lifetime, which starts anew after a silence.
     """
     queue, work = stages[:2], stages[2:]
     covered = min(waited_us, lifetime_us)
@@ -101,7 +95,7 @@ def divided(waited_us: int, lifetime_us: int, stages: StageTimes) -> Waits:
 
 
 def _in_proportion(whole: int, weights: tuple[int, ...]) -> list[int]:
-    """Split `whole`, at most the weights' sum, into integer parts proportional to them."""
+    """Split `whole`, at most the weights' sum, into integers."""
     parts, weight_so_far, given = [], 0, 0
     for weight in weights:
         weight_so_far += weight

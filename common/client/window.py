@@ -1,10 +1,9 @@
 """Request window for one pass over a stream. Pure bookkeeping: no sockets, no clock.
 
-Tickets are numbered in stream order. Each is requested from a host, in flight until answered, held until its turn,
-then taken. Credit bounds what a host has in flight or held, since a held answer may lie in one of its slots.
-
-A retry must never wait for a slot: it could wait for answers held behind it, which wait for it. So it displaces one of
-these, which is copied out of its slot. A late ticket is hedged: an idle host gets it too, and the first answer wins.
+A ticket is in flight until answered, then held until its turn; credit bounds both, since a held answer may lie in a
+slot. A retry must never wait for a slot: it could wait for answers held behind it, which wait for it. So it displaces
+one of these, which is copied out of its slot. A late ticket is hedged: an idle host gets it too, and the first answer
+wins.
 """
 
 from collections import Counter, deque
@@ -38,7 +37,6 @@ class _HostState:
 
     @property
     def can_take_retry(self) -> bool:
-        """True if there is credit, or displacing makes some."""
         return not self.silent and len(self.in_flight) < self.credit
 
 
@@ -63,12 +61,10 @@ class Window:
 
     @property
     def awaited(self) -> BatchRequest | None:
-        """The request whose turn it is, once made."""
         return self._requests[self._order[0]] if self._order else None
 
     @property
     def wanted(self) -> set[int]:
-        """Numbers requested and not answered."""
         return self._requests.keys() - self._answers.keys()
 
     def add_host(self, host: Host, credit: int, in_slots: Collection[int] = ()) -> None:
@@ -76,12 +72,10 @@ class Window:
         self._hosts[host] = _HostState(credit, held={number for number in in_slots if number in self._answers})
 
     def drop_host(self, host: Host) -> None:
-        """Forget a host; retry elsewhere what it had in flight."""
         if lost := self._hosts.pop(host, None):
             self._reassign(lost)
 
     def set_silent(self, host: Host, silent: bool) -> None:
-        """Retry a silent host's tickets elsewhere."""
         state = self._hosts[host]
         state.silent = silent
         if silent:
@@ -114,7 +108,7 @@ class Window:
         return self._note(host, request, now)
 
     def hedge(self, now: float, before: float) -> tuple[Host, BatchRequest] | None:
-        """The earliest request in flight at one host alone since before that time, and an idle host for it."""
+        """The earliest late request that one host alone has in flight, and an idle host for it."""
         idle = [host for host, state in self._hosts.items() if state.can_take_retry and not state.in_flight]
         number = self._earliest_late(before) if idle and self._hedges_left >= 1 else None
         if number is None:
@@ -123,19 +117,17 @@ class Window:
         return self._request_again(idle, number, now)
 
     def expects(self, number: int) -> BatchRequest | None:
-        """The request with this number, if its answer is still wanted."""
         return None if number in self._answers else self._requests.get(number)
 
     def requested_at(self, host: Host, number: int) -> float | None:
-        """When the ticket was last requested from this host; None if it is not in flight there."""
+        """When last requested there; None if it is not in flight."""
         return self._hosts[host].in_flight.get(number) if host in self._hosts else None
 
     def requested_since(self, host: Host, number: int) -> float | None:
-        """When the ticket was first requested from this host; None if it was gone or silent since."""
+        """When first requested there; None if the host was gone or silent since."""
         return self._hosts[host].since.get(number) if host in self._hosts else None
 
     def answer(self, host: Host, number: int, answer: Answer) -> None:
-        """Hold the first answer to a ticket that `expects` names."""
         assert self.expects(number)
         for state in self._hosts.values():
             state.in_flight.pop(number, None)
@@ -147,7 +139,6 @@ class Window:
         self._answers[number] = host, answer
 
     def take(self) -> Answer | None:
-        """The answer whose turn it is, once it has come."""
         if not self._order or self._order[0] not in self._answers:
             return None
         number = self._order.popleft()
@@ -172,7 +163,6 @@ class Window:
             self._retries.append(number)
 
     def _request_retry(self, now: float) -> tuple[Host, BatchRequest] | None:
-        """The earliest retry."""
         able = [host for host, state in self._hosts.items() if state.can_take_retry]
         if not able:
             return None
@@ -205,8 +195,7 @@ class Window:
 def acknowledgement(needed: set[int], requested_last: int) -> tuple[int, bytes]:
     """The `oldest` and `done` of a TICKET: all numbers up to the last one requested that are not `needed`.
 
-    Cumulative and repeated with every ticket, so any TICKET may be lost, late or doubled. Raises LoaderError if `done`
-    exceeds its field.
+    Raises LoaderError if `done` exceeds its field.
     """
     oldest = min(needed)
     done = [number - oldest for number in range(oldest, requested_last + 1) if number not in needed]
