@@ -1,7 +1,7 @@
-"""Everything the loader and its readers share: the client, the wire, the stream's specification.
+"""The client, and all it shares with the loader.
 
-Users import the client's names from here. They are resolved on first use, so that a worker, or the process that
-restarts a service, loads neither zmq nor numpy on their account.
+Names are resolved on first use: a worker, or the process that restarts a service, loads neither zmq nor numpy on their
+account.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,7 +15,7 @@ def named(name: str, digits: str) -> str:
 
 
 def pixels_of(decoder: str) -> str:
-    """The digits, equal for decoders that agree on all pixels; the whole text if some are missing."""
+    """The digits; the whole text if some are missing."""
     digits = _digits(decoder)
     return digits if len(digits) == _DIGITS else decoder
 

@@ -3,7 +3,7 @@
     image     64 bits: XXH3 of the pixels as delivered, seeded with record and label
     rolling   128 bits: XXH3 of the previous rolling digest (empty at first) and the image's, little-endian
 
-A rolling digest depends on images and order alone, not on batch size or host. XXH3 detects damage, not forgery.
+XXH3 detects damage, not forgery.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,13 +24,11 @@ def of_image(pixels: npt.NDArray[Any], record: int, label: int) -> int:
 
 
 def of_images(images: npt.NDArray[Any], records: Iterable[int], labels: Iterable[int]) -> Digests:
-    """uint64 n."""
     each = (of_image(*parts) for parts in zip(images, records, labels, strict=True))
     return np.fromiter(each, np.uint64, len(images))
 
 
 def roll(rolling: bytes, digests: Digests) -> bytes:
-    """16 bytes: the rolling digest after these images."""
     for digest in _little_endian(digests):
         rolling = xxhash.xxh3_128_digest(rolling + digest)
     return rolling

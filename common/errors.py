@@ -1,26 +1,24 @@
 """Errors a user can act on.
 
-    AlexNetError                      exit code 1
-    |-- UsageError                    exit code 2: an option, path or value is wrong
-    |-- DatasetError                  a dataset is missing, incomplete, damaged or of another format
-    |-- PackError                     packing stopped; the same command resumes it
-    |-- BadImage                      an image cannot be decoded
-    |-- BadRecord                     a record is corrupt, and no other may stand in for it
-    |-- WireError                     a message breaks the protocol
-    |   `-- VersionMismatch           the peer speaks another version
-    |-- LoaderError                   a misuse of the client, or no service can deliver
-    |   |-- LoaderRefused             refused: other dataset or version, batch too large
-    |   |   `-- NoSuchSplit             the dataset has no such split
-    |   |-- LoaderFault               failed on a record or a ticket
-    |   `-- LoaderTimeout             no response for too long
-    |-- ExchangeError                 copies between two GPUs arrive with wrong bits
-    |-- CheckpointError               a checkpoint is missing, damaged or of another network
-    |-- OutputError                   stdout cannot be written
-    |   `-- ReaderGone                  nobody reads it (`| head`); the command ends silently
-    |-- SaveError                     the disk refuses a run's files; earlier ones are intact
-    `-- Diverged                      training computes NaN or infinity
-
-Each message is one line: the fault, and the option that changes it. `assert` is for bugs of our own.
+AlexNetError            exit code 1
+  UsageError            exit code 2: wrong option, path or value
+  DatasetError          missing, incomplete, damaged or of another format
+  PackError             packing stopped; the same command resumes it
+  BadImage              it cannot be decoded
+  BadRecord             corrupt, and no other may stand in for it
+  WireError             a message breaks the protocol
+    VersionMismatch     the peer speaks another version
+  LoaderError           a misuse of the client, or no service can deliver
+    LoaderRefused       other dataset or version, batch too large
+      NoSuchSplit       the dataset has none of that name
+    LoaderFault         failed on a record or a ticket
+    LoaderTimeout       no response for too long
+  ExchangeError         copies between two GPUs arrive with wrong bits
+  CheckpointError       missing, damaged or of another network
+  OutputError           stdout cannot be written
+    ReaderGone          nobody reads it (`| head`); the command ends silently
+  SaveError             the disk refuses a run's files; earlier ones are intact
+  Diverged              training computes NaN or infinity
 """
 
 

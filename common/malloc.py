@@ -1,4 +1,4 @@
-"""glibc malloc: tuning of when freed memory returns to the system, and the bytes in use."""
+"""glibc malloc: when freed memory returns to the system, and the bytes in use. False, or 0, without glibc."""
 
 import ctypes
 import functools
@@ -13,28 +13,19 @@ _KEEP_BYTES, _LARGE_BYTES = 1 << 29, 1 << 20
 
 @functools.cache
 def keep_large_blocks() -> bool:
-    """Keep freed blocks of up to 32 MiB, such as ZeroMQ allocates for each message. False without glibc.
-
-    Mapping and clearing their pages anew is a third of the cost of receiving.
-    """
+    """Keep freed blocks of up to 32 MiB: mapping a message's anew is a third of the cost of receiving it."""
     return _set(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and _set(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
 @functools.cache
 def keep_all_blocks() -> bool:
-    """Keep every freed block, for a process that trains on the CPU. False without glibc.
-
-    Mapping a step's blocks anew costs a fifth to a third of it.
-    """
+    """Keep every freed block: mapping them anew is a fifth to a third of a training step on the CPU."""
     return keep_large_blocks() and _set(_M_MMAP_MAX, 0) and _set(_M_TRIM_THRESHOLD, _NEVER)
 
 
 @functools.cache
 def give_back_large_blocks() -> bool:
-    """Return freed blocks of a megabyte and more at once. False without glibc.
-
-    Else glibc keeps blocks of a size once one was freed: in a worker an epoch's order, 20 MB on ImageNet.
-    """
+    """Return freed blocks of a megabyte and more at once: an epoch's order is 20 MB on ImageNet."""
     return _set(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
@@ -48,7 +39,7 @@ class _Use(ctypes.Structure):
 
 
 def bytes_in_use() -> int:
-    """Bytes allocated and not freed; 0 without glibc 2.33 or newer."""
+    """Bytes allocated and not freed; 0 also before glibc 2.33."""
     read = _mallinfo2()
     if read is None:
         return 0

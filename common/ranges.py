@@ -1,4 +1,4 @@
-"""Ranges of values that callers give and the wire carries, defined once, so that both refuse the same."""
+"""Ranges of values that callers give and the wire carries."""
 
 import numbers
 import operator
@@ -10,8 +10,6 @@ from .errors import UsageError
 
 
 class Whole(NamedTuple):
-    """Integers from `low` to `high`, inclusive."""
-
     low: int
     high: int
 
@@ -56,7 +54,6 @@ _NOT_SHOWN = ("Cc", "Zl", "Zp")  # control characters, separators of lines and o
 
 
 def class_names_fault(names: Sequence[str]) -> str | None:
-    """Describe the first fault of a dataset's class names; None without one."""
     if len(names) > MOST_CLASSES:
         return f"{len(names):,} classes are more than {MOST_CLASSES:,}"
     for name in names:

@@ -25,17 +25,16 @@ DIGEST_USES = ("off", "on", "verify")
 class StreamSpec:
     """One stream: a pure function of (dataset, this, epoch, position).
 
-    split    "train" or "val"
     seed     of order and augmentation, 0 to 2**63 - 1
     view     "train": random crop, flip with probability 1/2, colour noise. "full": the stored 256x256 image
     crop     height and width of a training crop in pixels, 1 to 256
     sigma    standard deviation of the colour noise, in units of each component's own; 0 turns it off
     pixels   "uint8": colour noise is rounded and saturates at 0 and 255. "float32": exact, unclipped
     on_bad_record   "replace": the next good record of the epoch's order stands in for a corrupt one, with the
-             position's own crop, flip and noise. "stop": the stream ends there, in a LoaderFault
-    shuffle  True: each epoch has its own order. False: position p is record p
+             position's own crop, flip and noise. "stop": the stream ends in a LoaderFault
+    shuffle  False: position p is record p
 
-    Integers may be numpy's. Raises UsageError for a value of the wrong type or out of range.
+    Raises UsageError for a value of the wrong type or out of range.
     """
 
     split: Split = "train"
@@ -48,7 +47,6 @@ class StreamSpec:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        """Check every value and make it Python's own."""
         checked = {
             "split": one_of("split", self.split, ("train", "val")),
             "view": one_of("view", self.view, ("train", "full")),
@@ -64,7 +62,6 @@ class StreamSpec:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, 3) of one image."""
         size = self.crop if self.view == "train" else STORED_SIZE
         return size, size, 3
 
@@ -106,11 +103,10 @@ def one_of(what: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 class StreamInfo:
     """A stream's dataset, as its services report it.
 
-    records    in the split
     classes    names, in the order of the labels
     mean_hwc   float32 256x256x3, mean image of the training set, 0..255
     digest     16 bytes naming split and contents
-    decoder    identity of the JPEG decoder (`common/decoder.py`)
+    decoder    see `common/decoder.py`
     """
 
     records: int

@@ -30,7 +30,7 @@ def open_regular(path: Path | bytes) -> BinaryIO:
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """The contents. Raises OSError as `open_regular` does, and if there are more than `most_bytes`."""
+    """Raises OSError as `open_regular` does, and if there are more than `most_bytes`."""
     with open_regular(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
@@ -72,7 +72,7 @@ def open_tar(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.Tar
 
 
 def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield each member of an archive that `open_tar` opened, keeping none. Raises as that does."""
+    """Yield each member, keeping none. Raises as `open_tar` does."""
     while True:
         with _as_read_errors():
             member = archive.next()
@@ -86,7 +86,6 @@ def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 @contextlib.contextmanager
 def _as_read_errors() -> Iterator[None]:
-    """Raise damage that tarfile does not expect as a ReadError too."""
     try:
         yield
     except (RecursionError, ValueError, OverflowError) as error:

@@ -1,1 +1,1 @@
-"""Command lines and terminals: entering a command, options, messages, progress, output files."""
+"""Command lines and terminals."""

@@ -1,10 +1,7 @@
 """Console output that neither fails nor blocks, whatever becomes of the terminal, pipe or file.
 
-    stderr   logs, progress, errors, through an `Outlet`, as are library warnings and tracebacks (`take_over`)
-    stdout   `say` for a closing remark; `result` for what the command was run for, which raises
-
-Foreign names and messages may hold control characters; `shown` and `Outlet.write` escape them, so that no class name
-draws on a terminal, sets its title or starts a line.
+stderr   logs, progress, errors, library warnings and tracebacks, through an `Outlet`
+stdout   `say` for a closing remark; `result` for what the command was run for, which raises
 """
 
 import atexit
@@ -32,12 +29,11 @@ _CONTROLS_BUT_LINES = re.compile(f"[\0-\x08\x0b-\x1f\x7f-\x9f{_LINES_APART}]")
 
 
 def shown(text: object) -> str:
-    """`text` in one line, with terminal and bidirectional control characters escaped."""
+    """`text` in one line, with control characters escaped, so that no class name draws on a terminal."""
     return _CONTROLS.sub(_escaped, str(text))
 
 
 def shown_lines(text: str) -> str:
-    """The same, but with line breaks and tabs."""
     return _CONTROLS_BUT_LINES.sub(_escaped, text)
 
 
@@ -46,10 +42,9 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 class Outlet(io.TextIOBase):
-    """A text stream written to a file descriptor by its own thread, so that callers never block for long.
+    """A text stream written by its own thread, so that callers never block for long; one per descriptor, for good.
 
-    A line that cannot be written (full disk, pipe without a reader), or past MOST_BYTES queued, is dropped; a notice
-    takes its place once writing works again. Make one per descriptor, for good.
+    A line that cannot be written, or past MOST_BYTES queued, is dropped; a notice takes its place later.
     """
 
     def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
@@ -113,8 +108,7 @@ class Outlet(io.TextIOBase):
         return self._bytes == 0
 
     def _start(self) -> bool:
-        """Return True if the thread runs; the system may have none left, or Python is exiting."""
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # no thread left, or Python is exiting
             if not self._started:
                 threading.Thread(target=self._write_while_there_is_something, name="console", daemon=True).start()
                 self._started = True
@@ -130,7 +124,6 @@ class Outlet(io.TextIOBase):
             self._take_turn()
 
     def _take_turn(self) -> None:
-        """Write the oldest text, or after the last one the number of lines dropped since."""
         with self._changed:
             dropped, data = self._queue.popleft() if self._queue else (self._dropped, b"")
             if not data:
@@ -165,10 +158,7 @@ _stdout: tuple[TextIO, Outlet] | None = None  # sys.stdout as Python opened it, 
 
 
 def take_over() -> None:
-    """Make sys.stderr an `Outlet`, before anything else.
-
-    Occupies closed standard descriptors: else the next file opened would receive what libraries write to stderr.
-    """
+    """Make sys.stderr an `Outlet`, before anything else."""
     global _stdout
     _occupy_closed()
     outlets = [Outlet(2, getattr(sys.stderr, "encoding", "utf-8"))]
@@ -182,7 +172,7 @@ def take_over() -> None:
 
 
 def _occupy_closed() -> None:
-    """Open closed standard descriptors such that using them still fails."""
+    """Open closed standard descriptors, unusable: the next file opened would receive what libraries write to stderr."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -208,12 +198,11 @@ def drain() -> None:
 
 
 def tell(line: str) -> None:
-    """Write a line to stderr."""
     draw(sys.stderr, shown_lines(line) + "\n")
 
 
 def say(line: str) -> None:
-    """Write a line to stdout that may be lost: the command's work is done."""
+    """Write a line to stdout that may be lost."""
     if _stdout is not None and sys.stdout is _stdout[0]:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -223,7 +212,6 @@ def say(line: str) -> None:
 
 
 def draw(stream: TextIO | None, text: str, *, may_be_left_out: bool = False) -> None:
-    """Write `text` as it is, ignoring errors."""
     if isinstance(stream, Outlet):
         stream.draw(text, may_be_left_out=may_be_left_out)
     elif stream is not None:
@@ -239,7 +227,7 @@ def result(text: str) -> None:
 
 @contextlib.contextmanager
 def results() -> Iterator[TextIO]:
-    """Stdout for a block that writes results, with the errors of `result`."""
+    """Stdout for a block, with the errors of `result`."""
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -1,8 +1,7 @@
 """The entry of every command, run before anything slow or Linux-only is imported.
 
-Ctrl-C ends a command at once, with one line and exit code 130, until it calls `interruptible` or handles the signal
-itself: KeyboardInterrupt in the middle of an import may surface as any other error. An ignored SIGINT, as in what a
-shell runs in the background, stays ignored.
+Until `interruptible`, Ctrl-C ends it at once, with one line and exit code 130: an interrupted import may surface as
+any other error.
 """
 
 import errno
@@ -23,11 +22,7 @@ Command = Callable[..., object]
 
 
 def enter(program: str, find: Callable[[], Command], extra: str, libraries: Sequence[str]) -> None:
-    """Run the click command that `find` imports.
-
-    On another system than Linux, or if one of `libraries`, those of the wheel's `extra`, is not installed, it ends with
-    one line.
-    """
+    """Run the click command that `find` imports, if all `libraries` of the wheel's `extra` are installed."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _Ending(program))
     try:
@@ -49,15 +44,13 @@ def enter(program: str, find: Callable[[], Command], extra: str, libraries: Sequ
 
 
 def _need(libraries: Sequence[str], extra: str) -> None:
-    """Raise UsageError if one is not installed. None is imported: that is slow, and no library may be in a fork."""
+    """Raise UsageError if a library is missing; import none: this process may fork."""
     for library in libraries:
         if find_spec(library) is None:
             raise UsageError(f'{library} is not installed; pip install "alexnet[{extra}]"')
 
 
 class _Ending:
-    """SIGINT handler that ends the process."""
-
     def __init__(self, program: str) -> None:
         self._program = program
 
@@ -68,12 +61,12 @@ class _Ending:
 
 
 def interruptible() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt from here on: the imports are done, and what follows cleans up."""
+    """Let Ctrl-C raise KeyboardInterrupt from here on."""
     if isinstance(signal.getsignal(signal.SIGINT), _Ending):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def need_linux() -> None:
-    """Raise UsageError on any other: memory is shared by memfd, and /proc, prctl and signalling are Linux's own."""
+    """Raise UsageError elsewhere: memfd, /proc and prctl are Linux's own."""
     if sys.platform != "linux":
         raise UsageError(f"AlexNet runs on Linux only, and this is {sys.platform}")

@@ -27,7 +27,6 @@ _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNO
 
 
 def setup(program: str, level: str = "info") -> None:
-    """Log to stderr as `program: message`, with the time, from this of LEVELS up."""
     handler = _Handler()
     handler.setFormatter(_Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -41,7 +40,6 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Called by logging.shutdown."""
         console.drain()
 
 
@@ -53,10 +51,7 @@ class _Formatter(logging.Formatter):
 
 @contextlib.contextmanager
 def errors_as_exit_codes(program: str) -> Iterator[None]:
-    """Run a command's body; turn an AlexNetError, a system error or a lack of memory into one line and an exit code.
-
-    The debug level has the traceback too. Any other exception is a bug and stays a traceback.
-    """
+    """Run a command's body; an AlexNetError, a system error or a lack of memory becomes one line and an exit code."""
     try:
         yield
     except ReaderGone as error:
@@ -90,10 +85,7 @@ def _end(program: str, message: str, exit_code: int) -> None:
 
 
 class RateLimiter:
-    """Rate limiter for log lines by subject: a peer that causes them could fill a disk.
-
-    Allows the first few lines in each `period_s`; remembers `most` subjects.
-    """
+    """Rate limiter for log lines by subject: a peer that causes them could fill a disk."""
 
     def __init__(self, period_s: float = 10.0, most: int = 1000) -> None:
         self._period_s, self._most = period_s, most

@@ -1,7 +1,4 @@
-"""Command-line options: sections of the help, environment variables, and what every command has.
-
-The one file of this package that imports click, which the client does not need.
-"""
+"""Command-line options; the one file here that imports click, which the client does not need."""
 
 import functools
 from collections.abc import Callable
@@ -19,16 +16,12 @@ _LAST = "Messages and help"
 
 
 class Option(click.Option):
-    """An option in a section of the help."""
-
     def __init__(self, *declarations: Any, section: str = "Options", **settings: Any) -> None:
         super().__init__(*declarations, **settings)
         self.section = section
 
 
 class Command(click.Command):
-    """A command whose help lists its options in sections, in the order in which they are declared."""
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
@@ -51,12 +44,11 @@ class Group(click.Group, Command):
 
 
 def command(program: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Make a function a click command that has -h, --version and --log-level, and shows defaults."""
+    """Make a function a click command with -h, --version and --log-level."""
     return lambda function: _built(Command, program, settings, function)
 
 
 def group(program: str, **settings: Any) -> Callable[[Callable[..., Any]], Group]:
-    """Make a function such a command, to which subcommands can be added."""
     return lambda function: _built(Group, program, settings, function)
 
 
@@ -75,7 +67,6 @@ def section(title: str) -> Callable[..., Decorator]:
 
 
 def together(*options: Decorator) -> Callable[[Function], Function]:
-    """A decorator that adds several options."""
     return lambda function: functools.reduce(lambda decorated, option: option(decorated), reversed(options), function)
 
 

@@ -22,7 +22,7 @@ _REFUSED = {stat.S_IFDIR: "it is a folder", stat.S_IFBLK: "it is a block device"
 
 
 def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None:
-    """Raise UsageError now if `path` is not writable, not after an hour of work; `as_file` requires a regular file."""
+    """Raise UsageError if `path` cannot be written; `as_file` requires a regular file."""
     if path == STDOUT and not as_file:
         return
     try:
@@ -59,7 +59,7 @@ def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end, or is removed on an error. Raises AlexNetError."""
+    """A path to write to, which becomes `path` at the end. Raises AlexNetError."""
     partial = _partial(path)
     try:
         with _errors_of(path):
@@ -72,7 +72,6 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def is_fifo(path: Path) -> bool:
-    """Return True if opening it blocks until there is a reader."""
     return stat.S_ISFIFO(_mode(path))
 
 
@@ -95,7 +94,6 @@ def _is_stream(mode: int) -> bool:
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """1 or 2 if `path`, such as /dev/stderr, is this process's stdout or stderr."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), os.fstat(descriptor)):
@@ -104,6 +102,5 @@ def _own_descriptor(path: Path) -> int | None:
 
 
 def _partial(path: Path) -> Path:
-    """A name beside the target, so that it can be renamed to it."""
     target = Path(os.path.realpath(path))
     return target.with_name(target.name + _PARTIAL)

@@ -16,7 +16,7 @@ TERMINAL_INTERVAL_S = 0.1
 
 
 class ProgressLine:
-    """A progress line on `stream` (stderr), erased at the end of a `with` block."""
+    """A progress line, erased at the end of a `with` block."""
 
     def __init__(self, stream: TextIO | None = None, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -27,11 +27,9 @@ class ProgressLine:
         self._drawn = False
 
     def is_due(self) -> bool:
-        """Return True if `show` would write: its text may be costly."""
         return self._now_s() >= self._next_s
 
     def show(self, text: str) -> None:
-        """Renew the line, or write one more if not on a terminal, if that is due."""
         if not self.is_due():
             return
         self._next_s = self._now_s() + self._interval_s
@@ -44,12 +42,10 @@ class ProgressLine:
             self._write(text)
 
     def line(self, text: str) -> None:
-        """Write a line that stays."""
         self.clear()
         self._write(text)
 
     def clear(self) -> None:
-        """Erase the renewed line, before anything else writes to the terminal."""
         if self._drawn:
             console.draw(self._stream, "\r\x1b[K", may_be_left_out=True)
             self._drawn = False
@@ -65,8 +61,6 @@ class ProgressLine:
 
 
 class Progress(ProgressLine):
-    """Progress in counts; rate and remaining time are measured from the first `done`."""
-
     def __init__(
         self,
         what: str,
@@ -81,7 +75,6 @@ class Progress(ProgressLine):
         self._began_s = now_s()
 
     def count(self, done: int, note: str = "") -> None:
-        """Show `done` of the total, if due; cheap to call often."""
         if self.is_due():
             self.show(self._counted(done) + note)
 

@@ -1,1 +1,1 @@
-"""ILSVRC2012 as distributed: the devkit and its MATLAB file."""
+"""ILSVRC2012 as distributed."""

@@ -1,9 +1,7 @@
 """The ILSVRC2012 development kit: class ids, labels of the validation images, and the record order of packing.
 
-    data/meta.mat                                ILSVRC2012_ID and WordNet id, the name here, of each class
-    data/ILSVRC2012_validation_ground_truth.txt  the class id of each validation image, one a line, in order
-
-Packing reads labels from it; evaluation maps its answers back to ILSVRC's numbering.
+data/meta.mat                                ILSVRC2012_ID and WordNet id, the name here, of each class
+data/ILSVRC2012_validation_ground_truth.txt  the class id of each validation image, one a line, in order
 """
 
 import re
@@ -42,7 +40,7 @@ class Devkit:
     words: dict[str, str] = field(default_factory=dict)
 
     def number_of(self, file_name: str) -> int:
-        """The number of a validation image, from its file name; 0 if it is not one."""
+        """The number in a validation image's file name, or 0."""
         match = _IMAGE.search(file_name)
         number = int(match[1]) if match else 0
         return number if number <= len(self.truth) else 0

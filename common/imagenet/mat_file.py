@@ -1,7 +1,6 @@
 """Reader of MATLAB version 5 files, as far as the ILSVRC2012 devkit needs: fields of one array of structures.
 
-A file is a 128-byte header and elements: a tag of type and length, then the data, padded to eight bytes. A variable is
-a matrix element, or one compressed by zlib. Every length is checked; any fault is a ValueError.
+A file is a 128-byte header and elements: a tag of type and length, then the data, padded to eight bytes.
 """
 
 import struct
@@ -42,7 +41,6 @@ def structures(data: bytes, variable: str, fields: tuple[str, ...]) -> list[tupl
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Yield type and contents of each element."""
     view, at = memoryview(data), 0
     while at < len(data):
         kind, size, start = *struct.unpack_from(f"{order}II", _exactly(view, at, 8)), at + 8
@@ -60,7 +58,6 @@ def _exactly(view: memoryview, start: int, size: int) -> memoryview:
 
 
 def _inflated(data: bytes, order: str) -> bytes:
-    """The contents of a compressed matrix."""
     inflater = zlib.decompressobj()
     try:
         whole = inflater.decompress(data, MAX_BYTES)

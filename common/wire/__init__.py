@@ -1,1 +1,1 @@
-"""The protocol between clients and services, and the memory they share: used by both sides."""
+"""The protocol between clients and services, and the memory they share."""

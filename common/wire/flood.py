@@ -1,7 +1,6 @@
 """Bound on the bytes a client holds while it computes and reads nothing.
 
-ZeroMQ's thread takes in whatever comes (`common/wire/sockets.py` says why). A thread here compares what the kernel
-received over each TCP connection with what was requested, and resets one that exceeds it.
+A thread resets a TCP connection over which the kernel received more than was requested.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Connection(NamedTuple):
-    """A TCP connection of this process: its descriptor, which may be reused, and its two addresses."""
+    """A TCP connection of this process; its descriptor may be reused."""
 
     fd: int
     ours: str
@@ -28,7 +27,6 @@ class Connection(NamedTuple):
 
     @classmethod
     def of(cls, fd: int) -> "Connection | None":
-        """None if the descriptor is not a TCP connection."""
         try:
             with _borrowed(fd) as found:
                 names = found.getsockname(), found.getpeername()
@@ -38,12 +36,11 @@ class Connection(NamedTuple):
 
 
 class Peer(Protocol):
-    """A service, as seen here.
+    """A service.
 
-    connection   None until the client knows of one
-    taken        bytes received, at least, when the client last read all of them
-    owed         bytes of replies requested
-    flooded      set here if it sent more
+    taken     bytes received, at least, when the client last read all of them
+    owed      bytes of replies requested
+    flooded   set here if it sent more
     """
 
     connection: Connection | None
@@ -64,7 +61,7 @@ def _borrowed(fd: int) -> Iterator[socket.socket]:
 
 
 def received(fd: int) -> int:
-    """Bytes received over the connection in all; 0 if it is gone or not TCP."""
+    """Bytes received in all; 0 if the connection is gone or not TCP."""
     try:
         with _borrowed(fd) as found:
             info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
@@ -74,7 +71,7 @@ def received(fd: int) -> int:
 
 
 def reset(fd: int) -> bool:
-    """Reset the TCP connection, dropping what the kernel holds of it; False if it is not one."""
+    """Reset a TCP connection; False if it is none."""
     return bool(_libc.connect(fd, struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0)
 
 
@@ -94,7 +91,7 @@ class FloodGuard:
         self._thread.join()
 
     def drop(self) -> None:
-        """End the watch without waiting: for a client that is collected unclosed, in a forked process too."""
+        """End the watch without waiting: for a client that is collected unclosed."""
         self._dropped = True
 
     def _watch(self) -> None:

@@ -1,11 +1,9 @@
 """CurveZMQ keys of services and clients, as ZeroMQ certificates in a folder.
 
-    server.key_secret    the service's secret key: for loader hosts only
-    clients/NAME.key     public key of a client that may connect: for loader hosts
-    server.key           the service's public key: a client trusts no other service
-    client.key_secret    a client's secret key: for its own host only
-
-Both sides may use one folder, or each its own with its two files.
+server.key_secret    the service's secret key: for loader hosts only
+clients/NAME.key     public key of a client that may connect: for loader hosts
+server.key           the service's public key: a client trusts no other service
+client.key_secret    a client's secret key: for its own host only
 """
 
 import contextlib
@@ -55,7 +53,7 @@ class ClientKeys:
 
     @classmethod
     def read(cls, folder: Path) -> "ClientKeys":
-        """Raises UsageError if a file is missing, damaged or accessible to others."""
+        """Raises as `ServerKeys.read` does."""
         need_curve()
         refuse_writable(folder)
         return cls(_secret(folder / "client.key_secret"), public_key(folder / "server.key"))
@@ -64,8 +62,8 @@ class ClientKeys:
 def make(folder: Path, client: str = FIRST_CLIENT) -> list[tuple[Path, str]]:
     """Make keys for one client, and for the service if it has none; returns (file, its purpose).
 
-    The first client's secret lies in `folder` itself; any other client gets a folder of its name with all it needs.
-    Raises UsageError if the client has keys: nothing is overwritten.
+    The first client's secret lies in `folder`; any other client gets a folder of its name. Raises UsageError if the
+    client has keys.
     """
     need_curve()
     home, allowed = folder if client == FIRST_CLIENT else folder / client, folder / _ALLOWED
@@ -101,7 +99,7 @@ def _made(folder: Path, home: Path, allowed: Path, client: str) -> list[tuple[Pa
 
 
 def public_key(path: Path) -> bytes:
-    """The public key in a file, in Z85. Raises UsageError if there is none."""
+    """Raises UsageError if there is none."""
     return _read(path)[0]
 
 

@@ -2,7 +2,7 @@
 
 A message is a header, followed by a payload in two kinds (`framed`). The header is a msgpack array `[version, kind,
 field, field, ...]`, its fields in the order of the kind's dataclass. Each field is checked for type and range before
-anything is built from it; nothing is ever unpickled.
+anything is built from it.
 
     HELLO    client -> service   opens a stream: its specification, its largest batch
     WELCOME  service -> client   the stream's id, dataset, credit and slab; payload: the mean image
@@ -12,8 +12,6 @@ anything is built from it; nothing is ever unpickled.
     PING     client -> service   asks for a PONG
     PONG     service -> client   instance and load
     BYE      client -> service   closes the stream
-
-Flow control is credit: a client has at most `credit` tickets of a stream in flight or held.
 """
 
 import struct
@@ -195,7 +193,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(header: bytes, payloads: int = 0) -> Message:
-    """The message in `header`, followed by that many payload frames. Raises VersionMismatch, or WireError."""
+    """Raises VersionMismatch, or WireError."""
     refuse_long_header(len(header))
     try:
         values = msgpack.unpackb(header, max_str_len=MAX_FAULT_REASON, max_bin_len=8 * fields.MAX_COUNT)
@@ -215,7 +213,7 @@ def framed(header: bytes) -> bytes:
 
 
 def split(frame: memoryview) -> list[memoryview]:
-    """The header of a frame, and the payload if there is one. Raises WireError."""
+    """The header of a frame, and the payload if any. Raises WireError."""
     if len(frame) < _PREFIX.size or frame[0] != _FRAMED:
         return [frame]
     _, size = _PREFIX.unpack_from(frame)
@@ -227,7 +225,6 @@ def split(frame: memoryview) -> list[memoryview]:
 
 
 def refuse_long_header(size: int) -> None:
-    """Raise WireError if no header has this many bytes."""
     if not 0 < size <= MAX_HEADER_BYTES:
         raise WireError(f"a header is 1 to {MAX_HEADER_BYTES} bytes long, not {size}")
 

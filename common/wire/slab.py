@@ -3,9 +3,7 @@
     first page   nonce, 16 bytes: proof to a client that it has mapped the right memory
     slot         head: room for a reply's header | pixels: count x height x width x 3 | notes: count x NOTE
 
-Each stream of each client has its own, so a slow or lost client holds nobody else's memory. Workers write pixels
-straight into it, clients on the host map it, others are sent a slot's bytes. Its size is sealed: shrinking would end
-every reader with SIGBUS. Having no name, it goes with the last process that maps it, even on kill -9.
+Its size is sealed: shrinking would end every reader with SIGBUS.
 """
 
 import fcntl
@@ -38,7 +36,7 @@ class Replaced(NamedTuple):
 
 
 def slot_bytes(spec: StreamSpec, batch_size: int) -> int:
-    """Bytes of one slot, in whole pages, for batches of up to `batch_size` images."""
+    """Bytes of one slot, in whole pages."""
     payload = batch_size * (spec.image_bytes + NOTE.itemsize)
     return _HEAD + -(-payload // _PAGE) * _PAGE
 
@@ -47,7 +45,7 @@ NOT_BEGUN = 2**32 - 1  # no record has this number
 
 
 class Slab:
-    """`slots` slots of `size` bytes in the memory of the file descriptor `fd`, which it owns."""
+    """Shared memory of the descriptor `fd`, which it owns: `slots` slots of `size` bytes."""
 
     def __init__(self, fd: int, size: int, slots: int) -> None:
         self.fd, self.size, self.slots = fd, size, slots
@@ -64,7 +62,7 @@ class Slab:
 
     @classmethod
     def of_process(cls, pid: int, fd: int, size: int, slots: int, nonce: bytes) -> "Slab":
-        """Map the slab that is descriptor `fd` of process `pid`. Raises OSError if it is out of reach or another."""
+        """Map the slab that is descriptor `fd` of process `pid`. Raises OSError if it is out of reach."""
         path = f"/proc/{pid}/fd/{fd}"
         if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
             raise OSError("it is not a slab on this host")
@@ -81,7 +79,6 @@ class Slab:
 
     @property
     def memory(self) -> memoryview:
-        """All of it; stays mapped while there is a view of it."""
         return memoryview(self._memory)
 
     @property
@@ -97,7 +94,7 @@ class Slab:
         return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count, _HEAD)
 
     def close(self) -> None:
-        """Close the descriptor; the memory goes with this object and its last view."""
+        """Close the descriptor; the memory goes with its last view."""
         os.close(self.fd)
 
 
@@ -125,24 +122,20 @@ class SlotBatch:
         return self._slot[start : self._head + len(self.pixels)]
 
     def begin(self) -> None:
-        """Mark every record as not begun."""
         self.notes["record"], self.notes["reason"] = NOT_BEGUN, b""
 
     def note_begun(self, index: int, record: int) -> None:
-        """Note the record in progress, so that a crash can be blamed on it."""
+        """Note the record in progress, to blame a crash on."""
         self.notes["record"][index] = record
 
     def in_progress_record(self) -> int | None:
-        """The record in progress when the worker crashed, if any."""
         begun = self.notes["record"][self.notes["record"] != NOT_BEGUN]
         return int(begun[-1]) if len(begun) else None
 
     def note_replaced(self, index: int, bad_record: int, reason: str) -> None:
-        """Note that another record stands in for a corrupt one."""
         self.notes["bad_record"][index], self.notes["reason"][index] = bad_record, reason.encode(errors="replace")
 
     def replaced(self, first: int) -> list[Replaced]:
-        """The replaced positions; `first` is the first image's."""
         places = np.flatnonzero(self.notes["reason"] != b"").tolist()
         longest = _REASONS_BYTES // max(1, len(places))
         bad_records, reasons = self.notes["bad_record"].tolist(), self.notes["reason"].tolist()

@@ -1,17 +1,6 @@
 """Sockets of client and service, with their limits and connection events.
 
-An oversized frame ends its connection before memory is allocated; an unfinished handshake times out; a peer that does
-not read fills only its own queue. Flow control is the wire's credit.
-
-Four settings keep a peer that breaks the protocol from ending or filling the process, with libzmq 4.3.5:
-
-    RCVHWM 0         an engine that has stopped reading asserts if its peer resets (`!_io_error`), so none ever stops;
-                     `loader/service/connections.py` and `common/wire/flood.py` bound the memory instead
-    ROUTER_RAW 1     set after bind, so that connections speak ZMTP and the ROUTER numbers them itself. A claimed
-                     identity could be another client's, whose queue would leak, or the next number, which asserts.
-                     The price: a reply is one frame (`messages.framed`)
-    ZAP_DOMAIN       set without keys too, so that each connection is asked about, and ZMTP 1 and 2 are refused
-    ZERO_COPY_RECV 0 a short message does not keep the whole buffer it came in
+An oversized frame ends its connection before memory is allocated; a peer that does not read fills only its own queue.
 """
 
 import ctypes
@@ -48,18 +37,14 @@ OTHER_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH  # one side has key
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEvent:
-    """Event of one connection of a socket.
-
-    kind    zmq.EVENT_ACCEPTED, EVENT_DISCONNECTED, EVENT_HANDSHAKE_...
-    value   the connection's file descriptor, or why the handshake failed
-    """
+    """A zmq.EVENT_..., and the connection's file descriptor, or why the handshake failed."""
 
     kind: int
     value: int
 
 
 class End:
-    """One end of the wire: `socket`, and `monitor`, which can be read if there are connection events."""
+    """A socket, and its `monitor`, readable if there are connection events."""
 
     def __init__(self, context: Context, kind: int, events: int) -> None:
         self.socket = context.socket(kind)
@@ -71,7 +56,6 @@ class End:
         _set_common(self.socket)
 
     def events(self) -> Iterator[ConnectionEvent]:
-        """Connection events since the last call."""
         while True:
             try:
                 event, _ = self.monitor.recv_multipart(zmq.NOBLOCK)
@@ -90,15 +74,12 @@ class End:
 
 def new_context() -> Context:
     context: Context = zmq.Context()
-    context.set(_ZERO_COPY_RECV, 0)
+    context.set(_ZERO_COPY_RECV, 0)  # else a short message keeps the whole buffer it came in
     return context
 
 
 def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> End:
-    """The client's end, connected to one service; reconnects by itself, with growing pauses.
-
-    Raises zmq.ZMQError if the endpoint is malformed.
-    """
+    """The client's end, which reconnects by itself. Raises zmq.ZMQError if the endpoint is malformed."""
     end = End(context, zmq.DEALER, zmq.EVENT_CONNECTED | HANDSHAKES)
     socket = end.socket
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
@@ -118,7 +99,7 @@ def router(context: Context, endpoint: str, keys: ServerKeys | None = None) -> E
     end = End(context, zmq.ROUTER, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | HANDSHAKES)
     socket = end.socket
     socket.setsockopt(zmq.RCVBUF, _KERNEL_BYTES)
-    socket.setsockopt_string(zmq.ZAP_DOMAIN, "alexnet-loader")
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, "alexnet-loader")  # without keys too: it refuses ZMTP 1 and 2
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler nobody is admitted
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a client that is gone is an error, not silence
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)  # no client sends pixels
@@ -126,6 +107,8 @@ def router(context: Context, endpoint: str, keys: ServerKeys | None = None) -> E
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
     _attached(end, socket.bind, endpoint)
+    # After bind, so that connections speak ZMTP and the ROUTER numbers them itself: with libzmq 4.3.5 an identity that
+    # a peer claims may be another's, or the next number, which asserts. The price: one frame a reply (`framed`).
     socket.setsockopt(zmq.ROUTER_RAW, 1)
     return end
 
@@ -148,6 +131,8 @@ def _attached(end: End, attach: Callable[[str], object], endpoint: str) -> End:
 def _set_common(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
+    # With libzmq 4.3.5 an engine that stopped reading asserts if its peer resets, so none ever stops: flood.py and
+    # loader/service/connections.py bound the memory.
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
