@@ -108,7 +108,6 @@ def run(
 
 
 def tell(audited: "Audited", digest: bytes, number: int) -> None:
-    """Print a line for the batch, and one for each corrupt record."""
     part = audited.part
     result(f"batch {number}: positions {part.first}..{part.first + part.count - 1}, digest {digest.hex()}")
     for position, record, reason in audited.replaced:

@@ -186,13 +186,11 @@ def _described(dataset: "Dataset") -> str:
 
 
 def _class(dataset: "Dataset", label: int) -> str:
-    """Its name, and in parentheses its meaning in words if packing found it."""
     words = dataset.meta.words
     return shown(dataset.classes[label]) + (f" ({shown(words[label])})" if words and words[label] else "")
 
 
 def _sizes(dataset: "Dataset") -> list[str]:
-    """A line with the smallest and the largest class; datasets of older versions have none."""
     counts = dataset.meta.counts
     if not counts:
         return []
@@ -206,7 +204,6 @@ def _numbers(values: "object") -> str:
 
 
 def _verify(dataset: "Dataset") -> None:
-    """Raise DatasetError naming the first twenty damaged records."""
     from common.cli.progress import Progress
 
     faults = []

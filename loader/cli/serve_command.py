@@ -127,7 +127,6 @@ def main(
 
 
 def refuse_options_of_serving(context: click.Context) -> None:
-    """Raise click.UsageError for an option before a COMMAND, where it would silently have no effect."""
     for option in context.command.params:
         if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option.opts[0]} cannot be used with {context.invoked_subcommand}", context)

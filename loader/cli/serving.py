@@ -71,7 +71,7 @@ def serve(options: ServeOptions, bind: str, announce: Announce) -> None:
 
 
 def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "tuple[Service, str, str]":
-    """The service with its workers starting, its endpoint, and a description for the log; `stack` closes it all."""
+    """The service with its workers starting, its endpoint, and a description for the log."""
     from common.wire import sockets
     from common.wire.keys import ServerKeys
     from loader import jpeg
@@ -103,7 +103,7 @@ def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "
 
 
 def open_datasets(data: Path) -> "dict[str, Dataset]":
-    """The splits that exist, at least one. Raises UsageError if there is none, DatasetError if they do not match."""
+    """Raises UsageError if there is no split, DatasetError if they do not match."""
     from loader.dataset import Dataset
 
     paths = {split: data / f"{split}.lmdb" for split in ("train", "val")}
@@ -123,7 +123,6 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
 
 
 def _resize(service: "Service", options: ServeOptions) -> None:
-    """Take the number of workers that the file now holds."""
     try:
         workers = options.worker_count()
     except UsageError as error:
@@ -141,7 +140,6 @@ def _write_endpoint(ready_file: Path, endpoint: str) -> None:
 
 
 def _write(ready_file: Path, endpoint: str) -> None:
-    """Write the endpoint, for information only: a failure is logged, and serving goes on."""
     if ready_file == STDOUT:
         say(endpoint)
         return

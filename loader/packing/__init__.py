@@ -1,1 +1,1 @@
-"""Packing of images in any supported layout to LMDB."""
+"""Images of any layout to LMDB."""

@@ -129,7 +129,6 @@ def members(path: Path, within: Member | None = None) -> Iterator[Member]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a tar. Raises UsageError if it cannot be read or is compressed."""
     try:
         file = open_regular(path)
     except OSError as error:
@@ -143,7 +142,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
-    """The regular files; offsets are of the underlying file, in which `archive` may begin anywhere."""
     for info in tar_members(archive):
         name = os.fsencode(info.name)
         if info.offset_data + info.size > end:

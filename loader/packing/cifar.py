@@ -30,7 +30,6 @@ def is_cifar(folder: Path) -> bool:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise UsageError if it is CIFAR's version for Python: reading a pickle can run any code."""
     for names in (("data_batch_1", "batches.meta"), ("train", "meta")):  # CIFAR-10, CIFAR-100
         if all((folder / name).is_file() for name in names):
             raise UsageError(
@@ -49,8 +48,6 @@ def batches(folder: Path) -> dict[str, Source]:
 
 
 class CifarSource:
-    """A Source (see loader/packing/sources.py) of the records of several files, in their order."""
-
     def __init__(self, files: list[Path], classes: tuple[str, ...]) -> None:
         self.classes, self.words = classes, NO_WORDS
         self._files = files
@@ -68,7 +65,6 @@ class CifarSource:
         return f"{path.name}/{record:05d}"
 
     def read(self, item: int) -> bytes:
-        """The image as a PPM file."""
         path, record = self._place(item)
         with open_regular(path) as file:
             file.seek(record * _RECORD_BYTES + 1)

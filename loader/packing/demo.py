@@ -1,7 +1,7 @@
 """The built-in dataset: drawn images of ten classes that only shape and texture tell apart.
 
-Place, size, rotation, stretch, line widths, both colours, lighting, background and noise are drawn for each image
-independently of its class, so that neither a colour histogram nor a linear model of the pixels gets far.
+All else is drawn independently of the class, so that neither a colour histogram nor a linear model of the pixels gets
+far.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,7 +59,6 @@ def stripes(u: Plane, v: Plane, vary: Vary) -> Plane:
 
 
 def chequers(u: Plane, v: Plane, vary: Vary) -> Plane:
-    """A board of 4 x 4 to 6 x 6 fields."""
     half_side, fields = 0.85, round(vary(3.5, 6.49))
     field = 2 * half_side / fields
     a, b = (_bars(axis + half_side + field / 2, 0.5 / field) for axis in (u, v))
@@ -69,7 +68,6 @@ def chequers(u: Plane, v: Plane, vary: Vary) -> Plane:
 
 
 def dots(u: Plane, v: Plane, vary: Vary) -> Plane:
-    """The dots of a square lattice whose centres lie in the circle."""
     per_unit = vary(2, 2.6)
     radius = vary(0.24, 0.32) / per_unit
     x, y = ((np.floor(axis * per_unit) + 0.5) / per_unit for axis in (u, v))
@@ -85,7 +83,7 @@ def spiral(u: Plane, v: Plane, vary: Vary) -> Plane:
 
 
 def _bars(axis: Plane, per_unit: float) -> Plane:
-    """Bars across an axis, as wide as the gaps between them: `per_unit` of each in a unit."""
+    """Bars as wide as their gaps, `per_unit` in a unit."""
     bars: Plane = (np.abs(np.remainder(axis * per_unit, 1) - 0.5) - 0.25) / per_unit
     return bars
 
@@ -96,10 +94,10 @@ SHAPES = {
 
 
 class DemoSource:
-    """A Source (see loader/packing/sources.py) of `count` drawn images: item i is of class i modulo 10.
+    """A Source of `count` drawn images; item i is of class i modulo 10.
 
-    An image is a function of (split, seed, item): split and seed are the key of numpy's Philox, the item the upper half
-    of its counter, so no two images share a random number. `seed` is 0 to 2**64 - 1.
+    Split and seed (0 to 2**64 - 1) are the key of numpy's Philox, the item the upper half of its counter, so no two
+    images share a random number.
     """
 
     classes: tuple[str, ...] = tuple(SHAPES)
@@ -117,7 +115,6 @@ class DemoSource:
         return f"demo/{self.split}/{self.classes[self.labels[item]]}/{item:06d}.jpg"
 
     def read(self, item: int) -> bytes:
-        """Draw one image, as a JPEG."""
         draws = _Draws(key=(self.seed, _SPLIT_KEYS[self.split]), item=item)
         return jpeg.encode(_image(self.classes[self.labels[item]], draws), _QUALITY)
 
@@ -145,7 +142,6 @@ class _Draws:
         return low + (high - low) * float(self.uniform(1)[0])
 
     def integer(self, low: int, high: int) -> int:
-        """An integer in low, ..., high - 1."""
         return int(self.between(low, high))
 
 
@@ -161,7 +157,7 @@ def _image(name: str, draws: _Draws) -> npt.NDArray[np.uint8]:
 
 
 def _two_colours(draws: _Draws) -> tuple[Plane, Plane]:
-    """Two RGB colours at least 140 (of 442) apart; either may be the brighter one."""
+    """Two RGB colours at least 140 (of 442) apart."""
     while True:
         ink, paper = 20 + 215 * draws.uniform(2, 3)
         if np.linalg.norm(ink - paper) > 140:
@@ -169,7 +165,6 @@ def _two_colours(draws: _Draws) -> tuple[Plane, Plane]:
 
 
 def _coverage(name: str, draws: _Draws, height: int, width: int) -> Plane:
-    """The share of each pixel that the shape covers, height x width."""
     side = min(height, width)
     radius = side * draws.between(0.27, 0.4)
     reach = 0.44 * side - radius  # packing keeps the centre square, and training crops that
@@ -184,7 +179,7 @@ def _coverage(name: str, draws: _Draws, height: int, width: int) -> Plane:
 
 
 def _clouds(draws: _Draws, height: int, width: int) -> Plane:
-    """A coarse grid of random colours around 0, interpolated to height x width x 3."""
+    """A coarse grid of random colours around 0, interpolated."""
     rows, columns = draws.integer(3, 40), draws.integer(3, 40)
     grey, colour = draws.uniform(rows, columns, 1) - 0.5, draws.uniform(rows, columns, 3) - 0.5
     grid = np.float32(draws.between(5, 30)) * (grey + colour / 2)
@@ -202,7 +197,6 @@ def _stretched(grid: Plane, pixels: int, axis: int) -> Plane:
 
 
 def _lighting(draws: _Draws, height: int, width: int) -> Plane:
-    """A factor that changes evenly across the image, height x width."""
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     down, right = (np.float32(draws.between(-0.3, 0.3)) for _ in "yx")
     light: Plane = np.float32(draws.between(0.75, 1.2)) + down * y[:, None] + right * x[None, :]

@@ -13,10 +13,7 @@ EXPECTED = (
 
 
 def sources(path: Path) -> dict[str, Source]:
-    """Sources of "train" and, if there is one, "val". Raises UsageError that lists the supported layouts.
-
-    Folders without images, and images without labels, are left out and logged.
-    """
+    """Sources of "train" and, if there is one, "val". Raises UsageError that lists the supported layouts."""
     try:
         path.lstat()  # unlike os.path.lexists, raises PermissionError
     except (FileNotFoundError, NotADirectoryError):

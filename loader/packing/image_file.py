@@ -3,8 +3,8 @@
 - EXIF is not read: images are not rotated.
 - Transparent parts are laid over white. Of an animation the first image counts. 16 bits a channel become the upper 8.
 - CMYK and YCCK go through Pillow, which handles Adobe's inverted inks.
-- A truncated JPEG is bad: libjpeg paints the rest grey. One with extra bytes before a marker, or an odd but readable
-  header, is decoded and counted as `warned`; extra bytes before a restart marker are damage within the image, so bad.
+- A truncated JPEG is bad: libjpeg paints the rest grey. One with extra bytes before a marker other than a restart's, or
+  an odd but readable header, is decoded and counted as `warned`.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ Rgb = npt.NDArray[np.uint8]  # height x width x 3
 def decode(data: bytes) -> tuple[Rgb, bool]:
     """Height x width x 3 RGB uint8, and True if libjpeg gave a harmless warning.
 
-    Raises BadImage with the reason, and before any pixel is allocated if the image would exceed `limits`.
+    Raises BadImage with the reason, before any pixel is allocated if the image would exceed `limits`.
     """
     if not data:
         raise BadImage("the file is empty")
@@ -123,7 +123,6 @@ def _check_webp(data: bytes) -> None:
 
 
 def _check_cost(image: Image.Image, data: bytes) -> None:
-    """Raise BadImage if decoding and converting would take too much memory; only the header is read so far."""
     height, width, held = image.height, image.width, _PILLOW_BYTES.get(image.mode, 4)
     if image.format == "JPEG":
         limits.check_jpeg(data, height, width, held + limits.RGB_BYTES)
@@ -183,7 +182,6 @@ def _band(image: Image.Image) -> Rgb:
 
 
 def _kind_of(data: bytes) -> str | None:
-    """A name for a file that no decoder knows, from its first bytes; None if it is not known here either."""
     for start, name in _STARTS:
         if data.startswith(start):
             return name

@@ -66,7 +66,6 @@ def kaggle(images: Path) -> dict[str, Source]:
 
 
 def _classes_of_val(images: Path) -> tuple[Callable[[str], str | None], str]:
-    """The function from a file's name to its class, and the file that it was read from."""
     solution = _beside(images, _SOLUTION)
     if solution is not None:
         rows = (line.partition(",") for line in _read_lines(solution))
@@ -87,7 +86,7 @@ def _of_devkit(devkit: Devkit) -> Callable[[str], str | None]:
 
 
 def _beside(images: Path, name: str) -> Path | None:
-    """The file in the folder of the images, or in one of the three that Kaggle puts around it."""
+    """The file beside the images, or in one of the three folders around them."""
     folders = [images, *images.parents[:3]] if images.name == "CLS-LOC" else [images]
     return next((folder / name for folder in folders if (folder / name).exists()), None)
 
@@ -97,7 +96,6 @@ def is_tiny(folder: Path) -> bool:
 
 
 def tiny(folder: Path) -> dict[str, Source]:
-    """Sources of "train" and, if it is there, "val". Raises UsageError naming what is missing."""
     words = _read_words(folder / _TINY_WORDS, "\t") if (folder / _TINY_WORDS).exists() else {}
     train = FolderSource(folder / "train", inside=_TINY_IMAGES)
     train.words = {name: words[name] for name in train.classes if name in words}
@@ -115,7 +113,6 @@ def tiny(folder: Path) -> dict[str, Source]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The lines that are not empty. Raises UsageError if the file cannot be read."""
     try:
         data = read_regular(path, _MAX_TEXT_BYTES)
     except OSError as error:

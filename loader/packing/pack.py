@@ -1,8 +1,7 @@
 """Packing: sources to LMDB files, in chunks through a pool of processes, with one writer.
 
-Items are taken in a shuffled order that depends only on their number. The writer commits records in that order, with
-the `Progress` behind them. So an interrupted file is a prefix of the finished one, and running again appends the rest:
-the result is that of an undisturbed run.
+Items are taken in a shuffled order that depends only on their number, and committed in that order with the `Progress`
+behind them. So an interrupted file is a prefix of the finished one, and running again appends the rest.
 """
 
 import contextlib
@@ -45,7 +44,8 @@ _COMMIT_S = 10.0  # for slow sources
 @dataclass(frozen=True)
 class Options:
     """jobs: processes. on_bad: for an image that cannot be decoded. commit_records: at most this many, or ten seconds'
-    worth, are redone after a crash."""
+    worth, are redone after a crash.
+    """
 
     jobs: int
     on_bad: Literal["skip", "stop"] = "skip"
@@ -54,8 +54,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Summary:
-    """One finished split. `packed` and `seconds` are of this run alone: 0 if it was complete already. No image of the
-    `empty_classes` could be decoded; their labels stay."""
+    """One finished split; `packed` and `seconds` are of this run alone. No image of the `empty_classes` could be
+    decoded.
+    """
 
     split: str
     records: int
@@ -111,10 +112,8 @@ class _Pending:
 
 
 class _Packing:
-    """One split, from the state of its file to its end."""
-
     def __init__(self, split: str, source: Source, writer: Writer, data: Path, train: Meta | None) -> None:
-        """`train` is the training set's metadata, for the validation split, which uses its statistics."""
+        """`train`: metadata of the training set, whose statistics the validation split uses."""
         self._source, self._writer, self._train = source, writer, train
         self._path = data / f"{split}.lmdb"
         self._order = shuffled(len(source), ORDER_SEED)
@@ -143,7 +142,6 @@ class _Packing:
         return self._summary(meta, meta.records - before, time.monotonic() - began_s)
 
     def _refuse_another(self, found: Meta | Progress | None) -> None:
-        """Raise UsageError if the file was begun from another source, or by a program that makes other pixels."""
         if found is None:
             return
         advice = f"delete {self._path} to pack anew, or name another folder"
@@ -225,7 +223,6 @@ class _Packing:
         return meta
 
     def _counts(self) -> npt.NDArray[np.int64]:
-        """Records of each class: the source's images less those that were skipped."""
         labels = np.asarray(self._source.labels)
         skipped = labels[[item for item, _, _ in self._writer.skipped()]]
         classes = len(self._source.classes)
@@ -272,7 +269,6 @@ def _skipped(split: str, writer: Writer) -> list[dict[str, str]]:
 
 
 def _list_skipped(data: Path, skipped: list[dict[str, str]]) -> None:
-    """Write one JSON object a line, replacing the old list atomically."""
     path, fresh = data / "skipped.jsonl", data / "skipped.jsonl.new"
     try:
         fresh.write_text("".join(json.dumps(entry) + "\n" for entry in skipped))
@@ -283,7 +279,7 @@ def _list_skipped(data: Path, skipped: list[dict[str, str]]) -> None:
 
 @contextlib.contextmanager
 def _only_one_pack(data: Path) -> Iterator[int]:
-    """Create and lock the folder; yield its descriptor. The kernel releases the lock however this process ends."""
+    """Lock the folder, which the kernel unlocks however this process ends; yield its descriptor."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,7 +1,4 @@
-"""The work of a packing process: image files in, records and sums out. It opens no dataset.
-
-Its memory is limited, for an image's header may understate its cost.
-"""
+"""A packing process: image files in, records and sums out."""
 
 import contextlib
 import re
@@ -47,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
-    """The JPEG to store for an image file, and True if its decoder warned. Raises BadImage with the reason.
+    """The JPEG to store, and True if the decoder warned. Raises BadImage with the reason.
 
     Raises MemoryError only if the machine is out of memory, not if the image takes more than one may.
     """
@@ -60,7 +57,6 @@ def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
 
 
 def start(source: Source, working_on: c_int64) -> Callable[[Items], Packed]:
-    """Prepare this process; return `pack_chunk` for `source`."""
     pixels.use_one_thread()
     give_back_large_blocks()
     limit_memory()
@@ -70,7 +66,7 @@ def start(source: Source, working_on: c_int64) -> Callable[[Items], Packed]:
 def pack_chunk(source: Source, working_on: c_int64, items: Items) -> Packed:
     """Pack at most `stats.MAX_IMAGES` items. The sums are over the stored JPEGs as training will decode them.
 
-    Raises PackError if a file cannot be read, or memory is full: a cause that lies not in one image.
+    Raises PackError if a file cannot be read, or memory is full.
     """
     packed = Packed([], PartialSums(), 0)
     for item in map(int, items):
@@ -90,10 +86,7 @@ def pack_chunk(source: Source, working_on: c_int64, items: Items) -> Packed:
 
 
 def limit_memory() -> None:
-    """Limit this process to as much more memory as one image may take; beyond it MemoryError is raised.
-
-    If the kernel does not tell what it has now, as in some sandboxes, there is no limit.
-    """
+    """Limit this process to as much more memory as one image may take: its header may understate it."""
     held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     if held is None:
         return

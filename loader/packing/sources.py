@@ -39,9 +39,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def name(self, item: int) -> str:
-        """A name for people: a path or an archive's member."""
-        ...
+    def name(self, item: int) -> str: ...
 
     def read(self, item: int) -> bytes:
         """The file's bytes. Raises BadImage if this file alone is at fault, OSError if reading failed."""
@@ -49,7 +47,7 @@ class Source(Protocol):
 
 
 class Names:
-    """Many byte strings in one: 1.3 million file names take 30 MB, and are pickled in one piece."""
+    """Many byte strings in one: 1.3 million file names take 30 MB."""
 
     def __init__(self, names: Iterable[bytes]) -> None:
         parts = list(names)
@@ -65,12 +63,11 @@ class Names:
 
 
 def readable(name: bytes) -> str:
-    """A file name of any bytes as text for any terminal and JSON reader."""
+    """A file name as text for any terminal and JSON reader."""
     return name.decode("utf-8", "backslashreplace")
 
 
 def shortened(name: bytes) -> str:
-    """`readable`, of a bounded length, for a message."""
     return readable(name[:_TOLD_BYTES]) + ("..." if len(name) > _TOLD_BYTES else "")
 
 
@@ -87,9 +84,8 @@ class FolderSource:
         inside: str = "",
         words: Mapping[str, str] = NO_WORDS,
     ) -> None:
-        """List the tree. `classes`, if given, are the training set's.
-
-        Raises UsageError for any other class, a folder within a class's folder, a file outside them, or no image.
+        """Raises UsageError for a class not in `classes`, a folder within a class's folder, a file outside them, or no
+        image.
         """
         self._root = root
         self._inside = os.fsencode(inside)
@@ -136,7 +132,7 @@ class FlatSource:
         said_by: str,
         words: Mapping[str, str] = NO_WORDS,
     ) -> None:
-        """Raises UsageError for a file of no class, or of none of the training set's."""
+        """Raises UsageError for a file of none of `classes`."""
         self._root, self.classes, self.words = root, classes, words
         files = files_of(os.fsencode(root))
         if not files:
@@ -167,7 +163,7 @@ def _tell_of_empty(root: Path, folders: list[bytes]) -> None:
 
 
 def check_classes(own: Iterable[str], known: tuple[str, ...], where: str) -> None:
-    """Raise UsageError if `own` has a class that the training set has not."""
+    """Raises UsageError for a class that is not `known`."""
     strange = sorted(set(own) - set(known))
     if strange:
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
@@ -175,7 +171,7 @@ def check_classes(own: Iterable[str], known: tuple[str, ...], where: str) -> Non
 
 
 def read_file(path: bytes) -> bytes:
-    """A regular file's bytes. Raises BadImage if this file alone is at fault, OSError for a failing disk."""
+    """Raises as `Source.read` does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
     except OSError as error:
@@ -195,18 +191,15 @@ def read_file(path: bytes) -> bytes:
 
 
 def warn_of_test(folder: Path) -> None:
-    """Log that test images are left out: they have no labels."""
     if (folder / "test").is_dir():
         log.warning("%s/test: left out; train/ and val/ alone are packed", folder)
 
 
 def is_left_out(name: bytes) -> bool:
-    """Return True for a hidden name, or one that macOS puts into archives."""
     return name.startswith(b".") or name == b"__MACOSX"
 
 
 def _folders(root: Path) -> list[bytes]:
-    """Names of the class folders, sorted by their bytes; links to folders count."""
     folders = []
     for entry in _visible(os.fsencode(root)):
         if not _is_folder(entry):
@@ -216,7 +209,7 @@ def _folders(root: Path) -> list[bytes]:
 
 
 def files_of(folder: bytes) -> list[bytes]:
-    """Names of the files in a folder, sorted by their bytes. Raises UsageError if there is a folder among them."""
+    """Names of a folder's files, sorted by their bytes. Raises UsageError for a folder among them."""
     names = []
     for entry in _visible(folder):
         if _is_folder(entry):
@@ -226,10 +219,9 @@ def files_of(folder: bytes) -> list[bytes]:
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    """Return True for a folder or a link to one; a link to itself is none."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError:  # a link to itself
         return False
 
 
