@@ -1,1 +1,1 @@
-"""From images to batches: packing, the dataset, the workers and the service. Never imports torch."""
+"""From images to batches; never imports torch."""

@@ -1,7 +1,6 @@
-"""The JPEG libraries: the system's libturbojpeg or, if that is missing, the one inside simplejpeg's wheel.
+"""JPEG libraries of equal pixels and bytes: the system's libturbojpeg or, if that is missing, simplejpeg's.
 
-Both decode to the same pixels and encode to the same bytes. A warning of libjpeg ("premature end of file", "corrupt
-data") is an error here: the library continues and paints the rest of the image grey, and a network would learn from it.
+A warning of libjpeg is an error here: it paints the rest of the image grey.
 """
 
 import ctypes
@@ -53,13 +52,10 @@ def codec() -> Codec:
 
 
 class SystemCodec:
-    """libturbojpeg, found by PyTurboJPEG, which encodes; decoding calls the library directly.
+    """libturbojpeg, found by PyTurboJPEG, which encodes; its own decoding spends 10 to 20 us more an image in Python.
 
-    PyTurboJPEG's own decoding spends 10 to 20 us an image in Python, beside the 250 us that a 256x256 image takes, and
-    reports a warning only through Python's `warnings`.
-
-    Each image has a handle of its own, at 1 us: a handle keeps the tables of the image before, and an image that lacks
-    its own would be decoded with them, differently from process to process.
+    Each image has a handle of its own: a handle keeps the tables of the image before, and an image that lacks its own
+    would be decoded with them.
     """
 
     def __init__(self) -> None:
@@ -75,7 +71,6 @@ class SystemCodec:
 
     @property
     def name(self) -> str:
-        """The library's file, such as libturbojpeg.so.0.2.0."""
         return self.path.name
 
     def size(self, jpeg: bytes) -> tuple[int, int]:
@@ -99,7 +94,6 @@ class SystemCodec:
         return jpeg
 
     def _finish(self, handle: int, status: int) -> None:
-        """Release the handle; raise BadImage if the call before failed, or warned."""
         reason: bytes = b"" if status == 0 else self._calls.tjGetErrorStr2(handle)
         self._calls.tjDestroy(handle)
         if status != 0:
@@ -107,10 +101,7 @@ class SystemCodec:
 
 
 class BundledCodec:
-    """libjpeg-turbo as simplejpeg's wheel bundles it, for machines where none can be installed.
-
-    Raises ImportError if simplejpeg is not installed.
-    """
+    """libjpeg-turbo of simplejpeg's wheel. Raises ImportError if that is not installed."""
 
     def __init__(self) -> None:
         import simplejpeg
@@ -135,7 +126,6 @@ class BundledCodec:
         return jpeg
 
     def _header(self, jpeg: bytes) -> tuple[int, int, str]:
-        """Height, width and colour space, parsed from the header alone."""
         if not jpeg:
             raise BadImage("the file is empty")  # simplejpeg would read past its end
         try:
@@ -148,7 +138,7 @@ class BundledCodec:
 
 
 def _mapped() -> Path:
-    """The library that PyTurboJPEG has loaded; ctypes tells a name, which need not be a path."""
+    """The library's file: ctypes tells a name, which need not be a path."""
     mapped = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libturbojpeg" in line]
     assert mapped, "PyTurboJPEG has loaded a library of another name"
     return Path(mapped[0])

@@ -13,8 +13,6 @@ from common.errors import DatasetError
 class Version:
     """A file's contents at one moment.
 
-    digest        16 bytes, of the dataset in it
-    size          in bytes
     modified_ns   changes with every write, unless somebody sets it back
     changed_ns    changes then too, and when the file is deleted
     """
@@ -26,10 +24,7 @@ class Version:
 
 
 class DataFile:
-    """The file at `path`, or behind `fd`, which is taken over; `path` is then its name in messages.
-
-    Raises DatasetError if it is missing, unreadable or no regular file.
-    """
+    """The file at `path`, or behind `fd`, which is taken over. Raises DatasetError if it is no regular file."""
 
     def __init__(self, path: Path, fd: int | None = None) -> None:
         self.path = path
@@ -40,7 +35,6 @@ class DataFile:
 
     @property
     def by_descriptor(self) -> str:
-        """A path to the file within this process, deleted or not."""
         return f"/proc/self/fd/{self.fd}"
 
     @property
@@ -48,12 +42,10 @@ class DataFile:
         return os.fstat(self.fd).st_size
 
     def version(self, digest: bytes) -> Version:
-        """The present version, given the digest of its contents."""
         now = os.fstat(self.fd)
         return Version(digest, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 
     def in_place(self) -> bool:
-        """Return True if `path` names this very file."""
         return names(self.path, self.fd)
 
     def fits_in_memory(self) -> bool:
@@ -62,14 +54,12 @@ class DataFile:
         return available is not None and self.size < int(available[1]) * 1024 // 2
 
     def close(self) -> None:
-        """Close the descriptor, once."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 def names(path: Path, fd: int) -> bool:
-    """Return True if `path` names the very file or folder behind `fd`."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except OSError:

@@ -1,12 +1,10 @@
-"""A packed split: one LMDB file, written once, read at random. The only file that imports lmdb.
+"""A packed split: one LMDB file, written once, read at random.
 
-    key                                    value
-    record 0..n - 1, 8 bytes, big-endian   see `records`
-    "skipped" + item, 8 bytes              msgpack [name, reason] of an image of the source that was left out
-    "progress"                             while packing, `meta.Progress`: everything a resumed run needs
-    "meta"                                 once finished, `meta.Meta`; its presence makes the file a dataset
-
-Commits are atomic and durable; an interrupted file is a valid prefix of the finished one.
+key                                    value
+record 0..n - 1, 8 bytes, big-endian   see `records`
+"skipped" + item, 8 bytes              msgpack [name, reason] of an image of the source that was left out
+"progress"                             while packing, `meta.Progress`: everything a resumed run needs
+"meta"                                 once finished, `meta.Meta`; its presence makes the file a dataset
 """
 
 import contextlib
@@ -32,8 +30,6 @@ _SPARE = 1 << 20  # bytes: with less free the disk counts as full, for a commit 
 
 
 class _File:
-    """An LMDB file as a context manager that closes it."""
-
     _env: lmdb.Environment
     file: DataFile
 
@@ -48,7 +44,7 @@ class _File:
         self.close()
 
     def skipped(self) -> list[tuple[int, str, str]]:
-        """Item, name and reason of each image of the source that was left out."""
+        """Item, name and reason of each image left out."""
         found = []
         with self._env.begin() as transaction, transaction.cursor() as cursor:
             more = cursor.set_range(_SKIPPED)
@@ -62,15 +58,14 @@ class _File:
 class Dataset(_File):
     """A finished split, read-only. Open it after a fork or spawn, once in each process.
 
-    file        the open file: its descriptor, not its name
     version     of the file when it was opened; pass it to another process that reads the same file
-    meta        see `meta.Meta`; `split`, `records`, `classes`, `digest` and `stats` are its fields
-    mean_hwc, sd, components   see `stats.Stats`
     colour      float64 3 x 3, row k the k-th component times its standard deviation
+
+    Other attributes are those of `meta.Meta` and `stats.Stats`.
     """
 
     def __init__(self, path: Path, fd: int | None = None, version: Version | None = None) -> None:
-        """Open the file at `path`, or the one behind `fd`, which is taken over; `path` is then its name in messages.
+        """Open the file at `path`, or the one behind `fd`, which is taken over.
 
         Raises DatasetError if it is missing, unfinished, of another format, cut off, or not the dataset of `version`.
         """
@@ -105,11 +100,7 @@ class Dataset(_File):
         raise DatasetError(f"{self.path} is not a dataset of alexnet-pack")
 
     def read(self, record: int) -> tuple[int, bytes]:
-        """Label and JPEG of record 0..records - 1.
-
-        Raises BadImage if its bytes, or the pages that lead to them, are damaged; DatasetError if there is no such
-        record.
-        """
+        """Label and JPEG. Raises BadImage if the record is damaged, DatasetError if there is none of that number."""
         if not 0 <= record < self.records:
             raise DatasetError(f"{self.path} has no record {record}; it holds 0 to {self.records - 1}")
         label, checksum, view = self._parts(record)
@@ -119,7 +110,7 @@ class Dataset(_File):
         return label, jpeg
 
     def _parts(self, record: int) -> tuple[int, int, memoryview]:
-        """Label, checksum and JPEG, a view valid until the next read. Raises BadImage if the record cannot be found."""
+        """Label, checksum and JPEG, a view valid until the next read. Raises BadImage if they cannot be found."""
         try:
             value = self._transaction.get(record.to_bytes(8, "big"))
         except lmdb.Error:
@@ -138,8 +129,7 @@ class Dataset(_File):
     def refuse_changes(self) -> None:
         """Raise DatasetError if the file was written to since `version` and now holds another dataset.
 
-        If it returns, everything read so far is of this dataset. It costs one system call; if the file was written to
-        or touched, the label and checksum of each record are read again.
+        It costs one system call, unless the file was touched.
         """
         now = self.file.version(self.digest)
         if now != self.version:
@@ -173,10 +163,7 @@ class Dataset(_File):
         )
 
     def verify(self) -> Iterator[str | None]:
-        """Each record's fault, or None.
-
-        Raises DatasetError at the end if every record is sound but their digest is not the dataset's.
-        """
+        """Yield each record's fault, or None. Raises DatasetError at the end if all are sound, but not their digest."""
         chain, faults = b"", 0
         for record in range(self.records):
             reason = None
@@ -193,14 +180,9 @@ class Dataset(_File):
 
 
 class Writer(_File):
-    """The same file while it is packed: appended to in commits, then finished. One process, under `pack`'s lock.
-
-    meta      of `finish`, once finished
-    progress  of the last `commit`, until then
-    """
+    """The same file while it is packed, under `pack`'s lock; `meta` is there once finished, `progress` until then."""
 
     def __init__(self, path: Path) -> None:
-        """Create the file, or open it to resume. Raises DatasetError if it is something else."""
         self._path = path
         with contextlib.ExitStack() as undo:
             self._env = self._open()
@@ -242,7 +224,7 @@ class Writer(_File):
         self.meta, self.progress = meta, None
 
     def _write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None = None) -> None:
-        """Write in one transaction, doubling the map while it is too small, which costs address space only."""
+        """Write in one transaction, doubling the map while it is too small."""
         if not self.file.in_place():  # what is written to it would be lost
             raise DatasetError(f"{self._path} was deleted or replaced while it was packed; run the same command again")
         try:
@@ -256,7 +238,6 @@ class Writer(_File):
             ) from None
 
     def _try_to_write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None) -> bool:
-        """Write, or return False if the map is too small."""
         try:
             with self._env.begin(write=True) as transaction:
                 for key, value in puts:
@@ -269,7 +250,7 @@ class Writer(_File):
 
 
 def _reason(error: lmdb.Error, folder: Path, size: int) -> str:
-    """The reason why `size` bytes could not be written to a file in `folder`; of a full disk LMDB says only EIO."""
+    """The reason of a failed write; of a full disk LMDB says only EIO."""
     free = shutil.disk_usage(folder).free
     if free < max(size, _SPARE):
         return f"the disk is full, {free / 2**20:,.1f} MiB are free"

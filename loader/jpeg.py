@@ -27,8 +27,8 @@ _AS_STORED = re.compile(
 def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
     """Decode to height x width x 3 uint8, into `out` (C-contiguous) if given; `bgr` swaps the channels.
 
-    Raises BadImage with libjpeg's reason, on a warning too; if the size is not that of `out`; and, before any pixel is
-    allocated, if the image would cost more than `limits` allows.
+    Raises BadImage with libjpeg's reason, on a warning too; if the size is not that of `out`; if the image would
+    cost more than `limits` allows.
     """
     height, width = (STORED_SIZE, STORED_SIZE) if _is_as_stored(jpeg) else size(jpeg)
     if out is None:
@@ -40,16 +40,16 @@ def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
 
 
 def size(jpeg: bytes) -> tuple[int, int]:
-    """Height and width in pixels, from the header alone. Raises BadImage as `decode` does."""
+    """Height and width in pixels, from the header alone. Raises BadImage."""
     height, width = codec().size(jpeg)
     check_jpeg(jpeg, height, width)
     return height, width
 
 
 def _is_as_stored(jpeg: bytes) -> bool:
-    """Return True if it is laid out as `encode` does it, so that its header need not be parsed twice.
+    """Return True if it is laid out as `encode` does it.
 
-    Such an image needs no other check: it has one scan, and libjpeg refuses a second after one of all components.
+    It has one scan then: libjpeg refuses another after one of all components.
     """
     return _AS_STORED.match(jpeg) is not None
 
@@ -61,7 +61,7 @@ def encode(rgb: Rgb, quality: int) -> bytes:
 
 @functools.cache
 def decoder() -> str:
-    """The identity of this decoder, see `common.decoder`: equal digits, equal pixels. Takes 6 ms."""
+    """The identity of this decoder, see `common.decoder`: equal digits, equal pixels."""
     packed = resources.files(__package__).joinpath("probes.bin").read_bytes()
     first, *others = [_made_of(jpeg) for jpeg in msgpack.unpackb(zlib.decompress(packed))]
     # The first alone was the identity in earlier versions, whose checkpoints hold it.
@@ -70,7 +70,6 @@ def decoder() -> str:
 
 
 def _made_of(probe: bytes) -> bytes:
-    """The pixels of a JPEG of `probes.bin` (`tests/bench/probes.py` made it), or that it is refused."""
     try:
         return decode(probe).tobytes()
     except BadImage:

@@ -1,8 +1,7 @@
-"""Decompression-bomb limits, checked from an image's header and length before anything is decoded or allocated.
+"""Decompression-bomb limits, checked from an image's header and length before anything is allocated.
 
-A file of kilobytes can ask for gigabytes, or for minutes: a header of 65500 x 65500, a progressive JPEG of tens of
-thousands of scans. An image that passes takes at most MAX_BYTES and some seconds; only PPMs in text or of 16 bits,
-which Pillow decodes in Python, take some seconds a megapixel.
+Each check raises BadImage. An image that passes takes at most MAX_BYTES and some seconds; only PPMs in text or of 16
+bits, which Pillow decodes in Python, take some seconds a megapixel.
 """
 
 import struct
@@ -23,13 +22,11 @@ _NO_FRAMES = {0xC4, 0xC8, 0xCC}  # tables and a reserved marker among the marker
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise BadImage if an image of any format is larger than MAX_PIXELS."""
     if height * width > MAX_PIXELS:
         raise BadImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
 
 
 def check_memory(height: int, width: int, file_bytes: int, bytes_per_pixel: float) -> None:
-    """Raise BadImage if the file and `bytes_per_pixel` together exceed MAX_BYTES."""
     needed = file_bytes + height * width * bytes_per_pixel
     if needed > MAX_BYTES:
         raise BadImage(
@@ -38,9 +35,9 @@ def check_memory(height: int, width: int, file_bytes: int, bytes_per_pixel: floa
 
 
 def check_jpeg(data: bytes, height: int, width: int, bytes_per_pixel: int = RGB_BYTES) -> None:
-    """Raise BadImage if a JPEG of this size would cost too much, or cannot be complete.
+    """Check the cost of a JPEG, and that it can be complete; `bytes_per_pixel` is of the decoded pixels.
 
-    `bytes_per_pixel` is of the decoded pixels. Scan markers are counted everywhere, in thumbnails too: an upper bound.
+    Scan markers are counted everywhere, in thumbnails too: an upper bound.
     """
     check_size(height, width)
     if height * width > _PIXELS_PER_BYTE * len(data):
@@ -73,7 +70,6 @@ def _samples_kept(jpeg: bytes) -> float:
 
 
 def _samples(components: bytes) -> list[float]:
-    """Samples per pixel of each component, from its entry in the frame header: identifier, sampling, table."""
     whole = len(components) // 3 * 3
     factors = [(sampling >> 4) * (sampling & 15) for _, sampling, _ in struct.iter_unpack("BBB", components[:whole])]
     return [factor / max(factors) for factor in factors] if factors and min(factors) else [1.0] * _MOST_COMPONENTS

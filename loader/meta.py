@@ -1,4 +1,4 @@
-"""A packed split's metadata, a msgpack map in its LMDB file: `Progress` while it is packed, `Meta` once finished."""
+"""A packed split's metadata, a msgpack map: `Progress` while it is packed, `Meta` once finished."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,8 +18,6 @@ class Identity:
 
     items        images in the source
     source       16 bytes, digest of the source's names, labels and classes
-    stored       form of the stored images, for people
-    order_seed   of the shuffle
     """
 
     format: int
@@ -30,14 +28,13 @@ class Identity:
     order_seed: int
 
     def to_bytes(self) -> bytes:
-        """The map of all fields but those that are None, in their order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         packed: bytes = msgpack.packb({k: v for k, v in values.items() if v is not None}, default=_plain)
         return packed
 
     @classmethod
     def parsed(cls, raw: bytes | memoryview | None, path: Path) -> Self | None:
-        """The metadata stored in `path`, if there is any. Raises DatasetError if damaged or of another format."""
+        """The metadata stored in `path`, if any. Raises DatasetError if damaged or of another format."""
         if raw is None:
             return None
         try:
@@ -57,10 +54,8 @@ class Identity:
 class Progress(Identity):
     """The state of an unfinished split after a commit.
 
-    versions   of the libraries that decide the stored pixels
     consumed   items done, in the shuffled order: `records` and `skipped` together
     warned     records whose decoder warned
-    chain      see `records.extend_chain`
     """
 
     versions: Mapping[str, str]
@@ -100,9 +95,7 @@ class Progress(Identity):
 class Meta(Identity):
     """The description of a finished split.
 
-    classes   names, in the order of the labels
     stats     of the training set, also in the validation split
-    digest    16 bytes, see `records.digest_of`
     words     descriptions of the classes, "" for those that have none; None if none has
     counts    records of each class; None in files packed before they were noted
     """
@@ -124,7 +117,6 @@ class Meta(Identity):
 
 
 def _plain(value: object) -> object:
-    """A form of the value that msgpack knows."""
     if isinstance(value, Sums):
         return value.to_bytes()
     if isinstance(value, Stats):

@@ -1,4 +1,4 @@
-"""Whole-image operations: the stored square, sums for the colours, saturating noise. The only file that imports cv2."""
+"""Whole-image operations; the only file that imports cv2."""
 
 import cv2
 import numpy as np
@@ -11,16 +11,13 @@ Amounts = tuple[float, float, float, float]  # by channel, whole numbers of 0 to
 
 
 def use_one_thread() -> None:
-    """Turn off OpenCV's threads, for worker processes run one a core."""
     cv2.setNumThreads(1)
 
 
 def centre_square(rgb: Rgb) -> Rgb:
-    """The stored 256x256x3 of a height x width x 3 image: contiguous, possibly sharing its memory.
+    """The central square of a height x width x 3 image as 256x256x3, possibly sharing its memory.
 
-    The central square is cut first and then resized, by area average when shrinking, cubic when enlarging: less work
-    than the other order, and a strip of 1 x 65500 pixels stays small. If the sides differ by an odd number, the square
-    is off centre by at most half a pixel, a stored one when shrinking and one of the source's when enlarging.
+    It is cut first and then resized, so that a strip of 1 x 65500 pixels stays small.
     """
     height, width, _ = rgb.shape
     side = min(height, width)
@@ -35,8 +32,7 @@ def centre_square(rgb: Rgb) -> Rgb:
 def channel_products(rgb: Rgb) -> npt.NDArray[np.int64]:
     """The sum over all pixels of c_i * c_j, 3x3 int64, exact for images of up to a few million pixels.
 
-    Computed from squares, 2 a.b = a.a + b.b - |a - b|^2, which OpenCV sums in integers ten times as fast as a matrix
-    product. It returns the sum through a square root, off by about 1e-6: hence `round`.
+    Computed from squares, 2 a.b = a.a + b.b - |a - b|^2, which OpenCV sums ten times as fast as a matrix product.
     """
     red, green, blue = cv2.split(rgb)
     rr, gg, bb = (_sum_of_squares(plane) for plane in (red, green, blue))
@@ -47,12 +43,12 @@ def channel_products(rgb: Rgb) -> npt.NDArray[np.int64]:
 
 
 def _sum_of_squares(*planes: npt.NDArray[np.generic]) -> int:
-    """The sum of squares of one plane, or of the difference of two."""
+    # OpenCV returns the integer through a square root.
     return round(float(cv2.norm(*planes, cv2.NORM_L2SQR)))  # type: ignore[call-overload]
 
 
 def add_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
-    """target = min(rgb + amounts, 255); `target` may be `rgb`. One pass; numpy's bytes would wrap."""
+    """target = min(rgb + amounts, 255); `target` may be `rgb`."""
     cv2.add(rgb, amounts, dst=target)  # type: ignore[call-overload]  # a tuple is a scalar
 
 

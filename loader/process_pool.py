@@ -1,7 +1,7 @@
-"""An ordered map over spawned processes, with a pipe to each: packing and the audit run on it.
+"""An ordered map over spawned processes, with a pipe to each.
 
-Spawned, not forked: the parent has LMDB open. A process ends when its pipe does, so also when the parent is killed. At
-most `AHEAD` tasks a process are in flight or wait for an earlier one, which bounds the memory.
+Spawned, not forked: the parent has LMDB open. A process ends when its pipe does. At most `AHEAD` tasks a process are in
+flight or wait for an earlier one.
 """
 
 import multiprocessing
@@ -47,10 +47,10 @@ class _Worker:
 
 
 class ProcessPool(Generic[Task, Result]):
-    """`processes` processes as a context manager; leaving it kills them, whatever they do.
+    """`processes` processes as a context manager; leaving it kills them.
 
-    start   picklable; called once in each process, it returns the function of a task. The number it is given is shared:
-            what the process notes there, such as the item it is at, the parent reads should the process die
+    `start` is picklable; called once in each process, it returns the function of a task. The number it is given is
+    shared: what the process notes there is in Died.
     """
 
     def __init__(self, start: Callable[[c_int64], Work[Task, Result]], processes: int) -> None:
@@ -79,7 +79,7 @@ class ProcessPool(Generic[Task, Result]):
         return _Worker(process, ours, item)
 
     def map(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        """The result of each task, in order. Raises the AlexNetError of a task in its turn, and Died at once."""
+        """Yield the result of each task, in order. Raises the AlexNetError of a task in its turn, and Died at once."""
         waiting: dict[int, Result | AlexNetError] = {}
         given = 0
         for wanted in range(len(tasks)):
@@ -94,7 +94,7 @@ class ProcessPool(Generic[Task, Result]):
             yield result
 
     def _hand_out(self, tasks: Sequence[Task], given: int, wanted: int) -> int:
-        """Fill the pipes as far as the window allows; return the first task not handed out."""
+        """Fill the pipes; return the first task not handed out."""
         end = min(len(tasks), wanted + AHEAD * self._processes)
         for depth in range(1, _DEPTH + 1):
             for worker in self._workers:
@@ -111,7 +111,6 @@ class ProcessPool(Generic[Task, Result]):
             raise _death(worker) from None
 
     def _ready(self) -> list[_Worker]:
-        """Wait for at least one answer, or death: the pipe of a dead process ends."""
         busy = [worker for worker in self._workers if worker.tasks]
         ready = connection.wait([worker.pipe for worker in busy])
         return [worker for worker in busy if worker.pipe in ready]
@@ -144,7 +143,6 @@ def _death(worker: _Worker) -> Died:
 
 
 def _serve(pipe: connection.Connection, start: Callable[[c_int64], Work[Task, Result]], item: c_int64) -> None:
-    """Answer each task on `pipe` until it ends; an AlexNetError is an answer too."""
     console.take_over()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
     work: Work[Task, Result] | None = None
@@ -163,7 +161,7 @@ def _serve(pipe: connection.Connection, start: Callable[[c_int64], Work[Task, Re
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set `variables` within the block, the only way to tell a spawned process anything before it imports."""
+    """Set `variables` within the block: the only way to tell a spawned process anything before it imports."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -180,7 +178,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _sigint_held() -> Iterator[None]:
     """Delay a Ctrl-C until the processes are started; they inherit the mask, so none dies of it with a traceback.
 
-    The mask is this thread's alone: the signal may reach another thread, and Python then still runs the handler here.
+    The signal may reach another thread, and Python then still runs the handler here.
     """
     came: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))

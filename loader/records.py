@@ -20,12 +20,11 @@ LONGEST = 1 << 20  # bytes, far more than a JPEG of the stored size takes: a lon
 
 
 def record_bytes(label: int, jpeg: bytes) -> bytes:
-    """The record of a labelled JPEG."""
     return HEAD.pack(label, _checksum(label, jpeg)) + jpeg
 
 
 def extend_chain(chain: bytes, record: bytes) -> bytes:
-    """16 bytes that stand for labels and checksums of all records up to this one. The first chain is b""."""
+    """16 bytes that stand for all records up to this one; the first chain is b""."""
     return hashlib.blake2b(chain + record[: HEAD.size], digest_size=16).digest()
 
 

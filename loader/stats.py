@@ -1,7 +1,4 @@
-"""Mean image and RGB components of the training set, from sums of integers.
-
-Integers add up the same in any order, so neither the number of processes nor an interruption changes a bit.
-"""
+"""Mean image and RGB components of the training set, from sums of integers, which are equal in any order."""
 
 from dataclasses import dataclass, field
 
