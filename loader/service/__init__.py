@@ -1,1 +1,1 @@
-"""The service process: clients, streams, tickets, connections."""
+"""The service process."""

@@ -1,10 +1,8 @@
 """Access control: admits or refuses each connection, and logs refusals.
 
-ZeroMQ asks on an inproc socket before a handshake ends (ZAP, rfc.zeromq.org/spec/27), with the client's address and
-public key. While clients hold too much memory the answer waits, so that nobody new can send. The question is read at
-once all the same: ZeroMQ keeps an unread one even if its connection is gone.
-Clients with no key, or with another service's, fail earlier; only the ROUTER's monitor tells of them. It names a
-descriptor, so their address is known if the connection lasts until it is looked up.
+ZeroMQ asks on an inproc socket before a handshake ends (ZAP, rfc.zeromq.org/spec/27). While clients hold too much
+memory the answer waits, so that nobody new can send; the question is read at once all the same, since ZeroMQ keeps an
+unread one even if its connection is gone. Only the ROUTER's monitor tells of clients with no key, or another service's.
 """
 
 import logging
@@ -48,7 +46,6 @@ class AllowList:
         self._names: dict[bytes, str] = {}
 
     def name_of(self, key: bytes) -> str | None:
-        """Name of the client with this public key (Z85), None if there is none."""
         return self._names.get(key)
 
     def read_if_changed(self) -> None:
@@ -89,7 +86,6 @@ class Access:
 
     @property
     def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
-        """Sockets to poll; call `hear` if one can be read."""
         return self._requests, self._end.monitor
 
     def close(self) -> None:
@@ -98,8 +94,7 @@ class Access:
     def hear(self, streaming: Callable[[], Container[bytes]], emptied: bool) -> bool:
         """Answer ZeroMQ's questions and take in its events. Return True if a connection has ended.
 
-        streaming   gives the identities of clients with an open stream
-        emptied     True if the inbox is empty
+        `streaming` gives the identities of clients with an open stream.
         """
         ended = [self._take_in(event) for event in self._end.events()]  # first: an address is known while it lasts
         in_use = bytes_in_use()
@@ -118,7 +113,6 @@ class Access:
         return any(ended)
 
     def _look(self, streaming: Container[bytes], in_use: int) -> int:
-        """Cut connections that hold too much. Return the bytes in use afterwards."""
         grown, least = in_use - self._looked_bytes > _GROWN_BYTES, self._least
         emptied = least is not None
         cut = list(self._connections.look(streaming, emptied, at_all=grown))
@@ -134,8 +128,7 @@ class Access:
         return self._looked_bytes
 
     def _settle(self, least: int | None, cut: bool) -> None:
-        """Count as calm any memory that stays in use with an empty inbox: ZeroMQ frees that of a lost connection only a
-        while after its last message was read."""
+        """Count as calm what stays in use with an empty inbox: ZeroMQ frees the memory of a lost connection late."""
         now = time.monotonic()
         if least is None or cut or least <= self._calm_bytes + _ROOM_BYTES // 2:
             self._unsettled = now
@@ -151,7 +144,6 @@ class Access:
         return False
 
     def cut(self, identity: bytes, reason: str) -> None:
-        """End the connection with this ROUTER number."""
         for peer in self._connections.cut_client(identity):
             self._tell(peer, reason)
 
@@ -169,7 +161,7 @@ class Access:
         return [b"400", b"unknown key", b""]
 
     def _take_in(self, event: ConnectionEvent) -> bool:
-        """Return True if a connection has ended. The event of a failed handshake precedes it."""
+        """Return True if a connection has ended."""
         if event.kind == zmq.EVENT_ACCEPTED:
             peer = self._connections.accepted(event.value).peer
             if len(self._connections) > self._most_connections:
@@ -197,7 +189,6 @@ class Access:
         return "it has no keys" if self._allowed is not None else "it has keys, and this service none (--keys)"
 
     def _tell(self, address: str, reason: str) -> None:
-        """Log the refusal, rate-limited: a refused client keeps asking."""
         host = address.rpartition(":")[0] or address
         if self._log_limit.allows(host + reason):
             log.warning("%s was refused: %s", address or "somebody on this host", reason)

@@ -1,10 +1,9 @@
 """Open connections of the ROUTER, and the memory held for each.
 
-ZeroMQ bounds a frame, but neither the frames of a message nor, as it is set up here, the messages in its queue
-(`common/wire/sockets.py` says why), and two bytes on the wire become 64 in memory. So bytes are counted: the kernel
-knows how many a connection has received, the inbox how many came out as messages. A connection that is further ahead
-than an honest client can be is cut; if all together hold too much, those furthest ahead are. The kernel does not count
-for Unix sockets, to which only the service's own user can connect.
+ZeroMQ bounds a frame, but neither the frames of a message nor, as `common/wire/sockets.py` sets it up, the messages
+queued. So bytes are counted: those the kernel received, less those that came out as messages. A connection that is
+further ahead than an honest client can be is cut; if all together hold too much, those furthest ahead are. For Unix
+sockets, which only the service's own user can open, the kernel does not count.
 """
 
 import contextlib
@@ -33,14 +32,10 @@ NO_ROOM, SILENT = "there are too many without a stream", ""
 class Connection:
     """One connection.
 
-    peer       address of the other end
-    number     count of connections accepted before it
     identity   number that the ROUTER gave it, known from its first message on
     base       bytes it had received when none of them was held
     read       bytes that came out as messages since then
-    received   bytes it had received at the last look
     spoke      True if a message came out since the last look
-    heard      time of its last message, or of its acceptance
     """
 
     peer: str
@@ -76,7 +71,6 @@ class Connections:
         return connection
 
     def ended(self, fd: int) -> str:
-        """Forget the connection. Return its address."""
         connection = self._open.pop(fd, None)
         return connection.peer if connection is not None else GONE
 
@@ -93,7 +87,7 @@ class Connections:
         connection.spoke, connection.heard = True, time.monotonic()
 
     def cut(self, fd: int) -> None:
-        """End the connection, if it is still the one that was accepted, and drop its unread bytes."""
+        """End the connection, if it is still the one that was accepted."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as other:
             if fd not in self._open or _name(other) != self._open[fd].peer:
                 return
@@ -101,7 +95,6 @@ class Connections:
                 other.shutdown(socket.SHUT_RDWR)
 
     def cut_client(self, identity: bytes) -> Iterator[str]:
-        """Cut the connection with this ROUTER number; yields its address."""
         for fd, connection in list(self._open.items()):
             if connection.identity == identity:
                 self.cut(fd)
@@ -110,7 +103,6 @@ class Connections:
     def look(self, streaming: Container[bytes], emptied: bool, *, at_all: bool = False) -> Iterator[tuple[str, str]]:
         """Cut connections that break a limit; yields (address, reason), SILENT for one that is merely idle.
 
-        streaming   identities of clients with an open stream
         emptied     True if the inbox was empty at a moment since the last look
         at_all      look at idle ones too
         """
@@ -161,7 +153,6 @@ class Connections:
 
 
 def _precedes(one: bytes, other: bytes) -> bool:
-    """Return True if the ROUTER gave the first identity before the second."""
     distance = int.from_bytes(other[1:], "big") - int.from_bytes(one[1:], "big")
     return distance % _WRAP < _WRAP // 2
 
@@ -175,7 +166,6 @@ def _peer_of(fd: int) -> str:
 
 
 def _name(connection: socket.socket) -> str:
-    """Address and port of the other end."""
     name = connection.getpeername()
     if not isinstance(name, tuple):
         return "somebody on this host"

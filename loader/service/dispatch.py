@@ -23,15 +23,12 @@ Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to
 
 
 class Dispatcher:
-    """Answers the tickets of the open `sessions` with batches that the workers of `pool` fill."""
-
     def __init__(self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter) -> None:
         self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
         self._queue = TicketQueue()
 
     @property
     def queued(self) -> int:
-        """Tickets not given to a worker yet, of all streams."""
         return len(self._queue)
 
     @property
@@ -40,7 +37,6 @@ class Dispatcher:
         return self.queued > 0 and any(session.is_sending for session in self._sessions)
 
     def accept(self, session: Session, ticket: messages.Ticket) -> None:
-        """Take in a ticket, new or repeated, and its acknowledgements."""
         self._queue.remove(session.settle(ticket))
         end = ticket.first + ticket.count
         if ticket.count > session.batch_size or end > session.dataset.records:
@@ -54,7 +50,6 @@ class Dispatcher:
             self._queue.add(session.admit(ticket))
 
     def give_out(self) -> None:
-        """Give queued jobs to workers as long as there are idle workers and free slots."""
         for session in self._sessions:
             session.reclaim()
         while (worker := self._pool.idle()) is not None and (job := self._queue.take()) is not None:
@@ -66,7 +61,6 @@ class Dispatcher:
             self._pool.give(worker, fill, session.slab)
 
     def take_in(self, ready: set[int]) -> None:
-        """Hear the workers whose file descriptors are in `ready`."""
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
             outcome = self._pool.receive(worker)
             session = self._sessions.of_slab(outcome.fill.slab) if outcome is not None else None
@@ -84,7 +78,6 @@ class Dispatcher:
                 self._answer(job, outcome.reply)
 
     def forget(self, session: Session) -> None:
-        """Drop the queued jobs of a session that ended, and let the workers unmap its slab."""
         self._queue.drop(session)
         self._pool.forget(session.slab_number)
 
@@ -134,7 +127,6 @@ class Dispatcher:
         code: str = messages.REFUSED,
         record: int | None = None,
     ) -> None:
-        """Answer that there is no batch to this ticket, and why."""
         if self._log_limit.allows(f"{session.name} {code}", times=10):
             log.warning("stream %s, ticket %d: %s", session.name, ticket.number, reason)
         culprit = messages.NO_RECORD if record is None else record

@@ -15,7 +15,6 @@ class Request:
     """A message from a client.
 
     identity     number that the ROUTER gave the connection
-    connection   its file descriptor
     payloads     frames behind the header, of which an honest client sends none
     size         bytes on the wire
     """
@@ -28,12 +27,11 @@ class Request:
 
     @property
     def address(self) -> str:
-        """Address of the sender, for the log."""
         return str(_property(self.header, "Peer-Address") or "somebody on this host")
 
     @property
     def key(self) -> bytes:
-        """Public key of the client, Z85; empty if the service has no keys."""
+        """Public key of the client, Z85, or empty."""
         return str(_property(self.header, "User-Id") or "").encode()
 
 
@@ -52,7 +50,6 @@ class Inbox:
         self.emptied = True
 
     def requests(self) -> Iterator[Request]:
-        """Complete messages, until none is left or FRAMES_AT_ONCE frames were read."""
         self.emptied = False
         for _ in range(FRAMES_AT_ONCE):
             try:
@@ -78,7 +75,7 @@ class Inbox:
 
 
 def _property(frame: zmq.Frame, name: int | str) -> int | str | None:
-    """None if the frame has no such property, as from peers that speak an old version of ZMTP."""
+    """None if the frame has no such property, as from old versions of ZMTP."""
     try:
         value: int | str = frame.get(name)
     except zmq.ZMQError:

@@ -7,10 +7,9 @@ from loader.service.session import Job, Session
 
 
 class TicketQueue:
-    """Queued jobs. The stream that was served the fewest images is next: none waits for another's backlog or larger
-    batches. Within a stream, first come first served.
+    """Queued jobs. The stream that was served the fewest images is next; within a stream, first come first served.
 
-    No credit is saved up: a stream that was idle, or without a slot, continues from where the others are.
+    A stream that was idle, or without a slot, has saved nothing up: it continues from where the others are.
     """
 
     def __init__(self) -> None:
@@ -28,7 +27,6 @@ class TicketQueue:
         self._of(job.session).append(job)
 
     def put_back(self, job: Job) -> None:
-        """Add the job of a crashed worker, as the first of its stream."""
         self._of(job.session).appendleft(job)
 
     def take(self) -> Job | None:
@@ -52,7 +50,6 @@ class TicketQueue:
             self._forget_if_empty(job.session)
 
     def drop(self, session: Session) -> None:
-        """Forget a stream."""
         self._waiting.pop(session, None)
         self._served.pop(session, None)
 

@@ -23,12 +23,11 @@ def half_of_memory() -> int:
 
 
 def usable_cores() -> int:
-    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def raise_file_limit() -> int:
-    """Raise the limit of open files, for connections and slabs, as far as allowed; returns it."""
+    """Raise the limit of open files as far as allowed; returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(_as_number(hard), _MOST_FILES)
     if _as_number(soft) < wanted:
@@ -37,8 +36,6 @@ def raise_file_limit() -> int:
 
 
 class Files(NamedTuple):
-    """Open files that streams and connections may take, one each."""
-
     streams: int
     connections: int
 
@@ -56,5 +53,4 @@ def share_files(limit: int, workers: int) -> Files:
 
 
 def _as_number(limit: int) -> int:
-    """Return a limit as a number; RLIM_INFINITY is -1."""
     return limit if limit >= 0 else 1 << 62

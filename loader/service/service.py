@@ -102,7 +102,6 @@ class Service:
     # Waiting and hearing
 
     def _wait(self, wakeup_fd: int) -> set[int]:
-        """Poll; returns the readable file descriptors of workers, and `wakeup_fd`."""
         if self._polled != self._pool.workers:
             self._polled = list(self._pool.workers)
             self._poller = zmq.Poller()

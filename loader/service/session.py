@@ -37,7 +37,7 @@ class Job:
 
     starved_us   time that the stream had been without a free slot when the ticket came
     waited_us    for a worker, and for a slot
-    crashes      the record in progress at each crash of a worker
+    crashes      the record in progress at each crash
     """
 
     session: "Session"
@@ -59,11 +59,7 @@ class Job:
 
 @dataclass(eq=False)
 class Session:
-    """One stream of one client.
-
-    now_us   clock in microseconds that never goes back
-    jobs     by ticket number, oldest first
-    """
+    """One stream of one client; `jobs` by ticket number, oldest first."""
 
     address: Address
     spec: StreamSpec
@@ -85,7 +81,6 @@ class Session:
 
     @staticmethod
     def bytes_of(spec: StreamSpec, batch_size: int, credit: int) -> int:
-        """Shared memory that such a session takes."""
         return slot_bytes(spec, batch_size) * (credit + SPARE_SLOTS)
 
     @property
@@ -101,7 +96,6 @@ class Session:
         return any(job.tracker is not None for job in self.jobs.values())
 
     def is_done(self, number: int) -> bool:
-        """Return True if the client has acknowledged the ticket."""
         return number < self._oldest or number in self._done
 
     def settle(self, ticket: messages.Ticket) -> list[Job]:
@@ -115,13 +109,11 @@ class Session:
         return queued
 
     def admit(self, ticket: messages.Ticket) -> Job:
-        """Make a new ticket's job, queued."""
         now_us = self.now_us()
         self.jobs[ticket.number] = job = Job(self, ticket, now_us, self._starved(now_us))
         return job
 
     def begin(self, job: Job) -> int:
-        """Give a queued job one of the free slots, and return it."""
         now_us = self.now_us()
         for_slot_us = self._starved(now_us) - job.starved_us
         job.waited_us = now_us - job.came_us - for_slot_us, for_slot_us
@@ -134,7 +126,6 @@ class Session:
         return next(job for job in self.jobs.values() if job.slot == slot)
 
     def release(self, job: Job) -> None:
-        """Free the job's slot, if it has one: it is queued again."""
         if job.slot is not None:
             now_us = self.now_us()
             self._starved_us, self._starved_since_us = self._starved(now_us), None
@@ -146,12 +137,10 @@ class Session:
         del self.jobs[job.ticket.number]
 
     def reclaim(self) -> None:
-        """End the jobs whose pixels have left."""
         for job in [job for job in self.jobs.values() if job.tracker is not None and job.tracker.done]:
             self.end(job)
 
     def _starved(self, now_us: int) -> int:
-        """Total microseconds without a free slot."""
         running_us = 0 if self._starved_since_us is None else now_us - self._starved_since_us
         return self._starved_us + running_us
 
@@ -159,7 +148,7 @@ class Session:
 def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
     """Batches a client may have in flight: enough to keep the cores busy, within the memory.
 
-    More busy workers than cores would evict each other's caches. Raises LoaderError if not even one batch fits.
+    Raises LoaderError if not even one fits.
     """
     size = slot_bytes(spec, batch_size)
     credit = min(min(workers, usable_cores()) + 2, stream_bytes // size - SPARE_SLOTS)

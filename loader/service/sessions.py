@@ -17,18 +17,13 @@ MOST_WELCOMES = 64  # of all clients, 50 MB
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """Limits of streams: bytes of shared memory, of one and of all, and their number."""
-
     stream: int
     total: int
     streams: int = MOST_STREAMS
 
 
 class Sessions:
-    """Sessions by (client, stream) and by slab number.
-
-    ended   is called with each session that ends, before its slab is closed
-    """
+    """Sessions by (client, stream) and by slab number; `ended` is called before a slab is closed."""
 
     def __init__(self, datasets: Mapping[str, Dataset], memory: MemoryLimits, ended: Callable[[Session], None]) -> None:
         self._datasets, self._memory, self._ended = datasets, memory, ended
@@ -48,7 +43,6 @@ class Sessions:
 
     @property
     def clients(self) -> set[bytes]:
-        """Identities of the clients with an open stream."""
         return {identity for identity, _ in self._by_address}
 
     @property
@@ -90,7 +84,6 @@ class Sessions:
         session.slab.close()
 
     def end_all(self, identity: bytes) -> None:
-        """End all of one client."""
         for session in self:
             if session.address[0] == identity:
                 self.end(session)
@@ -117,12 +110,12 @@ class Welcomes:
         self._in_flight: list[tuple[bytes, Tracker]] = []
 
     def may_have(self, identity: bytes) -> bool:
-        """Return False if the client has too many in flight. If it does read, it repeats its HELLO."""
+        """Return False if the client has too many in flight; if it does read, it repeats its HELLO."""
         self._in_flight = [(client, tracker) for client, tracker in self._in_flight if not tracker.done]
         return sum(client == identity for client, _ in self._in_flight) < MOST_WELCOMES_OF_A_CLIENT
 
     def sent(self, identity: bytes, tracker: Tracker | None) -> bytes | None:
-        """Note one that was sent; if there are too many, return the client with the oldest, which is to be cut."""
+        """Note one that was sent; return the client with the oldest, to be cut, if there are too many."""
         if tracker is not None:
             self._in_flight.append((identity, tracker))
         return self._in_flight[0][0] if len(self._in_flight) > MOST_WELCOMES else None

@@ -1,10 +1,7 @@
 """The process that a user starts: it runs the service in a child, and restarts it when it dies.
 
-A service can be killed, run out of memory or be aborted by a library. Clients wait (`common/client/client.py`) for
-another at the same endpoint.
-
-The child is forked, which is faster than a program of its own. So this process must never load ZeroMQ, LMDB or numpy,
-nor start a thread: nothing that a fork could break, and nothing that crashes.
+The child is forked. So this process must never load ZeroMQ, LMDB or numpy, nor start a thread: nothing that a fork
+could break, and nothing that crashes.
 """
 
 import contextlib
@@ -38,10 +35,8 @@ Service = Callable[[str, Announce], None]  # serves at an endpoint until it is t
 def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
     """Serve at `bind` until SIGINT or SIGTERM. An error at the first start, or an AlexNetError later, ends this too.
 
-    If `bind` lets the port be chosen, all restarts keep the first choice. Raises LoaderError if the service dies too
-    often.
-
-    hangup   pass SIGHUP to the service; otherwise it keeps its default action
+    All restarts keep the port first chosen. Raises LoaderError if the service dies too often. `hangup` passes SIGHUP
+    to the service.
     """
     deaths, unready, endpoint = deque[float](maxlen=MOST_DEATHS), 0, ""
     with _held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
@@ -81,17 +76,13 @@ def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float) 
 
 
 class _Held:
-    """Signals that are blocked until this process asks for them."""
-
     def __init__(self, numbers: set[int], before: set[int]) -> None:
         self.numbers, self._before = numbers, before
 
     def let_go(self) -> None:
-        """Deliver signals again, in the child."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def stopped_within(self, seconds: float) -> bool:
-        """Wait, and return True early if a signal to stop comes."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             came = signal.sigtimedwait(self.numbers, left)
