@@ -20,8 +20,6 @@ from loader.workers.fill import Filler
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Positions first..first + count - 1 of an epoch."""
-
     epoch: int
     first: int
     count: int
@@ -38,8 +36,6 @@ class Audited:
 
 
 class Auditor:
-    """Fills parts of up to `batch_size` images in memory of its own."""
-
     def __init__(self, path: Path, digest: bytes, spec: StreamSpec, batch_size: int) -> None:
         """Raises DatasetError if the file at `path` no longer holds the dataset of that digest."""
         dataset = Dataset(path)
@@ -58,10 +54,7 @@ class Auditor:
 def audit(
     path: Path, digest: bytes, spec: StreamSpec, batch_size: int, parts: list[Part], processes: int
 ) -> Iterator[Audited]:
-    """Audit each part, in order, of the split in `path`, whose digest is `digest`.
-
-    Raises BadRecord, DatasetError.
-    """
+    """Audit each part, in order. Raises BadRecord, DatasetError."""
     start = partial(_start, path, digest, spec, batch_size)
     processes = min(processes, len(parts))
     if processes == 1:

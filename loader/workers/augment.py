@@ -1,8 +1,7 @@
 """Crop, flip and colour noise: from a record's JPEG to its place in a slot.
 
-An image is decoded into a 256x256 scratch that stays in the processor's cache. To flip it, the channels are decoded in
-reverse (BGR) and every row is reversed byte by byte, eight at a time. The crop is copied into the slot once, and the
-colour offset added on the way, never wider than a byte. A row of pixels is one run of 3 x width numbers.
+An image is decoded into a scratch that stays in the cache. To flip it, the channels are decoded in reverse (BGR) and
+every row is reversed byte by byte. The crop is copied into the slot once, the colour offset added on the way.
 """
 
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ Pixels = npt.NDArray[Any]  # uint8 or float32
 
 
 class Scratch:
-    """Room for one decoded image and its mirror image, reused for every image of a process."""
+    """Room for one decoded image and its mirror image."""
 
     def __init__(self) -> None:
         self.image: Bytes = _off_alignment(STORED_SIZE * STORED_SIZE * 3).reshape(STORED_SIZE, STORED_SIZE, 3)
@@ -27,7 +26,7 @@ class Scratch:
         self.mirrored_rows: Bytes = np.empty_like(self.rows)
 
     def mirror(self, first: int, last: int) -> None:
-        """Mirror rows first..last - 1 of a BGR image: words from last to first, each with its bytes swapped."""
+        """Mirror rows first..last - 1 of a BGR image, byte by byte."""
         words = self.rows[first:last].view("<u8")
         np.copyto(self.mirrored_rows[first:last].view(">u8"), words[:, ::-1])
 
@@ -35,8 +34,7 @@ class Scratch:
 def _off_alignment(size: int) -> Bytes:
     """`size` bytes that begin 16 behind a multiple of 64.
 
-    libjpeg-turbo's AVX2 code writes rows aligned to 32 past the cache; reading them back from memory, as the crop does,
-    costs a sixth of an image's whole time.
+    libjpeg-turbo writes rows aligned to 32 past the cache; reading them back costs a sixth of an image.
     """
     room: Bytes = np.empty(size + 128, np.uint8)
     start = (16 - room.ctypes.data) % 64
@@ -44,24 +42,19 @@ def _off_alignment(size: int) -> Bytes:
 
 
 class Colouring(Protocol):
-    """Writes the decoded crop's rows, coloured, into the slot's rows of image `index`."""
+    """Writes the rows of a crop, coloured, into the slot."""
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None: ...
 
 
 def plain(index: int, source: Bytes, target: Pixels) -> None:
-    """No noise."""
     target[...] = source
 
 
 class SaturatingNoise:
-    """target = clip(source + offset, 0, 255) on bytes, for a channel's offset rounded half to even.
+    """target = clip(source + offset, 0, 255) on bytes; `offset` float64 n x 3, rounded half to even; `width` in pixels.
 
-    Positive offsets are added, negative ones subtracted, both saturating. Most images have one sign in all channels, so
-    that one of the two passes is left out.
-
-    offset   float64 n x 3
-    width    of the rows, in pixels
+    Most images have one sign in all channels, and take one pass.
     """
 
     def __init__(self, offset: Floats, width: int) -> None:
@@ -106,7 +99,7 @@ class TrainingBatch:
             self._colour = noise(draws.offset, spec.crop)
 
     def decode(self, index: int, jpeg_bytes: bytes) -> None:
-        """Decode image `index` into the scratch. Raises BadImage."""
+        """Raises BadImage."""
         jpeg.decode(jpeg_bytes, self._scratch.image, bgr=self._flip[index])
 
     def finish(self, index: int) -> None:
@@ -126,13 +119,12 @@ class FullBatch:
         self._images, self._scratch = images, scratch
 
     def decode(self, index: int, jpeg_bytes: bytes) -> None:
-        """Decode image `index`. Raises BadImage."""
+        """Raises BadImage."""
         if self._images.dtype == np.uint8:
             jpeg.decode(jpeg_bytes, self._images[index])
         else:
             jpeg.decode(jpeg_bytes, self._scratch.image)
 
     def finish(self, index: int) -> None:
-        """Store image `index`, which was decoded last."""
         if self._images.dtype != np.uint8:
             self._images[index] = self._scratch.image

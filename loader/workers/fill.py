@@ -1,7 +1,7 @@
 """Batch filling: at each position its record's image, or another's if that record is corrupt.
 
-The outcome is a function of (dataset, stream, epoch, position). With `on_bad_record="replace"` the next sound record of
-the epoch's order, which wraps around, replaces a corrupt one; crop, flip and noise stay the position's own.
+With `on_bad_record="replace"` the next sound record of the epoch's order, which wraps around, replaces a corrupt one;
+crop, flip and noise stay the position's own.
 """
 
 from time import perf_counter_ns
@@ -24,21 +24,19 @@ Images = TrainingBatch | FullBatch
 
 
 class StageTimer:
-    """Charges every nanosecond from its making on to one stage; read three times an image, 0.1 % of a decode."""
+    """Charges every nanosecond from its making on to one stage."""
 
     def __init__(self) -> None:
         self._ns = [0, 0, 0]
         self._since_ns = perf_counter_ns()
 
     def charge(self, stage: int) -> None:
-        """Charge the time since the last call to this stage."""
         now_ns = perf_counter_ns()
         self._ns[stage] += now_ns - self._since_ns
         self._since_ns = now_ns
 
     @property
     def us(self) -> tuple[int, int, int]:
-        """Whole microseconds of read, decode and augment."""
         read, decode, augment = self._ns
         return read // 1000, decode // 1000, augment // 1000
 
@@ -110,7 +108,7 @@ class Filler:
     def _put_another(
         self, batch: SlotBatch, images: Images, index: int, order: Records, position: int, timer: StageTimer
     ) -> tuple[int, int] | None:
-        """Put the image of the next sound record after `position`: its number and label, None if all are corrupt."""
+        """Put the image of the next sound record after `position`: its number and label, or None."""
         for ahead in range(1, min(MOST_TRIED, len(order))):
             record = int(order[(position + ahead) % len(order)])
             try:

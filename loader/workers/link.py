@@ -1,7 +1,6 @@
 """Messages between the service and a worker, over a socket pair that no other process can reach.
 
-The socket keeps message boundaries (SOCK_SEQPACKET) and carries file descriptors; its end-of-file tells either side
-that the other died. Messages are small msgpack arrays, without pixels.
+SOCK_SEQPACKET keeps message boundaries and carries file descriptors; its end-of-file tells that the other side died.
 """
 
 import socket
@@ -97,12 +96,11 @@ _KINDS: dict[str, type[Message]] = {kind.kind: kind for kind in (Open, Attach, D
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The service's end and the worker's."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send(other: socket.socket, message: Message, fd: int | None = None) -> None:
-    """Send a message, with a file descriptor. Raises OSError if the other side is gone."""
+    """Raises OSError if the other side is gone."""
     packed = msgpack.packb([message.kind, *astuple(message)])
     if fd is None:
         other.send(packed)

@@ -1,6 +1,6 @@
-"""The worker processes: started, given work, replaced when they crash, hang or are stopped; resized on request.
+"""Worker processes: started, given work, replaced when they crash, hang or are stopped; resized on request.
 
-They are exec'ed, not forked: nothing of the service, LMDB's and ZeroMQ's state least of all, is alive in them.
+They are exec'ed, not forked: nothing of the service is alive in them.
 """
 
 import contextlib
@@ -54,8 +54,6 @@ class WorkerProcess:
 
 @dataclass(frozen=True)
 class Finished:
-    """A fill that a worker answered."""
-
     fill: link.Fill
     reply: link.Filled | link.Failed
 
@@ -71,11 +69,8 @@ class Crashed:
 class WorkerPool:
     """`count` workers over `datasets`, by split; a fill that takes longer than `timeout_s` costs its worker's life.
 
-    A worker that cannot be started (no descriptor, process or memory left) leaves its place vacant for a while. Every
-    method that may start one raises LoaderError if none could be started for long.
-
-    decoder  identity that the service announces
-    pinned   each worker stays on one core of those the service may use
+    A worker that cannot be started leaves its place vacant for a while. Every method that may start one raises
+    LoaderError if none could be started for long. A `pinned` worker stays on one core.
     """
 
     def __init__(
@@ -90,7 +85,6 @@ class WorkerPool:
         self.workers: list[WorkerProcess] = []
 
     def staff(self) -> None:
-        """Start a worker for every vacant place, once the pause after failed starts is over."""
         vacant = self.count - sum(not worker.retiring for worker in self.workers)
         if vacant <= 0 or time.monotonic() < self._next_start_s:
             return
@@ -104,7 +98,7 @@ class WorkerPool:
                 return
 
     def resize(self, count: int) -> None:
-        """Grow or shrink to `count` workers; a busy one that is too many ends after its fill."""
+        """Grow or shrink; a busy worker that is too many ends after its fill."""
         self.count = count
         staying = [worker for worker in self.workers if not worker.retiring]
         for worker in sorted(staying, key=lambda worker: worker.fill is not None)[:-count]:
@@ -115,7 +109,6 @@ class WorkerPool:
 
     @property
     def all_ready(self) -> bool:
-        """True if there are workers, and none still starts."""
         return bool(self.workers) and all(worker.ready for worker in self.workers)
 
     def idle(self) -> WorkerProcess | None:
@@ -133,7 +126,6 @@ class WorkerPool:
             log.debug("worker %d died before it could be given work", worker.process.pid)
 
     def forget(self, slab: int) -> None:
-        """Let the workers unmap a slab."""
         for worker in self.workers:
             if slab in worker.slabs:
                 worker.slabs.remove(slab)
@@ -164,7 +156,7 @@ class WorkerPool:
         return finished
 
     def end_hung(self) -> Iterator[int]:
-        """Kill workers whose fill takes too long, and yield their process ids; `receive` replaces them."""
+        """Kill workers whose fill takes too long, and yield their process ids."""
         now = time.monotonic()
         for worker in self.workers:
             if worker.fill is not None and now - worker.since > self._timeout_s:
@@ -181,7 +173,6 @@ class WorkerPool:
                 worker.process.kill()
 
     def stop(self) -> None:
-        """End all workers and wait for them."""
         for worker in self.workers:
             worker.connection.close()
             worker.process.kill()  # they have no state worth losing

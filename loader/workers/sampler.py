@@ -1,8 +1,7 @@
-"""The record at each position of an epoch, and the position's own random numbers.
+"""The record at each position of an epoch, and the position's own random numbers: from (seed, epoch, position) alone.
 
-Both are functions of (seed, epoch, position) alone. They use only the raw output of numpy's Philox4x64, which never
-changes, and IEEE arithmetic that every machine rounds alike. `log`, `cos` and numpy's `Generator` methods may differ
-between versions and instruction sets.
+Only raw output of numpy's Philox4x64, and IEEE arithmetic that every machine rounds alike: no `log`, no `cos`, no
+`Generator` method.
 """
 
 import functools
@@ -27,8 +26,7 @@ _DRAWS_PER_POSITION = _BLOCK * _BLOCKS_PER_POSITION  # six are used; a position'
 def order(records: int, seed: int, epoch: int) -> Records:
     """The epoch's permutation of 0..records - 1, uint32, read only.
 
-    Sorts one 64-bit key a record, random bits above the record's number: no two keys are equal, and the sorted keys
-    contain the order. Half the time of an argsort or a shuffle.
+    Sorts one 64-bit key a record, random bits above the record's number: half the time of an argsort.
     """
     record_bits = np.uint64(max(records - 1, 1).bit_length())
     mask = (np.uint64(1) << record_bits) - np.uint64(1)
@@ -44,7 +42,6 @@ def order(records: int, seed: int, epoch: int) -> Records:
 
 @functools.lru_cache(maxsize=1)
 def record_order(records: int) -> Records:
-    """0..records - 1, uint32, read only."""
     result = np.arange(records, dtype=np.uint32)
     result.flags.writeable = False
     return result
@@ -71,10 +68,7 @@ class Draws:
 
 
 def draws_at(spec: StreamSpec, colour: Floats, epoch: int, first: int, count: int) -> Draws:
-    """The draws of positions first..first + count - 1.
-
-    colour   float64 3 x 3, row k the k-th colour component: its standard deviation times its unit vector (R, G, B)
-    """
+    """The draws of positions first..first + count - 1; `colour` is `Dataset.colour`."""
     generator = _philox("augment", spec.seed, epoch)
     generator.advance(first * _BLOCKS_PER_POSITION)
     raw = generator.random_raw(count * _DRAWS_PER_POSITION).reshape(count, _DRAWS_PER_POSITION)
@@ -100,7 +94,7 @@ def _below(choices: int, raw: Raw) -> npt.NDArray[np.int64]:
 def normal(raw: Raw) -> Floats:
     """Standard normal numbers, one for each 64-bit draw: Wichura's PPND16 (Applied Statistics algorithm AS 241).
 
-    Inverts the distribution function to about 1e-16 by additions, multiplications, divisions and square roots alone.
+    Exact to about 1e-16.
     """
     p = ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # never 0 or 1
     q = p - 0.5
@@ -117,7 +111,6 @@ def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Floats)
 
 
 def _horner(coefficients: tuple[float, ...], x: Floats) -> Floats:
-    """Polynomial with the highest power's coefficient first."""
     total = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
         total *= x

@@ -1,7 +1,6 @@
 """A worker process: fills slots with the positions it is given. One thread, no state worth losing.
 
 The pool starts it as `python -m loader.workers.worker FD [CORE]`: FD is its end of the link, CORE the core to stay on.
-It opens nothing by name: the service hands over the files that it announced.
 """
 
 import contextlib
