@@ -1,1 +1,1 @@
-"""Helpers of tests: real processes, bad peers, damaged files, small nets."""
+"""Test helpers: real processes, bad peers, damaged files, small nets."""

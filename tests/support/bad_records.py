@@ -1,4 +1,4 @@
-"""Data sets with records that are no pictures."""
+"""Datasets with corrupt records."""
 
 import shutil
 from dataclasses import fields, replace
@@ -10,14 +10,12 @@ from loader.records import digest_of, extend_chain, record_bytes
 
 
 def progress_of(meta: Meta) -> Progress:
-    """The state in which packing the dataset begins."""
     identity = Identity(**{field.name: getattr(meta, field.name) for field in fields(Identity)})
     return Progress.at_start(identity, meta.versions)
 
 
 def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: str = "train") -> Path:
-    """A copy of the dataset in `folder` whose records of `split` hold other JPEGs, as if alexnet-pack had
-    packed them, so checksums and digest are right."""
+    """A copy of the dataset in `folder` with other JPEGs as records of `split`; checksums and digest are right."""
     folder.mkdir(parents=True)
     other = {"train": "val.lmdb", "val": "train.lmdb"}[split]
     shutil.copyfile(packed / other, folder / other)
@@ -35,7 +33,7 @@ def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: s
 
 
 def flip_a_bit(data: Path, record: int) -> None:
-    """Damage a record of the training split on the disk, in the middle of its JPEG."""
+    """Damage a training record on disk, in the middle of its JPEG."""
     path = data / "train.lmdb"
     with Dataset(path) as dataset:
         _, jpeg = dataset.read(record)

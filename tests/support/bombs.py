@@ -30,7 +30,7 @@ def saved_as_jpeg(height: int, width: int, mode: str = "RGB", *, progressive: bo
 
 @functools.cache
 def of_many_scans(mode: str = "RGB", scans: int = SCANS, size: int = STORED_SIZE) -> bytes:
-    """A progressive JPEG whose first scan of high coefficients comes again and again: each time a pass over all."""
+    """A progressive JPEG that repeats its first scan of high coefficients."""
     sound = saved_as_jpeg(size, size, mode, progressive=True)
     starts = [at for at in range(len(sound)) if sound.startswith(b"\xff\xda", at)]
     tables = sound.rindex(b"\xff\xc4", 0, starts[1])
@@ -39,7 +39,7 @@ def of_many_scans(mode: str = "RGB", scans: int = SCANS, size: int = STORED_SIZE
 
 
 def of_many_sequential_scans(scans: int = SCANS) -> bytes:
-    """A baseline JPEG that sends its first component over and over, in scans of its own."""
+    """A baseline JPEG that repeats the scan of its first component."""
     sound = saved_as_jpeg(STORED_SIZE, STORED_SIZE, "L", progressive=False)
     frame, start = sound.index(b"\xff\xc0"), sound.index(b"\xff\xda")
     three = b"\xff\xc0\0\x11\x08" + sound[frame + 5 : frame + 9] + b"\x03\x01\x11\0\x02\x11\0\x03\x11\0"

@@ -1,4 +1,4 @@
-"""Host memory whose pinning is only booked, for tests without CUDA."""
+"""Host memory whose pinning is only noted, for tests without CUDA."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,10 @@ from trainer.feeding.pinned import HostMemory
 
 
 class BookedMemory(HostMemory):
-    """Refuses to register for the reason `refusal`, if there is one.
+    """Refuses to register, with `refusal` if it is not empty.
 
-    registered     addresses of what is pinned where it lies
-    unregistered   addresses and first bytes of what was, as they were then
+    registered     addresses of pinned memory
+    unregistered   addresses and first bytes of what was pinned, as they were then
     """
 
     def __init__(self, refusal: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Disturbing real processes at random moments, and telling whether the stream that is read meanwhile is the same."""
+"""Faults injected into real processes at random moments, and the stream that is read meanwhile."""
 
 import itertools
 import os
@@ -28,7 +28,7 @@ Action = Callable[[], object]
 
 @dataclass
 class Reading:
-    """Result of reading: a digest of each epoch's places, labels, records and pixels; how fast; the longest wait."""
+    """A digest of each epoch's positions, labels, records and pixels; the rate; the longest wait."""
 
     digests: list[str] = field(default_factory=list)
     images: int = 0
@@ -41,7 +41,7 @@ class Reading:
 
 
 def read_epochs(stream: Stream, first_epoch: int, enough: Callable[[Reading], bool]) -> Reading:
-    """Read whole epochs until it is `enough`; fails if a record does not come exactly once an epoch."""
+    """Read whole epochs until `enough`; fail if a record does not come exactly once an epoch."""
     reading, started = Reading(), time.monotonic()
     batches = timed(stream.batches(itertools.count(first_epoch)), reading)
     for epoch in itertools.count(first_epoch):
@@ -70,13 +70,13 @@ def timed(batches: Iterator[Batch], reading: Reading) -> Iterator[Batch]:
 
 
 def undisturbed(data: Path, folder: Path, spec: StreamSpec, batch_size: int, epochs: int) -> list[str]:
-    """The digests of the first `epochs` epochs, from one worker that nobody touches."""
+    """Digests of the first `epochs` epochs, from one worker that nobody disturbs."""
     with LoaderProcess(data, folder, workers=1) as service, LoaderClient(service.endpoint) as loader:
         return read_epochs(loader.stream(spec, batch_size), 0, lambda reading: len(reading.digests) == epochs).digests
 
 
 class Mortal:
-    """A loader service that can be hurt, on the same endpoint all its lives. Use in a `with` block."""
+    """A loader service to kill, stop and restart, always at the same endpoint."""
 
     def __init__(
         self,
@@ -109,17 +109,16 @@ class Mortal:
                 return
 
     def kill_service(self) -> None:
-        """The command starts it again."""
         self.process.signal(signal.SIGKILL)
 
     def restart(self, down_s: float = 0.0) -> None:
-        """Kill the command, and the service with it; let it be dead for a while, start it again."""
+        """Kill the command and its service, pause, start it again."""
         self.process.kill()
         time.sleep(down_s)
         self.process = self._start(self.endpoint, *self._more)
 
     def freeze(self, seconds: float) -> None:
-        """Stop the service: its connections stand, and it says nothing."""
+        """Stop the service: its connections stand, but it is silent."""
         self.process.signal(signal.SIGSTOP)
         time.sleep(seconds)
         self.process.signal(signal.SIGCONT)
@@ -132,7 +131,7 @@ class Mortal:
 
 
 class Disturber:
-    """Does one of `actions` (with its weight) after each pause, in a thread of its own, while the `with` block lasts.
+    """Runs one of the weighted `actions` after each pause, in a thread, during the `with` block.
 
     pause_s   shortest and longest
     """

@@ -1,4 +1,4 @@
-"""Small checkpoints, and what one does to them."""
+"""Small checkpoints."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""deploy/run_cluster.sh as a process, and who belongs to it."""
+"""deploy/run_cluster.sh as a process, and the processes of its run."""
 
 import os
 import re
@@ -17,14 +17,14 @@ TRIAL = ["--", "--width", "0.05", "--batch-size", "16", "--threads", "1", "--log
 
 
 def small_data(folder: Path) -> Path:
-    """Packed drawn pictures, 48 to train on: three steps of a TRIAL an epoch."""
+    """A packed demo dataset of 48 training images: three steps of TRIAL an epoch."""
     pack = [str(Path(sys.executable).parent / "alexnet-pack"), "--demo", "--demo-train", "48", "--demo-val", "16"]
     subprocess.run([*pack, str(folder / "data")], check=True, capture_output=True)
     return folder / "data"
 
 
 class Cluster:
-    """A running run_cluster.sh in a process group of its own, like one started from a terminal."""
+    """A run_cluster.sh in a process group of its own, as from a terminal."""
 
     def __init__(self, run: Path, *options: str | Path) -> None:
         self.run = run
@@ -40,23 +40,22 @@ class Cluster:
             )
 
     def train(self) -> list[int]:
-        """Wait for the first steps of training; every process of the loader and the trainer."""
+        """Wait for the first training steps; returns every process of the loader and the trainer."""
         wait_until(lambda: self.steps() or self.process.poll() is not None)
         assert self.process.poll() is None, self.output.read_text()
         return family(self.run)
 
     def find(self, command: str) -> int:
-        """The process that the script started: each leads a session."""
+        """A process that the script started: each leads a session."""
         pattern = f"/{command}\0.*{self.run}[/\0]"
         [pid] = [pid for pid in family(self.run) if session(pid) == pid and re.search(pattern, command_line(pid))]
         return pid
 
     def service(self) -> int:
-        """The loader's service, once there is one."""
         return wait_for("the service", lambda: next(filter(is_alive, children(self.find("alexnet-loader"))), None))
 
     def kill_service(self) -> bool:
-        """False if the loader is gone, since the training is over."""
+        """False if the loader has ended with the run."""
         try:
             os.kill(self.service(), signal.SIGKILL)
         except (ValueError, ProcessLookupError):
@@ -64,7 +63,6 @@ class Cluster:
         return True
 
     def steps(self) -> int:
-        """So many steps were trained."""
         metrics = self.run / "metrics.jsonl"
         return metrics.read_text().count('"kind": "step"') if metrics.exists() else 0
 
@@ -82,7 +80,7 @@ def wait_until(condition: Callable[[], object], limit_s: float = 60) -> None:
 
 
 def family(run: Path) -> list[int]:
-    """Loader and trainer of a run, by its folder in their command lines, and whoever shares a session with them."""
+    """Loader and trainer of a run, by its folder in their command lines, and all in their sessions."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     heads = {pid for pid in pids if f"{run}\0" in command_line(pid) or f"{run}/" in command_line(pid)}
     heads = {pid for pid in heads if str(SCRIPT) not in command_line(pid)}
@@ -108,7 +106,7 @@ def alive(pids: list[int]) -> list[int]:
 
 
 def final_weights(run: Path) -> dict[str, bytes]:
-    """The bits of each parameter in the run's newest checkpoint."""
+    """Bits of each parameter in the newest checkpoint."""
     from trainer.checkpoints import checkpoint
 
     weights = checkpoint.load(checkpoint.newest(run)).weights

@@ -1,9 +1,9 @@
-"""Compiles the fused kernels for a GPU of NVIDIA's, as AlexNet's halves launch them: a program for a test.
+"""Program that compiles the fused kernels for an NVIDIA GPU, launched as AlexNet's halves do.
 
     python -m tests.support.compiled_kernels CAPABILITY TYPE
 
-Triton needs no GPU for that, only to be told which one: CAPABILITY is 80, 86 or 90. A line for each kernel in JSON: its
-name, its shared memory in bytes, and the bytes a thread spills from its registers.
+Triton needs no GPU for that; CAPABILITY is 80, 86 or 90. Prints a line of JSON for each kernel: name, shared memory in
+bytes, bytes a thread spills from its registers.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ BATCH, META = 128, torch.device("meta")
 
 
 class NamedGpu:
-    """The driver as far as Triton asks it before compiling."""
+    """The driver, as far as Triton asks it before compiling."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)
@@ -47,7 +47,7 @@ class NamedGpu:
 
 
 def compile_instead(launch: Any) -> Any:
-    """In place of a launch: a compilation, and the line that tells of it."""
+    """Compile in place of a launch, and print the line."""
 
     def compiled(self: Any, *args: Any, grid: object, warmup: bool, **options: Any) -> None:
         typed = [MockTensor(each.dtype, list(each.shape)) if isinstance(each, torch.Tensor) else each for each in args]

@@ -1,4 +1,4 @@
-"""LMDB's pages within a file, to damage them one at a time: 4096 bytes, the kind in the flags at byte 10."""
+"""LMDB's pages within a file, to damage one at a time: 4096 bytes, the kind in the flags at byte 10."""
 
 import struct
 from pathlib import Path
@@ -14,7 +14,7 @@ _FLAGS: dict[Kind, int] = {"branch": BRANCH, "leaf": 2, "overflow": 4}
 
 
 def pages(path: Path, kind: Kind) -> list[int]:
-    """Numbers of the pages of a kind, of those that are no longer used too; of an overflow's the first."""
+    """Numbers of the pages of a kind, unused ones too; the first of an overflow."""
     raw, found, page = path.read_bytes(), list[int](), 0
     while page * PAGE < len(raw):
         flags, overflow = struct.unpack_from("<HI", raw, page * PAGE + FLAGS_AT)
@@ -31,7 +31,7 @@ def write_page(path: Path, page: int, contents: bytes) -> None:
 
 
 def bad_records(path: Path) -> list[int] | None:
-    """The records that cannot be read; None if the data set cannot be opened."""
+    """Records that cannot be read; None if the dataset cannot be opened."""
     try:
         dataset = Dataset(path)
     except DatasetError:

@@ -1,13 +1,14 @@
-"""`alexnet-trainer`, killed at a chosen moment of a save: `python -m tests.support.dying MOMENT TIMES OPTIONS...`
+"""`alexnet-trainer`, killed at a chosen moment of a save.
 
-It dies when that moment comes for the TIMES-th time. It is the real command; only what Python calls tells of it
-(`sys.addaudithook`) is listened to.
+    python -m tests.support.dying MOMENT TIMES OPTIONS...
 
-    write     in the midst of writing a checkpoint: by the kernel, at a byte beyond a limit that is set then
-    name      before the partial file gets the checkpoint's name
-    prune     before an old checkpoint is removed
-    link      before the best checkpoint gets its second name
-    best      before that takes the place of the best one so far
+The real command, killed when the moment comes for the TIMES-th time, as `sys.addaudithook` tells.
+
+    write   while a checkpoint is written: by the kernel, at a byte beyond a limit set then
+    name    before the partial file is renamed
+    prune   before an old checkpoint is removed
+    link    before the best checkpoint is linked
+    best    before the link replaces the previous best
 """
 
 import os
@@ -46,7 +47,7 @@ MOMENTS: dict[str, Callable[[str, Any], bool]] = {
 
 
 def die_in(moment: str, times: int) -> None:
-    """From now on the process lives until `moment` has come so often."""
+    """Let the process live until `moment` has come that often."""
     left = times
 
     def listen(event: str, args: Any) -> None:

@@ -1,4 +1,4 @@
-"""A small file system of its own that can be filled and emptied, for tests of full disks. Needs the right to mount."""
+"""A small file system to fill and empty, for tests of full disks. Needs the right to mount."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ import pytest
 
 
 class FullDisk:
-    """A tmpfs at `folder` for the length of a `with` block; skips the test if mounting is not allowed."""
+    """A tmpfs at `folder` within a `with` block; skips the test if mounting is not allowed."""
 
     def __init__(self, folder: Path, kib: int) -> None:
         self.folder, self._kib = folder, kib
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """Leave no byte free, as far as nobody removes a file at this moment."""
+        """Leave no byte free."""
         with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(4096))
@@ -37,7 +37,7 @@ class FullDisk:
 
 
 def full_device(folder: Path) -> Path:
-    """A device of our own that takes nothing, as /dev/full; skips the test if it cannot be made."""
+    """A device like /dev/full; skips the test if none can be made."""
     device = folder / "full"
     try:
         os.mknod(device, 0o600 | 0o020000, os.makedev(1, 7))

@@ -1,4 +1,4 @@
-"""The archives of ILSVRC2012 in small: same names, same nesting, same devkit."""
+"""The ILSVRC2012 archives in small: same names, nesting and devkit."""
 
 import io
 import tarfile
@@ -16,8 +16,9 @@ NO_PICTURE = b"no picture"
 def make_archives(
     folder: Path, ids: Mapping[int, str], truth: Sequence[int], undecodable: Sequence[int] = (), first_photo: int = 100
 ) -> Path:
-    """Classes of these names by ILSVRC2012_ID; validation picture number n is `photo(first_photo + n - 1)`, of the
-    class with the n-th id of `truth`, or cannot be decoded."""
+    """Classes of these names by ILSVRC2012_ID; validation image n is `photo(first_photo + n - 1)`, of the class with
+    the n-th id of `truth`, or cannot be decoded.
+    """
     folder.mkdir()
     classes = {
         f"{wnid}.tar": tar_of({f"{wnid}_{n}.JPEG": photo(10 * label + n) for n in range(3 + label)})

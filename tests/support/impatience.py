@@ -1,7 +1,4 @@
-"""A service that gives a silent client up within a second: its heartbeat is a setting of a connection's both ends.
-
-The service is the real one; what it imports first shortens one constant.
-"""
+"""The real service with a heartbeat timeout of a second, by a sitecustomize hook."""
 
 import os
 from pathlib import Path
@@ -20,7 +17,7 @@ if "loader.cli.serve_command" in sys.orig_argv:
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let every service started from now on be so."""
+    """Shorten the timeout of every service started from now on."""
     hooks = folder / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(_HOOK)

@@ -1,11 +1,12 @@
 """Mutated JPEGs through both decoders, in processes of their own, so that a crash or a hang is seen.
 
-Case `number` is a function of (seed, number): a record of the data set, as it is stored or encoded anew (progressive,
-in inks, with restart markers), changed by one to three mutations. It goes twice through the worker's decoder, over
-different old pixels, and twice through alexnet-pack's; both times the pixels or the reason must be the same. Two
-processes do all cases, so an outcome that depends on what lies in memory differs between them too.
+Case `number` is a function of (seed, number): a record of the dataset, as stored or encoded anew (progressive, CMYK,
+with restart markers), changed by one to three mutations. It goes twice through the worker's decoder, over different old
+pixels, and twice through alexnet-pack's: pixels or reason must be the same, in a second process of all cases too.
 
-    python -m tests.support.jpeg_fuzz DATA SEED FIRST COUNT FILE   one process; FILE has the number of the case in work
+    python -m tests.support.jpeg_fuzz DATA SEED FIRST COUNT FILE
+
+FILE gets the number of the case in work.
 """
 
 import functools
@@ -43,7 +44,7 @@ Random = np.random.Generator
 class Findings:
     """Summary of a process's cases.
 
-    decoded, packed       pictures that the worker's and alexnet-pack's decoder took for good
+    decoded, packed       images that the worker's and alexnet-pack's decoder accepted
     slowest_ms            processor time of the slowest decoding, in `slowest_case`
     digest                of every outcome
     early_mib, late_mib   resident memory after a tenth of the cases, and after all
@@ -110,7 +111,7 @@ def put_segment_of_another(data: bytearray, random: Random, other: bytes) -> Non
 
 
 def segments(data: bytes) -> list[tuple[int, int]]:
-    """Begin and end of what lies between two markers that are not part of the picture's data."""
+    """Begin and end of what lies between two markers outside the image data."""
     starts = [at for at in range(len(data) - 1) if data[at] == 0xFF and data[at + 1] not in (0, 0xFF)]
     return list(pairwise(starts))[:64]
 
@@ -152,7 +153,7 @@ def mutated(corpus: Sequence[bytes], seed: int, number: int) -> bytes:
 
 
 def outcome(decode: Callable[[], Any]) -> tuple[bytes, float]:
-    """The outcome, pixels or reason, as 16 bytes; and the milliseconds of processor time it took."""
+    """The outcome, pixels or reason, as 16 bytes; and the milliseconds of processor time."""
     started = time.thread_time()
     try:
         pixels = decode()
@@ -172,7 +173,7 @@ def as_a_photo(data: bytes) -> Any:
 
 
 def fuzz(corpus: Sequence[bytes], seed: int, numbers: range, note: Callable[[int], object]) -> Findings:
-    """Decode all cases. Raises Failed if one has two outcomes; `note` is told the number of each before."""
+    """Decode all cases. Raises Failed if one has two outcomes; `note` gets the number of each before."""
     findings, digest = Findings(), hashlib.blake2b(digest_size=16)
     for number in numbers:
         note(number)
@@ -214,7 +215,7 @@ def main() -> None:
 
 
 def in_two_processes(data: Path, seed: int, first: int, count: int, folder: Path) -> list[Findings]:
-    """The same cases in two processes beside each other; Failed if one crashes, hangs, or finds something else."""
+    """Run the same cases in two processes; raises Failed if one crashes, hangs, or differs."""
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda name: apart(data, seed, first, count, folder / name), ("one", "other")))
     if found[0].digest != found[1].digest:

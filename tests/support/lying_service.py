@@ -1,4 +1,4 @@
-"""A service that answers everything alike."""
+"""A service that gives one answer to everything."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ import zmq
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """The endpoint of a service that gives this answer to whatever comes."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with context, context.socket(zmq.ROUTER) as router:
         router.linger = 0

@@ -1,4 +1,4 @@
-"""A loader without sockets: the same narrow seam as `common.client.client.LoaderClient`, for tests of its users."""
+"""A loader without sockets, behind the seam of `common.client.client.LoaderClient`."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,11 +17,11 @@ CLASSES = ("dark", "light", "striped")
 
 
 class MemoryLoader:
-    """Serves drawn pictures, `train_records` and `val_records` of them (0: there is no such split).
+    """Serves drawn images, `train_records` and `val_records` of them (0: no such split).
 
-    specs     the streams that were asked for
-    on_ask    called with (spec, epoch, position) before each batch; may raise, or send a signal
-    bad       (split, position) at which a bad record was replaced
+    specs    of the streams opened
+    on_ask   called with (spec, epoch, position) before each batch; may raise, or send a signal
+    bad      (split, position) of corrupt records that were replaced
     """
 
     def __init__(self, train_records: int = 20, val_records: int = 7, digest: bytes = b"d" * 16) -> None:
@@ -55,7 +55,7 @@ class MemoryStream:
     def batches(
         self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False
     ) -> Iterator[Batch]:
-        """As the real one: a lent batch's pictures are gone once the next is asked for, here by being painted over."""
+        """Yield batches; a lent one's images are painted over at the next request."""
         end = self.info.records if end is None else min(end, self.info.records)
         for epoch in epochs:
             for position in range(first, end, self.batch_size):

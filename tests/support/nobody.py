@@ -1,4 +1,4 @@
-"""Being another user for a while, to whom not everything is allowed. Needs to be root."""
+"""The process as another user, without root's rights. Needs root."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ NOBODY = 65534
 
 @contextmanager
 def as_nobody() -> Iterator[Path]:
-    """Within, this process is nobody's; gives a folder of nobody's that holds what it may not read or write:
+    """Be nobody within the block; yields a folder of nobody's with
 
     read-only   a file of root's that may be read
     private     a folder of root's that may not be entered, and a folder `S` in it

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Oracle:
-    """The part of a net that validation uses: the pictures are the probabilities themselves."""
+    """A net's interface for validation: the images are the probabilities themselves."""
 
     input_devices = (CPU,)
     loss_device = CPU

@@ -1,4 +1,4 @@
-"""Services on a machine with another JPEG decoder: of another name, bundled with simplejpeg, or of other pixels."""
+"""Services with another JPEG decoder: of another name, simplejpeg's, or of other pixels."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ if set(os.environ["OTHER_PIXELS"].split()) & set(sys.orig_argv):
 
 
 def system_codec() -> SystemCodec:
-    """The codec of libturbojpeg; skips the test if that is not installed."""
+    """libturbojpeg's codec; skips the test if that is not installed."""
     try:
         return SystemCodec()
     except (OSError, RuntimeError):
@@ -38,14 +38,14 @@ def system_codec() -> SystemCodec:
 
 
 def under_another_name(folder: Path) -> list[str]:
-    """A command that runs another with this machine's library under the name of another version."""
+    """A command prefix: this machine's library under the name of another version."""
     copy = folder / "libturbojpeg.so.9.9.9"
     shutil.copyfile(system_codec().path, copy)
     return ["env", f"LD_PRELOAD={copy}"]
 
 
 def without_libturbojpeg(folder: Path) -> list[str]:
-    """A command that runs another as on a machine without libturbojpeg."""
+    """A command prefix: a machine without libturbojpeg."""
     (folder / "sitecustomize.py").write_text(
         "import turbojpeg\n\n\ndef missing(*_):\n    raise RuntimeError('Unable to locate turbojpeg library')\n\n\n"
         "turbojpeg.TurboJPEG.__init__ = missing\n"
@@ -55,7 +55,7 @@ def without_libturbojpeg(folder: Path) -> list[str]:
 
 @contextmanager
 def other_pixels(monkeypatch: pytest.MonkeyPatch, folder: Path, *modules: str) -> Iterator[None]:
-    """Within, programs started as `python -m MODULE`, of `modules`, decode otherwise, and so do theirs."""
+    """Within the block, programs started as `python -m MODULE`, of `modules`, and their children decode otherwise."""
     hooks = folder / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(_HOOK)

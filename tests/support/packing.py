@@ -20,7 +20,7 @@ def pack_folder(tree: Path, data: Path, **options: object) -> list[Summary]:
 
 @contextmanager
 def packing(tree: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
-    """A pack under way, in a process group of its own, with small commits."""
+    """An alexnet-pack in a process group of its own, with small commits."""
     command = [*COMMAND, "--jobs", "2", "--commit", "32", str(tree), str(data)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:

@@ -25,7 +25,6 @@ def ticket(number: int, count: int = 8, oldest: int = 0, done: bytes = b"", by_s
 
 @contextlib.contextmanager
 def paper_session(name: str = "a", credit: int = 1, now_us: Callable[[], int] = lambda: 0) -> Iterator[Session]:
-    """A session of no client, with a real slab."""
     address = name.encode(), name.encode().ljust(16)
     session = Session(address, SPEC, cast(Dataset, None), 8, False, credit, 0, now_us)
     yield session
@@ -45,10 +44,10 @@ class _NoProcess:
 
 
 class PaperWorker:
-    """The far end of a link. It writes a batch's `mark` to its pixels, from when it hears of it until it finishes.
+    """The far end of a link, which writes a batch's `mark` to its pixels until it finishes.
 
     fd     of the service's end
-    fill   what it is at
+    fill   in work
     """
 
     def __init__(self, end: socket.socket, fd: int) -> None:
@@ -110,7 +109,6 @@ class PaperPool(WorkerPool):
         return WorkerProcess(cast("subprocess.Popen[bytes]", _NoProcess()), ours, place)
 
     def hear(self) -> None:
-        """Let the workers hear what they were sent, and begin."""
         for worker in self.staffed.values():
             worker.hear()
 

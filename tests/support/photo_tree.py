@@ -1,4 +1,4 @@
-"""Small photo collections for tests: folder trees of drawn JPEGs, and what a packed folder holds."""
+"""Small image collections: folder trees of drawn JPEGs, and the contents of a packed folder."""
 
 import hashlib
 from pathlib import Path
@@ -18,8 +18,9 @@ def photo(seed: int, height: int = 48, width: int = 60) -> bytes:
 
 
 def make_tree(root: Path, train: int, val: int = 0, bad_every: int = 0) -> Path:
-    """`root/train/<class>/*` of `train` pictures in turn over three classes, and `root/val/<class>/*`.
-    Each `bad_every`th is cut in half."""
+    """`root/train/<class>/*` of `train` images over three classes in turn, and `root/val/<class>/*`; each `bad_every`th
+    is truncated.
+    """
     for split, count in (("train", train), ("val", val)):
         for index in range(count):
             folder = root / split / CLASSES[index % 3]
@@ -31,7 +32,7 @@ def make_tree(root: Path, train: int, val: int = 0, bad_every: int = 0) -> Path:
 
 
 def contents(data: Path) -> dict[str, tuple[bytes, int, str]]:
-    """For each split: its digest, its records, a hash of every record's label and JPEG; and the list of the skipped."""
+    """For each split its digest, its records, a hash of all labels and JPEGs; and the images skipped."""
     found = {"skipped": (b"", 0, (data / "skipped.jsonl").read_text())}
     for path in sorted(data.glob("*.lmdb")):
         with Dataset(path) as dataset:

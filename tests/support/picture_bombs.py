@@ -1,4 +1,4 @@
-"""Small files of every format that ask for gigabytes, and the largest ones that may be decoded."""
+"""Small files of every format that ask for gigabytes, and the largest that may be decoded."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ SIDE = 9990  # below 100 million pixels
 
 
 def _zeros_deflated(count: int) -> bytes:
-    """So many zeros as zlib deflates them, from one deflated block of them again and again."""
+    """So many zeros as zlib deflates them, one deflated block repeated."""
     block = 1 << 20
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     whole = compressor.compress(bytes(block)) + compressor.flush(zlib.Z_FULL_FLUSH)
@@ -72,7 +72,7 @@ def saved(side: int, mode: str, file_format: str, **options: object) -> bytes:
 
 
 def strips(count: int = 20_000_000) -> bytes:
-    """A TIFF of one pixel, and a table of the places of so many strips."""
+    """A TIFF of one pixel, with a table of so many strips."""
     tags = [(256, 1, 1), (257, 1, 1), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, 8), (279, 1, 1)]
     entries = b"".join(struct.pack("<HHII", tag, 4, how_many, value) for tag, how_many, value in tags)
     return (

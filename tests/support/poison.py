@@ -1,7 +1,4 @@
-"""A record that does to a worker what no real one is known to do: kill it, or keep it for ever.
-
-The worker is the real one; what it imports first makes its decoder choke on one JPEG.
-"""
+"""A record that kills or hangs a real worker, by a sitecustomize hook that replaces its decoder."""
 
 import hashlib
 import os
@@ -29,7 +26,7 @@ if "loader.workers.worker" in sys.orig_argv:
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, folder: Path, data: Path, record: int, does: str) -> None:
-    """Let every worker started from now on choke on `record` of the train split: it "kills" or "hangs"."""
+    """Let every worker started from now on fail at `record` of the train split: it "kills" or "hangs"."""
     with Dataset(data / "train.lmdb") as dataset:
         _, jpeg = dataset.read(record)
     hooks = folder / "hooks"

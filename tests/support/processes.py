@@ -1,4 +1,4 @@
-"""Real processes for tests: a loader service, its workers, and waiting for what must come."""
+"""Real processes: a loader service, its workers, and waiting for them."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def wait_for(what: str, found: Callable[[], Result | None]) -> Result:
-    """Look until `found` gives something, however slow the machine; fail by name if it never does."""
+    """Wait until `found` returns something, however slow the machine; fail by name if it never does."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         result = found()
@@ -35,7 +35,7 @@ def children(pid: int) -> list[int]:
 
 
 def command_line(pid: int | str) -> str:
-    """Its words, each with a NUL behind it; none if it is gone."""
+    """Its words, each followed by NUL; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
@@ -52,7 +52,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 def alive(pid: int) -> bool:
-    """Return True if the process runs; one that has ended and was not waited for does not."""
+    """Return True if the process runs, False for a zombie."""
     return status(pid).get("State", "X")[0] not in "ZX"
 
 
@@ -61,16 +61,15 @@ def ignores_ctrl_c(pid: int) -> bool:
 
 
 def memory_mib(pid: int) -> float:
-    """Memory of the process alone, shared memory not counted."""
+    """Memory of the process, without shared memory."""
     return int(status(pid)["RssAnon"].split()[0]) / 1024
 
 
 class LoaderProcess:
-    """`alexnet-loader` on a port of its own, ready to serve. Use in a `with` block.
+    """`alexnet-loader` on a port of its own, ready to serve, in a `with` block.
 
     prefix     a command to run it by, which becomes it
-    restarts   the command starts a service that dies again, as it does for users. Without, the service is the process
-               that was started, so that its death cannot go unseen
+    restarts   the command starts a dead service again, as for users; otherwise the service is the process started
     """
 
     def __init__(
@@ -107,7 +106,6 @@ class LoaderProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the service."""
         if not self._restarts:
             return self.process.pid
         return wait_for("the service", lambda: next(filter(alive, children(self.process.pid)), None))
@@ -118,16 +116,16 @@ class LoaderProcess:
 
     @property
     def bound_workers(self) -> list[int]:
-        """Running workers past their start: ignoring Ctrl-C comes after the bond that ends even a stopped worker with
-        its service. One that is stopped before that outlives a killed service until it is continued."""
+        """Workers past their start: ignoring Ctrl-C comes after the bond that ends even a stopped worker with its
+        service.
+        """
         return [pid for pid in self.workers if ignores_ctrl_c(pid) and status(pid).get("State", "X")[0] not in "TtZX"]
 
     def signal(self, number: signal.Signals) -> None:
-        """To the service."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """kill -9 of the command, and wait for the service to be gone too."""
+        """Kill the command, and wait for the service to be gone too."""
         family = [self.process.pid, *children(self.process.pid)]
         self.process.kill()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A network that misbehaves: forwards messages between clients and one service, and loses, repeats and delays some."""
+"""A bad network between clients and one service: loses, repeats and delays some messages."""
 
 import heapq
 import itertools
@@ -15,7 +15,7 @@ _TICK_MS = 5
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares of messages; a delayed one comes up to `delay_s` later, after others that were sent behind it."""
+    """Shares of messages; a delayed one comes up to `delay_s` later, after others sent behind it."""
 
     lost: float = 0.02
     repeated: float = 0.05
@@ -24,9 +24,9 @@ class Faults:
 
 
 class Proxy:
-    """Stands between clients, who connect to `endpoint`, and the service at `backend`. Use in a `with` block.
+    """Forwards between clients, who connect to `endpoint`, and the service at `backend`, in a `with` block.
 
-    The service sees a connection for each client, as without it. `forwarded` counts messages by what became of them.
+    The service sees a connection for each client. `forwarded` counts messages by what became of them.
     """
 
     def __init__(self, backend: str, seed: int, faults: Faults) -> None:

@@ -1,12 +1,12 @@
-"""Finds, on a CPU, the accesses that no wait has put in order.
+"""Race detector for streams, on a CPU: finds accesses that no wait has put in order.
 
-On a CPU everything happens in the order of the program, so a missing wait changes no number. This keeps the books a
-GPU would need: every stream has a vector clock, an event hands one on, and every operation of torch is an access of
-the current stream to the memory it reads and writes. Two accesses to one memory, of which one writes and neither is
-known to the other's clock, are a race; so is memory freed for its stream to use again while another may still read it.
+On a CPU everything happens in program order, so a missing wait changes no number. Here every stream has a vector clock,
+an event hands one on, and every operation of torch is an access of the current stream to the memory it reads and
+writes. Two accesses to one memory, of which one writes and neither is known to the other's clock, are a race; so is
+memory freed for its stream to use again while another may still read it.
 
-The host is a stream too, for what is done on `host`: it knows of others' work what it has waited for, or seen to be
-over, and what is queued knows all that the host did before.
+The host is a stream too: it knows of others' work what it has waited for or seen to be over, and what is queued knows
+all that the host did before.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ class _Memory:
 
 
 class RaceDetector(Streams):
-    """Streams that do nothing but keep the books.
+    """Streams that only keep the clocks.
 
-    leave_out   names the kind of event whose waits are forgotten
-    is_over     whether an event that the host asks for has passed
+    leave_out   kind of event whose waits are forgotten
+    is_over     tells if an event that the host asks for has passed
     """
 
     def __init__(self, leave_out: str = "", is_over: Callable[[], bool] = lambda: False) -> None:

@@ -1,6 +1,4 @@
-"""Clients that read a stream to compare what comes: here, or in a process of its own that prints a line for each batch,
-its size and fingerprint.
-"""
+"""Clients that read a stream and compare it: here, or in a process that prints a line for each batch."""
 
 import hashlib
 import itertools
@@ -24,7 +22,7 @@ SPEC = StreamSpec(split="train", seed=3, crop=64)
 
 
 def fingerprint(batches: Iterable[Batch]) -> list[str]:
-    """Digests, batch by batch: place, labels, records and pixels."""
+    """Digests, batch by batch: position, labels, records and pixels."""
     return [
         hashlib.blake2b(
             repr((b.epoch, b.first)).encode() + b.labels.tobytes() + b.records.tobytes() + b.images.tobytes(),
@@ -41,7 +39,7 @@ def read(
     spec: StreamSpec = SPEC,
     transport: Transport = "auto",
 ) -> list[str]:
-    """Fingerprints of the first epochs that a client is given."""
+    """Fingerprints of a client's first epochs."""
     with LoaderClient(endpoints, transport=transport) as loader:
         return fingerprint(loader.stream(spec, batch_size).batches(range(epochs)))
 
@@ -57,14 +55,13 @@ def read_until(batches: Iterator[Batch], found: Callable[[], object]) -> None:
 
 
 class Honest:
-    """A client that reads on, and knows what must come."""
+    """A client that reads on, and checks what comes."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream, self._expected = stream, list[str]()
         self._batches = stream.batches(itertools.repeat(0))
 
     def reads_on(self, batches: int = 20) -> None:
-        """The next batches are those of the first epoch, over and over."""
         for _ in range(batches):
             batch = next(self._batches)
             (came,) = fingerprint([batch])
@@ -75,9 +72,9 @@ class Honest:
 
 
 class ReaderProcess:
-    """Reads `epochs` epochs of a stream. Use in a `with` block.
+    """Reads `epochs` epochs of a stream, in a `with` block.
 
-    lines   "pictures fingerprint" of each batch so far taken in by `read_line` or `read_more`
+    lines   "images fingerprint" of each batch taken in so far by `read_line` or `read_more`
     """
 
     def __init__(
@@ -97,7 +94,7 @@ class ReaderProcess:
         return [line.split()[1] for line in self.lines]
 
     def read_until(self, pictures: int) -> None:
-        """Wait until so many have come in all, or the stream has ended."""
+        """Wait until so many have come, or the stream has ended."""
         while self.pictures < pictures and self._take_in():
             pass
 

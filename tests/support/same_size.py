@@ -1,4 +1,4 @@
-"""Two datasets that differ in nothing but their pictures: files of one size, with the same pages in the same places."""
+"""Two datasets that differ in their images alone: files of one size, with the same pages in the same places."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ _BYTES = 16_000  # of each JPEG: what stands behind its end is not decoded
 
 
 def two_of_one_size(packed: Path, folder: Path) -> tuple[Path, Path]:
-    """Copies of the dataset; in the second each training record holds the picture of the next, under its own label."""
+    """Copies of the dataset; in the second each training record holds the next one's image under its own label."""
     with Dataset(packed / "train.lmdb") as dataset:
         jpegs = [dataset.read(record)[1].ljust(_BYTES, b"\0") for record in range(dataset.records)]
     one = with_records(packed, folder / "one", dict(enumerate(jpegs)))
@@ -20,6 +20,6 @@ def two_of_one_size(packed: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def write_over(path: Path, contents: Path) -> None:
-    """Put the bytes of one file into another: its inode stays, as under `rsync --inplace`."""
+    """Overwrite a file's bytes in place, as `rsync --inplace` does."""
     with contents.open("rb") as source, path.open("r+b") as target:
         shutil.copyfileobj(source, target)

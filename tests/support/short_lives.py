@@ -1,9 +1,9 @@
-"""A service that does nothing but end, each life in its own way, under the real supervisor.
+"""A service that only ends, each life in its own way, under the real supervisor.
 
     python -m tests.support.short_lives FILE PAUSE_S WITHIN_S WAY...
 
-FILE gets a line for each life; the last WAY is that of all further lives. One that begins with "serves," serves first.
-The other two are the pause between lives, and in which time so many deaths are too many.
+FILE gets a line for each life; the last WAY is that of all further lives, and one that begins with "serves," serves
+first. PAUSE_S and WITHIN_S replace the supervisor's.
 """
 
 import os

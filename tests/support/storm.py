@@ -1,7 +1,7 @@
 """Attackers of a service, each a thread that connects again and again and breaks the protocol in another way.
 
-They speak ZMTP (rfc.zeromq.org/spec/23) by hand, or are ordinary sockets that an admitted client misuses. Every end is
-a reset, so that the service finds out in the middle of something.
+They speak ZMTP (rfc.zeromq.org/spec/23) by hand, or misuse ordinary sockets of an admitted client. Each connection ends
+with a reset, in the middle of something.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def connect(endpoint: str, timeout_s: float = 2.0) -> socket.socket:
 
 
 def shake_hands(endpoint: str, identity: bytes = b"", timeout_s: float = 2.0) -> socket.socket:
-    """A connection as a DEALER of this identity, without keys."""
+    """A DEALER connection of this identity, without keys."""
     connection = connect(endpoint, timeout_s)
     try:
         connection.sendall(GREETING + ready(identity))
@@ -68,7 +68,7 @@ def shake_hands(endpoint: str, identity: bytes = b"", timeout_s: float = 2.0) ->
 
 
 class Attacker:
-    """Draws an attack, and another; see `ATTACKS`."""
+    """Draws one of ATTACKS after another."""
 
     def __init__(self, endpoint: str, seed: int, keys: ClientKeys | None) -> None:
         self.endpoint, self.random, self._keys = endpoint, random.Random(seed), keys
@@ -88,7 +88,7 @@ class Attacker:
             self._perhaps_wait(connection)
 
     def handshake(self) -> None:
-        """A greeting and commands, in which bytes and pieces are random."""
+        """A greeting and commands with random bytes and pieces."""
         mechanism = self.random.choice([b"NULL", b"CURVE", b"PLAIN", self.random.randbytes(20)])
         version = bytes([self.random.choice([0, 1, 2, 3, 3, 3, 4, 255]), self.random.choice([0, 1, 255])])
         said = bytearray(b"\xff" + bytes(8) + b"\x7f" + version + mechanism.ljust(20, b"\0") + bytes(32))
@@ -131,7 +131,7 @@ class Attacker:
             time.sleep(self.random.choice([0, 0.001, 0.003]))
 
     def streams(self) -> None:
-        """Opens a stream, asks for batches, and goes in the middle of the answers."""
+        """Opens a stream, asks for batches, and leaves in the middle of the answers."""
         with shake_hands(self.endpoint) as connection:
             hello = messages.Hello(1, "train", 5, "train", 64, 0.1, "uint8", "replace", True, False, 8)
             connection.sendall(frame_of(messages.encode(hello)) * self.random.choice([1, 40]))
@@ -154,7 +154,6 @@ class Attacker:
             time.sleep(self.random.choice([0, 0.1]))
 
     def _perhaps_wait(self, connection: socket.socket) -> None:
-        """For an answer, or for none, or not at all."""
         if self.random.random() < 0.5:
             connection.settimeout(self.random.choice([0.001, 0.02, 0.1]))
             with contextlib.suppress(TimeoutError):
@@ -173,7 +172,7 @@ ADMITTED: dict[str, Attack] = {"admitted client": Attacker.misuses_keys}
 
 
 class Storm:
-    """So many attackers at once, from `seed` on. Use in a `with` block. `made` counts connections, or pairs of them."""
+    """So many attackers at once, from `seed` on, in a `with` block; `made` counts connections, or pairs of them."""
 
     def __init__(self, endpoint: str, attackers: int, seed: int = 0, keys: ClientKeys | None = None) -> None:
         self._attackers = [Attacker(endpoint, seed + number, keys) for number in range(attackers)]

@@ -1,8 +1,8 @@
-"""CUDA graphs' stand-in on a CPU: a tape of torch's operations, replayed on the memory they were recorded with.
+"""CUDA graphs on a CPU: a tape of torch's operations, replayed on the memory they were recorded with.
 
-As on a GPU, recording does nothing: memory that was there is left alone, new memory holds no numbers before the replay,
-and what needs a number on the host cannot be recorded. As PyTorch's allocator has it, a pool of memory whose last graph
-is gone takes no other (`use_count > 0` is asserted). Kernels of Triton's are not seen.
+As on a GPU, recording runs nothing: existing memory is left alone, new memory holds no numbers before the replay, and
+what needs a number on the host cannot be recorded. A pool of memory whose last graph is gone takes no other, as
+PyTorch's allocator asserts. Triton's kernels are not seen.
 """
 
 import weakref
@@ -65,7 +65,7 @@ class TapeRecorder(Recorder):
 
 
 class TapedStreams(Streams):
-    """A CPU whose work can be recorded; `recorded` pieces were, so far."""
+    """A CPU whose work can be recorded; `recorded` counts the segments."""
 
     def __init__(self) -> None:
         self.recorded = 0

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny net on drawn pictures, for tests, and what a run leaves."""
+"""Runs of a tiny net on drawn images, and what a run leaves."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ Train = Callable[..., Outcome]
 
 
 def train_with(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
-    """A function that trains the tiny recipe on `loader`'s pictures, in the folder "run" if no other is given."""
+    """A function that trains the tiny recipe on `loader`'s images, in the folder "run" by default."""
     monkeypatch.setitem(RECIPES, "tiny", TINY)
     monkeypatch.setattr(launch, "open_client", lambda *_: loader)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of small nets with random weights, and what such a net answers, worked out plainly in float64."""
+"""Checkpoints of small nets with random weights, and their answers, computed plainly in float64."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def save_net(
     seed: int = 0,
     step: int = 1,
 ) -> Path:
-    """A checkpoint in `folder`, whose net is far from giving all pictures the same answer."""
+    """A checkpoint in `folder`, whose net is far from answering alike for all images."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, classes=len(classes))
     weights = OneDevice(recipe, seed=seed, device=CPU).gather()

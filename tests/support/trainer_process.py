@@ -1,4 +1,4 @@
-"""alexnet-trainer as a process, and the steps that it has made."""
+"""alexnet-trainer as a process, and its steps."""
 
 import subprocess
 import sys

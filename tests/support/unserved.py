@@ -1,4 +1,4 @@
-"""Hosts that nobody serves, for a client's books, which know hosts by identity."""
+"""Hosts that nobody serves, for a client's window, which knows hosts by identity."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Messages that are nearly right: those of the wire, changed a little, and what sends them to a service or a client."""
+"""Nearly valid messages: the wire's own, mutated, and what sends them to a service or a client."""
 
 import math
 import random
@@ -49,7 +49,7 @@ def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
 
 
 class Fuzzer:
-    """Draws from `corpus`, and changes what it draws: fields, bytes, frames. The same `seed` gives the same."""
+    """Draws from `corpus` and mutates fields, bytes and frames; the same `seed` gives the same."""
 
     def __init__(self, seed: int, corpus: list[Frames]) -> None:
         self._random = random.Random(seed)
@@ -59,7 +59,7 @@ class Fuzzer:
         return self.changed(self._random.choice(self.corpus))
 
     def changed(self, frames: Frames) -> Frames:
-        """One of ten comes as it was: repeated, or out of its order."""
+        """Leave one of ten as it is: repeated, or out of order."""
         changes: dict[Callable[[Frames], Frames], int] = {
             self._field: 35, self._bits: 20, self._cut: 10, self._splice: 15, self._frames: 10, list: 10,
         }  # fmt: skip
@@ -103,10 +103,7 @@ class Fuzzer:
 
 
 class Attacker:
-    """A client that opens a stream and then sends what the fuzzer makes of it.
-
-    answers   how many of each kind have come
-    """
+    """A client that opens a stream and sends what the fuzzer makes of it; `answers` counts them by kind."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, seed: int) -> None:
         self._socket = context.socket(zmq.DEALER)
@@ -133,7 +130,7 @@ class Attacker:
             pass
 
     def send(self, burst: list[Frames]) -> None:
-        """Send them all, and wait until the service has gone through them. Each of its answers must be a message."""
+        """Send them all, and wait until the service has taken them in. Each of its answers must be a message."""
         for frames in burst:
             self._socket.send_multipart(frames)
         self._socket.send(messages.encode(messages.Bye(STREAM)))
@@ -155,7 +152,7 @@ class Attacker:
 
 
 class LyingProxy:
-    """Stands between one client and a service; of what the service says it makes lies, after it or in its place."""
+    """Stands between one client and a service, and sends lies after the service's messages or in their place."""
 
     def __init__(self, service: str, seed: int, lies: float = 0.5) -> None:
         self._random, self._fuzzer, self._lies = random.Random(seed), Fuzzer(seed, seeds()), lies

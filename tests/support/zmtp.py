@@ -1,4 +1,4 @@
-"""A client that speaks ZMTP 3.0 (rfc.zeromq.org/spec/23) by hand, to say what ZeroMQ's own sockets would never say."""
+"""A client that speaks ZMTP 3.0 (rfc.zeromq.org/spec/23) by hand, to send what ZeroMQ's own sockets never would."""
 
 import socket
 
@@ -7,7 +7,7 @@ _MORE, _LONG, _COMMAND = 1, 2, 4
 
 
 class RawClient:
-    """A connection to a ROUTER, shaken hands on as a DEALER if `greet`."""
+    """A connection to a ROUTER, as a DEALER after the handshake if `greet`."""
 
     def __init__(self, endpoint: str, greet: bool = True) -> None:
         host, port = endpoint.removeprefix("tcp://").split(":")
