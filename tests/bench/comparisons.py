@@ -43,7 +43,7 @@ IN_THE_PAPER = {  # points of top-1 error on ImageNet against the whole net, in 
 
 
 def bare(activation: str, rate: float) -> Recipe:
-    """For figure 1: nothing that regularises, one rate, and first answers that are nearly even."""
+    """For figure 1: no regularisation, one rate, nearly even first answers."""
     recipe = ablated(CIFAR10, [*(["tanh"] if activation == "tanh" else []), "no-dropout", "no-noise"])
     recipe = recipe.with_layer("fc8", weight_std=0.01)
     return replace(recipe, name=f"bare-{activation}-{rate}", weight_decay=0.0, phase=(Phase(0, rate, sigma=0.0),))

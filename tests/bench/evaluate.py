@@ -1,12 +1,12 @@
-"""alexnet-evaluate beside the bare forward pass on the same pictures.
+"""alexnet-evaluate beside the bare forward pass on the same images.
 
     python tests/bench/evaluate.py [--data PHOTOS] [--width 1] [--batches 4] [--rounds 5] [--threads 2] [--workers 2]
 
-PHOTOS is what alexnet-pack takes; made pictures without it. A loader service serves them; a checkpoint of recipe
+PHOTOS is what alexnet-pack takes; drawn images without it. A loader service serves them; a checkpoint of recipe
 `source` holds random weights. Rounds alternate:
 
-    evaluate   the pass of alexnet-evaluate over so many batches of 128, from asking for the first to the last answer
-    forward    `predict` alone on the same batches, as the network reads them, in memory
+    evaluate  alexnet-evaluate's pass over so many batches of 128, from the first request to the last answer
+    forward   `predict` alone on the same batches, as the network reads them, in memory
 
 with one view and with ten, which is ten forwards. Figures are medians of the rounds, and of their ratios.
 """

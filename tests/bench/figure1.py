@@ -49,7 +49,6 @@ def read(run: Path) -> Run:
 
 
 def best(runs: list[Run], activation: str, error: float) -> list[Run]:
-    """The runs of the best rate, a seed each."""
     rates = {run.rate for run in runs if run.activation == activation}
     seeds = [[run for run in runs if (run.activation, run.rate) == (activation, rate)] for rate in sorted(rates)]
     return min(seeds, key=lambda of: (median_until(of, error), statistics.median(run.errors[-1] for run in of)))

@@ -1,9 +1,9 @@
-"""Sends a service messages that are nearly right, beside an honest client whose batches must be right throughout.
+"""Nearly valid messages to a service, beside an honest client whose batches must be right throughout.
 
     python tests/bench/fuzz_wire.py [--count 1000000] [--seed 0]
 
 Ends with exit code 1 if the service or a worker died, the honest client got a wrong byte, memory grew, or a burst of
-messages took longer than one may: such a burst is sent again first, since the machine may have been busy.
+messages took longer than one may, twice: the machine may have been busy.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SMALL = ["--stream-mib", "16", "--memory-mib", "300"]
 
 
 class Fuzz:
-    """Attackers of one service, and what was seen."""
+    """Attackers of one service, and their findings."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint

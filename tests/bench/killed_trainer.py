@@ -1,4 +1,4 @@
-"""A trainer killed again and again, many times while it saves, beside one that nothing happens to."""
+"""A trainer killed again and again, often during a save, beside an undisturbed one."""
 
 import random
 import subprocess
@@ -62,10 +62,11 @@ class Training:
                 raise SystemExit(f"the trainer failed: {told[-2000:]}")
 
     def kill(self, rng: random.Random, workers: int, hosts: int, moment: str | None) -> str:
-        """Let it train until a checkpoint is there that was not, and a random while longer; then kill it.
+        """Train until there is a new checkpoint, and a random while longer; then kill.
 
-        moment   of a save, at which it is to die (tests/support/dying.py); if that does not come, it is killed too.
-        Gives the moment at which it died, as far as that is known.
+        Returns the moment of death, if known.
+
+        moment   of a save, at which it is to die (tests/support/dying.py); if that does not come, it is killed too
         """
         before = self.checkpoints()
         program = (

@@ -2,10 +2,9 @@
 
     python tests/bench/pack.py [FOLDER] [--rounds 7]
 
-One process, one thread, files in memory. Ours is the whole of the packing of one picture, as a worker does it: checks,
-decode, centre square, resize, encode, decode of what is stored, sums for mean and colours, checksum. Pillow's is bare:
-open, crop and resize of the same square by the corresponding filters, save as JPEG of quality 90, 4:2:0. The rounds of
-both alternate, so that whatever else the machine does falls on both.
+One process, one thread, files in memory. Ours is all that a worker does: checks, decode, centre square, resize, encode,
+decode of the stored JPEG, sums for mean and colours, checksum. Pillow's is bare: open, crop and resize of the same
+square by the corresponding filters, save as JPEG of quality 90, 4:2:0. Rounds alternate.
 """
 
 import argparse

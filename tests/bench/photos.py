@@ -18,7 +18,7 @@ _COMMIT = 1000
 
 
 def packed_records(source: Path | None, folder: Path, records: int) -> Path:
-    """A data set in `folder` whose train split holds `records` records: the pictures of `source`, over and over."""
+    """A dataset in `folder` whose train split holds `records` records: the images of `source`, repeated."""
     once = folder / "once"
     pack({"train": discover.sources(source or _make_photos(folder / "made"))["train"]}, once, Options(2, "skip"))
     data = folder / "data"
@@ -37,13 +37,12 @@ def packed_records(source: Path | None, folder: Path, records: int) -> Path:
 
 
 def jpegs_of(data: Path, count: int) -> list[bytes]:
-    """The first `count` pictures of the train split."""
     with Dataset(data / "train.lmdb") as dataset:
         return [dataset.read(record)[1] for record in range(min(count, dataset.records))]
 
 
 def as_files(data: Path) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """The train split's pictures, a file each, and `Dataset.colour`. They are written once."""
+    """The train split's images, a file each, and `Dataset.colour`; written once."""
     folder = data / "files"
     with Dataset(data / "train.lmdb") as dataset:
         names = [str(folder / f"{record:06}.jpg") for record in range(dataset.records)]
@@ -57,7 +56,7 @@ def as_files(data: Path) -> tuple[list[str], npt.NDArray[np.float64]]:
 
 
 def _make_photos(folder: Path) -> Path:
-    """Pictures as hard to decode as photos of the usual size: gradients, edges and noise."""
+    """Images as hard to decode as photos of the usual size: gradients, edges and noise."""
     y, x = np.mgrid[0:375, 0:500]
     for number in range(MADE):
         rng = np.random.default_rng(number)

@@ -1,7 +1,9 @@
-"""Make `loader/probes.bin`, the JPEGs that tell decoders apart: python tests/bench/probes.py FIRST loader/probes.bin
+"""Make `loader/probes.bin`, the JPEGs that identify a decoder.
 
-FIRST is the file of before: its first JPEG stays the first. The file is committed and never made anew in passing, since
-what it holds is the identity of every decoder: another set would refuse all runs that go on.
+    python tests/bench/probes.py FIRST loader/probes.bin
+
+FIRST is the previous file: its first JPEG stays the first. The file is committed and not made anew without need:
+another set identifies every decoder anew, and no earlier run could be resumed.
 """
 
 import io
@@ -38,7 +40,7 @@ def picture(width: int, height: int, seed: int) -> Rgb:
 
 
 def probes() -> Iterator[bytes]:
-    """JPEGs of each chroma at each size; progressive, with restart markers, of other qualities; one as it is stored."""
+    """JPEGs of each chroma at each size; progressive, with restart markers, of other qualities; one as stored."""
     codec = turbojpeg.TurboJPEG()
 
     def turbo(width: int, height: int, quality: int, chroma: int, flags: int = 0) -> bytes:

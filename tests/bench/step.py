@@ -81,7 +81,7 @@ def plain(recipe: Recipe) -> nn.Module:
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """So many other processes that never wait."""
+    """Other processes that never wait."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
@@ -246,7 +246,7 @@ def peak_gib(make: Callable[[WatchedStreams], Step], case: Case) -> float:
 
 
 def exposed_ms(step: Step, streams: WatchedStreams, devices: Devices) -> float:
-    """Milliseconds a step for which a half did nothing but wait for the other; of the half that waited longer."""
+    """Milliseconds a step that a half only waited for the other; of the half that waited longer."""
     streams.watching = True
     seconds_a_step(step, devices, PROFILED_STEPS)
     streams.watching = False

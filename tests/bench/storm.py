@@ -1,10 +1,10 @@
-"""Attackers against one service for a while, and an honest client beside them.
+"""Attackers against one service for a while, beside an honest client.
 
-    python tests/bench/storm.py --seconds 600           a service without keys
-    python tests/bench/storm.py --seconds 600 --keys    with keys; some attackers are admitted clients
+    python tests/bench/storm.py --seconds 600            a service without keys
+    python tests/bench/storm.py --seconds 600 --keys     with keys; some attackers are admitted clients
 
-The attackers (`tests/support/storm.py`) are threads of two processes of their own. Exit code 1 if the service ended,
-if a byte of the honest client's stream was another, or if it took more memory or time than the limits below.
+The attackers (`tests/support/storm.py`) are threads of two processes. Ends with exit code 1 if the service ended, a
+byte of the honest client's stream differs, or it took more memory or time than the limits below.
 """
 
 import argparse
@@ -45,7 +45,6 @@ def say(text: str) -> None:
 def attack(
     endpoint: str, attackers: int, seed: int, key_folder: Path | None, ended: Event, made: "Queue[dict[str, int]]"
 ) -> None:
-    """The body of a process."""
     own = ClientKeys.read(key_folder) if key_folder is not None else None
     with Storm(endpoint, attackers, seed, own) as storm:
         ended.wait()
@@ -53,7 +52,7 @@ def attack(
 
 
 class Sampler(threading.Thread):
-    """The most memory that a process was seen to hold, in MiB."""
+    """The most memory a process was seen to hold, in MiB."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)

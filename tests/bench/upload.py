@@ -2,9 +2,9 @@
 
     python tests/bench/upload.py [--gpus 1] [--batch 128] [--crop 227] [--rounds 5] [--batches 40]
 
-The slab is real, its pixels are noise. Both ways take turns. After each batch all GPUs are waited for, so that nothing
-counts as the host's time but what the host does: `host` is how long it is held up, `CPU` what all its threads took for
-it, `device` how long the GPUs then still need for copies and transform.
+The slab is real, its pixels are noise. Both ways take turns. After each batch all GPUs are waited for: `host` is how
+long the host is held up, `CPU` what all its threads took, `device` how long the GPUs then still need for copies and
+transform.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class NoRegistration(HostMemory):
 
 
 class Way:
-    """Feeds batches from a slab of its own, for ever."""
+    """Feeds batches from a slab of its own, endlessly."""
 
     def __init__(self, memory: HostMemory, gpus: int, batch_size: int, crop: int) -> None:
         spec, devices = StreamSpec(crop=crop), tuple(torch.device("cuda", gpu) for gpu in range(gpus))
