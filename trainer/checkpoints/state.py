@@ -90,6 +90,7 @@ class State:
                     and --lr, None in checkpoints from before it was stored; the last --lr, and the factor it made
     dataset, class_names    digest of the training set in hex, and its classes
     threads         of torch on the CPU: another number may round differently
+    data_seed       of order and augmentation; None in checkpoints from before it was stored: `seed`
     stream, decoder name of the next batch's stream (`StreamSpec.name`), and of the JPEG decoder
     best_error, best_epoch  lowest top-1 validation error so far, a share, and the epoch it was found after; None before
                     the first validation
@@ -107,6 +108,7 @@ class State:
     dataset: str
     class_names: tuple[str, ...]
     threads: Annotated[int, Range(ge=1, le=2**12)]
+    data_seed: Annotated[int | None, Range(ge=0, le=2**63 - 1)] = None
     original: Recipe | None = None
     asked_rate: Annotated[float | None, Range(gt=0)] = None
     rate_factor: Annotated[float, Range(gt=0)] = 1.0
@@ -124,6 +126,10 @@ class State:
     @property
     def position(self) -> tuple[int, int, int]:
         return self.epoch, self.first, self.step
+
+    @property
+    def stream_seed(self) -> int:
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def is_best(self) -> bool:

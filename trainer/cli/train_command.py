@@ -66,7 +66,15 @@ _path = click.Path(path_type=Path)
     " further resume, it changes nothing more.",
 )
 @_training("--batch-size", type=click.IntRange(1), show_default="the recipe's", help="Images per step.")
-@_training("--seed", type=click.IntRange(0, 2**63 - 1), show_default="0", help="Seed of everything random.")
+@_training(
+    "--seed", type=click.IntRange(0, 2**63 - 1), show_default="0", help="Seed of initial weights, dropout and data."
+)
+@_training(
+    "--data-seed",
+    type=click.IntRange(0, 2**63 - 1),
+    show_default="--seed",
+    help="Seed of the data alone: order, crops, flips and colour noise. Runs that share it share the loader's work.",
+)
 @_training(
     "--width",
     type=click.FloatRange(0, 4, min_open=True),

@@ -59,7 +59,7 @@ def _run(options: Options) -> Outcome:
         data = TrainingData(
             client,
             recipe,
-            settings.seed,
+            settings.data_seed,
             before.epoch if before else 0,
             on_bad_record=settings.on_bad_record,
             digests=settings.digests,
@@ -176,6 +176,7 @@ def say_start(
         net=kind,
         devices=names,
         seed=state.seed,
+        data_seed=state.stream_seed,
         threads=state.threads,
         precision=state.precision,
         versions=_versions(data),

@@ -4,7 +4,8 @@ kind "run", once at each start or resume
     step, epoch              where it starts; 0 and 0 for a new run
     recipe                   the recipe as an object
     net, devices             "halves" or "one-device", and the device of each half
-    seed, epochs, threads    threads is of torch on the CPU
+    seed, data_seed          of weights and dropout; of order and augmentation
+    threads                  of torch on the CPU
     precision                fp32, tf32 or bf16
     versions                 of python, torch, the package and the loader's decoder
     dataset                  train_records, val_records (null without validation), classes, digest

@@ -44,6 +44,7 @@ class Settings:
     """Options that default to the resumed run's own, under the names that a State has for them."""
 
     seed: int
+    data_seed: int
     threads: int
     precision: Precision
     on_bad_record: OnBadRecord
@@ -73,8 +74,11 @@ def settings_of(options: Options, before: State | None, device: torch.device) ->
     threads = make_repeatable(options.threads or stored)  # sums depend on them
     if stored not in (None, threads):
         log.info("%d threads instead of %s: sums may round differently", threads, stored)
+    seed = options.seed or 0
+    data_seed = seed if options.data_seed is None else options.data_seed
     return Settings(
-        seed=before.seed if before else options.seed or 0,
+        seed=before.seed if before else seed,
+        data_seed=before.stream_seed if before else data_seed,
         threads=threads,
         precision=options.precision or (before.precision if before else default_precision(device)),
         on_bad_record=options.on_bad_record or (before.on_bad_record if before else "replace"),
@@ -104,7 +108,7 @@ def _resumed_state(state: State, data: TrainingData) -> State:
     check_same_data(state, data.info)
     sigma = state.recipe.current_phase(state.epoch).sigma
     decoder = state.decoder or data.info.decoder  # older checkpoints do not name the decoder
-    then = training_spec(state.recipe, state.seed, sigma, state.on_bad_record).name(data.info.digest, decoder)
+    then = training_spec(state.recipe, state.stream_seed, sigma, state.on_bad_record).name(data.info.digest, decoder)
     check_same_stream(state, then)
     if data.stream_name(state.epoch, state.on_bad_record, decoder) == then:
         return state
@@ -136,6 +140,10 @@ def _resumed_recipe(options: Options, state: State) -> Derived:
     """
     if options.seed not in (None, state.seed):
         raise UsageError(f"--seed {options.seed}: the run to resume has {state.seed}; leave --seed out")
+    if options.data_seed not in (None, state.stream_seed):
+        raise UsageError(
+            f"--data-seed {options.data_seed}: the run to resume has {state.stream_seed}; leave --data-seed out"
+        )
     changed = _changed(options, state.derived, lambda recipe: _rate_now(recipe, state))
     recipe = dataclasses.replace(changed.recipe, classes=state.recipe.classes)
     check_fits(recipe, state.recipe)

@@ -42,6 +42,7 @@ class Options:
     steps: int | None = None
     batch_size: int | None = None
     seed: int | None = None
+    data_seed: int | None = None
     rate: float | None = None
     folder: Path | None = None
     resume: bool = False

@@ -117,6 +117,7 @@ def test_a_rate_of_0_is_not_raised_in_proportion(train: Train, monkeypatch: pyte
         ({"ablate": ("conv6",)}, r"fit recipe tiny\+conv6 .* its conv6.weight is missing, the recipe's 8x4x3x3"),
         ({"ablate": ("no-conv4",)}, r"its conv4.weight is 8x4x3x3, the recipe's missing"),
         ({"seed": 3}, "--seed 3: the run to resume has 0; leave --seed out"),
+        ({"data_seed": 3}, "--data-seed 3: the run to resume has 0; leave --data-seed out"),
     ],
 )
 def test_a_run_is_not_resumed_as_another(train: Train, options: dict[str, Any], message: str) -> None:
