@@ -16,7 +16,7 @@ AlexNetError            exit code 1
   ExchangeError         copies between two GPUs arrive with wrong bits
   CheckpointError       missing, damaged or of another network
   OutputError           stdout cannot be written
-    ReaderGone          nobody reads it (`| head`); the command ends silently
+    ReaderGone          nobody reads it (`| head`): ends silently
   SaveError             the disk refuses a run's files; earlier ones are intact
   Diverged              training computes NaN or infinity
 """

@@ -64,7 +64,7 @@ class Member(tarfile.TarInfo):
 
 @contextlib.contextmanager
 def open_tar(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.TarFile]:
-    """The archive that begins at the position of `file`. Raises tarfile.TarError; OSError if reading fails."""
+    """Raises tarfile.TarError, and OSError if reading fails."""
     with _as_read_errors():
         archive = tarfile.open(fileobj=file, mode=mode, tarinfo=Member)  # noqa: SIM115  # the first header is read here
     with archive:

@@ -94,7 +94,6 @@ class ProcessPool(Generic[Task, Result]):
             yield result
 
     def _hand_out(self, tasks: Sequence[Task], given: int, wanted: int) -> int:
-        """Fill the pipes; return the first task not handed out."""
         end = min(len(tasks), wanted + AHEAD * self._processes)
         for depth in range(1, _DEPTH + 1):
             for worker in self._workers:

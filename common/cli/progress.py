@@ -87,7 +87,6 @@ class Progress(ProgressLine):
 
 @contextlib.contextmanager
 def showing_progress() -> Iterator[ProgressLine]:
-    """A progress line that makes way for log lines."""
     handlers = list(logging.getLogger().handlers)
     with ProgressLine() as progress:
 

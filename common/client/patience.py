@@ -28,7 +28,7 @@ class Wait:
         self._say_after_s = SAID_FIRST_S
 
     def check(self, hosts: Sequence[Host]) -> None:
-        """Log the wait if due. Raises LoaderTimeout in the end."""
+        """Raises LoaderTimeout in the end."""
         now = time.monotonic()
         silent_s = now - max([self.started, *(host.heard for host in hosts)])
         self._end_if_over(hosts, silent_s, now - self.started)

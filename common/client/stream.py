@@ -216,7 +216,7 @@ class Stream:
         self._sessions.refused(host, fault)
 
     def reopen(self, host: Host) -> None:
-        """Retry elsewhere, and send HELLO again: the service is gone or has lost the stream."""
+        """Retry elsewhere, and send HELLO again."""
         if self._sessions.forget(host) and self._window is not None:
             self._window.drop_host(host)
 

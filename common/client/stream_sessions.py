@@ -79,8 +79,6 @@ class HostSession:
 
 
 class StreamSessions:
-    """Sessions of one stream with `hosts`, which come and go."""
-
     info: StreamInfo
 
     def __init__(

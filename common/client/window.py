@@ -2,8 +2,7 @@
 
 A ticket is in flight until answered, then held until its turn; credit bounds both, since a held answer may lie in a
 slot. A retry must never wait for a slot: it could wait for answers held behind it, which wait for it. So it displaces
-one of these, which is copied out of its slot. A late ticket is hedged: an idle host gets it too, and the first answer
-wins.
+one of these by a copy. A late ticket is hedged: an idle host gets it too, and the first answer wins.
 """
 
 from collections import Counter, deque

@@ -51,10 +51,7 @@ def image_name(number: int) -> str:
 
 
 def read_devkit(path: Path) -> Devkit:
-    """Read ILSVRC2012_devkit_t12.tar.gz, its unpacked folder, or the folder that holds either.
-
-    Raises UsageError if it is missing or damaged.
-    """
+    """Read the devkit's archive, its unpacked folder, or the folder that holds either. Raises UsageError."""
     try:
         truth, meta = _files(path)
         name_of, words_of = _names(meta)

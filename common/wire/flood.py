@@ -39,8 +39,7 @@ class Peer(Protocol):
     """A service.
 
     taken     bytes received, at least, when the client last read all of them
-    owed      bytes of replies requested
-    flooded   set here if it sent more
+    flooded   set here if it sent more than that and what is `owed`
     """
 
     connection: Connection | None

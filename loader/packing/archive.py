@@ -83,7 +83,6 @@ class ArchiveSource:
 
 
 def tree(path: Path) -> dict[str, ArchiveSource]:
-    """The sources of a tar of `train/<class>/*` and perhaps `val/<class>/*`."""
     found: dict[str, list[tuple[bytes, Member]]] = {"train": [], "val": []}
     for member in members(path):
         parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]

@@ -76,7 +76,6 @@ def dots(u: Plane, v: Plane, vary: Vary) -> Plane:
 
 
 def spiral(u: Plane, v: Plane, vary: Vary) -> Plane:
-    """One Archimedean arm, left- or right-handed."""
     r, handed, per_unit = np.hypot(u, v), np.copysign(1, vary(-1, 1)), vary(1.6, 2.4)
     arm: Plane = np.maximum(r - 1, _bars(r + handed * np.arctan2(v, u) / (2 * np.pi * per_unit), per_unit))
     return arm
@@ -127,7 +126,6 @@ class _Draws:
         self._philox = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter)
 
     def uniform(self, *shape: int) -> Plane:
-        """Uniform numbers in [0, 1)."""
         raw: Plane = (self._philox.random_raw(int(np.prod(shape))) >> np.uint64(40)).astype(np.float32)
         return (raw * np.float32(2**-24)).reshape(shape)
 

@@ -104,8 +104,6 @@ def pack(sources: Mapping[str, Source], data: Path, options: Options) -> list[Su
 
 @dataclass
 class _Pending:
-    """Packed but not yet committed."""
-
     records: list[bytes] = field(default_factory=list)
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     began_s: float = field(default_factory=time.monotonic)
@@ -249,7 +247,7 @@ class _Packing:
 
 
 def _fingerprint(source: Source, train_digest: bytes) -> bytes:
-    """16 bytes, digest of the source's names, labels and classes, and for val of the training set's digest."""
+    """16 bytes, digest of names, labels and classes, and for val of the training set's digest."""
     digest = hashlib.blake2b(msgpack.packb([list(source.classes), train_digest]), digest_size=16)
     digest.update(np.asarray(source.labels, "<i8").tobytes())
     for item in range(len(source)):

@@ -122,8 +122,6 @@ class FolderSource:
 
 
 class FlatSource:
-    """Images in one folder, labelled by a function of their names."""
-
     def __init__(
         self,
         root: Path,

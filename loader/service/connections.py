@@ -50,7 +50,6 @@ class Connection:
 
     @property
     def held(self) -> int:
-        """Wire bytes for which ZeroMQ may hold memory."""
         return max(0, self.received - self.base - self.read)
 
 
@@ -103,8 +102,7 @@ class Connections:
     def look(self, streaming: Container[bytes], emptied: bool, *, at_all: bool = False) -> Iterator[tuple[str, str]]:
         """Cut connections that break a limit; yields (address, reason), SILENT for one that is merely idle.
 
-        emptied     True if the inbox was empty at a moment since the last look
-        at_all      look at idle ones too
+        `emptied` is True if the inbox was empty at a moment since the last look.
         """
         now, without_stream = time.monotonic(), list[tuple[float, int]]()
         for fd, connection in list(self._open.items()):

@@ -92,10 +92,7 @@ def _below(choices: int, raw: Raw) -> npt.NDArray[np.int64]:
 
 
 def normal(raw: Raw) -> Floats:
-    """Standard normal numbers, one for each 64-bit draw: Wichura's PPND16 (Applied Statistics algorithm AS 241).
-
-    Exact to about 1e-16.
-    """
+    """Standard normal numbers, one for each 64-bit draw: Wichura's PPND16 (Applied Statistics algorithm AS 241)."""
     p = ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # never 0 or 1
     q = p - 0.5
     centre = 0.180625 - q * q
