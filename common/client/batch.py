@@ -38,11 +38,13 @@ class Timeline:
     """A batch on its way, in `time.monotonic` seconds.
 
     requested_s   first request to the service that sent it; None if that was gone or silent since
+    decoded       images decoded for it; the others had been before
     """
 
     requested_s: float | None
     arrived_s: float
     stages: StageTimes
+    decoded: int = 0
 
 
 class Batch:
@@ -212,5 +214,7 @@ class BatchFormat:
             raise WireError(f"BATCH: ticket {request.number} is for {request.count} images")
         if len(pixels) != request.count * self.spec.image_bytes:
             raise WireError(f"BATCH: {len(pixels)} bytes are not {request.count} images")
+        if reply.decoded > request.count:
+            raise WireError(f"BATCH: {reply.decoded} of {request.count} images cannot have been decoded")
         if len(reply.digests) != (8 * request.count if self.digests else 0):
             raise WireError(f"BATCH: {len(reply.digests)} bytes are not the digests of {request.count} images")

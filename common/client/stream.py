@@ -256,7 +256,7 @@ class Stream:
         now = time.monotonic()
         if (requested_at := window.requested_at(host, reply.number)) is not None:
             self._times.add(now - requested_at)
-        return Timeline(window.requested_since(host, reply.number), now, StageTimes(*reply.stages))
+        return Timeline(window.requested_since(host, reply.number), now, StageTimes(*reply.stages), reply.decoded)
 
     def _note_damage(self, window: Window, host: Host, request: BatchRequest) -> None:
         self._damaged[request.number] += 1

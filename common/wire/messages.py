@@ -37,7 +37,7 @@ from ..ranges import (
 from ..spec import StreamSpec
 from . import fields
 
-VERSION = 4
+VERSION = 5
 MAX_FAULT_REASON = 1024  # characters of a FAULT, the longest of all strings
 MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large dataset fit; a flood does not
 
@@ -136,6 +136,7 @@ class BatchReply(Message):
     digests: bytes = fields.binary(0, 8 * fields.MAX_COUNT)  # little-endian uint64; empty unless asked for
     replaced: Sequence[tuple[int, int, str]] = fields.replaced(fields.MAX_COUNT)
     stages: Sequence[int] = fields.durations()  # see `fields.StageTimes`
+    decoded: int = fields.integer(0, fields.MAX_COUNT)  # images decoded for this ticket; the others came decoded
 
     @property
     def payloads(self) -> int:

@@ -94,6 +94,7 @@ class Dispatcher:
             digests=batch.notes["digest"].tobytes() if session.digests else b"",
             replaced=batch.replaced(ticket.first),
             stages=[*job.waited_us, filled.read_us, filled.decode_us, filled.augment_us],
+            decoded=filled.decoded,
         )
         if ticket.by_slot:
             job.reply = reply

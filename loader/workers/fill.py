@@ -5,6 +5,7 @@ crop, flip and noise stay the position's own.
 """
 
 from time import perf_counter_ns
+from typing import NamedTuple
 
 from common import digest
 from common.errors import BadImage, BadRecord
@@ -23,6 +24,15 @@ READ, DECODE, AUGMENT = range(3)  # stages
 Images = TrainingBatch | FullBatch
 
 
+class Work(NamedTuple):
+    """Work on a batch: time by stage, in whole microseconds, and images decoded."""
+
+    read_us: int
+    decode_us: int
+    augment_us: int
+    decoded: int
+
+
 class StageTimer:
     """Charges every nanosecond from its making on to one stage."""
 
@@ -35,10 +45,9 @@ class StageTimer:
         self._ns[stage] += now_ns - self._since_ns
         self._since_ns = now_ns
 
-    @property
-    def us(self) -> tuple[int, int, int]:
+    def work(self, decoded: int) -> Work:
         read, decode, augment = self._ns
-        return read // 1000, decode // 1000, augment // 1000
+        return Work(read // 1000, decode // 1000, augment // 1000, decoded)
 
 
 class Filler:
@@ -48,10 +57,8 @@ class Filler:
         self.dataset, self._scratch = dataset, scratch
         self._reasons: dict[int, str] = {}  # by corrupt record
 
-    def fill(
-        self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *, digests: bool
-    ) -> tuple[int, int, int]:
-        """Fill the whole `batch` with the epoch's positions from `first` on, and return each stage's microseconds.
+    def fill(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *, digests: bool) -> Work:
+        """Fill the whole `batch` with the epoch's positions from `first` on.
 
         Raises DatasetError, and BadRecord if the stream stops at corrupt records or too many follow each other.
         """
@@ -79,7 +86,7 @@ class Filler:
                 image_digests.append(digest.of_image(batch.images[index], records[index], label))
         batch.notes["record"], batch.notes["label"], batch.notes["digest"] = records, labels, image_digests or 0
         timer.charge(AUGMENT)
-        return timer.us
+        return timer.work(count)
 
     def _images(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch) -> Images:
         if spec.view == "full":

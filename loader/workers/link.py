@@ -74,12 +74,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """From the worker: the slot is complete; microseconds by stage."""
+    """From the worker: the slot is complete; microseconds by stage, images decoded."""
 
     kind: ClassVar[str] = "filled"
     read_us: int
     decode_us: int
     augment_us: int
+    decoded: int
 
 
 @dataclass(frozen=True, slots=True)

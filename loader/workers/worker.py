@@ -56,13 +56,13 @@ class Worker:
         try:
             filler = self._filler(spec.split)
             filler.dataset.refuse_changes()  # reading a page of a truncated file would be a SIGBUS
-            times_us = filler.fill(spec, fill.epoch, fill.first, batch, digests=fill.digests)
+            work = filler.fill(spec, fill.epoch, fill.first, batch, digests=fill.digests)
             filler.dataset.refuse_changes()
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
             return link.Failed(None, str(error))
-        return link.Filled(*times_us)
+        return link.Filled(*work)
 
     def _look_ahead(self, fill: link.Fill) -> None:
         """Near an epoch's end compute the next one's order, while nobody waits for it."""

@@ -1,16 +1,19 @@
 """Every wait is divided among its reasons, whole; and only what happened during it counts."""
 
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client.batch import Batch, Timeline
+from common.client.batch import Batch, BatchFormat, BatchRequest, Timeline
 from common.client.waits import WaitClock, Waits, divided, waits_over
+from common.errors import WireError
+from common.spec import StreamInfo, StreamSpec
 from common.wire.fields import StageTimes
+from common.wire.messages import NO_SLOT, BatchReply
 
 STAGES = StageTimes(for_worker=50, for_slot=150, read=100, decode=800, augment=100)  # 1200 in all
 
@@ -86,6 +89,16 @@ def test_what_nobody_knows_of_had_no_loader() -> None:
 def test_a_copy_of_a_batch_has_its_timeline() -> None:
     timeline = Timeline(1.0, 2.0, STAGES)
     assert batch(timeline).copy().timeline is timeline
+
+
+def test_a_reply_tells_how_many_of_its_images_were_decoded_and_no_more_than_it_has() -> None:
+    spec, count = StreamSpec(crop=1), 2
+    form = BatchFormat(spec, StreamInfo(count, ("ape",), np.zeros(0, np.float32), b"", ""), digests=False)
+    words, pixels = bytes(4 * count), memoryview(bytes(3 * count))
+    request, reply = BatchRequest(1, 0, 0, count), BatchReply(1, bytes(16), words, words, NO_SLOT, b"", b"", [], [], 3)
+    with pytest.raises(WireError, match="3 of 2 images cannot have been decoded"):
+        form.batch(request, reply, pixels, Timeline(1.0, 2.0, STAGES))
+    assert len(form.batch(request, replace(reply, decoded=2), pixels, Timeline(1.0, 2.0, STAGES))) == 2
 
 
 def batch(timeline: Timeline) -> Batch:

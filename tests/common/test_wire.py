@@ -18,8 +18,8 @@ MESSAGES = [
     messages.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", False, True, 128),
     messages.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
     messages.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
-    messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], [0] * 5),
-    messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), REPLACED, [0, 12, 340, 25_000, 3_000]),
+    messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], [0] * 5, 2),
+    messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), REPLACED, [0, 12, 340, 25_000, 30], 0),
     messages.Fault(-1, b"", messages.REFUSED, "no such split", messages.NO_RECORD),
     messages.Ping(),
     messages.Pong(b"12345678", 2, 8, 0),
@@ -88,7 +88,7 @@ def test_values_out_of_range_are_refused(ticket: messages.Ticket) -> None:
 
 @pytest.mark.parametrize("stages", [[0] * 4, [0] * 6, [0, 0, -1, 0, 0], [0.5] * 5, [0, 0, 0, 0, 1 << 51], [True] * 5])
 def test_durations_out_of_range_are_refused(stages: list[int]) -> None:
-    reply = messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], stages)
+    reply = messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], stages, 2)
     with pytest.raises(WireError, match="BATCH: field stages"):
         messages.decode(messages.encode(reply), 1)
 

@@ -136,7 +136,7 @@ def test_an_answer_whose_every_place_was_replaced_fits_into_a_header() -> None:
         batch.note_replaced(index, fields.MAX_RECORD, "Corrupt JPEG data: 60 extraneous bytes before marker 0xd9" * 2)
     replaced = batch.replaced(first=fields.MAX_RECORD - count)
     words, took = bytes(4 * count), [fields.MOST_US] * 5
-    reply = messages.BatchReply(1, bytes(16), words, words, -1, b"", bytes(8 * count), replaced, took)
+    reply = messages.BatchReply(1, bytes(16), words, words, -1, b"", bytes(8 * count), replaced, took, count)
     told = messages.decode(messages.encode(reply), 1)
     assert isinstance(told, messages.BatchReply)
     assert Replaced(*told.replaced[-1]) == replaced[-1] == (2**32 - 2, 2**32 - 1, "Corrupt JPEG data: 60 extraneous")
@@ -169,7 +169,7 @@ def test_the_time_of_a_fill_is_told_by_stage(sound: Stored, monkeypatch: pytest.
     monkeypatch.setattr(*place[slow], slowly(getattr(*place[slow])))
     slab, began_ns = Slab.create(slot_bytes(SPEC, 20), 1), time.perf_counter_ns()
     us = Filler(sound, Scratch()).fill(SPEC, EPOCH, 0, slab.batch(0, SPEC, 20), digests=True)  # type: ignore[arg-type]
-    by_stage = dict(zip(("read", "decode", "augment"), us, strict=True))
+    by_stage = dict(zip(("read", "decode", "augment"), us[:3], strict=True))
     assert by_stage[slow] == max(by_stage.values())
     assert by_stage[slow] >= 20 * 5000
     assert sum(by_stage.values()) <= (time.perf_counter_ns() - began_ns) / 1000

@@ -20,7 +20,7 @@ class Now:
 def lend(job: Job) -> None:
     """Note the reply that lends the job's slot, as the dispatcher does."""
     assert job.slot is not None
-    job.reply = messages.BatchReply(job.ticket.number, bytes(16), b"", b"", job.slot, b"", b"", [], [])
+    job.reply = messages.BatchReply(job.ticket.number, bytes(16), b"", b"", job.slot, b"", b"", [], [], 0)
 
 
 def test_a_ticket_waits_for_a_slot_if_none_is_free_and_else_for_a_worker() -> None:

@@ -71,7 +71,7 @@ class PaperWorker:
 
     def finish(self) -> None:
         self._write()
-        link.send(self._end, link.Filled(1, 2, 3))
+        link.send(self._end, link.Filled(1, 2, 3, 0))
         self.fill = None
 
     def crash(self) -> None:

@@ -58,5 +58,5 @@ def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    times = {"images_per_s", "wait_share", "waits", "train_seconds", "val_seconds"}
+    times = {"images_per_s", "wait_share", "waits", "decoded_share", "train_seconds", "val_seconds"}
     return [{key: value for key, value in entry.items() if key not in times} for entry in entries]

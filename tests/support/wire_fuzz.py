@@ -36,9 +36,9 @@ def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
         messages.Welcome(
             request, stream, b"instance", 150, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096
         ),
-        messages.BatchReply(1, stream, b"\0" * 64, b"\0" * 64, messages.NO_SLOT, b"", b"", [], [0] * 5),
+        messages.BatchReply(1, stream, b"\0" * 64, b"\0" * 64, messages.NO_SLOT, b"", b"", [], [0] * 5, 16),
         messages.BatchReply(
-            9, stream, b"\0" * 8, b"\0" * 8, 3, STREAM, b"\0" * 16, [(64, 3, "cut short")], [0, 12, 340, 25_000, 3_000]
+            9, stream, b"\0" * 8, b"\0" * 8, 3, STREAM, b"\0" * 16, [(64, 3, "cut short")], [0, 12, 340, 25_000, 30], 1
         ),
         messages.Fault(1, stream, messages.BAD_RECORD, "cut short", 7),
         messages.Fault(request, b"", messages.REFUSED, "no", messages.NO_RECORD),

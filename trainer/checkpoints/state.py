@@ -18,6 +18,7 @@ Part = TypeVar("Part")
 
 _COUNT = Range(ge=0, le=2**53)
 _OTHER_VERSION = "of another version of this program"
+_ADDED = {"came_decoded"}  # fields that older checkpoints lack
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Tally:
     seconds    of training
     waits      for data, by reason
     replaced   positions of corrupt records, at which another record was trained on
+    came_decoded   images that no loader had to decode: it had done so before
     """
 
     images: int = 0
@@ -36,6 +38,7 @@ class Tally:
     seconds: float = 0.0
     waits: Waits = field(default_factory=Waits)
     replaced: int = 0
+    came_decoded: int = 0
 
     def since(self, earlier: "Tally") -> "Tally":
         return Tally(**{sum_.name: getattr(self, sum_.name) - getattr(earlier, sum_.name) for sum_ in fields(self)})
@@ -47,6 +50,11 @@ class Tally:
     @property
     def error(self) -> float:
         return self.error_sum / max(self.images, 1)
+
+    @property
+    def decoded_share(self) -> float:
+        """Share of images that came decoded, 0 to 1."""
+        return self.came_decoded / max(self.images, 1)
 
     @property
     def images_per_s(self) -> float:
@@ -195,9 +203,9 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
 
 
 def _whole(kind: type[Part], values: Mapping[str, Any]) -> Part | None:
-    """The object with all its fields; None if it has others, or other values in them."""
+    """The object with all its fields, as this version or the one before has them; None if it has others."""
     try:
         whole = object_of(kind, values)
     except UsageError:
         return None
-    return whole if values.keys() == kind.__annotations__.keys() else None
+    return whole if values.keys() | _ADDED == kind.__annotations__.keys() | _ADDED else None

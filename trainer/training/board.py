@@ -31,10 +31,10 @@ COLUMNS = 16  # of filters in a row, as in the paper's Fig. 3
 _FLUSH_S = 10
 _GAP, _GROUP_GAP = 1, 4  # black pixels between tiles, and between groups
 
-STEP_SCALARS = ("loss", "train_error", "learning_rate", "images_per_s", "wait_share")
+STEP_SCALARS = ("loss", "train_error", "learning_rate", "images_per_s", "wait_share", "decoded_share")
 EPOCH_SCALARS = (
     "train_loss", "train_error", "val_loss", "val_top1_error", "val_top5_error", "learning_rate", "images_per_s",
-    "wait_share",
+    "wait_share", "decoded_share",
 )  # fmt: skip
 
 

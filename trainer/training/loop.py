@@ -150,6 +150,7 @@ class Trainer:
         first, step = batch.first + len(batch), state.step + 1
         self.state = dataclasses.replace(state, first=first, step=step, epoch_digest=rolling)
         self._tally.replaced += len(batch.replaced)
+        self._tally.came_decoded += len(batch) - batch.timeline.decoded if batch.timeline is not None else 0
 
     def validate(self) -> tuple[Evaluation | None, float]:
         """Errors on the validation set, if there is one, and the seconds that took. Raises Diverged."""

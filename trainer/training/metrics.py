@@ -21,13 +21,15 @@ kind "step", every so many steps
     images_per_s             since the last such line
     wait_share               share of that time spent waiting for data, 0 to 1
     waits                    the same by reason, as an object; see below
+    decoded_share            share of the images since that the loader had decoded before, 0 to 1
 kind "epoch", at the end of each
     step, epoch
     train_loss, train_error  means over the epoch's images as they were trained on (dropout, crops, noise)
     val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1, and the last is
                              null with five classes or fewer too
     learning_rate
-    train_seconds, val_seconds, images_per_s, wait_share, waits    of training; images_per_s leaves validation out
+    train_seconds, val_seconds, images_per_s, wait_share, waits, decoded_share    of training; images_per_s leaves
+                             validation out
     replaced                 corrupt records of the epoch that another one replaced
     digest                   of its records and pixels, in hex, as `alexnet-loader audit` finds it; null without
                              --digest, or if a part of the epoch was trained without

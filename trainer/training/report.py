@@ -90,6 +90,7 @@ class Report:
                 images_per_s=lately.images_per_s,
                 wait_share=lately.wait_share,
                 waits=lately.wait_shares,
+                decoded_share=lately.decoded_share,
             )
         if self.progress.is_due():
             self.progress.show(self._now(step, epoch, tally).line())
@@ -147,16 +148,18 @@ class Report:
             images_per_s=tally.images_per_s,
             wait_share=tally.wait_share,
             waits=tally.wait_shares,
+            decoded_share=tally.decoded_share,
             replaced=tally.replaced,
             digest=state.epoch_digest,
             stream=asdict(spec),
         )
+        decoded = f", {percent(tally.decoded_share)} of images served decoded" if tally.came_decoded else ""
         replaced = f", corrupt records replaced: {tally.replaced:,}" if tally.replaced else ""
         errors = f"validation {errors_of(evaluation)}" if evaluation else "no validation"
         self.progress.line(
             f"epoch {state.epoch + 1}/{self._plan.epochs}:"
             f" loss {tally.loss:.3f}, error {percent(tally.error)}, {errors},"
-            f" {tally.images_per_s:,.0f} images/s, {duration(tally.seconds + seconds)}{replaced}"
+            f" {tally.images_per_s:,.0f} images/s, {duration(tally.seconds + seconds)}{decoded}{replaced}"
         )
 
     def course(self, state: State, tally: Tally, rate: float, outlook: Outlook, loaders: Loaders) -> None:

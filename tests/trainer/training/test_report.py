@@ -15,7 +15,7 @@ from tests.support.checkpoints import STATE
 from trainer.checkpoints.state import State, Tally, from_json, to_json
 from trainer.evaluation.validation import Evaluation
 from trainer.recipes.named import DEMO
-from trainer.training.metrics import Metrics
+from trainer.training.metrics import FILE_NAME, Metrics, read
 from trainer.training.report import Now, Plan, Report
 from trainer.training.schedule import Outlook
 
@@ -40,8 +40,12 @@ def test_the_line_says_where_training_stands() -> None:
 
 
 def test_a_tally_comes_back_from_a_checkpoint_with_every_wait() -> None:
-    tally = Tally(8, 2.5, 0.5, 10.0, Waits(no_loader=1, decode=3_000_000, wire=5), 2)
-    assert from_json(to_json(replace(STATE, tally=tally))).tally == tally
+    tally = Tally(8, 2.5, 0.5, 10.0, Waits(no_loader=1, decode=3_000_000, wire=5), 2, 4)
+    written = to_json(replace(STATE, tally=tally))
+    assert from_json(written).tally == tally
+    older = written.replace(', "came_decoded": 4', "")
+    assert older != written
+    assert from_json(older).tally == replace(tally, came_decoded=0)
 
 
 def test_the_shares_of_the_reasons_add_up_to_the_share_of_the_waits() -> None:
@@ -74,6 +78,19 @@ def test_an_epoch_ends_with_how_training_goes_and_what_would_help(tmp_path: Path
         "  no lower validation error for 1 epoch (lowest 25.0 %, epoch 1); learning rate 0.01; about 6s left"
     )
     assert waits.startswith("  waited 50.0 % of the time for data: decoding 50.0 %; more workers would help")
+
+
+def test_an_epoch_s_line_tells_what_share_of_the_images_was_served_decoded(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    with Metrics(tmp_path) as metrics, ProgressLine(screen) as progress:
+        report, now = Report(metrics, progress, Plan(2, 20, 4), every_steps=1), replace(STATE, tally=None)
+        for came_decoded in (0, 15):
+            tally = Tally(images=20, seconds=2.0, came_decoded=came_decoded)
+            report.epoch(now, StreamSpec(), 0.01, tally, None, 1.0)
+    first, second = screen.getvalue().splitlines()
+    assert "decoded" not in first
+    assert ", 75.0 % of images served decoded" in second
+    assert [line["decoded_share"] for line in read(tmp_path / FILE_NAME)] == [0, 0.75]
 
 
 def test_what_a_last_step_cuts_off_is_not_left(tmp_path: Path) -> None:
