@@ -1,126 +1,104 @@
-"""The loader beside the speed of the JPEG decoder and beside a torch DataLoader, in one run.
+"""The loader beside the speed of the JPEG decoder and beside other loaders, in one run.
 
-    python tests/bench/loader.py [--data PHOTOS] [--workers 2] [--seconds 5] [--rounds 5]
+    python tests/bench/loader.py [--data PHOTOS] [--rows limit,slab,kept] [--rounds 5] [--seconds 2] [--json FILE]
 
 PHOTOS is what alexnet-pack takes: train/<class>/*, or a .tar of it; made pictures without it. All read the same
 10,000 records of 256x256, quality 90, and deliver batches of 128 x 227 x 227 x 3 bytes, cropped, flipped and coloured,
-to this process. Rounds of all contenders alternate; figures are medians, with the lowest and highest.
+to one process. Rounds of all rows alternate; figures are medians, with the lowest and highest.
 
-    limit     libjpeg-turbo alone, as many processes as workers
-    slab      this loader, pixels through shared memory, lent as to its own trainer: batches(lend=True)
-    owned     the same, each batch copied into memory of its own, as batches() gives it
-    frames    this loader, pixels over tcp on loopback
-    curve     the same, encrypted
-    many      this loader by slab, with eight times the workers
-    torch     a torch DataLoader: LMDB, PyTurboJPEG, the same augmentation in numpy
-    tf.data, DALI, SPDL, FFCV   where they are installed: see others.py
+    limit         libjpeg-turbo alone, as many processes as workers
+    slab          this loader, pixels through shared memory, lent as to its own trainer: batches(lend=True)
+    owned         the same, each batch copied into memory of its own, as batches() gives it
+    frames        this loader, pixels over tcp on loopback
+    curve         the same, encrypted
+    many          this loader by slab, with eight times the workers
+    first-epoch   by slab, while decoded images are kept (--decoded-gib)
+    kept          later epochs, every image kept
+    half-kept     later epochs, half of the images kept
+    kept-frames   later epochs over tcp, every image kept
+    two, five     so many clients that read one order by slab, together
+    torch         a torch DataLoader: LMDB, PyTurboJPEG, the same augmentation in numpy
+
+and the loaders of others.py, if they are installed. bars.py draws FILE.
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
-from common.client.client import LoaderClient
-from common.client.stream_sessions import Transport
-from common.spec import StreamSpec
-from common.wire import keys
 from tests.bench import contenders, others, photos
-from tests.support.processes import LoaderProcess
-
-BATCH = 128
-SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+from tests.bench.services import BATCH, KEEPS_DECODED, FirstEpoch, Ours, Setting, Sharing
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Processor time that the processes have used."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
-    return sum(int(of[11]) + int(of[12]) for of in fields) / _TICKS_PER_S
-
-
-def memory_mb(pid: int) -> float:
-    """Memory of a process without slabs and the dataset's file, in 10^6 bytes."""
-    total, counted = 0, True
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        head = line.split(maxsplit=5)
-        if "-" in head[0]:
-            counted = not (len(head) > 5 and ("alexnet-slab" in head[5] or head[5].endswith(".lmdb")))
-        elif head[0] == "Rss:" and counted:
-            total += int(head[1])
-    return total * 1024 / 1e6
-
-
-class Ours:
-    """One service and one client of it."""
-
-    def __init__(
-        self,
-        stack: ExitStack,
-        data: Path,
-        folder: Path,
-        workers: int,
-        transport: Transport,
-        key_folder: Path | None = None,
-        *,
-        lend: bool = False,
-    ) -> None:
-        started = time.perf_counter()
-        secrecy = ["--keys", str(key_folder)] if key_folder is not None else []
-        self._service = stack.enter_context(LoaderProcess(data, folder, workers, "tcp://127.0.0.1:*", *secrecy))
-        self.ready_s = time.perf_counter() - started
-        started = time.perf_counter()
-        client = stack.enter_context(LoaderClient(self._service.endpoint, transport=transport, keys=key_folder))
-        batches = client.stream(SPEC, BATCH).batches(range(10**6), lend=lend)
-        next(batches)
-        self.first_batch_ms = (time.perf_counter() - started) * 1e3
-        self._sizes = (len(batch) for batch in batches)
-        self.images = 0
-        self._memory: list[dict[str, float]] = []  # after each round
-        self.cpu = {"workers": 0.0, "service": 0.0, "client": 0.0}
+class Row(Protocol):
+    """One way to get batches, started and ready."""
 
     def run(self, seconds: float) -> float:
-        before = self._cpu()
-        images, rate = contenders.counted(self._sizes, seconds)
-        for part, after in self._cpu().items():
-            self.cpu[part] += after - before[part]
-        self.images += images
-        self._memory.append(self._memory_mb())
-        return rate
+        """Images a second."""
 
-    def _memory_mb(self) -> dict[str, float]:
-        return {
-            "worker": max(memory_mb(pid) for pid in self._service.workers),
-            "service": memory_mb(self._service.process.pid),
-            "client": memory_mb(os.getpid()),
-        }
 
-    def _cpu(self) -> dict[str, float]:
-        return {
-            "workers": cpu_seconds(self._service.workers),
-            "service": cpu_seconds([self._service.process.pid]),
-            "client": cpu_seconds([os.getpid()]),
-        }
+class Limit:
+    """Bare decoding."""
 
-    def told(self) -> str:
-        each = ", ".join(f"{part} {spent / self.images * 1e6:.0f}" for part, spent in self.cpu.items())
-        early, last = self._memory[:2][-1], self._memory[-1]  # in the first round torch is imported here
-        memory = ", ".join(f"{part} {last[part]:.0f} MB ({last[part] - early[part]:+.1f})" for part in last)
-        return (
-            f"CPU us an image: {each}; memory outside the slab: {memory}, in brackets since the second round, over"
-            f" {self.images:,} images; ready {self.ready_s:.2f} s after its start; first batch"
-            f" {self.first_batch_ms:.0f} ms after HELLO"
-        )
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def run(self, seconds: float) -> float:
+        return contenders.bare_decoding(self._setting.data, self._setting.workers, seconds)
+
+
+class Torch:
+    """A torch DataLoader."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._sizes = contenders.torch_batches(setting.data, setting.workers, BATCH)
+
+    def run(self, seconds: float) -> float:
+        return contenders.counted(self._sizes, seconds)[1]
+
+
+ROWS: dict[str, Callable[[Setting], Row]] = {
+    "limit": Limit,
+    "slab": lambda setting: Ours(setting, "slab", lend=True),
+    "owned": lambda setting: Ours(setting, "slab"),
+    "frames": lambda setting: Ours(setting, "frames"),
+    "curve": lambda setting: Ours(setting, "frames", encrypted=True),
+    "many": lambda setting: Ours(setting, "slab", lend=True, workers=8 * setting.workers),
+    "first-epoch": FirstEpoch,
+    "kept": lambda setting: Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib, epochs=1),
+    "half-kept": lambda setting: Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib / 2, epochs=1),
+    "kept-frames": lambda setting: Ours(setting, "frames", decoded_gib=setting.decoded_gib, epochs=1),
+    "two": partial(Sharing, clients=2),
+    "five": partial(Sharing, clients=5),
+    "torch": Torch,
+}
+if not KEEPS_DECODED:
+    ROWS = {name: row for name, row in ROWS.items() if name != "first-epoch" and "kept" not in name}
+
+
+def rows_of(names: list[str], setting: Setting) -> dict[str, Row]:
+    """The rows that can be measured, of those named."""
+    rows: dict[str, Row] = {}
+    for name in names:
+        if name in ROWS:
+            rows[name] = ROWS[name](setting)
+        elif others.is_installed(name):
+            other = others.started(name, setting)
+            if other.works():
+                rows[name] = other
+    return rows
 
 
 def main() -> None:
@@ -128,55 +106,64 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="photos, as alexnet-pack takes them; made ones if not given")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--records", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each contender in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each row in each round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", default="", help="names, with commas between; all that can be had if not given")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        data = photos.packed_records(given.data, folder, given.records)
-        slab = Ours(stack, data, folder, given.workers, "slab", lend=True)
-        owned = Ours(stack, data, folder, given.workers, "slab")
-        frames = Ours(stack, data, folder, given.workers, "frames")
-        key_folder = folder / "keys"
-        keys.make(key_folder)
-        curve = Ours(stack, data, folder, given.workers, "frames", key_folder)
-        many = Ours(stack, data, folder, 8 * given.workers, "slab", lend=True)
-        torch_sizes = contenders.torch_batches(data, given.workers, BATCH)
-        runs: dict[str, Callable[[], float]] = {
-            "limit": lambda: contenders.bare_decoding(data, given.workers, given.seconds),
-            "slab": lambda: slab.run(given.seconds),
-            "owned": lambda: owned.run(given.seconds),
-            "frames": lambda: frames.run(given.seconds),
-            "curve": lambda: curve.run(given.seconds),
-            "many": lambda: many.run(given.seconds),
-            "torch": lambda: contenders.counted(torch_sizes, given.seconds)[1],
-        }
-        for name in filter(others.is_installed, others.OTHERS):
-            if (other := others.Other(name, data, given.workers, BATCH)).works():
-                runs[name] = partial(other.run, given.seconds)
-        rates: dict[str, list[float]] = {contender: [] for contender in runs}
-        for number in range(given.rounds):
-            for contender, run in runs.items():
-                rates[contender].append(run())
-            done = ", ".join(f"{contender} {of[-1]:.0f}" for contender, of in rates.items())
-            sys.stdout.write(f"round {number + 1}: {done}\n")
-        report(rates, {"slab": slab, "owned": owned, "frames": frames, "curve": curve, "many": many})
+    known = [*ROWS, *others.OTHERS]
+    names = given.rows.split(",") if given.rows else known
+    if unknown := set(names) - set(known):
+        parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if "limit" not in names:
+        names = ["limit", *names]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        data = photos.packed_records(given.data, Path(folder), given.records)
+        rows = rows_of(names, Setting(data, Path(folder), given.records, given.workers, stack))
+        rates = measure(rows, given.rounds, given.seconds)
+        report(rates, [name for name in names if name not in rows])
+        for name, row in rows.items():
+            if isinstance(row, Ours):
+                sys.stdout.write(f"{name}: {row.told()}\n")
+        if given.json:
+            setting = {name: getattr(given, name) for name in ("workers", "records", "seconds", "rounds")}
+            figures = {name: figures_of(rates, name, row) for name, row in rows.items()}
+            given.json.write_text(json.dumps({"setting": setting, "rows": figures}, indent=1) + "\n")
 
 
-def report(rates: dict[str, list[float]], ours: dict[str, Ours]) -> None:
-    sys.stdout.write(f"{'':8}{'images/s':>10}  {'lowest..highest':<18}{'of limit':>9}{'of torch':>9}\n")
-    for contender, of in rates.items():
-        shares = [
-            statistics.median(a / b for a, b in zip(of, rates[other], strict=True)) for other in ("limit", "torch")
-        ]
+def measure(rows: dict[str, Row], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Images a second of each row in each round."""
+    rates: dict[str, list[float]] = {name: [] for name in rows}
+    for number in range(rounds):
+        for name, row in rows.items():
+            rates[name].append(row.run(seconds))
+        done = ", ".join(f"{name} {of[-1]:.0f}" for name, of in rates.items())
+        sys.stdout.write(f"round {number + 1}: {done}\n")
+        sys.stdout.flush()
+    return rates
+
+
+def share(rates: dict[str, list[float]], name: str, other: str) -> float:
+    """Median over the rounds of a row's rate by another's."""
+    return statistics.median(a / b for a, b in zip(rates[name], rates[other], strict=True))
+
+
+def figures_of(rates: dict[str, list[float]], name: str, row: Row) -> dict[str, object]:
+    of_limit = [rate / limit for rate, limit in zip(rates[name], rates["limit"], strict=True)]
+    cpu_us = row.cpu_us if isinstance(row, Ours) else None
+    return {"images_s": rates[name], "of_limit": of_limit, "cpu_us": cpu_us}
+
+
+def report(rates: dict[str, list[float]], missing: list[str]) -> None:
+    bases = [base for base in ("limit", "torch") if base in rates]
+    heads = "".join(f"{f'of {base}':>9}" for base in bases)
+    sys.stdout.write(f"{'':14}{'images/s':>10}  {'lowest..highest':<18}{heads}\n")
+    for name, of in rates.items():
+        shares = "".join(f"{share(rates, name, base):>9.2f}" for base in bases)
         spread = f"{min(of):.0f}..{max(of):.0f}"
-        sys.stdout.write(
-            f"{contender:8}{statistics.median(of):>10.0f}  {spread:<18}{shares[0]:>9.2f}{shares[1]:>9.2f}\n"
-        )
-    if missing := [name for name in others.OTHERS if name not in rates]:
+        sys.stdout.write(f"{name:14}{statistics.median(of):>10.0f}  {spread:<18}{shares}\n")
+    if missing:
         sys.stdout.write(f"not installed, or failed above: {', '.join(missing)}\n")
-    for contender, run in ours.items():
-        sys.stdout.write(f"{contender}: {run.told()}\n")
 
 
 if __name__ == "__main__":

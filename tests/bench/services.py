@@ -1,0 +1,172 @@
+"""Rows of loader.py: this loader, one service each, by transport, secrecy and what it keeps."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from common.client.client import LoaderClient
+from common.client.stream_sessions import Transport
+from common.spec import STORED_SIZE, StreamSpec
+from common.wire import keys
+from loader.cli import serve_command
+from tests.bench import contenders
+from tests.bench.measured_process import MeasuredProcess
+from tests.support.processes import LoaderProcess
+
+BATCH = 128
+SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
+KEEPS_DECODED = any("--decoded-gib" in option.opts for option in serve_command.main.params)
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all rows have in common; whatever they start ends with `stack`."""
+
+    data: Path
+    folder: Path
+    records: int
+    workers: int
+    stack: ExitStack
+
+    @property
+    def decoded_gib(self) -> float:
+        """Memory of all records, decoded."""
+        return self.records * STORED_SIZE**2 * 3 / 2**30
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time that the processes have used."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+    return sum(int(of[11]) + int(of[12]) for of in fields) / _TICKS_PER_S
+
+
+def memory_mb(pid: int) -> float:
+    """Memory of a process without shared memory and the dataset's file, in 10^6 bytes."""
+    total, counted = 0, True
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        head = line.split(maxsplit=5)
+        if "-" in head[0]:
+            counted = not (len(head) > 5 and ("memfd:" in head[5] or head[5].endswith(".lmdb")))
+        elif head[0] == "Rss:" and counted:
+            total += int(head[1])
+    return total * 1024 / 1e6
+
+
+def started(setting: Setting, workers: int, decoded_gib: float = 0.0, *options: str) -> LoaderProcess:
+    kept = ["--decoded-gib", f"{decoded_gib:.4f}"] if KEEPS_DECODED else []
+    service = LoaderProcess(setting.data, setting.folder, workers, "tcp://127.0.0.1:*", *kept, *options)
+    return setting.stack.enter_context(service)
+
+
+class Ours:
+    """A service and a client of it, which has read `epochs` epochs before it is measured."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        transport: Transport,
+        *,
+        workers: int = 0,
+        lend: bool = False,
+        encrypted: bool = False,
+        decoded_gib: float = 0.0,
+        epochs: int = 0,
+        last_epoch: int = 10**6,
+    ) -> None:
+        key_folder = setting.folder / "keys" if encrypted else None
+        if key_folder is not None and not key_folder.exists():
+            keys.make(key_folder)
+        began = time.perf_counter()
+        options = ["--keys", str(key_folder)] if key_folder is not None else []
+        self._service = started(setting, workers or setting.workers, decoded_gib, *options)
+        self.ready_s = time.perf_counter() - began
+        began = time.perf_counter()
+        client = setting.stack.enter_context(LoaderClient(self._service.endpoint, transport=transport, keys=key_folder))
+        batches = client.stream(SPEC, BATCH).batches(range(last_epoch + 1), lend=lend)
+        next(batches)
+        self.first_batch_ms = (time.perf_counter() - began) * 1e3
+        for batch in batches if epochs else ():
+            if batch.epoch == epochs:
+                break
+        self._sizes = (len(batch) for batch in batches)
+        self.images = 0
+        self._memory: list[dict[str, float]] = []  # after each round
+        self._cpu_s = {"workers": 0.0, "service": 0.0, "client": 0.0}
+
+    def run(self, seconds: float) -> float:
+        """Images a second."""
+        before = self._cpu()
+        images, rate = contenders.counted(self._sizes, seconds)
+        for part, after in self._cpu().items():
+            self._cpu_s[part] += after - before[part]
+        self.images += images
+        self._memory.append(self._memory_mb())
+        return rate
+
+    @property
+    def cpu_us(self) -> dict[str, float]:
+        """Processor time an image, by process."""
+        return {part: spent / self.images * 1e6 for part, spent in self._cpu_s.items()}
+
+    def _memory_mb(self) -> dict[str, float]:
+        return {
+            "worker": max(memory_mb(pid) for pid in self._service.workers),
+            "service": memory_mb(self._service.process.pid),
+            "client": memory_mb(os.getpid()),
+        }
+
+    def _cpu(self) -> dict[str, float]:
+        return {
+            "workers": cpu_seconds(self._service.workers),
+            "service": cpu_seconds([self._service.process.pid]),
+            "client": cpu_seconds([os.getpid()]),
+        }
+
+    def told(self) -> str:
+        each = ", ".join(f"{part} {us:.0f}" for part, us in self.cpu_us.items())
+        early, last = self._memory[:2][-1], self._memory[-1]  # in the first round torch is imported here
+        memory = ", ".join(f"{part} {last[part]:.0f} MB ({last[part] - early[part]:+.1f})" for part in last)
+        return (
+            f"CPU us an image: {each}; memory outside the slab: {memory}, in brackets since the second round, over"
+            f" {self.images:,} images; ready {self.ready_s:.2f} s after its start; first batch"
+            f" {self.first_batch_ms:.0f} ms after HELLO"
+        )
+
+
+class FirstEpoch:
+    """A first epoch whose images are kept, of a new service each time; measured until it ends."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def run(self, seconds: float) -> float:
+        """Images a second."""
+        with ExitStack() as stack:
+            setting = replace(self._setting, stack=stack)
+            return Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib, last_epoch=0).run(seconds)
+
+
+class Sharing:
+    """Clients of one service that read the same order, each a process."""
+
+    def __init__(self, setting: Setting, clients: int) -> None:
+        service = started(setting, setting.workers)
+        sizes = partial(_sizes_of, service.endpoint)
+        self._clients = [setting.stack.enter_context(MeasuredProcess(sizes)) for _ in range(clients)]
+
+    def run(self, seconds: float) -> float:
+        """Images a second of all together."""
+        for client in self._clients:
+            client.begin(seconds)
+        return sum(client.rate() for client in self._clients)
+
+
+def _sizes_of(endpoint: str) -> Iterator[int]:
+    with LoaderClient(endpoint, transport="slab") as client:
+        for batch in client.stream(SPEC, BATCH).batches(range(10**6), lend=True):
+            yield len(batch)
