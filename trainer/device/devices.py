@@ -1,4 +1,4 @@
-"""The halves' devices, from `--gpus` and `--cpu`, and the precision and repeatability that torch computes with."""
+"""Devices, precision and repeatability."""
 
 import os
 from typing import Literal
@@ -16,11 +16,7 @@ DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
-    """The devices of half 0 and half 1.
-
-    `gpus` is "0,1" (a half on each), "0" or "0,0" (both on one), or None for the first two. Raises UsageError if there
-    is no such GPU, or none at all and `cpu` was not requested.
-    """
+    """The devices of half 0 and half 1; by default the first two GPUs. Raises UsageError if there is no such GPU."""
     if cpu and gpus is not None:
         raise UsageError("--cpu and --gpus exclude each other; give one of them")
     if cpu:
@@ -38,7 +34,7 @@ def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
 
 
 def parse_indices(gpus: str) -> tuple[int, int]:
-    """GPU indices of half 0 and half 1 from the text of `--gpus`; raises UsageError on any other form."""
+    """GPU indices of the halves from "0,1", "0" or "0,0". Raises UsageError."""
     parts = [part.strip() for part in gpus.split(",")]
     if not 1 <= len(parts) <= HALVES or not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"--gpus {gpus!r} is not one or two GPU indices, such as 0,1 or 0 or 0,0")
@@ -46,22 +42,20 @@ def parse_indices(gpus: str) -> tuple[int, int]:
 
 
 def describe(device: torch.device) -> str:
-    """A device's name for people: `cpu`, or `cuda:0 (NVIDIA H200)`."""
+    """`cpu`, or `cuda:0 (NVIDIA H200)`."""
     if device.type != "cuda":
         return str(device)
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def default_precision(device: torch.device) -> Precision:
-    """TF32 if the device has tensor cores, else float32."""
     return "tf32" if device.type == "cuda" else "fp32"
 
 
 def set_precision(precision: str) -> torch.dtype:
     """Configure torch and return the dtype of activations. Weights, updates and reductions stay in float32.
 
-    fp32   float32 throughout
-    tf32   float32 in memory; tensor cores round the factors of a product to 10 bits. On a CPU the same as fp32
+    tf32   tensor cores round the factors of a product to 10 bits; on a CPU the same as fp32
     bf16   activations, and copies of the weights, in bfloat16
     """
     exact = "ieee" if precision == "fp32" else "tf32"
@@ -71,7 +65,7 @@ def set_precision(precision: str) -> torch.dtype:
 
 
 def make_repeatable(threads: int | None) -> int:
-    """Make torch compute the same bits each time; return its number of CPU threads, which those bits depend on."""
+    """Make torch repeatable to the bit; return its number of CPU threads, which the bits depend on."""
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time

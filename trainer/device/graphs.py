@@ -1,11 +1,8 @@
 """CUDA graphs of a step, one per piece: the work of one stream between two waits.
 
-Python needs longer to launch a step's kernels one by one than the GPU to run them. So each piece is recorded once and
-launched as a whole from then on. Copies between devices, and their events, stay outside: PyTorch records no graph over
-two devices.
-
-A graph reads and writes the memory it was recorded with: inputs are copied to static memory, and the next step
-overwrites what a piece returned.
+Python launches kernels more slowly than the GPU runs them. Copies between devices and their events stay outside:
+PyTorch records no graph over two devices. Inputs are copied to a graph's own memory, and the next step overwrites what
+a piece returned.
 """
 
 import logging
@@ -35,7 +32,7 @@ class GraphRunner:
 
         probabilities = runner.run(step, [x])  # the first runs call both lambdas, later ones replay their graphs
 
-    recorded   use graphs; otherwise, and on a CPU, every piece is called
+    recorded   use graphs; ignored on a CPU
     """
 
     def __init__(self, streams: Streams, sides: Sequence[Side], *, recorded: bool) -> None:
@@ -52,9 +49,9 @@ class GraphRunner:
     def run(self, schedule: Procedure[T], inputs: Sequence[Tensor] = (), constants: Hashable = None) -> T:
         """The schedule's result, as if it were queued on the current streams of its devices.
 
-        Inputs of one shape are recorded once they come several times in a row; an epoch's shorter last batch is not.
+        Recorded once inputs of one shape come several times in a row, as an epoch's shorter last batch does not.
 
-        constants   what a recording fixes besides the inputs, such as addresses; a change leads to a new recording
+        constants   what a recording fixes besides the inputs, such as addresses
         """
         aliases = tuple(next(index for index, other in enumerate(inputs) if other is x) for x in inputs)
         signature = tuple((x.shape, x.stride()) for x in inputs), aliases, constants
@@ -65,7 +62,6 @@ class GraphRunner:
         return self._run("direct", schedule, inputs)
 
     def _is_recorded(self, signature: Hashable, schedule: Procedure[object], inputs: Sequence[Tensor]) -> bool:
-        """Return True if there are graphs for the signature, recording them if it is due."""
         if signature != self._recorded_signature:
             self._repeats = self._repeats + 1 if signature == self._last_signature else 1
             self._last_signature = signature
@@ -76,10 +72,7 @@ class GraphRunner:
         return self._recorded
 
     def _record(self, schedule: Procedure[object], inputs: Sequence[Tensor]) -> None:
-        """Record graphs with new recorders: PyTorch takes no graph into a pool whose last graph is gone.
-
-        After a failure it is not tried again.
-        """
+        """Record with new recorders: PyTorch takes no graph into a pool whose last graph is gone."""
         self._graphs, self._recorders = [], self._new_recorders()
         copies = {x: x.clone() for x in inputs}  # halves on one device are given the same tensor
         self._inputs = [copies[x] for x in inputs]
@@ -90,12 +83,11 @@ class GraphRunner:
             self._recorded = False
 
     def _new_recorders(self) -> dict[Stream, Recorder]:
-        """Recorders by stream; a CPU's streams have none."""
         recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
         return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 
     def piece(self, stream: Stream, name: str, work: Callable[[], T]) -> T:
-        """The result of `work`, its operations queued on `stream`; in a replay the result of the recording."""
+        """The result of `work`, queued on `stream`; in a replay that of the recording."""
         with self._streams.on(stream), self._streams.span(stream, name):
             if self._mode == "direct":
                 return work()

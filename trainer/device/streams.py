@@ -1,7 +1,7 @@
 """Streams and events: the only file that knows whether a device has any.
 
-A CPU has none: its `Stream` and `Event` are names without a handle, on which recording and waiting do nothing, so that
-one schedule serves every device. A test derives from `Streams` to find the accesses that no wait has put in order.
+On a CPU recording and waiting do nothing, so that one schedule serves every device. Tests derive from `Streams` to find
+accesses that no wait has put in order.
 """
 
 import contextlib
@@ -17,8 +17,6 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stream:
-    """A queue of work on `device`; on a CPU `handle` is None."""
-
     device: torch.device
     name: str
     handle: torch.cuda.Stream | None = None
@@ -26,7 +24,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
-    """A point in a stream of `device`, once recorded; waiting for an unrecorded event does not wait."""
+    """A point in a stream; waiting for an unrecorded one does not wait."""
 
     device: torch.device
     name: str
@@ -35,27 +33,27 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mark:
-    """A timed point in a stream, by the device's clock, or on a CPU by the host's."""
+    """A timed point in a stream."""
 
     queued_s: float  # when the host queued it, which on a CPU is when it was reached
     handle: torch.cuda.Event | None = None
 
 
 class Graph(Protocol):
-    """Recorded work: the same operations on the same memory, queued as a whole."""
+    """Operations recorded with their memory."""
 
     def replay(self) -> None:
         """Queue it on the current stream."""
 
 
 class Recorder:
-    """Records graphs on one stream of a GPU. They run one after the other, so they share a memory pool."""
+    """Records graphs that run one after the other, so share a memory pool."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], T]) -> tuple[Graph, T]:
-        """Record what `work` queues on the current stream, without running it; return the graph and its result.
+        """Record what `work` queues on the current stream, without running it.
 
         Raises RuntimeError if it cannot be recorded, as when the host waits for a number.
         """
@@ -72,7 +70,7 @@ class Streams:
     """Streams, events and their use. Only `synchronize` and `seconds_between` block the host."""
 
     def queues(self, device: torch.device) -> bool:
-        """Return True if calls return before their work on `device` is done."""
+        """True if calls return before their work on `device` is done."""
         return device.type == "cuda"
 
     def stream(self, device: torch.device, name: str) -> Stream:
@@ -80,15 +78,12 @@ class Streams:
         return Stream(device, name, _cuda_stream(device) if device.type == "cuda" else None)
 
     def event(self, device: torch.device, name: str) -> Event:
-        """A new event, to be recorded on streams of `device`."""
         return Event(device, name, _cuda_event() if device.type == "cuda" else None)
 
     def current(self, device: torch.device) -> Stream:
-        """The caller's current stream on `device`."""
         return Stream(device, "current", torch.cuda.current_stream(device) if device.type == "cuda" else None)
 
     def recorder(self, stream: Stream) -> Recorder | None:
-        """A recorder for the stream, or None on a CPU."""
         return None if stream.handle is None else Recorder()
 
     def record(self, event: Event, stream: Stream) -> None:
@@ -102,31 +97,28 @@ class Streams:
             stream.handle.wait_event(event.handle)
 
     def mark(self, stream: Stream) -> Mark:
-        """Time the moment when everything queued on `stream` so far is done."""
         mark = Mark(time.perf_counter(), _cuda_event(timing=True) if stream.handle is not None else None)
         if mark.handle is not None:
             mark.handle.record(stream.handle)
         return mark
 
     def seconds_between(self, start: Mark, end: Mark) -> float:
-        """Seconds from one mark to another of the same device; the host waits until `end` is reached."""
+        """Seconds between marks of one device; blocks until `end` is reached."""
         if start.handle is None or end.handle is None:
             return end.queued_s - start.queued_s
         end.handle.synchronize()
         return float(start.handle.elapsed_time(end.handle)) / 1000
 
     def delay(self, stream: Stream, cycles: int) -> None:
-        """Keep a GPU's stream busy for `cycles` of its clock; does nothing on a CPU."""
         if stream.handle is not None:
             with torch.cuda.stream(stream.handle):
                 torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
 
     def passed(self, event: Event) -> bool:
-        """Return True if the event is reached, or was never recorded."""
+        """True if the event is reached, or was never recorded."""
         return event.handle is None or bool(event.handle.query())  # type: ignore[no-untyped-call]
 
     def synchronize(self, event: Event) -> None:
-        """Block the host until the event is reached."""
         if event.handle is not None:
             event.handle.synchronize()
 
@@ -145,7 +137,7 @@ class Streams:
 
 
 class Side:
-    """A compute stream whose work behaves as if it were queued on its device's current stream."""
+    """A compute stream whose work, between `begin` and `end`, behaves as if queued on its device's current stream."""
 
     def __init__(self, streams: Streams, device: torch.device, name: str) -> None:
         self.stream = streams.stream(device, f"compute {name}")
@@ -153,12 +145,10 @@ class Side:
         self._begin, self._end = (streams.event(device, f"{when} {name}") for when in ("begin", "end"))
 
     def begin(self) -> None:
-        """Make work queued on the stream from now on start after the caller's."""
         self._streams.record(self._begin, self._streams.current(self.stream.device))
         self._streams.wait(self.stream, self._begin)
 
     def end(self) -> None:
-        """Make work the caller queues from now on start after the stream's."""
         self._streams.record(self._end, self.stream)
         self._streams.wait(self._streams.current(self.stream.device), self._end)
 

@@ -1,8 +1,7 @@
-"""Fused Triton kernels for the work between matrix products, and their selection: the only folder that imports triton.
+"""Fused Triton kernels for the work between matrix products.
 
-A kernel makes one pass over memory, computes in float32 whatever the tensors' dtype, and gives the same bits every
-time: no atomics. Tensors are channels last; a row is one pixel's channels. Each caller has the same in plain torch, for
-a CPU, for float64 and as the tests' reference.
+Each makes one pass over contiguous NHWC memory, computes in float32, and gives the same bits every time: no atomics. A
+row is one pixel's channels. Each caller has the same in plain torch.
 """
 
 import functools
@@ -16,7 +15,7 @@ _MAX_ELEMENTS = 1 << 31  # kernels count in 32 bits, for division in 64 would be
 
 
 def kernels_for(x: Tensor) -> ModuleType | None:
-    """The module `trainer.kernels.fused` if x is on a GPU and of a dtype and size that its kernels take, else None."""
+    """The module `trainer.kernels.fused` if its kernels take x's device, dtype and size, else None."""
     fits = x.dtype in _DTYPES and x.numel() < _MAX_ELEMENTS
     return _fused() if x.is_cuda and fits else None
 

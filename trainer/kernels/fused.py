@@ -1,4 +1,4 @@
-"""The fused kernels' functions, each in a file named after its caller."""
+"""The kernels' functions."""
 
 from trainer.kernels.fused_activation import rectify, rectify_backward
 from trainer.kernels.fused_dropout import drop

@@ -1,4 +1,4 @@
-"""Bias and ReLU, and the gradients by both, in one pass over memory."""
+"""Bias and ReLU."""
 
 import torch
 import triton
@@ -30,12 +30,12 @@ def _rectify(
 
 
 def rectify(x_nhwc: Tensor, bias: Tensor) -> Tensor:
-    """max(x + bias, 0) of contiguous n x h x w x c."""
+    """max(x + bias, 0)."""
     return _rectified(x_nhwc, None, bias)[0]
 
 
 def rectify_backward(y_nhwc: Tensor, g_nhwc: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients by x and by the bias, from the contiguous result y and the gradient g by it."""
+    """The gradients by x and by the bias, from the result y and the gradient by it."""
     dx, sums = _rectified(y_nhwc, g_nhwc, bias)
     return dx, sums.sum(dim=0)
 

@@ -1,4 +1,4 @@
-"""Dropout whose mask is Philox4x32-10 of (seed, step, layer, half), as `trainer/ops/dropout.py` has it."""
+"""The masks of `trainer/ops/dropout.py`."""
 
 import torch
 import triton
@@ -25,7 +25,7 @@ def _drop(
 
 
 def drop(x: Tensor, seed: int, step: Tensor, layer: int, half: int, threshold: int) -> Tensor:
-    """Mask a contiguous x as `trainer.ops.dropout` does; `step` is int64, on x's device."""
+    """Mask a contiguous x; `step` is int64, on x's device."""
     out, quarter = torch.empty_like(x), -(-x.numel() // 4)
     _drop[(triton.cdiv(quarter, 256),)](x, out, seed, step, layer, half, threshold, x.numel(), quarter, 256)
     return out

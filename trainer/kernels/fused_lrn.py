@@ -1,7 +1,7 @@
-"""Local response normalisation (`trainer/ops/lrn.py`) in one pass over memory, forward and backward.
+"""Local response normalisation (`trainer/ops/lrn.py`).
 
-A sum over a window is a product with a banded matrix of ones, B[i, j] = |i - j| <= size // 2, so it is the tensor
-cores' work and every load stays wide. In float32 that product is computed in float32 too, in bfloat16 in tf32.
+A sum over a window is a product with a banded matrix of ones, |i - j| <= size // 2: tensor cores do it, and every load
+stays wide.
 """
 
 import torch
@@ -14,7 +14,7 @@ from trainer.recipes.layers import Norm
 
 @triton.jit
 def _powers(s, beta: tl.constexpr):
-    """s^-beta and 1 / s, for s of at least 1; for beta = 3/4 without a logarithm."""
+    """s^-beta and 1 / s; for beta = 3/4 without a logarithm."""
     root = tl.rsqrt(s)
     power = root * tl.sqrt(root) if beta == 0.75 else tl.exp2(-beta * tl.log2(s))
     return power, root * root
@@ -33,7 +33,7 @@ def _channels(
     backward: tl.constexpr, dot_type: tl.constexpr, precision: tl.constexpr,
     block_rows: tl.constexpr, block: tl.constexpr, turns: tl.constexpr,
 ):  # fmt: skip
-    """`turns` blocks of rows of one group's channels, forward or backward; and the sum of what it writes."""
+    """`turns` blocks of rows of one group's channels, and the sum of what it writes."""
     offset = tl.arange(0, block)
     channel = tl.program_id(1) * in_group + offset
     band = _band(size, block, dot_type)
@@ -81,11 +81,10 @@ def _maps(
     backward: tl.constexpr, dot_type: tl.constexpr, precision: tl.constexpr,
     block_w: tl.constexpr, block_c: tl.constexpr,
 ):  # fmt: skip
-    """A block of one image's channels, row by row down the map; the sums of five rows are kept in registers.
+    """A block of one image's channels, row by row down the map.
 
-    With row h loaded, s is known at row h - 2; backward, with s its summand t, and with that the result at row h - 4.
-    So the loop runs past the end. It goes five rows at a time, for Triton 3.6 loses values handed on through more than
-    one loop variable.
+    With row h loaded, s is known at row h - 2, and the gradient at row h - 4: the loop runs past the end. It goes five
+    rows at a time, for Triton 3.6 loses values handed on through more than one loop variable.
     """
     image = tl.program_id(0)
     column, channel = tl.arange(0, block_w), tl.program_id(1) * block_c + tl.arange(0, block_c)
@@ -124,14 +123,13 @@ def _maps(
 
 
 def normalise(x_nhwc: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:
-    """As `trainer.ops.lrn.normalise`, of contiguous n x h x w x c."""
     return _normalise(x_nhwc, None, bias, norm, groups, rectified)[0]
 
 
 def normalise_backward(
     x_nhwc: Tensor, g_nhwc: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients by x and by the bias, from the contiguous one by the result."""
+    """The gradients by x and by the bias."""
     dx, sums = _normalise(x_nhwc, g_nhwc, bias, norm, groups, rectified)
     return dx, None if bias is None else sums.sum(dim=0)
 
@@ -139,7 +137,7 @@ def normalise_backward(
 def _normalise(
     x: Tensor, g: Tensor | None, bias: Tensor | None, norm: Norm, groups: int, rectified: bool
 ) -> tuple[Tensor, Tensor]:
-    """The result of one of the two kernels, and its sums over each program's share."""
+    """The kernel's result, and its sums over each program's share."""
     n, h, w, c = x.shape
     out, backward, biased = torch.empty_like(x), g is not None, bias is not None
     pointers = x, x if g is None else g, x if bias is None else bias, out
@@ -163,21 +161,16 @@ def _normalise(
 
 
 def _tile(x: Tensor, backward: bool, precision: str) -> int:
-    """Elements that a program keeps in registers at a time."""
     wide = x.dtype == torch.float32 and (backward or precision == "tf32x3")
     return 2048 if wide else 4096
 
 
 def _dot_side(length: int) -> int:
-    """The power of two, at least 16, that a dot takes for `length`."""
     return max(16, int(triton.next_power_of_2(length)))
 
 
 def _sums(x: Tensor) -> tuple[tl.dtype, str]:
-    """Dtype and input precision of the sums over windows.
-
-    They use tf32 if torch may; otherwise three tf32 products give float32's precision.
-    """
+    """Dtype and precision of the sums; without tf32, three tf32 products give float32's."""
     if x.dtype == torch.bfloat16:
         return tl.bfloat16, "tf32"
     return tl.float32, "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"

@@ -1,4 +1,4 @@
-"""Bytes to conv1's input: minus the mean, scaled, folded (`trainer/feeding/feed.py`)."""
+"""Bytes to conv1's input (`trainer/feeding/pixel_transform.py`)."""
 
 import math
 
@@ -13,9 +13,9 @@ def _pixels(
     image_ptr, mean_ptr, out_ptr, scale, top, left, height: tl.constexpr, width: tl.constexpr, crop: tl.constexpr,
     side: tl.constexpr, fold: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """One row of one image: 3 x side numbers, of which 3 x crop come from the image.
+    """One row of one image: 3 x side numbers, 3 x crop of them from the image.
 
-    Folded, each run of 3 x fold numbers of the row stays together, and `fold` such rows are a pixel's channels.
+    Folded, each run of 3 x fold stays together, and `fold` such rows are a pixel's channels.
     """
     image, row = tl.program_id(0), tl.program_id(1)
     at = tl.arange(0, block)
@@ -28,11 +28,10 @@ def _pixels(
 
 
 def pixels(images_nhwc: Tensor, mean_rows: Tensor, out_nhwc: Tensor, scale: float) -> None:
-    """Fill `out_nhwc`, n x side/fold x side/fold x (3 fold fold), with scale * (centre crop - mean), folded; zeros at
-    its right and bottom.
+    """Fill `out_nhwc`, n x side/fold x side/fold x (3 fold fold), with scale * (centre crop - mean), zero-padded.
 
-    images_nhwc   n x h x w x 3, uint8 or float32, contiguous
-    mean_rows     crop x (3 crop), float32
+    images_nhwc   uint8 or float32
+    mean_rows     float32 crop x (3 crop)
     """
     n, height, width, _ = images_nhwc.shape
     fold = math.isqrt(out_nhwc.shape[3] // 3)

@@ -1,4 +1,4 @@
-"""Max pooling, 3 x 3 and two apart; the backward pass has no atomics, so the same bits each time."""
+"""Max pooling, 3 x 3 and two apart."""
 
 import torch
 import triton
@@ -56,7 +56,7 @@ def _pool_backward(
 
 
 def max_pool(x_nhwc: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each 3 x 3, two apart, of a contiguous x, and its index in them, uint8."""
+    """The largest of each 3 x 3, and its index in them, uint8."""
     n, h, w, c = x_nhwc.shape
     out_h, out_w = (h - 3) // 2 + 1, (w - 3) // 2 + 1
     out = x_nhwc.new_empty(n, out_h, out_w, c)
@@ -67,7 +67,6 @@ def max_pool(x_nhwc: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def max_pool_backward(g_nhwc: Tensor, which: Tensor, height: int, width: int) -> Tensor:
-    """The gradient by x, n x height x width x c, from the contiguous one by the result."""
     n, out_h, out_w, c = g_nhwc.shape
     dx = g_nhwc.new_empty(n, height, width, c)
     count = dx.numel()

@@ -1,4 +1,4 @@
-"""The update of `trainer/training/sgd.py` in one pass over weight, velocity, gradient and operand."""
+"""The update of `trainer/training/sgd.py`."""
 
 import torch
 import triton
@@ -30,9 +30,10 @@ def _update(
 def update(
     weight: Tensor, velocity: Tensor, gradient: Tensor, operand: Tensor, rate: Tensor, momentum: float, decay: float
 ) -> None:
-    """The rule of `trainer.training.sgd`, in place; the operand becomes the weight, rounded to its dtype.
+    """Update in place; the operand becomes the weight, rounded to its dtype.
 
-    weight, velocity   float32, dense and of the same strides; `rate` is one float32 number on their device
+    weight, velocity   float32, dense and of the same strides
+    rate               one float32 number on their device
     """
     if gradient.stride() != weight.stride():
         gradient = torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)

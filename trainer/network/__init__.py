@@ -1,1 +1,1 @@
-"""The network on its devices: its layers, its two halves and what they exchange."""
+"""The network on its devices."""

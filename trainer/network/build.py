@@ -40,13 +40,10 @@ def build_net(
 ) -> Net:
     """A net with its initial weights. On a CPU freed memory stays with this process from then on.
 
-    requested  see `kind_of_net`; "one-device" takes the first of `devices`
-    dtype      of activations
-    exchange   path between the halves, see `trainer.network.peers`; "auto" for "one-device"
-    graphs     record CUDA graphs
+    exchange   see `trainer.network.peers.ways_between`
     training   count the memory of gradients and velocities too
 
-    Raises UsageError if the host's memory has no room for it, or the options contradict each other.
+    Raises UsageError if the host lacks memory, or the options contradict each other.
     """
     check_room(recipe, devices, dtype, training=training)
     if devices[0].type == "cpu":

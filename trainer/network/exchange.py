@@ -1,10 +1,7 @@
-"""The copies between the halves at one cross-GPU layer.
+"""The copies between the halves at one cross-GPU layer: activations forward, their gradients back.
 
-Forward, each half's output is copied to the other half; backward, the gradient of that copy is copied back. A copy goes
-one of two ways:
-
-    direct     from device to device, with peer access if there is any
-    host       in two hops: the sending stream copies to pinned host memory, the receiving stream copies from there
+    direct     from device to device
+    host       in two hops: the sending stream copies to pinned host memory, the receiving stream from there
 
 Synchronisation of one copy from half s to half t:
 
@@ -19,8 +16,8 @@ and between the two hops by way of the host:
     staged     the sending stream     the first hop is done                   the receiving stream
     emptied    the receiving stream   the second hop is done                  the sending stream
 
-Receive buffers and pinned memory are static, at one address until a larger batch comes. The link keeps the sent tensor
-until `sent` has been waited for. So no allocator reuses memory that another stream still reads.
+Receive buffers and pinned memory are static, and the link keeps the sent tensor until `sent` has been waited for: so no
+allocator reuses memory that another stream still reads.
 """
 
 from dataclasses import dataclass
@@ -37,10 +34,10 @@ Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The streams and the way of all copies in one direction between the devices.
+    """The streams and the way of all copies in one direction.
 
-    PyTorch makes both devices' current streams wait for each other around a copy between devices; if the directions
-    shared streams, they would take turns.
+    PyTorch makes both devices' current streams wait for each other around a copy between devices: directions that
+    shared streams would take turns.
     """
 
     out: Stream  # on the source's device
@@ -74,7 +71,7 @@ class Link:
         self._sending: Tensor | None = None
 
     def send(self, x: Tensor) -> None:
-        """Queue the copy of x, n x ..., the output of the work queued last on compute[source]."""
+        """Queue the copy of x, the output of the work queued last on compute[source]."""
         streams, route = self._streams, self._route
         streams.record(self._ready, self._source)
         streams.wait(route.out, self._ready)
@@ -94,7 +91,6 @@ class Link:
 
     @property
     def address(self) -> int | None:
-        """Address of the receive buffer, which changes when it grows."""
         return None if self._received is None else self._received.data_ptr()
 
     def release(self) -> None:
@@ -125,17 +121,14 @@ class Link:
 
 
 class _Buffer:
-    """Static memory for one tensor a step, replaced if the tensor is longer or of another layout."""
-
     def __init__(self, device: torch.device, pinned: bool = False) -> None:
         self._device, self._pinned = device, pinned
         self._memory: Tensor | None = None
 
     def room_for(self, x: Tensor) -> Tensor:
-        """Memory of x's length and layout, so that a copy is one run of bytes.
+        """Static memory of x's length and layout, so that a copy is one run of bytes.
 
-        Call it on the stream that writes the buffer, after it has waited for the last reader: memory is allocated on
-        that stream and returns to it. (Pinned memory returns once the copies queued from it are done.)
+        Call it on the stream that writes the buffer, behind its last reader: the allocator ties memory to that stream.
         """
         memory = self._memory
         if memory is None or len(memory) < len(x) or _layout(memory) != _layout(x):
@@ -145,17 +138,12 @@ class _Buffer:
 
 
 def _layout(x: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:
-    """Dtype, shape and strides of one entry: tensors of one layout differ only in length."""
     return x.dtype, x.shape[1:], x.stride()[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The links of one layer that reads both halves.
-
-    activation   by receiving half, of the other half's output
-    gradient     by receiving half, of the gradient of what it sent
-    """
+    """The links of one layer that reads both halves, by receiving half."""
 
     activation: dict[int, Link]
     gradient: dict[int, Link]
@@ -167,10 +155,9 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Conversion of what crosses from dtype `computed` to `crossing` and back; the identity if they are the same.
+    """Conversion of what crosses from dtype `computed` to `crossing` and back.
 
-    Gradients of a mean over a batch are too small for float16. They cross as gradients of the sum, as the 2012 program
-    had them throughout.
+    A mean loss has gradients too small for float16: they cross as those of the sum, as in the 2012 program.
     """
 
     computed: torch.dtype
@@ -178,7 +165,6 @@ class Crossing:
 
     @staticmethod
     def of(exchange: str, computed: torch.dtype) -> "Crossing":
-        """The conversion for a recipe's `exchange`, "same" or "float16"."""
         return Crossing(computed, torch.float16 if exchange == "float16" else computed)
 
     def send(self, activation: Tensor) -> Tensor:

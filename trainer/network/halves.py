@@ -1,14 +1,10 @@
-"""The placement of layers and weights on the two halves. It follows from what each layer of a recipe reads; AlexNet's:
+"""The placement of layers and weights on the two halves. It follows from what each layer reads; AlexNet's:
 
-    layer   on      reads        a half's block of the weight
-    conv1   0, 1    the image    own rows
-    conv2   0, 1    its own      own rows
-    conv3   0, 1    both         own rows x own columns, own rows x peer's columns
-    conv4   0, 1    its own      own rows
-    conv5   0, 1    its own      own rows
-    fc6     0, 1    both         own rows x own columns, own rows x peer's columns
-    fc7     0, 1    both         own rows x own columns, own rows x peer's columns
-    fc8     0       both         all rows x own columns, all rows x peer's columns
+    layer            on      reads        a half's blocks of the weight
+    conv1            0, 1    the image    own rows
+    conv2, 4, 5      0, 1    its own      own rows
+    conv3, fc6, fc7  0, 1    both         own rows x own columns, own rows x peer's columns
+    fc8              0       both         all rows x own columns, all rows x peer's columns
 
 A layer that reads both computes W_own x_own + W_peer x_peer + bias. No weight is kept twice, so no weight gradient is
 exchanged.
@@ -32,12 +28,11 @@ from trainer.recipes.recipe import Recipe
 
 
 def halves_with(layer: Layer, recipe: Recipe) -> tuple[int, ...]:
-    """The halves that compute a layer: half 0 alone for the last, both for every other."""
     return (0,) if layer is recipe.fc[-1] else (0, 1)
 
 
 class Segment(NamedTuple):
-    """Consecutive layers of which only the first may read the other half: autograd works inside, exchanges lie between.
+    """Consecutive layers of which only the first may read the other half.
 
     number   index of its first layer in the recipe
     on       the halves that compute it
@@ -57,7 +52,7 @@ class Segment(NamedTuple):
 
 
 def segments(recipe: Recipe) -> tuple[Segment, ...]:
-    """The recipe's layers cut before each exchange, for AlexNet conv1-2 | conv3-5 | fc6 | fc7 | fc8."""
+    """The recipe's layers cut before each exchange: conv1-2 | conv3-5 | fc6 | fc7 | fc8 in AlexNet."""
     cut: list[Segment] = []
     for number, layer in enumerate(recipe.layers):
         if layer.reads == "own":
@@ -69,20 +64,17 @@ def segments(recipe: Recipe) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A layer's blocks on one half; `peer` is None if the layer does not read the other half."""
-
     own: Parameter
     bias: Parameter
     peer: Parameter | None
 
 
 class Half:
-    """One half's blocks on its device, and its layers' mathematics. The caller provides streams and copies."""
+    """One half's blocks, and its layers' mathematics. The caller provides streams and copies."""
 
     def __init__(
         self, half: int, recipe: Recipe, reference: dict[str, Tensor], device: torch.device, dtype: torch.dtype
     ) -> None:
-        """`reference` holds the reference tensors on the CPU; `dtype` is that of the operands."""
         self.half, self.device = half, device
         self._recipe = recipe
         self._weights: dict[str, Weights] = {}
@@ -99,11 +91,10 @@ class Half:
         return self._weights[layer.name]
 
     def own(self, layer: Layer, x: Tensor) -> Tensor:
-        """The contribution of the half's own inputs to the layer's outputs, before bias and activation."""
+        """The own inputs' part of the layer's outputs, before bias and activation."""
         return _linear_map(layer, x, self.weights(layer).own.operand)
 
     def peer(self, layer: Layer, x: Tensor) -> Tensor:
-        """The contribution of the other half's outputs x."""
         peer = self.weights(layer).peer
         assert peer is not None
         return _linear_map(layer, x, peer.operand)
@@ -126,7 +117,7 @@ class Half:
 
 
 def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: Mapping[str, Sequence[int]]) -> list[Block]:
-    """A half's blocks of a layer: own weight, bias, and the peer's weight if the layer reads both."""
+    """A half's own weight, bias and, if the layer reads both, the peer's weight."""
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
     is_divided = len(halves_with(layer, recipe)) == HALVES
     rows = _share(shapes[weight][0], half) if is_divided else slice(None)

@@ -1,4 +1,4 @@
-"""Initial weights, each tensor drawn on the CPU in float32 from (seed, its name): the same for every placement."""
+"""Initial weights, each tensor drawn on the CPU from (seed, its name): the same for every placement."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from trainer.recipes.recipe import Recipe
 
 
 def initial_tensors(recipe: Recipe, *, seed: int) -> dict[str, Tensor]:
-    """The reference's tensors by name, float32: weights from N(0, std), constant biases."""
+    """The reference's tensors, float32: weights from N(0, std), constant biases."""
     tensors = {}
     layers = {layer.name: layer for layer in recipe.layers}
     for name, shape in reference_shapes(recipe).items():
@@ -26,6 +26,5 @@ def initial_tensors(recipe: Recipe, *, seed: int) -> dict[str, Tensor]:
 
 
 def _generator(*key: int | str) -> torch.Generator:
-    """A CPU generator seeded by `key`, so that neither drawing order nor placement decides a number."""
     digest = hashlib.blake2b("|".join(map(str, key)).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

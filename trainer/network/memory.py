@@ -1,4 +1,4 @@
-"""Host memory: check that a network's weights fit before allocating any."""
+"""Host memory: refuse a network before the OOM killer ends some process."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ _FLOAT32 = 4  # bytes
 
 
 def free_memory() -> int:
-    """Bytes available to this process, on the machine and within its cgroup."""
+    """Bytes available on the machine and within this process's cgroup."""
     free = int(_field(_MEMINFO, "MemAvailable:") or 0) * 1024
     limit = _CGROUP / "memory.max"
     if limit.exists() and (text := limit.read_text().strip()).isdecimal():
@@ -28,10 +28,9 @@ def free_memory() -> int:
 
 
 def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training: bool) -> None:
-    """Raise UsageError if the host has no room for the recipe's weights, before the OOM killer ends some process.
+    """Raise UsageError if the host has no room for the recipe's weights.
 
-    Counted are the initial weights and, on a CPU, the weights, their operands in `dtype` and, for training, velocities
-    and gradients.
+    Counted are the initial weights and, on a CPU, weights, operands and, for training, velocities and gradients.
     """
     weights = sum(math.prod(shape) for shape in reference_shapes(recipe).values())
     bytes_per_weight = _FLOAT32
@@ -52,6 +51,5 @@ def gib(size: int) -> str:
 
 
 def _field(path: Path, name: str) -> str | None:
-    """The first word after `name` in a file of one field a line."""
     lines = (line.split() for line in path.read_text().splitlines())
     return next((words[1] for words in lines if words[0] == name), None)

@@ -1,8 +1,7 @@
-"""AlexNet as mathematics: two columns that meet in each layer that reads both. No device is named, nothing is placed.
+"""AlexNet as mathematics: the reference for the two halves, and what a single device runs.
 
-This is the reference for the two halves, and what a single device runs. The columns are the two groups of a grouped
-convolution or matrix product; a layer that reads both is not grouped. Channels 0..C/2 - 1 are half 0's, the rest half
-1's. A recipe of one column has no groups.
+Its columns are the two groups of a grouped convolution or product; a layer that reads both is not grouped. Channels
+0..C/2 - 1 are half 0's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,11 @@ from trainer.recipes.recipe import Recipe
 
 
 def groups_of(layer: Layer, recipe: Recipe) -> int:
-    """Number of groups that the undivided layer computes in."""
     return recipe.columns if layer.reads == "own" else 1
 
 
 def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, in the order of the layers: 16 of them in AlexNet."""
+    """Names and shapes of the parameters, in the order of the layers."""
     shapes: dict[str, tuple[int, ...]] = {}
     inputs = 3
     for layer in recipe.layers:
@@ -41,11 +39,9 @@ def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
 
 
 def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:
-    """The convolution's bias, then the operations of `conv.then`; the last convolution's maps are flattened.
+    """Bias, the operations of `conv.then`, and flattening of the last convolution's maps; x may be overwritten.
 
-    Each case is one pass over memory; the first adds the bias. x may be overwritten.
-
-    groups   1 if x is one half's maps, 2 if it is both halves'
+    groups   1 if x is one half's maps, 2 if both halves'
     """
     to_add: Tensor | None = bias
     ops: Sequence[Op] = conv.then
@@ -65,7 +61,6 @@ def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, group
 
 
 def norm_of(op: Op, recipe: Recipe) -> Norm:
-    """The constants of "lrn" or "spatial"."""
     if op == "lrn":
         return Norm("channels", recipe.lrn_size, recipe.lrn_k, recipe.lrn_alpha, recipe.lrn_beta)
     return Norm("maps", recipe.spatial_size, 1.0, recipe.spatial_alpha, recipe.spatial_beta)
@@ -105,7 +100,7 @@ def check_hidden(layer: str, recipe: Recipe) -> None:
 
 
 def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:
-    """x times the transposed weight, plus the bias; each group of inputs makes its group of outputs."""
+    """x times the transposed weight, plus the bias, group by group."""
     if groups == 1:
         return F.linear(x, weight, bias)
     parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)
@@ -114,11 +109,10 @@ def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = Non
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy, computed in at least float32."""
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
 
 
 @torch.no_grad()
 def loss_and_error(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """The result of a training step: the loss, and the share of the n images whose largest logit is not the label's."""
+    """The loss, and the share of wrong top-1 answers."""
     return torch.stack((loss, (logits.argmax(dim=1) != labels).to(loss.dtype).mean()))

@@ -1,9 +1,7 @@
-"""The training loop's interface to a network, wherever its weights lie: `OneDevice` and `TwoHalves`.
+"""The training loop's interface to a network: `OneDevice` and `TwoHalves`.
 
-A net may compute on streams of its own, but behaves as if its work were queued on the *current* stream of each of its
-devices. So the optimiser, and whoever fills or reuses the input, need not know about streams; only pixels copied on
-another stream must be waited for by the current one before a step. No step waits for a device; reading a returned
-tensor on the host does.
+A net computes on streams of its own, but behaves as if its work were queued on the *current* stream of each of its
+devices: callers need not know about streams. No call waits for a device; reading a result on the host does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,7 @@ Pixels = tuple[Tensor, ...]
 class Net(Protocol):
     @property
     def input_devices(self) -> tuple[torch.device, ...]:
-        """The device of each half's `x_nchw`; they may be the same."""
+        """The device of each half's pixels."""
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -33,35 +31,30 @@ class Net(Protocol):
         """The device of labels, loss and probabilities."""
 
     def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
-        """Forward and backward. Assigns each parameter's gradient, and returns `model.loss_and_error`, which the next
-        step may overwrite.
+        """Assign each parameter's gradient; return `model.loss_and_error`, which the next step may overwrite.
 
         labels   int64 n, on `loss_device`
-        step     number of this step in the run; with the seed it decides the dropout masks
+        step     number in the run; with the seed it decides the dropout masks
         """
 
     def predict(self, x_nchw: Pixels) -> Tensor:
-        """Softmax probabilities, n x classes, on `loss_device`; no gradient, dropout as in test."""
+        """Softmax probabilities, n x classes, on `loss_device`, which the next call may overwrite."""
 
     def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
-        """Outputs of a hidden fc layer after its activation, times 1 - dropout as in test: n x units.
+        """Outputs of a hidden fc layer, n x units, after its activation and dropout as in test.
 
-        In parts, each on the device that computes it; joined in this order their columns are the reference's. Raises
-        UsageError if there is no such layer.
+        In parts, each on its device; joined, their columns are the reference's. Raises UsageError for any other layer.
         """
 
     @property
     def parameters(self) -> Sequence[Parameter]:
-        """Every block of weights; the blocks of one reference tensor share its name."""
+        """Every block; the blocks of one reference tensor share its name."""
 
     def gather(self, tensors: Mapping[Parameter, Tensor] | None = None) -> dict[str, Tensor]:
-        """CPU copies of the weights, or of `tensors`, in the reference's names and shapes.
-
-        tensors   one for each parameter, of its shape, such as velocities
-        """
+        """CPU copies of the weights, or of `tensors` such as velocities, in the reference's names and shapes."""
 
     def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[Parameter, Tensor] | None = None) -> None:
-        """The inverse of `gather`: write reference-shaped tensors to the blocks, or to the tensors of `into`.
+        """The inverse of `gather`, into the weights or `into`.
 
         Raises CheckpointError if a name is missing or unknown, or a shape differs.
         """

@@ -1,4 +1,4 @@
-"""The whole network on one device: the reference model, trained."""
+"""The whole network on one device."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from trainer.recipes.recipe import Recipe
 
 
 class OneDevice(Placement):
-    """A `Net` of undivided tensors; a training step is one piece of its runner."""
+    """A `Net` of undivided tensors."""
 
     def __init__(
         self,

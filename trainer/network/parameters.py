@@ -1,6 +1,6 @@
 """Weights as placed: every net's blocks are rectangles of the reference's tensors.
 
-Checkpoints and initial weights have the reference's names and shapes, so any placement can read any other's.
+So any placement can read any other's checkpoint.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,26 +14,24 @@ from common.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A rectangle of the reference's tensor `name`: slices of its rows (outputs), then its columns (inputs)."""
+    """Slices of the reference's tensor `name`: of its rows (outputs), then its columns (inputs)."""
 
     name: str
     index: tuple[slice, ...] = ()
 
     def of(self, reference: Tensor) -> Tensor:
-        """The block as a view of the reference's tensor."""
         return reference[self.index]
 
 
 class Parameter:
     """A block on its device.
 
-    weight     float32 (float64 in a float64 net), updated by the optimiser and saved in checkpoints
-    operand    read by the layers: the weight itself or, in bfloat16, a copy; whoever changes the weight syncs it
-    gradient   of the last step's loss by the operand, in its dtype; None before the first step
+    weight     float32 (float64 in a float64 net); updated and saved
+    operand    read by the layers: the weight or, in bfloat16, a copy; whoever changes the weight syncs it
+    gradient   of the last loss by the operand, in its dtype; None before the first
     """
 
     def __init__(self, block: Block, reference: Tensor, device: torch.device, dtype: torch.dtype) -> None:
-        """Copy the block from the reference's tensor, on the CPU; `dtype` is the operand's."""
         weight_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         nhwc = device.type == "cuda" and reference.ndim == 4  # as cuDNN's tensor cores want filters too
         layout = torch.channels_last if nhwc else torch.contiguous_format
@@ -49,7 +47,6 @@ class Parameter:
 
     @torch.no_grad()
     def sync_operand(self) -> None:
-        """Copy the weight to the operand."""
         if self.operand is not self.weight:
             self.operand.copy_(self.weight)
 
@@ -58,16 +55,13 @@ Gradients = Mapping[Parameter, Tensor]
 
 
 def assign_gradients(gradients: Gradients) -> None:
-    """Set each parameter's `gradient`.
-
-    Call it between pieces: a replay runs no Python, and a step of another batch size in between assigns other tensors.
-    """
+    """Set each parameter's `gradient`. Call it between pieces: a replay runs no Python."""
     for parameter, gradient in gradients.items():
         parameter.gradient = gradient
 
 
 class Placement:
-    """The weights of a `Net`, wherever the blocks lie."""
+    """The weights of a `Net`."""
 
     def __init__(self, parameters: Sequence[Parameter], reference: Mapping[str, Tensor]) -> None:
         """`parameters` cover each element of the reference's tensors once."""

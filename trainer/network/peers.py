@@ -1,8 +1,7 @@
 """Probe the copy paths between two GPUs at startup: correctness, then bandwidth.
 
 Some drivers report peer access and copy wrong bits silently, or slower than through the host. So each way is tried in
-each direction with the link that a step uses: tensors of several sizes, bits compared, then the largest, timed. The
-fastest way without a wrong bit is used.
+each direction, with the link that a step uses.
 """
 
 import logging
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 
 
 class Copier:
-    """Copies from one device to another by the link that a step uses."""
-
     def __init__(self, source: torch.device, target: torch.device, way: Way) -> None:
         self.way = way
         self._streams = streams = Streams()
@@ -35,7 +32,7 @@ class Copier:
         self._link = Link(streams, route, self._source, self._target, "tried")
 
     def carry(self, bits: Tensor) -> Tensor:
-        """Copy `bits` from the host to the source, to the target, and back to new host memory."""
+        """Copy host `bits` to the source, to the target, and back."""
         streams, link = self._streams, self._link
         with streams.on(self._source):
             x = bits.to(self._source.device)
@@ -47,7 +44,7 @@ class Copier:
         return arrived
 
     def gb_per_s(self, bits: Tensor, copies: int = TIMED_COPIES) -> float:
-        """Bandwidth of `copies` copies in a row, in GB/s by the target's clock; `bits` are on the host."""
+        """Bandwidth of copies in a row, by the target's clock."""
         streams, link = self._streams, self._link
         with streams.on(self._source):
             x = bits.to(self._source.device)
@@ -65,11 +62,11 @@ class Copier:
 
 
 def ways_between(devices: tuple[torch.device, torch.device], requested: str) -> Ways:
-    """The way of the copies from half 0, and of those from half 1.
+    """The ways from half 0 and from half 1.
 
-    requested   "direct", "host", or "auto": the faster correct one, by direction; on one device, and on the CPU, direct
+    requested   "direct", "host", or "auto": the fastest correct one; on one device, and on the CPU, direct
 
-    Raises ExchangeError if no requested way delivers the right bits.
+    Raises ExchangeError if none delivers the right bits.
     """
     ways: tuple[Way, ...] = get_args(Way) if requested == "auto" else (cast(Way, requested),)
     first, second = devices
@@ -82,10 +79,7 @@ def ways_between(devices: tuple[torch.device, torch.device], requested: str) -> 
 
 
 def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], copier: type[Copier] = Copier) -> Way:
-    """The fastest of `ways` that delivers the right bits from `source` to `target`; the findings are logged.
-
-    Raises ExchangeError if none does.
-    """
+    """The fastest of `ways` that delivers the right bits, else ExchangeError."""
     rates = {way: probe(copier(source, target, way)) for way in ways}
     wrong = [way for way, rate in rates.items() if rate is None]
     rates_gb_s = {way: rate for way, rate in rates.items() if rate is not None}
@@ -103,7 +97,7 @@ def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], 
 
 
 def probe(copier: Copier) -> float | None:
-    """Bandwidth of a copier in GB/s, or None if it delivers a wrong bit. Each bit is sent once as 0 and once as 1."""
+    """Bandwidth in GB/s, or None after a wrong bit; each bit is sent as 0 and as 1."""
     draws = torch.Generator().manual_seed(0)
     drawn = [torch.randint(-(2**63), 2**63 - 1, (size // 8,), generator=draws) for size in SIZES_BYTES]
     right = all(torch.equal(copier.carry(bits), bits) for ones in drawn for bits in (ones, ~ones))

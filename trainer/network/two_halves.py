@@ -35,7 +35,7 @@ from trainer.recipes.recipe import Recipe
 
 @dataclass(slots=True)
 class _Passage:
-    """The tensors of one segment's forward on one half that its backward needs."""
+    """One segment's forward on one half, as far as its backward needs it."""
 
     own_input: Tensor
     peer_input: Tensor | None  # the receive buffer, or what was made of it
@@ -47,13 +47,11 @@ class _Passage:
 
 @dataclass(slots=True)
 class _Gradient:
-    """The gradient of a segment's output on one half: from its own layers above, and from the other half's."""
-
     own: Tensor | None
     received: Link | None
 
     def total(self, buffer: Tensor | None) -> Tensor:
-        """Own part plus received part, in this order."""
+        """Own plus received, always in this order."""
         if buffer is None:
             assert self.own is not None
             return self.own
@@ -61,13 +59,7 @@ class _Gradient:
 
 
 class TwoHalves(Placement):
-    """A `Net` whose halves lie on `devices`; both may be one device.
-
-    dtype     of activations; weights are float32, or float64 if it is
-    ways      of the copies from half 0, and of those from half 1
-    streams   factory of the streams; a test's subclass watches the schedule
-    graphs    replay the pieces of a step as CUDA graphs, on GPUs
-    """
+    """A `Net` whose halves lie on `devices`; both may be one device."""
 
     def __init__(
         self,
@@ -135,7 +127,6 @@ class TwoHalves(Placement):
         return tuple(passage.output.float() for _, passage in sorted(passages[ends.index(layer)].items()))
 
     def _forward_only(self, runner: GraphRunner, x_nchw: Sequence[Tensor]) -> list[dict[int, _Passage]]:
-        """A forward as in test, without a backward."""
         passages = self._forward(runner, x_nchw, Scaling(self._recipe.dropout))
         for segment in self._segments:
             self._release_activations(segment)
@@ -145,7 +136,6 @@ class TwoHalves(Placement):
     # Forward
 
     def _forward(self, runner: GraphRunner, x_nchw: Sequence[Tensor], dropout: Dropout) -> list[dict[int, _Passage]]:
-        """Passages by segment, then half. The next segment's own input is a detached leaf."""
         passages: list[dict[int, _Passage]] = []
         outputs = sent = x_nchw
         for segment in self._segments:
@@ -173,14 +163,12 @@ class TwoHalves(Placement):
         return passages
 
     def _own_forward(self, segment: Segment, half: int, own_input: Tensor) -> tuple[Tensor, Tensor]:
-        """The own input as a leaf, and its part of the first layer's outputs."""
         own_input = own_input.detach().requires_grad_(segment.exchanges)
         return own_input, self._halves[half].own(segment.first, own_input)
 
     def _rest_forward(
         self, segment: Segment, half: int, own_input: Tensor, z: Tensor, received: Tensor | None, dropout: Dropout
     ) -> _Passage:
-        """Add the first layer's peer part, and compute the layers after it."""
         peer_input = None
         if received is not None:
             peer_input = self._crossing.receive(received).detach().requires_grad_()
@@ -200,7 +188,7 @@ class TwoHalves(Placement):
     def _segment_backward(
         self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
     ) -> dict[int, _Gradient]:
-        """From the gradients of the segment's outputs, by half, those of the segment below."""
+        """The gradients for the segment below, by half."""
         exchange = self._exchanges.get(segment.first.name)
         dz = {}
         for half, passage in passages.items():
@@ -226,9 +214,7 @@ class TwoHalves(Placement):
     def _rest_backward(
         self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
     ) -> tuple[Tensor, Tensor, Gradients]:
-        """The gradients by the first layer's z and by all parameters above it; and from z the gradient by the peer's
-        input, first of that layer's, so that its copy overlaps the rest.
-        """
+        """The gradients by z, by the peer's input and by the parameters above z."""
         weights = [self._halves[half].weights(layer) for layer in segment.layers]
         parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
         wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
@@ -243,7 +229,7 @@ class TwoHalves(Placement):
     def _first_backward(
         self, segment: Segment, half: int, passage: _Passage, dz: Tensor
     ) -> tuple[Tensor | None, Gradients]:
-        """The gradients by the first layer's weights, and by its own input unless that is the image."""
+        """The gradients by the own input, unless that is the image, and by the first layer's weights."""
         weights = self._halves[half].weights(segment.first)
         parameters = [weights.own] + ([weights.peer] if weights.peer is not None else [])
         operands = [parameter.operand for parameter in parameters]
@@ -286,7 +272,7 @@ class TwoHalves(Placement):
 
 
 def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The step's loss and error, and the loss's gradient by the logits."""
+    """The step's result, and the loss's gradient by the logits."""
     logits = output.detach().requires_grad_()
     loss = loss_of(logits, labels)
     (gradient,) = torch.autograd.grad(loss, logits)

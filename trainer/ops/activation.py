@@ -1,4 +1,4 @@
-"""A layer's bias and its activation: ReLU (section 3.1 of the paper) or, to compare, the hyperbolic tangent."""
+"""A layer's bias, then ReLU (section 3.1 of the paper) or tanh."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,6 @@ from trainer.kernels import kernels_for
 
 
 def activate(x: Tensor, activation: Literal["relu", "tanh"], bias: Tensor | None = None) -> Tensor:
-    """The activation of x + bias; arguments as of `relu`."""
     if activation == "relu":
         return relu(x, bias)
     x = with_bias(x, bias)
@@ -18,10 +17,7 @@ def activate(x: Tensor, activation: Literal["relu", "tanh"], bias: Tensor | None
 
 
 def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """max(x + bias, 0); x may be overwritten.
-
-    bias   one number a channel of n x c x h x w. A GPU adds it, and sums its gradient, in the same pass over memory
-    """
+    """max(x + bias, 0), with one bias a channel of n x c x h x w; x may be overwritten."""
     if bias is not None and kernels_for(x) is not None:
         y: Tensor = _Rectify.apply(x.permute(0, 2, 3, 1).contiguous(), bias)  # type: ignore[no-untyped-call]
         return y.permute(0, 3, 1, 2)
@@ -30,7 +26,7 @@ def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    """n x c x h x w with one number added to each channel, or x if there is no bias; x may be overwritten."""
+    """x plus one number a channel; x may be overwritten."""
     if bias is None:
         return x
     by_channel = bias[:, None, None]
@@ -38,13 +34,11 @@ def with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_free(x: Tensor) -> bool:
-    """Return True if autograd lets x be overwritten: neither a convolution nor a pooling keeps its own output."""
+    """True if autograd lets x be overwritten: neither a convolution nor a pooling keeps its own output."""
     return not (x.is_leaf and x.requires_grad)
 
 
 class _Rectify(torch.autograd.Function):
-    """Bias and ReLU of contiguous n x h x w x c."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
         y: Tensor = kernels_for(x).rectify(x, bias)  # type: ignore[union-attr]

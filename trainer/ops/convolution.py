@@ -1,8 +1,4 @@
-"""Convolutions in their fast forms.
-
-Conv1's 3 channels, 11 x 11 filters and stride 4 suit no tensor core, so images and filters are folded: 4 x 4 pixels
-become one of 48 channels, the filters 3 x 3, the stride 1.
-"""
+"""Convolutions. Conv1's is folded: 3 channels, 11 x 11 filters and stride 4 suit no tensor core; 48, 3 x 3 and 1 do."""
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +8,9 @@ from trainer.recipes.layers import Conv
 
 
 def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
-    """The layer's convolution with any block of its weights: n x c x h x w, channels last in memory.
+    """The layer's convolution with any block of its weights, n x c x h x w.
 
-    In that layout a CPU convolves up to 3 times and pools up to 10 times as fast, and a GPU's tensor cores need it.
+    Channels last in memory: tensor cores need that, and a CPU is up to 3 times as fast.
     """
     stride = conv.stride
     if conv.reads == "image":
@@ -28,10 +24,7 @@ def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
 
 
 def space_to_depth(x: Tensor, side: int) -> Tensor:
-    """Fold n x c x h x w to n x (side side c) x h / side x w / side, zero-padded at the right and bottom.
-
-    A convolution of stride `side` is one of stride 1 between folded images and filters.
-    """
+    """Fold n x c x h x w to n x (side side c) x h / side x w / side, zero-padded at the right and bottom."""
     x = F.pad(x, (0, -x.shape[3] % side, 0, -x.shape[2] % side))
     n, c, h, w = x.shape
     parts = x.permute(0, 2, 3, 1).reshape(n, h // side, side, w // side, side, c).permute(0, 1, 3, 2, 4, 5)
@@ -39,7 +32,7 @@ def space_to_depth(x: Tensor, side: int) -> Tensor:
 
 
 def depth_to_space(x: Tensor, side: int) -> Tensor:
-    """Unfold n x (side side c) x h x w to n x c x side h x side w."""
+    """The inverse of `space_to_depth`."""
     n, channels, h, w = x.shape
     parts = x.permute(0, 2, 3, 1).reshape(n, h, w, side, side, channels // side**2).permute(0, 1, 3, 2, 4, 5)
     return parts.reshape(n, h * side, w * side, -1).permute(0, 3, 1, 2)

@@ -1,8 +1,7 @@
-"""Dropout of the paper (section 4.2), not the inverted kind: a mask in training, a factor in test.
+"""The paper's dropout (section 4.2), not the inverted kind: a mask in training, a factor in test.
 
-A mask is a function of (seed, step, layer, half): a word of Philox4x32-10 (Salmon et al., Parallel random numbers: as
-easy as 1, 2, 3, 2011) decides each element. So every placement and device draws the same masks, and a resumed run needs
-no generator state. The step lies on the device: a recorded CUDA graph draws new masks each time.
+A mask is Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011) of (seed, step, layer, half):
+the same on every placement and device. The step lies on the device, so that a replayed CUDA graph draws new masks.
 """
 
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ _HIGH = np.uint64(32)
 class Masking:
     """Zero each output with probability `rate`.
 
-    seed    of the run, 0 to 2^63 - 1
-    steps   by half, the step's number as a scalar int64 tensor on its device
+    seed    0 to 2^63 - 1
+    steps   the step's number by half, scalar int64 on its device
     """
 
     rate: float
@@ -35,7 +34,7 @@ class Masking:
     steps: tuple[Tensor, Tensor]
 
     def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
-        """Mask one half of a layer's outputs, n x units; layers are counted from 0."""
+        """Mask one half of a layer's outputs; layers are counted from 0."""
         if self.rate == 0:
             return x
         y: Tensor = _Drop.apply(x, self, layer, half)  # type: ignore[no-untyped-call]
@@ -49,12 +48,9 @@ class Masking:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Scale by the share of outputs that training keeps."""
-
     rate: float
 
     def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
-        """Scale one half of a layer's outputs, n x units."""
         return x * (1 - self.rate)
 
 
@@ -80,7 +76,7 @@ class _Drop(torch.autograd.Function):
 
 
 def _drop(x: Tensor, masking: Masking, layer: int, half: int) -> Tensor:
-    """Mask on a GPU: drawing the mask again in the backward pass costs less than keeping it."""
+    """Mask on a GPU; backward draws the mask again, which costs less than keeping it."""
     module = kernels_for(x)
     assert module is not None
     y: Tensor = module.drop(x, masking.seed, masking.steps[half], layer, half, masking.threshold)
@@ -95,8 +91,8 @@ def _kept(count: int, masking: Masking, layer: int, half: int) -> Tensor:
 def philox_words(count: int, seed: int, step: int, place: int) -> npt.NDArray[np.uint64]:
     """`count` words, 0 to 2^32 - 1.
 
-    Counter (q, low word of step, its high word, place), q = 0, 1, ..., and the seed as key make four words; the k-th is
-    number k * ceil(count / 4) + q.
+    Counter (q, low word of step, its high word, place) and key `seed` make four; the k-th is number
+    k * ceil(count / 4) + q.
     """
     quarter = -(-count // 4)
     c0 = np.arange(quarter, dtype=np.uint64)

@@ -1,14 +1,9 @@
-"""Local response normalisation across channels, and the spatial kind of the 2012 program. Both are
+"""Local response normalisation over channels (section 3.3 of the paper) or over a map (the 2012 program):
 
     y = x s^-beta,    s = k + alpha (sum of x^2 over a window of `size`, cut at the edges)
-
-with the window over neighbouring channels (section 3.3 of the paper), or over the rows and columns of the same map.
-Such a window is its own transpose, so both have the gradient
-
     dx = g s^-beta - 2 alpha beta x (sum of g x s^(-beta - 1) over the same window)
 
-Memory traffic is the cost: a CPU works on pieces that stay in its cache, a GPU has a kernel that makes one pass, and
-only x is kept for the backward pass. Sums of bfloat16 are in float32.
+Memory traffic is the cost: a CPU works on pieces that stay in its cache, and only x is kept for the backward pass.
 """
 
 from types import ModuleType
@@ -25,11 +20,10 @@ _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers 
 
 
 def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
-    """Normalise n x c x h x w of any floating dtype; channels last in memory is fastest, and the result's layout.
+    """Normalise n x c x h x w of any floating dtype; the result is channels last.
 
-    groups      equal groups of channels that do not see each other; ignored over maps
-    bias        one number a channel, added to x first
-    rectified   normalise max(x + bias, 0) instead
+    groups      of channels that do not see each other; ignored over maps
+    rectified   normalise max(x + bias, 0)
     """
     x_nhwc = x.permute(0, 2, 3, 1).contiguous()
     y: Tensor = _Normalise.apply(x_nhwc, bias, norm, groups, rectified)  # type: ignore[no-untyped-call]
@@ -37,8 +31,6 @@ def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = N
 
 
 class _Normalise(torch.autograd.Function):
-    """The normalisation of contiguous n x h x w x c."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, norm: Norm, groups: int, rectified: bool) -> Tensor:
         ctx.save_for_backward(x, bias)
@@ -94,7 +86,6 @@ def _in_pieces_backward(
 
 
 def _prepared(x: Tensor, bias: Tensor | None, window: "_Window", rectified: bool) -> Tensor:
-    """A piece of x as it is normalised: wide, biased, rectified."""
     x = x.to(window.dtype)
     if bias is not None:
         x = x + bias.to(window.dtype).view(x.shape[2:] if window.grouped else (-1,))
@@ -107,17 +98,16 @@ def _inverse_root(x: Tensor, window: "_Window", norm: Norm) -> Tensor:
 
 
 def _power(inverse_root: Tensor, beta: float) -> Tensor:
-    """s^-beta from s^(-1/2); for beta = 3/4 without a logarithm, which would be most of the time on a CPU."""
+    """s^-beta; for beta = 3/4 without a logarithm, most of the time on a CPU."""
     if beta == 0.75:
         return inverse_root.sqrt().mul_(inverse_root)
     return inverse_root.pow(2 * beta)
 
 
 class _Window:
-    """Sums over a norm's window, for pieces of a batch x, n x h x w x c; owns their zero-padded copy.
+    """Sums over a norm's window, for pieces of a batch.
 
-    With size - 1 zeros between one run along a dim and the next, the copy's flat memory can be added to itself,
-    shifted, as one long vector: runs never mix.
+    With size - 1 zeros between runs along a dim, a piece's flat memory can be added to itself, shifted.
     """
 
     def __init__(self, x: Tensor, norm: Norm, groups: int) -> None:
@@ -135,7 +125,7 @@ class _Window:
         return [x[first : first + self._piece_length] for first in range(0, len(x), self._piece_length)]
 
     def sum(self, x: Tensor, *, squared: bool = False) -> Tensor:
-        """The sum of the piece x, or of its square, over the window at each place; a view in x's shape."""
+        """Sums of x, or of its square, over the window, in x's shape."""
         padded = self._padded[: len(x)]
         inside = self._narrowed(padded, self._size // 2, x)
         if squared:
@@ -153,10 +143,7 @@ class _Window:
 
 
 def _sum_shifted(padded: Tensor, size: int, stride: int) -> Tensor:
-    """Sum, for each element t in flat memory, `size` elements of `padded` from t on, `stride` apart, by doubling.
-
-    The last (size - 1) stride elements have no such sum and are undefined.
-    """
+    """Sum `size` elements, `stride` apart, from each on, by doubling; the last (size - 1) stride are undefined."""
     result = torch.empty_like(padded)
     flat = padded.view(-1)
     count = flat.numel() - (size - 1) * stride

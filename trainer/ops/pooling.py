@@ -1,4 +1,4 @@
-"""Overlapping max pooling, 3 x 3 and two apart (section 3.4 of the paper); any other to compare."""
+"""Overlapping max pooling (section 3.4 of the paper)."""
 
 from typing import Any
 
@@ -12,10 +12,9 @@ _OF_KERNEL = (3, 2)
 
 
 def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
-    """Max pooling, n x c x h x w to n x c x (h - size) // stride + 1 x ...
+    """Max pooling to (h - size) // stride + 1 rows.
 
-    The GPU kernel for 3 x 3 moves fewer bytes than torch's, whose backward is not reproducible there if windows
-    overlap: it adds in the order in which threads arrive.
+    torch's backward is not reproducible on a GPU if windows overlap: threads add as they arrive.
     """
     if kernels_for(x_nchw) is None or (size, stride) != _OF_KERNEL:
         return F.max_pool2d(x_nchw, kernel_size=size, stride=stride)
@@ -24,8 +23,6 @@ def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
 
 
 class _MaxPool(torch.autograd.Function):
-    """Max pooling of contiguous n x h x w x c."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y: Tensor
