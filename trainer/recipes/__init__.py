@@ -1,1 +1,1 @@
-"""Every number of a network and its training, as data."""
+"""A run's numbers, as data."""

@@ -1,7 +1,6 @@
-"""The paper's comparisons: what it took away from the network, or put in, as changes of a recipe.
+"""The paper's comparisons, as changes of a recipe.
 
-The originals' errors against the full net's are in the paper's text and in the computer program's own logs
-(computerhistory/AlexNet-Source-Code).
+Their errors are in its text and in the 2012 program's logs (computerhistory/AlexNet-Source-Code).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ def _pool_2x2(recipe: Recipe) -> Recipe:
 
 
 def _one_column(recipe: Recipe) -> Recipe:
-    """The last convolution and the fc layers keep the width of two, as in the paper's footnote to section 3.2."""
+    """The last convolution and the fc layers keep the width of two, as in the footnote to section 3.2."""
     last, hidden = recipe.conv[-1], recipe.fc[:-1]
     conv = (*recipe.conv[:-1], replace(last, channels=2 * last.channels))
     fc = (*(replace(layer, units=2 * layer.units) for layer in hidden), recipe.fc[-1])
@@ -80,7 +79,7 @@ ABLATIONS: dict[str, Callable[[Recipe], Recipe]] = {
 
 
 def ablated(recipe: Recipe, names: Sequence[str]) -> Recipe:
-    """The recipe with each named change made, in this order; its name says so. Raises UsageError."""
+    """The recipe with each named change made, in this order. Raises UsageError."""
     for name in names:
         recipe = replace(ABLATIONS[name](recipe), name=f"{recipe.name}+{name}")
     return recipe

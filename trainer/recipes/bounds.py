@@ -10,7 +10,7 @@ MOST = 1e30  # of any number: float32, which all is computed in, ends at 3.4e38
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Inclusive (ge, le) and exclusive (gt, lt) bounds. NaN and numbers beyond +-MOST are always out of range."""
+    """Inclusive (ge, le) and exclusive (gt, lt) bounds; NaN and numbers beyond +-MOST are out of any."""
 
     ge: float | None = None
     gt: float | None = None
@@ -42,7 +42,7 @@ MOST_SHOWN = 60  # characters of a name or a value that is wrong
 
 
 def shown(value: Any) -> str:
-    """A value's repr on one line, shortened to MOST_SHOWN characters."""
+    """A value's repr on one line, at most MOST_SHOWN characters."""
     try:
         text = repr(value)
     except RecursionError:
@@ -51,18 +51,17 @@ def shown(value: Any) -> str:
 
 
 def shown_name(name: str) -> str:
-    """An identifier as it is; anything else, or a longer one, as `shown`."""
     return name if name.isidentifier() and name.isascii() and len(name) <= MOST_SHOWN else shown(name)
 
 
 def check(what: str, value: float | str | None, range_: Range) -> None:
-    """Raise UsageError for a number out of its range; a str or None always passes."""
+    """Raise UsageError for a number out of its range; a str or None passes."""
     if isinstance(value, int | float) and not range_.holds(value):
         raise UsageError(f"{what} is {shown(value)}; it is {range_}")
 
 
 def check_ranges(instance: Any, where: str = "") -> None:
-    """Check each field of a dataclass against its Range. Raises UsageError, with `where` before the name."""
+    """Check a dataclass's fields against their Ranges. Raises UsageError."""
     for field in fields(instance):
         for range_ in getattr(field.type, "__metadata__", ()):
             check(f"{where}{field.name}", getattr(instance, field.name), range_)

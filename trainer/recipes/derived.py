@@ -1,7 +1,7 @@
-"""A run's recipe and its original: `--epochs` and `--lr` always apply to the original.
+"""A run's recipe and its original.
 
-Stretching a schedule twice is not stretching it once: phases that coincide in few epochs are lost. So a checkpoint
-stores the original beside the options, and each resume starts from it.
+`--epochs` and `--lr` always apply to the original: a schedule stretched twice loses the phases that coincide in few
+epochs.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from trainer.recipes.recipe import Recipe
 class Derived:
     """`recipe` is `original` with every rate times `factor`, stretched to its epochs.
 
-    rate   the last `--lr`, which `factor` comes of; None without one
+    rate   the last `--lr`, which made `factor`
     """
 
     recipe: Recipe
@@ -38,9 +38,8 @@ def derived(
 ) -> Derived:
     """The recipe of a run that resumes from `begun`, or of a new one. Raises UsageError.
 
-    original   before stretching
-    epochs     of the whole run; None: as before, or as the original
-    rate       from here on; those of later phases change in proportion. None, or the last one again: as before
+    epochs     of the whole run; None: as before
+    rate       from here on, later phases' in proportion; None, or the last one again: as before
     rate_now   the rate with which a recipe would continue
     """
     if epochs is None:

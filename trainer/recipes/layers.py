@@ -1,7 +1,4 @@
-"""A layer of the network as data: shape, input, what follows, initial weights.
-
-No torch is imported here, so that `--help` is fast.
-"""
+"""A layer as data. No torch is imported here, so that `--help` is fast."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -86,11 +83,10 @@ def _check_name(name: str) -> None:
 class InputShape(NamedTuple):
     """The first layer's input, in pixels.
 
-    crop     height and width of the crop of an image
-    side     height and width including the rows and columns that the first layer does not read: a multiple of `fold`,
-             filled with zeros at the right and bottom of the shrunk crop
+    crop     height and width of an image's crop
+    side     of the input: the shrunk crop, zero-padded at the right and bottom to a multiple of `fold`
     fold     side of the squares folded into one pixel's channels: the first layer's stride
-    shrink   side of the squares of the crop averaged into one pixel
+    shrink   side of the squares averaged into one pixel
     """
 
     crop: int
@@ -100,7 +96,7 @@ class InputShape(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """The constants of a local response normalisation; `alpha` multiplies the plain sum of squares."""
+    """The constants of a normalisation; `alpha` multiplies the plain sum of squares."""
 
     over: Literal["channels", "maps"]
     size: int  # odd; of a side, over maps

@@ -1,10 +1,8 @@
 """The recipes that come with the program.
 
 `paper` is what the NIPS 2012 paper prints (Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep
-Convolutional Neural Networks). `source` is what the program behind the paper's numbers did
-(computerhistory/AlexNet-Source-Code, layers/layers-145.cfg); where they differ, `source` is the one that is known to
-start learning. `demo` is a narrow net of the same form for a few thousand images on a CPU, `cifar10` one for images of
-32 x 32 stored as 256 x 256: it shrinks them to 32 x 32 again, which its first layer is made for.
+Convolutional Neural Networks), `source` what the program behind it did (computerhistory/AlexNet-Source-Code,
+layers/layers-145.cfg). `demo` is a narrow net for a CPU, `cifar10` one that shrinks images to their own 32 x 32 again.
 """
 
 from dataclasses import replace

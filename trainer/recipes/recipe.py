@@ -1,8 +1,4 @@
-"""Every number of a training run, as data: the network's layers, the pixels, the update, the schedule.
-
-The recipes that come with the program are in `trainer/recipes/named.py`; `trainer/recipes/recipe_file.py` writes one to
-TOML, and reads what became of it. Epochs are counted from 0. No torch is imported here, so that `--help` is fast.
-"""
+"""Every number of a training run, as data. No torch is imported here, so that `--help` is fast."""
 
 import re
 from collections.abc import Mapping
@@ -52,7 +48,6 @@ class Phase:
             check(f"{where}layer_rates.{shown_name(layer)}", rate, _RATE)
 
     def times(self, factor: float) -> "Phase":
-        """The same with every learning rate multiplied."""
         bias_rate = None if self.bias_rate is None else self.bias_rate * factor
         layer_rates = {layer: rate * factor for layer, rate in self.layer_rates.items()}
         return replace(self, rate=self.rate * factor, bias_rate=bias_rate, layer_rates=layer_rates)
@@ -162,12 +157,11 @@ class Recipe:
 
     @property
     def input_shape(self) -> InputShape:
-        """The shape of the first layer's input."""
         fold = self.conv[0].stride
         return InputShape(self.crop, -(-self.input_size // fold) * fold, fold, self.shrink)
 
     def outputs(self, layer: Layer) -> int:
-        """Channels or units of a layer in each column; of the last layer, classes."""
+        """Channels or units of a layer in each column, at the recipe's width."""
         if layer is self.fc[-1]:
             return self.classes
         count = layer.channels if isinstance(layer, Conv) else layer.units
@@ -184,17 +178,13 @@ class Recipe:
         return sizes
 
     def current_phase(self, epoch: int) -> Phase:
-        """The phase in force in `epoch`."""
         return [phase for phase in self.phase if phase.first_epoch <= epoch][-1]
 
     def with_each_layer(self, **changes: Any) -> "Recipe":
-        """The same with these fields of every layer changed."""
         conv = tuple(replace(layer, **changes) for layer in self.conv)
         return replace(self, conv=conv, fc=tuple(replace(layer, **changes) for layer in self.fc))
 
     def with_layer(self, name: str, **changes: Any) -> "Recipe":
-        """The same with these fields of one layer changed."""
-
         def changed(layer: AnyLayer) -> AnyLayer:
             return replace(layer, **changes) if layer.name == name else layer
 
@@ -205,7 +195,7 @@ class Recipe:
         return self if factor == 1 else replace(self, phase=tuple(phase.times(factor) for phase in self.phase))
 
     def stretched(self, epochs: int) -> "Recipe":
-        """The same recipe over `epochs` epochs: phases begin, and patience ends, proportionately sooner or later."""
+        """The same over `epochs` epochs, phases and patience in proportion."""
         share = epochs / self.epochs
         starts = {0: self.phase[0]}
         for phase in self.phase[1:]:
@@ -222,7 +212,6 @@ def _applied(what: str, size: int, kernel: int, stride: int) -> int:
 
 
 def _check_possible(recipe: Recipe) -> None:
-    """Raise UsageError for values that do not make a network, or cannot be trained."""
     check_ranges(recipe)
     if not re.fullmatch(r"[\w+-][\w.+-]*", recipe.name, re.ASCII) or len(recipe.name) > _MOST_LETTERS:
         raise UsageError(f"name is {shown(recipe.name)}; a folder is called so: it is of letters, digits and . _ + -")

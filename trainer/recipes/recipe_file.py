@@ -1,7 +1,4 @@
-"""Recipes as TOML files and as plain dicts, as in a checkpoint.
-
-Names, types and meanings of the fields are those of the dataclasses in `trainer/recipes/recipe.py`.
-"""
+"""Recipes as TOML files and as plain dicts."""
 
 import inspect
 import json
@@ -31,7 +28,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe as `read` takes it, with each field's meaning where it first occurs."""
+    """The recipe as `read` takes it, each field's meaning beside it."""
     plain: list[str] = []
     tables: list[str] = []
     for name, value, meaning in _fields(recipe):
@@ -54,21 +51,21 @@ def _lines(table: Any, with_meaning: bool) -> list[str]:
 
 
 def _fields(table: Any) -> list[tuple[str, Any, str]]:
-    """Name, value and meaning of each field that is not None. Meanings are the table in the class's docstring."""
+    """Name, value and meaning of each field that is not None; meanings are the class docstring's table."""
     meanings = dict(re.findall(r"^(\w+) {2,}(.+)$", inspect.getdoc(table) or "", re.MULTILINE))
     values = ((field.name, getattr(table, field.name)) for field in fields(table))
     return [(name, value, meanings.get(name, "")) for name, value in values if value is not None]
 
 
 def _inline(value: Any) -> str:
-    """A value on one line. Numbers, booleans and plain strings, the only ones in a recipe, are in TOML as in JSON."""
+    """A value on one line, which in a recipe is in TOML as in JSON."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + " }" if value else "{}"
     return json.dumps(value)
 
 
 def read(path: Path) -> Recipe:
-    """The recipe in a UTF-8 file, with or without a byte-order mark. Raises UsageError, naming file and fault."""
+    """The recipe in a UTF-8 file. Raises UsageError, naming file and fault."""
     try:
         return from_dict(tomllib.loads(_contents(path).decode("utf-8-sig")))
     except OSError as error:
@@ -82,7 +79,7 @@ def read(path: Path) -> Recipe:
 
 
 def _contents(path: Path) -> bytes:
-    """The text of the file, or of a shell's <(...). Raises OSError, and UsageError for an endless one."""
+    """The contents of a file, or of a shell's <(...)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO that nobody writes to would not open otherwise
     os.set_blocking(descriptor, True)
     with open(descriptor, "rb") as file:
@@ -103,7 +100,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def object_of(kind: type[Read], values: Any) -> Read:
-    """The inverse of `asdict` for any dataclass whose fields are like a recipe's. Raises UsageError as `from_dict`."""
+    """`from_dict` for any dataclass whose fields are like a recipe's."""
     read_: Read = _object(kind, values, "")
     return read_
 
@@ -123,7 +120,6 @@ def _object(kind: Any, values: Any, where: str) -> Any:
 
 
 def _instead(name: str, where: str, known: list[str]) -> str:
-    """A suggestion for an unknown field."""
     if where and name in {field.name for field in fields(Recipe)}:
         return f"{name} is the recipe's own: it stands above the first [table]"
     alike = get_close_matches(name, known, n=1)
@@ -131,7 +127,6 @@ def _instead(name: str, where: str, known: list[str]) -> str:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` as type `kind`, one of those of a recipe's fields. Raises UsageError."""
     if kind is Any:
         return value
     origin, arguments = get_origin(kind), get_args(kind)
@@ -155,7 +150,6 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The value as the first kind that it fits."""
     if value is None and type(None) in kinds:
         return None
     refusals = []
