@@ -1,1 +1,1 @@
-"""Evaluation of trained networks: errors, predictions, features."""
+"""Evaluation of trained networks."""

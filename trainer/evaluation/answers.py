@@ -1,4 +1,4 @@
-"""The pass over a split, and its answers: per record, as little as errors, predictions and confusions need."""
+"""The answers of networks on a split, record by record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,7 @@ NO_RANK = -1  # of a record that was not answered
 
 
 def answer_rows(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """float64 n x (2 + 2 k): rank and probability of the label, then the k likeliest classes and their probabilities;
-    k is TOP, or the number of classes if that is less.
-    """
+    """float64 n x (2 + 2 k): the label's rank and probability, the k likeliest classes and theirs; k is at most TOP."""
     likeliest = probabilities.topk(min(TOP, probabilities.shape[1]), dim=1)
     columns = [
         ranks(probabilities, labels)[:, None],
@@ -36,8 +34,6 @@ def answer_rows(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`count` of the `of_label` images of class `label` were taken for class `taken_for`."""
-
     label: int
     taken_for: int
     count: int
@@ -45,7 +41,7 @@ class Confusion:
 
 
 class Answers:
-    """Answers for n records.
+    """The answers for n records.
 
     labels       int64 n
     rank         int64 n, of the label, see `ranks`; NO_RANK if the record was not answered
@@ -62,7 +58,6 @@ class Answers:
         self.probabilities = np.zeros((records, min(TOP, classes)), np.float32)
 
     def take_in(self, records: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], answers: Tensor) -> None:
-        """Take in the `answer_rows` of these records."""
         rows = answers.numpy()
         middle = 2 + self.classes.shape[1]
         self.labels[records] = labels
@@ -71,7 +66,6 @@ class Answers:
 
     @property
     def answered(self) -> npt.NDArray[np.int64]:
-        """The answered records, rising."""
         return np.flatnonzero(self.rank != NO_RANK)
 
     def evaluation(self) -> Evaluation:
@@ -84,7 +78,6 @@ class Answers:
         return Evaluation(top1, top5 if self.class_count > TOP else None, float(loss.mean()), len(seen))
 
     def confusions(self, most: int) -> list[Confusion]:
-        """The pairs of classes confused most often, by number of images; at most `most`."""
         seen = self.answered
         labels, taken_for = self.labels[seen], self.classes[seen, 0]
         of_label = np.bincount(labels, minlength=self.class_count)
@@ -100,20 +93,16 @@ def _confusion(pair: int, count: int, classes: int, of_label: Sequence[int] | np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Queued:
-    """A batch whose answers are on their way to the host: by answerer, then number of views."""
-
     batch: Batch
     rows: list[dict[int, AsyncResult]]
 
 
 class Answering:
-    """Collects the answers of each member and, if there are several, of all together with their `weights`.
+    """Collects the answers of each member and, if there are several, of all together.
 
-    by_answerer   the answers by number of views: each member's by its name, then those of all together
+    by_answerer   name and answers by number of views: each member's, then those of all together
     seen          images so far
     bad           corrupt records, which are not answered
-
-    A batch's answers reach the host while the devices compute the next batch's.
     """
 
     def __init__(
@@ -134,16 +123,15 @@ class Answering:
 
     @property
     def together(self) -> dict[int, Answers]:
-        """The answers of all together, or of the only member."""
         return self.by_answerer[-1][1]
 
     @property
     def top1_error(self) -> float:
-        """The error so far of all together, with the most views."""
+        """The error so far, with the most views."""
         return self._wrong / max(self.seen, 1)
 
     def answer(self, fed: DeviceBatch) -> None:
-        """Queue a batch; then take in the answers of the one before."""
+        """Queue a batch, and take in the one before while the devices compute."""
         of_members = [member.probabilities(fed.pixels, self._view_counts) for member in self._members]
         answers = [*of_members, mixed(of_members, self._weights)] if len(of_members) > 1 else of_members
         rows = [
@@ -154,7 +142,7 @@ class Answering:
         self._queued = _Queued(fed.batch, rows)
 
     def finish(self) -> None:
-        """Take in the last batch's answers. Raises CheckpointError if they are not finite."""
+        """Take in the last batch. Raises CheckpointError if answers are not finite."""
         if self._queued is None:
             return
         queued, self._queued = self._queued, None

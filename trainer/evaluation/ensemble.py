@@ -1,8 +1,6 @@
 """Several networks that answer together: softmax probabilities averaged over views, then over networks.
 
-A test looks at the centre view of a stored image alone, or at the paper's ten: the four corners, the centre, and the
-mirror images of these. For crops of 224 the offsets are (0, 0), (0, 32), (16, 16), (32, 0) and (32, 32), as in the
-program behind the paper; for 227 the last is 29, the centre's 14.
+The paper's ten views are corners, centre, and the mirror images of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,6 @@ MOST = 10
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A square of a stored image: its upper left corner in pixels; `mirrored` left to right."""
-
     top: int
     left: int
     mirrored: bool = False
@@ -34,7 +30,7 @@ class View:
 
 
 def views(size: int) -> tuple[View, ...]:
-    """The ten views of `size` pixels, the centre first, which is the one view of the test with one."""
+    """The ten views of `size` pixels, the centre first."""
     far, middle = STORED_SIZE - size, (STORED_SIZE - size) // 2
     corners = [(middle, middle), (0, 0), (0, far), (far, 0), (far, far)]
     return tuple(View(top, left, mirrored) for mirrored in (False, True) for top, left in corners)
@@ -42,11 +38,7 @@ def views(size: int) -> tuple[View, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """A network and the way to its pixels.
-
-    name         its checkpoint's path
-    transforms   on each of its devices
-    """
+    """A network with the transforms to its pixels, called as its checkpoint's path."""
 
     name: str
     net: Net
@@ -54,14 +46,13 @@ class Member:
     transforms: Mapping[torch.device, PixelTransform]
 
     def pixels(self, images: Mapping[torch.device, Tensor], view: View) -> Pixels:
-        """The network's input from a view of n x 256 x 256 x 3 images on each device."""
         read = {device: of(view.of(images[device], self.recipe.crop)) for device, of in self.transforms.items()}
         return tuple(read[device] for device in self.net.input_devices)
 
     def probabilities(self, images: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
-        """n x classes by number of views: the mean over the first ones of `views`, in memory of its own.
+        """n x classes by number of views, in memory of its own.
 
-        One forward per view: a single one of all views would take that many times the memory.
+        One forward per view: one of all would take that many times the memory.
         """
         averages: dict[int, Tensor] = {}
         total: Tensor | None = None
@@ -74,7 +65,7 @@ class Member:
 
 
 def mixed(of_members: Sequence[Mapping[int, Tensor]], weights: Sequence[float]) -> dict[int, Tensor]:
-    """The members' probabilities, averaged with their weights, by number of views."""
+    """The members' weighted average, by number of views."""
     shares = [weight / sum(weights) for weight in weights]
     return {
         count: torch.stack([of[count] * share for of, share in zip(of_members, shares, strict=True)]).sum(dim=0)

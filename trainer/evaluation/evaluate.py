@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_checkpoints(options: EvaluateOptions) -> EvaluationReport:
-    """Evaluate as `options` say. Raises any AlexNetError; the message says what to do."""
+    """Evaluate as `options` say. Raises any AlexNetError."""
     with full_memory_as_error():
         return _evaluate(options)
 
@@ -84,7 +84,7 @@ def features_of(options: EvaluateOptions) -> Written:
 
 
 def placing_of(options: EvaluateOptions) -> Placing:
-    """Devices and precision for the networks; sets up torch's global state accordingly."""
+    """Devices and precision of the networks; sets torch's global state."""
     devices = devices_of_halves(options.gpus, options.cpu)
     make_repeatable(options.threads)
     dtype = set_precision(options.precision or default_precision(devices[0]))
@@ -102,7 +102,6 @@ def ask_all(
     options: EvaluateOptions,
     info: StreamInfo,
 ) -> None:
-    """Answer every batch, with a progress line."""
     feed = Feed(*(member.net for member in members), streams=Streams(), pinned=Pinned())
     asked = min(options.limit or info.records, info.records)
     started_s = time.monotonic()
@@ -148,7 +147,7 @@ def _report(
 def _write_files(
     options: EvaluateOptions, report: EvaluationReport, answering: Answering, submission: Submission | None
 ) -> Iterator[AlexNetError]:
-    """Write each file; yield the errors of those that cannot be written, which do not affect the others."""
+    """Write each file; yield the errors of those that cannot be written."""
     writers: list[tuple[Path | None, Callable[[Path], None]]] = [
         (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes)),
         (options.json, lambda path: _write_json(path, report)),

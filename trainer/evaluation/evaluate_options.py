@@ -1,4 +1,4 @@
-"""The options of `alexnet-evaluate`, and which go together."""
+"""The options of `alexnet-evaluate`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class EvaluateOptions:
 
     @property
     def fills_stdout(self) -> bool:
-        """True if a file goes to stdout, which the table must then leave alone."""
+        """True if the table must leave stdout alone."""
         return STDOUT in (self.json, self.predictions, self.ilsvrc)
 
     def refuse_what_features_lack(self) -> tuple[Path, str]:

@@ -4,7 +4,7 @@
     OUT.labels.npy    int64 n, of the served dataset; -1 for a corrupt record, whose row is NaN
     OUT.records.npy   int64 n, the record of each row, rising
 
-Features are the layer's outputs to the next one: after activation and, as in every test, times 1 - dropout.
+Features are outputs after activation, times 1 - dropout.
 """
 
 import os
@@ -29,8 +29,6 @@ from trainer.feeding.upload import AsyncResult
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows and units of `path`, and how long it took."""
-
     path: Path
     layer: str
     rows: int
@@ -45,10 +43,9 @@ class Written:
 def write_features(
     path: Path, layer: str, member: Member, batches: Iterator[Batch], *, rows: int, records: int, streams: Streams
 ) -> Written:
-    """Write the layer's features of the centre views of `rows` images, of a split of `records` records.
+    """Write the features of the centre views of `rows` images, of a split of `records` records.
 
-    The file is written as the images come, and may be larger than memory. Raises AlexNetError if the disk is full,
-    CheckpointError if features are not finite.
+    Raises AlexNetError if the disk is full, CheckpointError if features are not finite.
     """
     started_s = time.monotonic()
     feed = Feed(member.net, streams=streams, pinned=Pinned())
@@ -73,8 +70,6 @@ def write_features(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Queued:
-    """A batch whose features are being computed: each half's part, n x units."""
-
     batch: Batch
     parts: list[AsyncResult]
 
@@ -86,7 +81,7 @@ def _queue(member: Member, fed: DeviceBatch, layer: str, streams: Streams) -> _Q
 
 
 class _Table:
-    """The rows on the disk: written in place if every record comes, else sorted by record at the end."""
+    """The rows on the disk, written in place if every record comes, else sorted at the end."""
 
     def __init__(self, path: Path, rows: int, records: int) -> None:
         self._path, self._all = path, rows == records
@@ -122,7 +117,7 @@ class _Table:
 
 
 def _reserve(path: Path) -> None:
-    """Allocate the disk's blocks now; a full disk would end the process at some later row, by SIGBUS."""
+    """Allocate the disk's blocks now; a full disk would raise SIGBUS at some later row."""
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 

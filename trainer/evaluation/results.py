@@ -1,4 +1,4 @@
-"""The results of an evaluation: a table for a person, an object for a program, predictions record by record."""
+"""The results of an evaluation."""
 
 import json
 import math
@@ -24,8 +24,6 @@ class EvaluationReport:
     rows         name and errors by number of views: of each checkpoint, then of all together
     weights      of the checkpoints, adding up to 1
     confusions   of the last row with the most views
-    bad          corrupt records, which were left out
-    seconds      of the pass; `waited_s` of them for data
     unwritten    the errors of files that could not be written
     """
 
@@ -50,7 +48,6 @@ class EvaluationReport:
         return self.images / self.seconds
 
     def text(self) -> str:
-        """Several lines, without the last line's end."""
         lines = [self._head(), "", *_table([(shown(name), by_views) for name, by_views in self.rows])]
         if self.confusions:
             lines += ["", "most confused", *(f"  {self._confusion(pair)}" for pair in self.confusions)]
@@ -70,8 +67,8 @@ class EvaluationReport:
         return f"{label} taken for {taken_for}: {share} of {label} ({pair.count:,} of {pair.of_label:,})"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. Errors are shares, 0 to 1, the top-5 error null with five classes or fewer; `log_probability` is
-        the mean natural logarithm of the label's.
+        """An object for JSON: errors are shares, top-5 null with five classes or fewer; `log_probability` is the mean
+        natural logarithm of the label's.
         """
         return {
             "split": self.split,
@@ -104,7 +101,6 @@ def _numbers(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
-    """Lines of the table: names on the left, then the figures for each number of views."""
     width = max(len(name) for name, _ in rows)
     by_count = rows[0][1]
     titles = {count: "  ".join(_figures(of)) for count, of in by_count.items()}
@@ -116,7 +112,6 @@ def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
 
 
 def _figures(of: Evaluation) -> dict[str, str]:
-    """Each figure below its title, both of one width."""
     figures = {f"{'top-1 error':>11}": f"{percent(of.top1_error):>11}"}
     if of.top5_error is not None:
         figures[f"{'top-5 error':>11}"] = f"{percent(of.top5_error):>11}"
@@ -128,7 +123,7 @@ def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str,
 
     record, label, class     of the dataset; label counts from 0
     views                    by number of views: `rank` of the label and its `probability`, and the `likeliest` classes,
-                             each with `class`, `label` and `probability`, falling
+                             falling, each with `class`, `label` and `probability`
     """
     first = next(iter(by_views.values()))
     with written(path) as file:

@@ -1,5 +1,5 @@
 """The ILSVRC2012 submission file: a line per validation image, in the order of their numbers, with five
-ILSVRC2012_IDs separated by blanks, the likeliest first.
+ILSVRC2012_IDs, the likeliest first.
 """
 
 import json
@@ -28,7 +28,7 @@ class Submission:
 
     ids      int64 classes, the ILSVRC2012_ID of each label
     truth    int64 images, the label of each validation image
-    images int64 records, the validation image that each record was made of; the first is 0
+    images   int64 records, the validation image, from 0, of each record
     """
 
     def __init__(self, ids: Numbers, truth: Numbers, images: Numbers) -> None:
@@ -36,7 +36,7 @@ class Submission:
 
     @classmethod
     def of(cls, info: StreamInfo, devkit: Devkit, skipped: Path | None) -> "Submission":
-        """The mapping for `info`'s dataset, packed from the ILSVRC2012 archives without the images `skipped` lists.
+        """The mapping for a dataset packed without the images `skipped` lists.
 
         Raises UsageError if it is another dataset, or another's list.
         """
@@ -60,7 +60,7 @@ class Submission:
         )
 
     def checked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches. Raises UsageError at an image whose class is not that of its validation image."""
+        """The same batches. Raises UsageError at an image of another class than its validation image."""
         for batch in batches:
             images = self.images[batch.records]
             wrong = np.flatnonzero(self.truth[images] != batch.labels)
@@ -73,7 +73,7 @@ class Submission:
             yield batch
 
     def write(self, path: Path, answers: Answers) -> None:
-        """Write the file; the lowest five ids stand for an image left out in packing, or a corrupt record."""
+        """Write the file; the lowest five ids stand for an image without an answer."""
         nothing = np.sort(self.ids)[:TOP]
         lines = np.tile(nothing, (len(self.truth), 1))
         answered = answers.answered
@@ -89,7 +89,6 @@ def _line(ids: Numbers | list[int]) -> str:
 
 
 def _left_out(skipped: Path | None, devkit: Devkit) -> set[int]:
-    """The numbers, from 1, of the validation images that alexnet-pack's list names."""
     if skipped is None:
         return set()
     try:

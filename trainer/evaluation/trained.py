@@ -1,4 +1,4 @@
-"""Trained networks from their checkpoints, for use without further training."""
+"""Trained networks from their checkpoints."""
 
 import logging
 from dataclasses import dataclass
@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """The part of a checkpoint that is needed without training on; `mean_hwc` is None in an old one."""
-
     path: Path
     state: State
     weights: dict[str, Tensor]
@@ -34,8 +32,6 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Placement of networks, as `build_net` takes it."""
-
     asked: str | None
     devices: Devices
     dtype: torch.dtype
@@ -52,7 +48,7 @@ def load_trained(path: Path) -> Trained:
 
 
 def check_same_classes(trained: list[Trained]) -> None:
-    """Raise CheckpointError if networks that answer together have different classes."""
+    """Raise CheckpointError if networks have different classes."""
     first = trained[0]
     for other in trained[1:]:
         if difference := _difference(first.state.class_names, other.state.class_names):
@@ -69,7 +65,6 @@ def check_classes_served(trained: Trained, info: StreamInfo) -> None:
 
 
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
-    """The first difference; "" if they are the same."""
     if len(ours) != len(theirs):
         return f"{len(ours):,} and {len(theirs):,} of them"
     pairs = enumerate(zip(ours, theirs, strict=True))
@@ -77,7 +72,7 @@ def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 
 
 def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
-    """The network on its devices; its pixels lose the mean image that it was trained with, whatever the dataset."""
+    """The network on its devices; its pixels lose the mean image that it was trained with."""
     recipe = trained.state.recipe
     net = build_net(
         placing.asked,

@@ -1,4 +1,4 @@
-"""Errors on images that a network was not trained on."""
+"""Validation between epochs, and its measures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Shares of images, 0 to 1, whose label is not the likeliest, or not among the five likeliest; mean -log p.
+    """Shares of images answered wrong, and the mean -log p of the labels.
 
-    top5_error   None with five classes or fewer, among which every label is
+    top5_error   None with five classes or fewer
     """
 
     top1_error: float
@@ -29,7 +29,7 @@ class Evaluation:
 def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
     """Errors over `batches`; the host waits for the device only at the end.
 
-    A place with another record instead of a corrupt one is left out: that record has a place of its own.
+    A record in a corrupt one's place is left out: it has a place of its own.
     """
     totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
     images = 0
@@ -48,21 +48,21 @@ def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
 
 
 def places_with_own(batch: Batch) -> list[int]:
-    """The places of a batch that hold their own record's image, not that of another in a corrupt record's place."""
+    """The places of a batch that hold their own record's image."""
     taken = {place.position - batch.first for place in batch.replaced}
     return [place for place in range(len(batch)) if place not in taken]
 
 
 def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """int64 n: number of classes at least as likely as the label, itself included; from n x classes.
+    """int64 n: the number of classes at least as likely as the label, itself included; from n x classes.
 
-    So a network that gives all classes one probability is always wrong, not always right; a NaN has rank 0, wrong too.
+    So equal probabilities are always wrong, not always right; a NaN has rank 0, wrong too.
     """
     return (probabilities >= probabilities.gather(1, labels[:, None])).sum(dim=1)
 
 
 def losses(of_labels: Tensor) -> Tensor:
-    """float64 n: -log p of the labels. A probability that underflowed costs about 87, not infinity."""
+    """float64 n: -log p of the labels; one that underflowed costs about 87, not infinity."""
     return -of_labels.double().clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
@@ -72,7 +72,7 @@ def is_wrong(rank: Tensor, top: int) -> Tensor:
 
 
 def _errors_and_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """float64 (3,): images wrong at top-1, at top-5, and the sum of -log p of the labels."""
+    """float64 (3,): images wrong at top-1, at top-5, and the sum of losses."""
     rank = ranks(probabilities, labels)
     loss = losses(probabilities.gather(1, labels[:, None]).squeeze(1)).sum()
     return torch.stack([is_wrong(rank, 1).sum().double(), is_wrong(rank, TOP).sum().double(), loss])
