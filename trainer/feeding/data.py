@@ -41,12 +41,10 @@ def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: fl
 
 
 class TrainingData:
-    """The images of one run, from `epoch` on, as `recipe` and `seed` define them.
+    """The images of one run, from `epoch` on. Raises LoaderRefused and LoaderTimeout.
 
     on_bad_record, digests   as StreamSpec and LoaderClient.stream take them
-    breakable                put around the source of batches, so that a signal may end the wait for the next one
-
-    `info` describes the training set, before there is a net. Raises LoaderRefused and LoaderTimeout.
+    breakable                put around the source of batches, so that a signal may end a wait
     """
 
     def __init__(
@@ -73,12 +71,10 @@ class TrainingData:
 
     @property
     def spec(self) -> StreamSpec:
-        """The training stream of the moment."""
         return self._training_stream.spec
 
     @property
     def loaders(self) -> Loaders:
-        """The services that answer it."""
         return self._training_stream.loaders
 
     @property
@@ -86,13 +82,12 @@ class TrainingData:
         return self._validation_stream is not None
 
     def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None, decoder: str | None = None) -> str:
-        """The name of this epoch's stream; or its name with another `on_bad_record`, or under another identity of the
-        same decoder."""
+        """The name of this epoch's stream, or of one with another `on_bad_record` or identity of the decoder."""
         spec = training_spec(self._recipe, self._seed, self._sigma(epoch), on_bad_record or self._on_bad_record)
         return spec.name(self.info.digest, decoder or self.info.decoder)
 
     def training(self, net: Net, epoch: int, first: int) -> Iterator[DeviceBatch]:
-        """Batches from position `first` of `epoch` to the end of the recipe's last epoch."""
+        """Batches from position `first` of `epoch` to the end of the last epoch."""
         for sigma, group in groupby(range(epoch, self._recipe.epochs), self._sigma):
             if sigma != self._training_stream.spec.sigma:
                 self._training_stream.close()
@@ -102,18 +97,16 @@ class TrainingData:
             first = 0
 
     def visible(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
-        """Images as the network sees them, n x height x width x 3, from its input in a training step of `epoch`."""
+        """Images, n x height x width x 3, from the network's input in `epoch`."""
         scale, device = self._training_scale(self._sigma(epoch)), torch.device("cpu")
         return PixelTransform(self.info.mean_hwc, self._recipe.input_shape, scale, device).images(x_nchw.cpu())
 
     def validation(self, net: Net) -> Iterator[DeviceBatch]:
-        """The centres of the validation set's images, once."""
         assert self._validation_stream is not None
         batches = self._validation_stream.batches([0], lend=True)
         return self._fed(net, "val", batches, self._recipe.test_scale)
 
     def _fed(self, net: Net, split: str, batches: Iterator[Batch], scale: float) -> Iterator[DeviceBatch]:
-        """The batches on the net's devices; the clock counts every wait for the loader."""
         if self._feed is None:  # one for the run, made once there is a net
             self._feed = Feed(net, streams=Streams(), pinned=Pinned())
         transforms = pixel_transforms(net, self.info.mean_hwc, self._recipe.input_shape, scale)
@@ -121,7 +114,6 @@ class TrainingData:
         return self._feed.batches(self.clock.timed(source), transforms)
 
     def _logging_replaced(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Log each corrupt record the first time that another takes its place."""
         for batch in batches:
             for _, record, reason in batch.replaced:
                 if (split, record) not in self._logged:
@@ -149,6 +141,5 @@ class TrainingData:
 
 
 def training_spec(recipe: Recipe, seed: int, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:
-    """The training stream of a recipe while its colour noise is `sigma`."""
     pixels = recipe.pixels
     return StreamSpec("train", seed, crop=recipe.crop, sigma=sigma, pixels=pixels, on_bad_record=on_bad_record)

@@ -1,7 +1,6 @@
 """Host-to-device prefetch: copies batch k + 1 while the devices compute step k, then gives its slot back.
 
-A copy from a slot is queued, not done, when the host moves on, and the loader refills a slot as soon as it has it back.
-So each batch is leased until the events of its copies have passed:
+The loader refills a slot as soon as it has it back, so each batch is leased until the events of its copies have passed:
 
     host   queues the copies of batch k, one to each device, and step k behind them
     host   gives back the slots whose copies are complete; waits for the others but the newest KEPT
@@ -28,8 +27,8 @@ from trainer.network.net import Net, Pixels
 class DeviceBatch:
     """A batch on the devices.
 
-    batch    the same on the host; its images are good until the next batch is requested, all else for ever
-    pixels   by device, n x folded channels x height x width from a PixelTransform; n x height x width x 3 without one
+    batch    on the host; its images are good until the next batch is requested, all else for ever
+    pixels   by device, as a PixelTransform leaves them; n x height x width x 3 without one
     labels   int64 n, on the loss device
     """
 
@@ -41,16 +40,11 @@ class DeviceBatch:
         return len(self.labels)
 
     def inputs(self, net: Net) -> Pixels:
-        """The pixels on each of the net's input devices."""
         return tuple(self.pixels[device] for device in net.input_devices)
 
 
 class Feed:
-    """Copies the batches of streams to the devices of nets; one per run, whose streams share its buffers.
-
-    nets     have their loss on the same device
-    pinned   knows the slabs that the devices can read
-    """
+    """Copies batches to the devices of nets with the same loss device; one per run, whose streams share its buffers."""
 
     def __init__(self, *nets: Net, streams: Streams, pinned: Pinned) -> None:
         devices = dict.fromkeys(device for net in nets for device in net.input_devices)
@@ -61,7 +55,7 @@ class Feed:
     def batches(
         self, source: Iterable[Batch], transforms: Mapping[torch.device, PixelTransform] | None = None
     ) -> Iterator[DeviceBatch]:
-        """Each batch of `source` in the devices' own memory: transformed, or its images as they are."""
+        """Each batch of `source` on the devices: transformed, or its images as they are."""
         leases = _Leases(self._streams)
         try:
             for batch in source:
@@ -83,7 +77,6 @@ class Feed:
         return DeviceBatch(batch, pixels, labels.to(self._loss_device, copy=True, non_blocking=True))
 
     def _on_host(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images and labels in memory the devices can read."""
         if not self._streams.queues(self._loss_device):
             return tensor_over(batch.images), tensor_over(batch.labels)
         return self._pinned.images(batch, self._loss_device), self._pinned.labels(batch)
@@ -97,12 +90,11 @@ class _Leases:
         self._held: deque[tuple[Batch, Sequence[Event]]] = deque()
 
     def hold(self, batch: Batch, copies: Sequence[Event]) -> None:
-        """Keep the batch until each event, recorded behind a copy of its images, has passed."""
         batch.keep()
         self._held.append((batch, copies))
 
     def release(self, but: int = 0) -> None:
-        """Release the batches that are no longer read; block until at most `but` are left."""
+        """Release the batches whose copies are complete; block until at most `but` are left."""
         while self._held and (len(self._held) > but or self._is_copied(self._held[0][1])):
             batch, copies = self._held[0]
             for copy in copies:

@@ -1,10 +1,8 @@
 """Host memory that a GPU reads directly: the loader's slabs, registered with CUDA, and pinned copies of all else.
 
-A slab is registered whole, for every GPU of the process, when its first batch arrives, and unregistered when its last
-owner lets go of it: the stream that mapped it, or a batch that is still leased. Only then is it unmapped.
-
-PyTorch keeps its own pinned memory alive until the copies queued from it complete. It does not know registered slabs:
-the feed leases their batches (`trainer/feeding/feed.py`).
+A slab is registered when its first batch arrives, and unregistered when its last owner, the stream or a leased batch,
+lets go of it; only then is it unmapped. PyTorch keeps its own pinned memory until the copies queued from it complete;
+batches in slabs are leased (`trainer/feeding/feed.py`).
 """
 
 import contextlib
@@ -26,10 +24,10 @@ _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU, not just the on
 
 
 class HostMemory:
-    """CUDA's calls for host memory; tests without CUDA have a kind of their own."""
+    """CUDA's calls; tests have a kind of their own."""
 
     def register(self, memory: npt.NDArray[np.uint8], device: torch.device) -> str:
-        """Pin the memory in place; return "", or CUDA's reason for refusing. `device`: any that is in use anyway."""
+        """Pin the memory in place; return "", or CUDA's reason for refusing."""
         runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
             error = runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, _PORTABLE)
@@ -50,15 +48,13 @@ class HostMemory:
 
 
 class Pinned:
-    """Batches' tensors in memory that a GPU reads while the host moves on."""
-
     def __init__(self, host_memory: HostMemory | None = None) -> None:
         self._host_memory = host_memory or HostMemory()
         self._registered: weakref.WeakKeyDictionary[Slab, bool] = weakref.WeakKeyDictionary()
         self._said: set[str] = set()
 
     def images(self, batch: Batch, device: torch.device) -> Tensor:
-        """The batch's images, n x height x width x 3: in their slot if it can be registered, else a pinned copy."""
+        """The images in their slot, if it can be registered, else a pinned copy."""
         images = tensor_over(batch.images)
         if batch.slab is not None and self._is_registered(batch.slab, device):
             return images
@@ -91,7 +87,7 @@ class Pinned:
 
 
 def tensor_over(array: npt.NDArray[np.generic]) -> Tensor:
-    """A read-only tensor over the array's own memory; torch has no such kind, and would warn."""
+    """A read-only tensor over the array's memory, without torch's warning that it has no such kind."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

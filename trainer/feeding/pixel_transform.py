@@ -1,9 +1,4 @@
-"""From stored pixels to the network's input, on a device.
-
-uint8 to float, minus the centre of the mean image, times the recipe's scale, zeros at the right and bottom up to the
-size conv1 reads. A stored image (view "full") is first cut to its centre. Pixels keep their order (height, width,
-channel), which torch calls channels_last.
-"""
+"""From stored pixels to the network's input, on a device."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +14,9 @@ AT_ONCE = 8  # images transformed together on a CPU, so that they stay in its ca
 
 
 class PixelTransform:
-    """On one device: n x height x width x 3 stored pixels to the n x 48 x 57 x 57 that AlexNet reads, folded by the
-    first layer's stride.
+    """n x height x width x 3 stored pixels to the n x 48 x 57 x 57 that AlexNet reads, folded by conv1's stride.
 
-    mean_hwc   256 x 256 x 3, the mean image; its centre of the crop's size is subtracted, wherever the crop lay
+    mean_hwc   256 x 256 x 3; its centre is subtracted, wherever the crop lay
     shape      of the network's input; larger images are cut to their centre
     scale      factor on (pixel - mean)
     dtype      of the result
@@ -41,10 +35,7 @@ class PixelTransform:
         self._scale, self._dtype = scale, dtype
 
     def __call__(self, images_nhwc: Tensor) -> Tensor:
-        """A new tensor in channels_last order; `images_nhwc` may be overwritten afterwards.
-
-        Each row is treated as one run of 3 x width numbers, three times as fast as channel by channel.
-        """
+        """A new tensor in channels_last order; `images_nhwc` may be overwritten afterwards."""
         n, device, folded = len(images_nhwc), images_nhwc.device, self._side // self._fold
         x_nhwc = torch.empty(n, folded, folded, 3 * self._fold**2, dtype=self._dtype, device=device)
         module = kernels_for(x_nhwc)
@@ -65,14 +56,14 @@ class PixelTransform:
         x_nhwc.view(n, folded, folded, fold, 3 * fold).copy_(squares)
 
     def images(self, x_nchw: Tensor) -> npt.NDArray[np.uint8]:
-        """The inverse, as far as the network sees the images: n x height x width x 3 pixels, the mean added back."""
+        """The inverse, n x height x width x 3."""
         height, length = self._mean_rows.shape
         rows = depth_to_space(x_nchw.float(), self._fold).permute(0, 2, 3, 1).flatten(2)[:, :height, :length]
         pixels = (rows / self._scale + self._mean_rows).round().clamp(0, 255).to(torch.uint8)
         return pixels.reshape(len(pixels), height, -1, 3).cpu().numpy()
 
     def _cut(self, images_nhwc: Tensor) -> Tensor:
-        """The part of the images that the network sees, row by row: n x height x (3 width)."""
+        """The part that the network sees, n x height x (3 width): as rows three times as fast as by channel."""
         rows = _centre_rows(images_nhwc, self._crop)
         return rows if self._shrink == 1 else _shrunk(rows, self._shrink)
 
@@ -80,21 +71,17 @@ class PixelTransform:
 def pixel_transforms(
     net: Net, mean_hwc: npt.NDArray[np.float32], shape: InputShape, scale: float
 ) -> dict[torch.device, PixelTransform]:
-    """The transform to the net's input, for each of its input devices."""
     devices = dict.fromkeys(net.input_devices)
     return {device: PixelTransform(mean_hwc, shape, scale, device, net.input_dtype) for device in devices}
 
 
 def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:
-    """The centre, n x size x (3 size), as a view; offsets are (256 - 224) / 2 = 16 and, rounded down, 14 for 227."""
     top, left = (images_nhwc.shape[1] - size) // 2, (images_nhwc.shape[2] - size) // 2
     return images_nhwc.flatten(2)[:, top : top + size, 3 * left : 3 * (left + size)]
 
 
 def _shrunk(rows: Tensor, side: int) -> Tensor:
-    """Means over squares of side x side pixels: n x height x (3 width), uint8 or float32, to float32
-    n x height / side x (3 width / side).
-    """
+    """Means over squares of side x side pixels, float32."""
     n, height, length = rows.shape
     bands = rows.reshape(n, height // side, side, length)
     # Adding bytes row to row as int16 first takes a third of the time of converting them to float32 first.

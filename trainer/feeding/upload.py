@@ -4,9 +4,7 @@ On a GPU, batch k + 1 is copied on a stream of its own while step k computes, in
 
     copy stream      waits until buffer k % 2 is free;  copies;  records `arrived`
     current stream   waits for `arrived`;  reads the buffer;  records `free`
-    host             leaves the source memory alone until `arrived` (`trainer/feeding/feed.py`)
-
-On a CPU the batch is read in place.
+    host             leaves the source memory alone until `arrived`
 """
 
 from collections.abc import Callable
@@ -28,7 +26,7 @@ class _Buffer:
 
 
 class Upload:
-    """Copies batches to one device. Streams may alternate: the buffers are as large as the largest batch."""
+    """Copies batches to one device; a CPU reads them in place."""
 
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
@@ -39,7 +37,7 @@ class Upload:
         """The result of `read` on the device's copy of `host`, and the event after which `host` may be overwritten.
 
         host   pinned, if the device is a GPU
-        read   queued on the device's current stream; returns new memory, since the copy is overwritten later
+        read   queued on the current stream; returns new memory
         """
         streams, current = self._streams, self._streams.current(self._device)
         if not streams.queues(self._device):
@@ -55,20 +53,19 @@ class Upload:
         return result, buffer.arrived
 
     def _next_buffer(self, size: int) -> _Buffer:
-        """The least recently used buffer, free for the copy stream; a new one for the first batches."""
         if len(self._buffers) < BUFFERS:
             arrived, free = (self._streams.event(self._device, name) for name in ("arrived", "free"))
             buffer = _Buffer(self._memory(size), arrived, free)
         else:
             buffer = self._buffers.pop(0)
-            self._streams.wait(self._copy, buffer.free)  # also where its memory goes back to the stream's pool
+            self._streams.wait(self._copy, buffer.free)  # and before its memory may go back to the pool
             if len(buffer.memory) < size:
                 buffer.memory = self._memory(size)
         self._buffers.append(buffer)
         return buffer
 
     def _memory(self, size: int) -> Tensor:
-        """Memory of `size` bytes from the copy stream's pool, which no other stream still reads."""
+        """Memory from the copy stream's pool, which no other stream still reads."""
         with self._streams.on(self._copy):
             return torch.empty(size, dtype=torch.uint8, device=self._device)
 
@@ -76,7 +73,7 @@ class Upload:
 class AsyncResult:
     """Asynchronous device-to-host copy of a small tensor; `read` blocks only on the work that produces it.
 
-    On a CPU it is the tensor itself, not to be overwritten before it is read.
+    On a CPU it is the tensor itself, not to be overwritten before.
     """
 
     def __init__(self, numbers: Tensor, streams: Streams) -> None:
@@ -90,6 +87,5 @@ class AsyncResult:
             streams.record(self._arrived, streams.current(device))
 
     def read(self) -> Tensor:
-        """The tensor, on the CPU."""
         self._streams.synchronize(self._arrived)
         return self._host
