@@ -1,4 +1,4 @@
-"""Entry points of `alexnet-trainer` and `alexnet-evaluate`."""
+"""Entry points of the commands."""
 
 from common.cli.entry import Command, enter
 

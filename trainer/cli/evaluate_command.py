@@ -1,4 +1,4 @@
-"""`alexnet-evaluate`: errors, predictions and features of trained networks, on what alexnet-loader serves."""
+"""`alexnet-evaluate`."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
     from trainer.cli import evaluate

@@ -1,4 +1,4 @@
-"""Options that the trainer's commands have in common. Parameters are named like options; `fields_of` maps them."""
+"""Options of both commands. Parameters are named like options; `fields_of` maps them."""
 
 import glob
 from collections.abc import Mapping
@@ -52,12 +52,11 @@ _FIELDS = {
 
 
 def fields_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by the names of the fields that hold them."""
     return {_FIELDS.get(name, name): value for name, value in options.items()}
 
 
 def complete_recipe(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
-    """Complete names of recipes, *.toml files, and folders, which may hold more of them."""
+    """Complete names of recipes, *.toml files and folders."""
     folder, slash, start = begun.rpartition("/")
     found = sorted(Path(folder + slash).glob(f"{glob.escape(start)}*"))
     files = [f"{path}/" if path.is_dir() else str(path) for path in found if path.suffix == ".toml" or path.is_dir()]

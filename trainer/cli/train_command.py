@@ -1,4 +1,4 @@
-"""`alexnet-trainer`: trains AlexNet on what alexnet-loader serves."""
+"""`alexnet-trainer`."""
 
 if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C may meet
     from trainer.cli import trainer
