@@ -1,14 +1,10 @@
 """A run in TensorBoard: `tensorboard --logdir RUN` shows the numbers of metrics.jsonl, and images.
 
-    RUN/tensorboard/steps     scalars of the "step" lines, over steps
-    RUN/tensorboard/epochs    scalars of the "epoch" lines over epochs, counted from 1; the first layer's filters after
-                              each (`filters_image`), 0 being the initial ones; and 16 images as the network
-                              sees them, the first of each epoch, or after a resume
+    RUN/tensorboard/steps     scalars of the "step" lines
+    RUN/tensorboard/epochs    scalars of the "epoch" lines, over epochs from 1; the first layer's filters after each,
+                              0 being the initial ones; and images that it begins with, as the network sees them
 
-A resumed run discards what lies past its checkpoint, as metrics.jsonl does. That file is the record of a run: if the
-disk refuses events, a warning says so once, and training continues without them.
-
-TensorBoard reads the files of a folder in the order of their names, which begin with the second of their creation.
+If the disk refuses events, a warning says so once, and training continues without them.
 """
 
 import logging
@@ -39,7 +35,7 @@ EPOCH_SCALARS = (
 
 
 class Board:
-    """Writes the events of the run in `run_folder`, from `step` and `epoch` on. Use in a `with` block.
+    """Writes the events of a run, from `step` and `epoch` on. Use in a `with` block.
 
     Raises UsageError if TensorBoard is not installed, or the folder is not writable.
     """
@@ -56,7 +52,6 @@ class Board:
             raise UsageError(f"{self._folder} cannot be written: {error.strerror} (--tensorboard)") from None
 
     def line(self, kind: str, line: Mapping[str, Any]) -> None:
-        """Write the scalars of a line of metrics.jsonl, if its kind has any."""
         if kind == "step":
             self._write(lambda: _scalars(self._steps, line, STEP_SCALARS, line["step"]))
         elif kind == "epoch":
@@ -84,9 +79,9 @@ class Board:
 
 
 def wait_for_a_later_name(folder: Path) -> None:
-    """Wait, a second at most, until a new file's name sorts after the existing ones.
+    """Wait, a second at most, until a new file's name sorts after the existing ones, as TensorBoard reads them.
 
-    If the clock was set back by more, the new file sorts first, and repeated steps are shown twice.
+    The names begin with the second of their creation.
     """
     begun = [int(path.name.split(".")[3]) for path in folder.glob("*/events.out.tfevents.*")]
     remaining_s = max(begun, default=0) + 1 - time.time()
@@ -112,12 +107,11 @@ def _scalars(writer: Any, line: Mapping[str, Any], names: tuple[str, ...], at: i
 
 
 def filters_image(weights: npt.NDArray[np.float32], groups: int = 2) -> Image:
-    """The filters of the first layer, each a tile; those of half 0 above those of half 1, as in Fig. 3 of the paper.
+    """The filters of the first layer, half 0's above half 1's, as in Fig. 3 of the paper.
 
-    Each filter is scaled to its own range around grey: zero is 128, its largest weight by magnitude 1 or 255.
+    Each is scaled to its own range: zero is 128, its largest weight by magnitude 1 or 255.
 
-    weights   n x 3 x height x width, n a multiple of `groups`; AlexNet's are 96 x 3 x 11 x 11
-    groups    halves of the network: the first n / groups filters are half 0's
+    weights   n x 3 x height x width, n a multiple of `groups`
     """
     farthest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     scaled = weights / np.where(farthest > 0, farthest, 1)
@@ -128,7 +122,7 @@ def filters_image(weights: npt.NDArray[np.float32], groups: int = 2) -> Image:
 
 
 def tiled(images: npt.NDArray[np.uint8], columns: int) -> Image:
-    """Images of one size, n x height x width x 3, in rows of `columns`, with black lines between."""
+    """Images, n x height x width x 3, in rows of `columns`, with black lines between."""
     n, height, width, _ = images.shape
     rows = -(-n // columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, min(n, columns) * (width + _GAP) - _GAP, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""CPU contention: the share of the time that other programs took."""
+"""CPU contention."""
 
 import contextlib
 import time

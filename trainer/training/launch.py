@@ -1,4 +1,4 @@
-"""One run of the trainer, from its options to its outcome: opens everything, hands it to the loop, closes it."""
+"""One run of the trainer, from its options to its outcome."""
 
 import contextlib
 import dataclasses
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def run(options: Options) -> Outcome:
-    """Train as `options` say. Raises any AlexNetError; the message says what to do."""
+    """Train as `options` say. Raises any AlexNetError."""
     with full_memory_as_error():
         return _run(options)
 
@@ -109,7 +109,7 @@ def _train(
 def build(
     options: Options, state: State, devices: Devices, streams: Streams, resumed: Checkpoint | None
 ) -> tuple[Net, Sgd]:
-    """The network on its devices and its optimiser, as the checkpoint has them or newly initialised."""
+    """The network and its optimiser, as the checkpoint has them or newly initialised."""
     recipe, graphs = state.recipe, options.cuda_graphs
     net = build_net(
         options.net,
@@ -136,7 +136,7 @@ def build(
 
 
 def run_folder(asked: Path | None, recipe_name: str) -> Path:
-    """The folder of the run, created if missing: --run, or runs/RECIPE-TIME, with a number if that is taken."""
+    """The run's folder, created if missing: --run, or runs/RECIPE-TIME."""
     try:
         if asked is not None:
             asked.mkdir(parents=True, exist_ok=True)
@@ -163,10 +163,6 @@ def say_start(
     changes: Changes,
     origins: dict[str, Any] | None,
 ) -> None:
-    """Write the "run" line of the metrics, and log one line.
-
-    changes, origins   as `trainer.checkpoints.changes` and `trainer.checkpoints.transfer` give them
-    """
     names = [describe(device) for device in devices]
     metrics.write(
         "run",

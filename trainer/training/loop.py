@@ -1,7 +1,6 @@
 """The training loop: train an epoch, validate, save; stop at the end, at a limit or on a signal.
 
-The host never waits for the device inside a step: the loss of step k is read after step k + 1 has been queued. So
-reports, and the detection of a diverged step, lag by one step; before a checkpoint everything is read.
+The host never waits for the device inside a step: the loss of step k is read once step k + 1 is queued.
 """
 
 import dataclasses
@@ -41,10 +40,7 @@ SHOWN = 16  # images of an epoch's first batch, for TensorBoard
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _QueuedStep:
-    """The last step, until its loss is read.
-
-    shown   the images that its epoch begins with, if they are to be shown
-    """
+    """The last step, until its loss is read."""
 
     loss_and_error: AsyncResult
     images: int
@@ -58,10 +54,7 @@ class _Saved:
 
 
 class Trainer:
-    """Trains `net` from `state` on; `state` is always that of a checkpoint taken now.
-
-    keep   recent checkpoints to keep, the best aside
-    """
+    """Trains `net` from `state` on; `state` is always that of a checkpoint taken now."""
 
     def __init__(
         self,
@@ -115,7 +108,6 @@ class Trainer:
         return self._outcome(None)
 
     def train_epoch(self) -> None:
-        """Train to the end of the epoch, or to the last step allowed."""
         self._report.begin_epoch(self._tally)
         while not self._is_epoch_trained() and not self._at_last_step():
             self.train_step()
@@ -124,7 +116,7 @@ class Trainer:
         self._read_queued_step()
 
     def train_step(self) -> None:
-        """Train on one batch: forward, backward, update; then read the loss of the step before."""
+        """Queue forward, backward and update of one batch; then read the loss of the step before."""
         started_s, waits = time.monotonic(), self._data.clock.waits
         if self._profile is not None:
             self._profile.before_step()
@@ -153,7 +145,7 @@ class Trainer:
         self._tally.came_decoded += len(batch) - batch.timeline.decoded if batch.timeline is not None else 0
 
     def validate(self) -> tuple[Evaluation | None, float]:
-        """Errors on the validation set, if there is one, and the seconds that took. Raises Diverged."""
+        """Errors on the validation set, if any, and the seconds that took. Raises Diverged."""
         if not self._data.validates:
             self._check_answers()
             return None, 0.0
@@ -177,7 +169,6 @@ class Trainer:
             self.state = dataclasses.replace(self.state, best_error=done.best_error, best_epoch=done.best_epoch)
 
     def _observe(self, evaluation: Evaluation) -> bool:
-        """Update schedule and best error; return True if this is the best."""
         self._evaluation, error = evaluation, evaluation.top1_error
         self._schedule.observe(error)
         is_best = self.state.best_error is None or error < self.state.best_error
@@ -188,8 +179,7 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of this moment unless there is one; return its path.
 
-        Raises SaveError, and Diverged if the weights are not finite or do not answer with numbers: the last update
-        came after the last loss.
+        Raises SaveError, and Diverged if the weights, updated since the last loss, do not answer with numbers.
         """
         self._read_queued_step()
         if self._resumed_from is not None and self.state.position == self._began:
@@ -213,9 +203,7 @@ class Trainer:
         return self._saved.path
 
     def _save_if_possible(self, is_best: bool = False) -> bool:
-        """Save, but outlive a full disk, which may have room by the next checkpoint; return True if saved, as the best
-        too if it is that.
-        """
+        """Save, as the best too if it is that, but outlive a full disk; return True if saved."""
         try:
             path = self.save()
             if is_best:
@@ -233,7 +221,6 @@ class Trainer:
         return True
 
     def _last_words(self) -> str:
-        """The outcome of saving a run that failed, for its error."""
         try:
             return f"the run is saved in {self.save()}, and --resume continues from there"
         except SaveError as error:
@@ -245,7 +232,7 @@ class Trainer:
         return next(self._batches)
 
     def _read_queued_step(self) -> None:
-        """Add loss and error of the queued step to the tally, which waits for the device to finish it."""
+        """Add loss and error of the queued step to the tally, which waits for the device."""
         if self._queued is None:
             return
         step, self._queued = self._queued, None
@@ -260,7 +247,6 @@ class Trainer:
             self._report.inputs(self.state.epoch, self._data.visible(step.shown, self.state.epoch))
 
     def _check_answers(self) -> None:
-        """Raise Diverged if the weights, as the last update left them, do not answer with numbers."""
         if self._last is not None and not bool(self._net.predict(self._last.inputs(self._net)).isfinite().all()):
             raise self._diverged("the network answers with nan")
 
@@ -268,7 +254,6 @@ class Trainer:
         return diverged(what, self.state, self._run_folder, self._learning_rate(), self._resumed_from)
 
     def _to_show(self, fed: DeviceBatch) -> Tensor | None:
-        """Some images of an epoch's first batch, if the report shows any."""
         if not self._report.shows_images or self._shown_epoch == fed.batch.epoch:
             return None
         self._shown_epoch = fed.batch.epoch

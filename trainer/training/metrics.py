@@ -65,7 +65,7 @@ FILE_NAME = "metrics.jsonl"
 
 
 class Metrics:
-    """The metrics file of a run folder, open for appending and locked against a second trainer."""
+    """The metrics file of a run folder, locked against a second trainer."""
 
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / FILE_NAME
@@ -89,7 +89,7 @@ class Metrics:
         self._file.close()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one line, at once or as soon as the disk has room; nan and inf are written as null."""
+        """Append one line, or keep it until the disk has room; nan and inf are written as null."""
         line = json.dumps({"kind": kind} | {key: _json_number(value) for key, value in values.items()})
         waited = bool(self._pending)
         self._pending += line.encode() + b"\n"
@@ -100,7 +100,7 @@ class Metrics:
                 log.warning("%s; its lines wait in memory", self._refusal(error))
 
     def sync(self) -> None:
-        """Put all lines on the disk. Raises SaveError if it refuses them."""
+        """Put all lines on the disk. Raises SaveError."""
         try:
             self._write_pending()
             os.fsync(self._file.fileno())
@@ -126,12 +126,10 @@ class Metrics:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a metrics file."""
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def _is_before(line: bytes, step: int, epoch: int) -> bool:
-    """True if a line belongs to the history up to a checkpoint in `epoch` or at its very start."""
     if not line.endswith(b"\n"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""The end of a run: its outcome, the command's last line, and the error of a run that diverged."""
+"""The end of a run."""
 
 import signal
 from dataclasses import dataclass
@@ -14,13 +14,6 @@ from trainer.training.report import errors_of
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of a run.
-
-    evaluation   the last one of this call
-    stopped_by   the signal's number, if one ended the run
-    idle         nothing was left to train, so nothing was written
-    """
-
     state: State
     evaluation: Evaluation | None
     checkpoint: Path
@@ -29,7 +22,6 @@ class Outcome:
 
 
 def last_line(outcome: Outcome) -> str:
-    """The command's last line: progress, errors, folder."""
     state, evaluation, folder = outcome.state, outcome.evaluation, outcome.checkpoint.parent
     epochs = state.recipe.epochs
     if outcome.idle:
@@ -49,10 +41,7 @@ def last_line(outcome: Outcome) -> str:
 
 
 def diverged(what: str, state: State, run_folder: Path, rate: float, resumed_from: Path | None) -> Diverged:
-    """The error that says `what`, and how to resume from the last checkpoint, which was verified before it was saved.
-
-    rate   the learning rate of the moment
-    """
+    """The error that says `what`, and how to resume from the last checkpoint."""
     saved = checkpoint.all_in(run_folder)
     if not saved:
         advice = "nothing was saved; start again with a lower --lr"

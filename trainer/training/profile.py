@@ -1,8 +1,6 @@
-"""Step profile: a trace and a table.
+"""Step profile: Chrome's trace (ui.perfetto.dev), and a table by the devices' own clocks.
 
-The trace is Chrome's (chrome://tracing, ui.perfetto.dev): each segment's pieces, each copy and each wait by name, and
-the kernels beneath. The table is by the devices' own clocks: on each half's stream, its pieces one after the other, and
-the exposed exchange: the time in which it only waited for the other half.
+The table has each stream's pieces, and the exposed exchange, in which a half only waited for the other.
 """
 
 import contextlib
@@ -23,7 +21,7 @@ TRACE = "trace.json"
 
 
 class WatchedStreams(Streams):
-    """Streams that note each span's start and end while `watching`."""
+    """Streams that time each span while `watching`."""
 
     def __init__(self) -> None:
         self.watching = False
@@ -40,7 +38,7 @@ class WatchedStreams(Streams):
             self.spans.append((stream, name, start, self.mark(stream)))
 
     def seconds(self) -> dict[tuple[str, str], float]:
-        """Seconds by stream and span, in the order of their first appearance; waits for the devices."""
+        """Seconds by stream and span, in the order of their first appearance."""
         total: dict[tuple[str, str], float] = defaultdict(float)
         for stream, name, start, end in self.spans:
             total[stream.name, name] += self.seconds_between(start, end)
@@ -57,7 +55,7 @@ class _Row:
 class Profile:
     """Profiles `steps` steps of a run after a warm-up, then writes RUN/trace.json and logs the table.
 
-    Use in a `with` block around the run; a run that ends sooner gets a profile of the steps it had.
+    Use in a `with` block around the run.
     """
 
     def __init__(self, steps: int, streams: WatchedStreams, run_folder: Path) -> None:
@@ -73,7 +71,6 @@ class Profile:
         self._streams.watching = self._profiler is not None
 
     def after_step(self, step_s: float, waited_s: float) -> None:
-        """End a step that took the host `step_s` seconds, `waited_s` of them waiting for data."""
         self._streams.watching = False
         self._until_start = max(0, self._until_start - 1)
         if self._profiler is not None:
@@ -110,7 +107,6 @@ class Profile:
 
 
 def table(seconds: dict[tuple[str, str], float], steps: int, step_s: float, waited_s: float) -> str:
-    """The table of `steps` steps that took `step_s` seconds together, by stream and span."""
     rows = [_Row(name, where, value) for (where, name), value in seconds.items() if not _is_exchange(name)]
     for where in dict.fromkeys(where for where, name in seconds if name.endswith(" wait")):
         of_stream = [value for (other, name), value in seconds.items() if other == where and name.endswith(" wait")]

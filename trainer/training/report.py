@@ -1,4 +1,4 @@
-"""Reports of a run: lines of the metrics file, the progress line, the summary at an epoch's end."""
+"""Reports of a run: metrics, the progress line, the summary of an epoch."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from trainer.training.summary import cores_in_words, course_in_words, waits_in_w
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The length of a run: epochs of `records` images in batches of `batch_size`; `last_step` may end it sooner."""
+    """The length of a run; `last_step` may end it sooner."""
 
     epochs: int
     records: int
@@ -34,10 +34,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The progress of training. Loss, top-1 error, speed and `wait_share` (0 to 1) are of the epoch so far.
-
-    eta_s   None if unknown
-    """
+    """Progress; loss, error, speed and `wait_share` are of the epoch so far."""
 
     epoch: int
     epochs: int
@@ -50,7 +47,6 @@ class Now:
     eta_s: float | None
 
     def line(self) -> str:
-        """The progress line; its epochs are counted from 1."""
         eta = "" if self.eta_s is None else f"  ETA {duration(self.eta_s)}"
         return (
             f"epoch {self.epoch + 1}/{self.epochs}  step {self.step_of_epoch}/{self.steps_per_epoch}"
@@ -76,7 +72,7 @@ class Report:
         self._at_last_line = replace(tally)
 
     def step(self, step: int, epoch: int, loss: float, learning_rate: float, tally: Tally) -> None:
-        """Report the last of `step` steps, its loss, and the tally that includes it."""
+        """Report the last of `step` steps, and the tally that includes it."""
         if step % self._every_steps == 0:
             lately = tally.since(self._at_last_line)
             self._at_last_line = replace(tally)
@@ -96,21 +92,19 @@ class Report:
             self.progress.show(self._now(step, epoch, tally).line())
 
     def sync(self) -> None:
-        """Put all metrics on the disk. Raises SaveError."""
         self._metrics.sync()
 
     @property
     def shows_images(self) -> bool:
-        """True if `filters` and `inputs` go anywhere."""
         return self._board is not None
 
     def filters(self, epochs_done: int, weights: npt.NDArray[np.float32], columns: int) -> None:
-        """Show the first layer's weights, n x 3 x height x width, of both columns or of one."""
+        """Show the first layer's weights, n x 3 x height x width."""
         if self._board is not None:
             self._board.image("filters", filters_image(weights, columns), epochs_done)
 
     def inputs(self, epoch: int, images: npt.NDArray[np.uint8]) -> None:
-        """Show images that `epoch` begins with, n x height x width x 3, as the network sees them."""
+        """Show images that `epoch` begins with, n x height x width x 3."""
         if self._board is not None:
             self._board.image("inputs", tiled(images, 4), epoch + 1)
 
@@ -131,7 +125,6 @@ class Report:
         evaluation: Evaluation | None,
         seconds: float,
     ) -> None:
-        """Report the end of `state`'s epoch, trained on stream `spec` and validated in `seconds`."""
         self._validation_s = seconds
         self._write(
             "epoch",
@@ -163,7 +156,7 @@ class Report:
         )
 
     def course(self, state: State, tally: Tally, rate: float, outlook: Outlook, loaders: Loaders) -> None:
-        """Summarise the course of training after `state`'s epoch, and what would make it faster.
+        """Summarise the course of training after `state`'s epoch.
 
         rate   of the epoch; `outlook` is the next one's
         """
@@ -192,7 +185,7 @@ class Report:
         )
 
     def _left_s(self, step: int, epoch: int, images: int, images_per_s: float) -> float | None:
-        """Seconds to the end once `images` of `epoch` are done; None if nothing is left, or the speed is unknown."""
+        """Seconds to the end; None if nothing is left, or the speed is unknown."""
         plan, epochs_left = self._plan, self._plan.epochs - epoch
         images_left, validations_s = epochs_left * plan.records - images, epochs_left * self._validation_s
         if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images_left:
@@ -203,6 +196,6 @@ class Report:
 
 
 def errors_of(evaluation: Evaluation) -> str:
-    """`top-1 error 40.7 %, top-5 error 18.2 %`; the first alone with five classes or fewer."""
+    """`top-1 error 40.7 %, top-5 error 18.2 %`, or the first alone."""
     top5 = "" if evaluation.top5_error is None else f", top-5 error {percent(evaluation.top5_error)}"
     return f"top-1 error {percent(evaluation.top1_error)}{top5}"

@@ -8,10 +8,10 @@ from trainer.recipes.recipe import Phase, Recipe
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The learning rate of weights in an epoch, and its next change.
+    """The learning rate of weights in an epoch, and its next change, if any.
 
-    from_epoch   of the next phase with another rate; None: there is none
-    patience     further epochs without a lower validation error until it drops; None: it does not
+    from_epoch   of the next phase with another rate
+    patience     further epochs without a lower validation error until it drops
     """
 
     rate: float
@@ -20,18 +20,18 @@ class Outlook:
 
 
 class Schedule:
-    """Learning rates and colour noise, epoch by epoch; `state` is all that changes."""
+    """Learning rates and colour noise; `state` is all that changes."""
 
     def __init__(self, recipe: Recipe, state: ScheduleState | None = None) -> None:
         self._recipe = recipe
         self.state = state or ScheduleState()
 
     def sigma(self, epoch: int) -> float:
-        """Standard deviation of the colour noise in `epoch`, in units of each component's own; 0 is off."""
+        """Standard deviation of the colour noise, in units of each component's own."""
         return self._recipe.current_phase(epoch).sigma
 
     def rate(self, epoch: int) -> float:
-        """Learning rate in `epoch` of the weights of layers without a rate of their own."""
+        """Learning rate of the weights of layers without a rate of their own."""
         return self._recipe.current_phase(epoch).rate / self._divisor
 
     def rates(self, epoch: int) -> dict[str, float]:
@@ -46,7 +46,6 @@ class Schedule:
 
     @property
     def _divisor(self) -> float:
-        """The divisor of every rate, after the drops so far."""
         return self._recipe.plateau.factor**self.state.drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:

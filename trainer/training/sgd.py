@@ -1,13 +1,12 @@
-"""The paper's update rule (section 5). It is not torch.optim.SGD's: the learning rate is inside the velocity,
+"""The paper's update rule (section 5). Unlike torch.optim.SGD's it has the learning rate inside the velocity,
 
     v = momentum v - weight_decay lr w - lr g
     w = w + v
 
 so that after a drop of the rate the velocity gathered so far keeps the old one.
 
-On a GPU one kernel passes once over weights, velocities and gradients, and updates the operands; the rates are in its
-memory, so that a recorded CUDA graph follows the schedule. Elsewhere torch's own operations do the same; they hold the
-rates as constants, so other rates need another graph.
+On a GPU a kernel reads the rates from memory, so that a CUDA graph follows the schedule; other rates than a CPU's need
+another graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,6 @@ from trainer.network.parameters import Parameter
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DeviceGroup:
-    """The parameters on one device, and their rates in its memory."""
-
     side: Side
     parameters: list[Parameter]
     rates: Tensor
@@ -40,7 +37,6 @@ class Sgd:
     """Updates the weights of `parameters` in place, on their devices.
 
     velocities     by parameter, zero at the start; the optimiser's whole state
-    graphs         replay the update as a CUDA graph, on GPUs
     """
 
     def __init__(
@@ -69,9 +65,9 @@ class Sgd:
 
     @torch.no_grad()
     def step(self, rates: Mapping[str, float]) -> None:
-        """Update from the parameters' gradients, each at the rate of its reference name.
+        """Update from the parameters' gradients, each at the rate of its reference name; rate 0 changes nothing.
 
-        A parameter with rate 0 keeps its weight and velocity. As if queued on each device's current stream.
+        As if queued on each device's current stream.
         """
         if rates != self._rates:
             self._rates = dict(rates)
@@ -109,7 +105,7 @@ class Sgd:
                 parameter.sync_operand()
 
     def _alike(self, group: Sequence[Parameter]) -> dict[tuple[float, float], list[Parameter]]:
-        """Parameters by (rate, weight decay), to be updated together; without those of rate 0."""
+        """Parameters by (rate, weight decay), without those of rate 0."""
         alike: dict[tuple[float, float], list[Parameter]] = {}
         for parameter in group:
             if rate := self._rates[parameter.name]:

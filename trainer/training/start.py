@@ -1,4 +1,4 @@
-"""Run initialisation: fresh, --init or --resume, and the refusal of what does not fit."""
+"""Run initialisation: fresh, --init or --resume."""
 
 import dataclasses
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """The recipe to train, and the checkpoint that is resumed, or whose weights a new run takes, if either."""
+    """The recipe to train; the checkpoint to resume, or whose weights a new run takes."""
 
     derived: Derived
     resumed: Found | None = None
@@ -41,7 +41,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options that default to the resumed run's own, under the names that a State has for them."""
+    """Options that default to the resumed run's own."""
 
     seed: int
     data_seed: int
@@ -69,7 +69,7 @@ def start_of(options: Options) -> Start:
 
 
 def settings_of(options: Options, before: State | None, device: torch.device) -> Settings:
-    """The settings for a run that resumes from `before`, if any; torch then computes with that many threads."""
+    """The settings of a run that resumes from `before`, if any; sets torch's threads."""
     stored = before.threads if before else None
     threads = make_repeatable(options.threads or stored)  # sums depend on them
     if stored not in (None, threads):
@@ -103,7 +103,7 @@ def starting_state(start: Start, settings: Settings, data: TrainingData) -> Stat
 
 
 def _resumed_state(state: State, data: TrainingData) -> State:
-    """The checkpoint's state; without the unfinished epoch's digest if the stream changes in its middle."""
+    """The checkpoint's state; without the epoch's digest if the stream changes in its middle."""
     check_resumable(state)
     check_same_data(state, data.info)
     sigma = state.recipe.current_phase(state.epoch).sigma
@@ -117,12 +117,11 @@ def _resumed_state(state: State, data: TrainingData) -> State:
 
 
 def is_done(options: Options, recipe: Recipe, state: State) -> bool:
-    """Return True if a run at `state` has nothing left to train."""
     return state.epoch >= recipe.epochs or (options.steps is not None and state.step >= options.steps)
 
 
 def all_changes(before: State, after: State) -> Changes:
-    """Changes of a resumed run from here on, its learning rate too; each is logged."""
+    """Changes of a resumed run, its learning rate too; each is logged."""
     changes = changes_of(before, after)
     then, now = (_rate_now(state.recipe, before) for state in (before, after))
     if then != now:
@@ -136,7 +135,7 @@ def all_changes(before: State, after: State) -> Changes:
 def _resumed_recipe(options: Options, state: State) -> Derived:
     """The stored recipe with the options' changes, or the one they name.
 
-    Raises UsageError if the weights do not fit it, or if the options name another seed: that would be another run.
+    Raises UsageError for another seed, or if the weights do not fit.
     """
     if options.seed not in (None, state.seed):
         raise UsageError(f"--seed {options.seed}: the run to resume has {state.seed}; leave --seed out")
@@ -151,7 +150,7 @@ def _resumed_recipe(options: Options, state: State) -> Derived:
 
 
 def _changed(options: Options, begun: Derived, rate_now: Callable[[Recipe], float] = first_rate) -> Derived:
-    """`begun` with the options' changes, or the recipe they name; an --lr that was applied before is not again."""
+    """`begun` with the options' changes, or the recipe they name; an --lr is applied once."""
     original, epochs = original_of(options, begun.original), options.epochs
     if options.recipe is None:
         return derived(original, epochs=epochs, rate=options.rate, begun=begun, rate_now=rate_now)
@@ -160,5 +159,4 @@ def _changed(options: Options, begun: Derived, rate_now: Callable[[Recipe], floa
 
 
 def _rate_now(recipe: Recipe, state: State) -> float:
-    """The learning rate with which a run at `state` continues if its recipe is `recipe`."""
     return Schedule(recipe, state.schedule).rate(state.epoch)

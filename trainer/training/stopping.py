@@ -1,7 +1,7 @@
 """Requests to stop: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the step, not the process.
 
-A second Ctrl-C or SIGTERM ends the process. SIGHUP (a terminal that closes, and its shell) and SIGUSR1 (a batch system
-before its time limit) may come repeatedly for one event, so they never do.
+A second Ctrl-C or SIGTERM ends the process. SIGHUP (from a terminal and its shell) and SIGUSR1 (from a batch system)
+may come repeatedly for one event, so they never do.
 """
 
 import os
@@ -16,8 +16,6 @@ _REPEATED = (signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopRequested(Exception):
-    """A signal asked to stop; raised only between two steps."""
-
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
@@ -27,9 +25,6 @@ class StopSignals:
     """A `with` block in which these signals are recorded, and acted on between two steps.
 
     SIGHUP and SIGUSR1 stay ignored if they were, as SIGHUP is under nohup.
-
-    `breakable` lets a signal interrupt the wait for the next batch at once: nothing is lost between two steps, and a
-    silent loader does not delay a Ctrl-C.
     """
 
     def __init__(self) -> None:

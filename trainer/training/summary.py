@@ -1,4 +1,4 @@
-"""An epoch's summary in words: the course of training, its stalls and what would remove them. Pure functions."""
+"""An epoch's summary in words."""
 
 from collections.abc import Mapping
 
@@ -23,10 +23,7 @@ _NAMES = {
 
 
 def waits_in_words(shares: Mapping[str, float], loaders: Loaders) -> str:
-    """The reasons for stalls, and a remedy.
-
-    shares   of the time by reason, as `waits` in metrics.jsonl
-    """
+    """The reasons for stalls, and a remedy; `shares` as `waits` in metrics.jsonl."""
     waited = sum(shares.values())
     if waited < WORTH_IT:
         return f"waited {percent(waited)} of the time for data: nothing to gain there"
@@ -69,7 +66,7 @@ def _better_wire(loaders: Loaders) -> str:
 
 
 def cores_in_words(contention: float) -> str:
-    """A sentence on the contention, a share of the time, 0 to 1, or "" if it is small."""
+    """A sentence on the contention, a share, or "" if it is small."""
     if contention < CROWDED:
         return ""
     return (
@@ -85,10 +82,10 @@ def course_in_words(
     outlook: Outlook,
     seconds_left: float | None,
 ) -> str:
-    """The course of training after `epoch`, counted from 0; in words epochs are counted from 1.
+    """The course of training after `epoch`, counted from 0; in words epochs count from 1.
 
-    lowest         top-1 validation error so far, a share, and the epoch it was in; None without validation
-    rate           learning rate of `epoch`; `outlook` is the next one's
+    lowest         top-1 validation error so far, a share, and its epoch
+    rate           of `epoch`; `outlook` is the next one's
     seconds_left   None if nothing is left, or unknown
     """
     parts = [_errors(epoch, lowest)] if lowest is not None else []

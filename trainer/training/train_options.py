@@ -23,7 +23,7 @@ DEFAULT_RECIPE = "source"
 
 @dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class
 class Options:
-    """The options of `alexnet-trainer`; None is "not given": the recipe's own, or on a resume the checkpoint's."""
+    """The options of `alexnet-trainer`; None: the recipe's own, or on a resume the checkpoint's."""
 
     gpus: str | None = None
     cpu: bool = False
@@ -65,7 +65,7 @@ def recipe_of(options: Options) -> Derived:
 def original_of(options: Options, begun: Recipe | None = None) -> Recipe:
     """The named recipe, or the file's, with the options applied except --epochs and --lr. Raises UsageError.
 
-    begun   a checkpoint's, instead of the default; ablations that it already has are not repeated
+    begun   a checkpoint's, instead of the default; its ablations are not repeated
     """
     if options.recipe is None and begun is not None:
         done = begun.name.split("+")[1:]
@@ -80,7 +80,6 @@ def original_of(options: Options, begun: Recipe | None = None) -> Recipe:
 
 
 def _asked_recipe(asked: str) -> Recipe:
-    """The recipe of that name, or else in that file."""
     if asked in RECIPES:
         return RECIPES[asked]
     path = Path(asked)
