@@ -1,1 +1,1 @@
-"""Checkpoints: saved, resumed, transferred."""
+"""A run on disk."""

@@ -1,4 +1,4 @@
-"""Changes of a resumed run's recipe and settings: allowed if its weights fit, and always logged."""
+"""Changes of a resumed run's recipe and settings."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ _OF_A_RUN = ("precision", "threads", "on_bad_record", "digests")
 
 
 def check_fits(recipe: Recipe, stored: Recipe) -> None:
-    """Raise UsageError unless recipes `stored` and `recipe` have the same weights."""
+    """Raise UsageError unless both recipes have the same weights."""
     now, then = reference_shapes(recipe), reference_shapes(stored)
     for name in now | then:
         if now.get(name) != then.get(name):
@@ -30,7 +30,6 @@ def check_fits(recipe: Recipe, stored: Recipe) -> None:
 
 
 def changes_of(before: State, after: State) -> Changes:
-    """The fields of recipe and settings in which two states differ."""
     then, now = (
         {"recipe": dataclasses.asdict(state.recipe)} | {name: getattr(state, name) for name in _OF_A_RUN}
         for state in (before, after)
@@ -39,7 +38,6 @@ def changes_of(before: State, after: State) -> Changes:
 
 
 def tell(changes: Changes) -> None:
-    """Log a line for each."""
     for path, (before, after) in changes.items():
         log.info("changed: %s %s -> %s", path, json.dumps(before), json.dumps(after))
 
@@ -50,7 +48,7 @@ def by(shape: tuple[int, ...] | None) -> str:
 
 
 def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two trees of mappings and lists differ; a branch that one side lacks counts as a leaf."""
+    """The leaves in which two trees of mappings and lists differ; a branch that one side lacks is a leaf."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in {**before, **after}:
             yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)

@@ -1,10 +1,8 @@
 """Checkpoints: a run's whole state in one file, with the names and shapes of the one-device network.
 
 `RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
-error. Tensors are `weights/<name>` and `velocities/<name>`, as `Net.gather` gives them, and `mean_hwc`, the mean image
-that the weights were trained with; the metadata holds `State` as JSON. No pickle. A file appears whole or not at all
-(`trainer/checkpoints/files.py`) and carries a digest of its contents; if that does not match when it is read, the file
-is renamed to `*.damaged`, never removed.
+error. Tensors are `weights/<name>`, `velocities/<name>` and `mean_hwc`; the metadata holds `State` as JSON, and a
+digest of all. A file that does not match it is renamed, never removed.
 """
 
 import contextlib
@@ -38,7 +36,7 @@ _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 class Checkpoint:
     """A state with its tensors, on the CPU, by reference name.
 
-    mean_hwc   float32 256 x 256 x 3, the mean image of the training set; None in checkpoints of before it was kept
+    mean_hwc   float32 256 x 256 x 3, the training set's mean image; None in old checkpoints
     """
 
     state: State
@@ -48,7 +46,7 @@ class Checkpoint:
 
 
 def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
-    """Write the checkpoint of `state.step`, then remove all but the newest `keep`, if given; return its path.
+    """Write the checkpoint, then remove all but the newest `keep`; return its path.
 
     Raises SaveError, naming the last good one, if the disk refuses it; the older ones stay.
     """
@@ -69,7 +67,7 @@ def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> P
 
 
 def save_best(path: Path) -> None:
-    """Make `best.safetensors` a hard link to the checkpoint at `path`, or a copy if the file system has no links.
+    """Make `best.safetensors` a hard link to `path`, or a copy if there are no links.
 
     Raises SaveError; the previous best then stays.
     """
@@ -133,7 +131,6 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
 
 
 def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError for tensors that this program never writes."""
     for name, tensor in tensors.items():
         if not name.isprintable() or len(name) > MOST_SHOWN:
             raise CheckpointError(f"it has a tensor called {shown(name)}")
@@ -167,7 +164,6 @@ def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
-    """Digest of the state's text and the tensors' names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.blake2b(state.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -1,9 +1,7 @@
-"""Files that appear whole or not at all, and the safetensors format, which holds tensors and texts but no code.
+"""Files that appear whole or not at all, in the safetensors format (github.com/huggingface/safetensors, "Format").
 
-A safetensors file is the length of its header in bytes (uint64, little endian), the header, and the tensors' bytes
-without gaps. The header is JSON, padded with spaces to 8 bytes: each tensor's type, shape and offsets, and our texts
-under `__metadata__` (github.com/huggingface/safetensors, "Format"). The library reads them; it does not write them,
-because it leaves a temporary file of its own behind when it is killed, and does not say why the disk refused.
+The library only reads them: killed in a write, it leaves a temporary file of its own behind, and it does not say why
+the disk refused.
 """
 
 import contextlib
@@ -48,7 +46,6 @@ def put_in_place(path: Path, size: int) -> Iterator[Path]:
 
 
 def reason(error: OSError, folder: Path, size: int) -> str:
-    """The reason why `size` bytes could not be written to a file in `folder`."""
     if error.errno != errno.ENOSPC:
         return error.strerror or str(error)
     return f"the disk is full: it takes {_mib(size)}, and {_mib(shutil.disk_usage(folder).free)} are free"
@@ -101,7 +98,6 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, not copied."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -115,7 +111,6 @@ def _check_readable(path: Path) -> None:
 
 
 def _foreign(path: Path) -> str | None:
-    """A description of a foreign file; None if it may have been a checkpoint."""
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(_PICKLES):
@@ -126,7 +121,7 @@ def _foreign(path: Path) -> str | None:
 
 
 def _read_through(path: Path) -> None:
-    """Read the file once: a bad sector is an error here, but SIGBUS in the mapping that the library makes."""
+    """Read the file once: a bad sector is an error here, but SIGBUS in the library's mapping."""
     buffer = bytearray(_READ_BYTES)
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):

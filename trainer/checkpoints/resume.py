@@ -1,4 +1,4 @@
-"""Resuming: find the newest valid checkpoint; refuse to resume with an incompatible configuration."""
+"""Resuming: find the newest valid checkpoint; refuse an incompatible configuration."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +28,8 @@ class Found:
     def take_over(self) -> None:
         """Restore the folder to what it was when the checkpoint was saved; the run must hold its lock.
 
-        Those passed over are renamed: the run will reach their steps again, and must neither overwrite them nor count
-        them. A kill may have come between a checkpoint and its second name, best.
+        It will reach the steps of those passed over again, and a kill may have come between a checkpoint and its second
+        name, best.
         """
         for path in self.passed_over:
             if path.name != checkpoint.BEST:  # the next best replaces it, and nothing counts it
@@ -45,10 +45,9 @@ def check_not_begun(run_folder: Path) -> None:
 
 
 def newest_whole(run_folder: Path) -> Found:
-    """The newest valid checkpoint, after a warning about each newer one.
+    """The newest valid checkpoint; the best, an older one, is tried last.
 
-    The best one is tried last: it is a checkpoint of the same run, only older, and repeating its steps gives the same
-    bits. Raises UsageError if there is none, CheckpointError if none is valid.
+    Raises UsageError if there is none, CheckpointError if none is valid.
     """
     found = first_whole(lambda: _candidates(run_folder))
     if found is None:
@@ -73,8 +72,7 @@ def load_named(path: Path) -> Found:
 def first_whole(in_order: Callable[[], Iterable[Path]]) -> Found | None:
     """The first valid one, after a warning about each before it; None if there are none.
 
-    A run that is saving may remove the files about to be read; then they are listed again. Raises CheckpointError if
-    none is valid.
+    Files that a run removes meanwhile are listed again. Raises CheckpointError if none is valid.
     """
     failed: dict[Path, CheckpointError] = {}
     for _ in range(_LOOKS):
@@ -112,7 +110,7 @@ def _candidates(run_folder: Path) -> Iterator[Path]:
 
 
 def check_same_data(state: State, info: StreamInfo) -> None:
-    """Raise CheckpointError unless the loader serves the dataset, with the pixels, that the run was trained on."""
+    """Raise CheckpointError unless the loader serves the run's dataset and decodes it alike."""
     if state.class_names != info.classes:
         raise CheckpointError(
             f"the run to resume has {len(state.class_names)} classes ({_some(state.class_names)}), the loader's dataset"
@@ -133,7 +131,7 @@ def check_same_data(state: State, info: StreamInfo) -> None:
 def check_same_stream(state: State, name: str) -> None:
     """Raise CheckpointError unless the next batch is of the stream that the run was reading.
 
-    name   with the run's own --on-bad-record: another one is a way to resume after a corrupt record
+    name   with the run's own --on-bad-record, since another is a way to resume
     """
     if state.stream not in ("", name):
         raise CheckpointError(

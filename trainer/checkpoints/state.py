@@ -1,4 +1,4 @@
-"""All of a run that is not a tensor, and how it is read back from a checkpoint's JSON."""
+"""All of a run that is not a tensor, to and from a checkpoint's JSON."""
 
 import json
 from collections.abc import Mapping
@@ -23,12 +23,10 @@ _ADDED = {"came_decoded"}  # fields that older checkpoints lack
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the steps of the unfinished epoch; a resumed epoch continues them.
+    """Sums over the steps of the unfinished epoch.
 
     loss_sum, error_sum   each batch's mean loss, and share of wrong top-1 answers, times its images
-    seconds    of training
-    waits      for data, by reason
-    replaced   positions of corrupt records, at which another record was trained on
+    replaced       corrupt records, in whose place another was trained on
     came_decoded   images that no loader had to decode: it had done so before
     """
 
@@ -77,7 +75,6 @@ class ScheduleState:
 
     best_error            lowest top-1 error, a share; infinite before the first
     epochs_without_gain   since it, or since the last drop
-    drops                 of the learning rate
     """
 
     best_error: float = float("inf")
@@ -94,18 +91,14 @@ class State:
 
     epoch, first    position of the next batch; `first` equal to the number of records: validation is next
     step            steps done
-    original, asked_rate, rate_factor   origin of `recipe` (`trainer/recipes/derived.py`): the recipe before --epochs
-                    and --lr, None in checkpoints from before it was stored; the last --lr, and the factor it made
-    dataset, class_names    digest of the training set in hex, and its classes
+    original, asked_rate, rate_factor   origin of `recipe` (`trainer/recipes/derived.py`); None in older checkpoints
+    dataset         digest of the training set in hex
+    data_seed       of order and augmentation; None in older checkpoints: `seed`
     threads         of torch on the CPU: another number may round differently
-    data_seed       of order and augmentation; None in checkpoints from before it was stored: `seed`
     stream, decoder name of the next batch's stream (`StreamSpec.name`), and of the JPEG decoder
-    best_error, best_epoch  lowest top-1 validation error so far, a share, and the epoch it was found after; None before
-                    the first validation
+    best_error, best_epoch  lowest top-1 validation error so far, a share, and the epoch it was found after
     schedule, tally None in checkpoints of another version of this program: they can be evaluated, not resumed
-    on_bad_record, digests   as TrainingData takes them
-    epoch_digest    rolling digest of the unfinished epoch in hex (`common.digest`); None before its first image, or
-                    unless every image of it had one
+    epoch_digest    rolling digest of the unfinished epoch in hex (`common.digest`); None unless every image had one
     """
 
     epoch: Annotated[int, _COUNT]
@@ -146,7 +139,6 @@ class State:
 
     @property
     def derived(self) -> Derived:
-        """The recipe with its origin; without a stored one, its own."""
         if self.original is None:
             return Derived(self.recipe, self.recipe)
         return Derived(self.recipe, self.original, self.asked_rate, self.rate_factor)
@@ -177,7 +169,6 @@ def from_json(text: str) -> State:
 
 
 def check_resumable(state: State) -> None:
-    """Raise CheckpointError unless this version of the program wrote what a resumed run continues."""
     if state.schedule is None:
         raise CheckpointError(f"the checkpoint's schedule is {_OTHER_VERSION}")
     if state.tally is None:
@@ -185,7 +176,6 @@ def check_resumable(state: State) -> None:
 
 
 def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those fields of a State that are objects, read one by one."""
     tables = {name: value for name, value in values.items() if isinstance(value, dict)}
     parts: dict[str, Any] = {name: _recipe(tables[name]) for name in ("recipe", "original") if name in tables}
     if "schedule" in tables:

@@ -18,9 +18,9 @@ OTHERS = "initialised: the classes have other names"
 
 
 def take_weights(origin: Found, net: Net, classes: Sequence[str]) -> dict[str, Any]:
-    """Copy the weights that fit into `net`; the others stay as initialised. Logs each; returns the metrics' `init`.
+    """Copy the weights that fit into `net`; returns the metrics' `init`.
 
-    classes   the new dataset's, by name; unless the checkpoint's are the same, its last layer is not taken
+    classes   of the new dataset; unless the checkpoint's are the same, its last layer is not taken
 
     Raises CheckpointError if nothing fits.
     """
