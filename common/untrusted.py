@@ -38,7 +38,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     return data
 
 
-class Member(tarfile.TarInfo):
+class GuardedTarInfo(tarfile.TarInfo):
     """Refuses what tarfile would read whole into memory: large extended headers, tables of sparse files."""
 
     @classmethod
@@ -66,7 +66,7 @@ class Member(tarfile.TarInfo):
 def open_tar(file: BinaryIO, mode: Literal["r:", "r:*"]) -> Iterator[tarfile.TarFile]:
     """Raises tarfile.TarError, and OSError if reading fails."""
     with _as_read_errors():
-        archive = tarfile.open(fileobj=file, mode=mode, tarinfo=Member)  # noqa: SIM115  # the first header is read here
+        archive = tarfile.open(fileobj=file, mode=mode, tarinfo=GuardedTarInfo)  # noqa: SIM115  # the first header is read here
     with archive:
         yield archive
 

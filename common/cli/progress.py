@@ -60,7 +60,7 @@ class ProgressLine:
         console.draw(self._stream, console.shown(text) + "\n")
 
 
-class Progress(ProgressLine):
+class ProgressBar(ProgressLine):
     def __init__(
         self,
         what: str,

@@ -7,7 +7,7 @@ import zmq
 
 from ..errors import LoaderRefused
 from ..wire import messages, sockets
-from ..wire.flood import Connection, FloodGuard, received
+from ..wire.flood import FloodGuard, TcpConnection, received
 from ..wire.keys import ClientKeys
 from ..wire.sockets import OTHER_MECHANISM, ConnectionEvent, Context
 
@@ -43,7 +43,7 @@ class Host:
         self._broken = 0
         self._pause_s = _FIRST_PAUSE_S
         self._dial_again = 0.0
-        self.connection: Connection | None = None
+        self.connection: TcpConnection | None = None
         self.taken, self.flooded = 0, False
         self._noted = 0.0  # when `taken` last came from the kernel
         self._owed: dict[tuple[bytes, int], int] = {}  # bytes of the reply, by stream and ticket
@@ -134,7 +134,7 @@ class Host:
         return bool(self.refusal) and self.refusal != before
 
     def _connected(self, fd: int) -> None:
-        connection = Connection.of(fd)
+        connection = TcpConnection.of(fd)
         FloodGuard.note(connection, self.connection)
         self.connection, self.taken, self._owed = connection, 0, {}
 

@@ -18,7 +18,7 @@ _BYTES_RECEIVED = 128  # offset of tcpi_bytes_received in struct tcp_info, linux
 _libc = ctypes.CDLL(None)
 
 
-class Connection(NamedTuple):
+class TcpConnection(NamedTuple):
     """A TCP connection of this process; its descriptor may be reused."""
 
     fd: int
@@ -26,7 +26,7 @@ class Connection(NamedTuple):
     theirs: str
 
     @classmethod
-    def of(cls, fd: int) -> "Connection | None":
+    def of(cls, fd: int) -> "TcpConnection | None":
         try:
             with _borrowed(fd) as found:
                 names = found.getsockname(), found.getpeername()
@@ -42,7 +42,7 @@ class Peer(Protocol):
     flooded   set here if it sent more than that and what is `owed`
     """
 
-    connection: Connection | None
+    connection: TcpConnection | None
     taken: int
     flooded: bool
 
@@ -99,22 +99,22 @@ class FloodGuard:
                 connection = peer.connection
                 if connection is None:
                     continue
-                if Connection.of(connection.fd) == connection:
+                if TcpConnection.of(connection.fd) == connection:
                     if received(connection.fd) - peer.taken > UNASKED_BYTES + peer.owed:
                         peer.flooded = reset(connection.fd)
                 else:
                     self._watch_next(peer, connection)
 
     @staticmethod
-    def _watch_next(peer: Peer, gone: Connection) -> None:
+    def _watch_next(peer: Peer, gone: TcpConnection) -> None:
         """Reset a connection that ZeroMQ dialled anew and the client does not know."""
         for fd in map(int, os.listdir("/proc/self/fd")):
-            found = Connection.of(fd) if received(fd) > UNASKED_BYTES else None
+            found = TcpConnection.of(fd) if received(fd) > UNASKED_BYTES else None
             if found is not None and found.theirs == gone.theirs and found.ours not in FloodGuard._known:
                 peer.flooded = reset(fd)
 
     @classmethod
-    def note(cls, new: Connection | None, old: Connection | None) -> None:
+    def note(cls, new: TcpConnection | None, old: TcpConnection | None) -> None:
         if old is not None:
             cls._known.discard(old.ours)
         if new is not None:

@@ -80,7 +80,7 @@ def run(
     jobs: int,
 ) -> None:
     from common import digest
-    from common.cli.progress import Progress
+    from common.cli.progress import ProgressBar
     from loader.dataset import Dataset
     from loader.workers.audit import audit as audit_parts
 
@@ -94,7 +94,7 @@ def run(
         raise UsageError(f"{path} is dataset {contents.hex()}, not {asked} (--dataset)")
     parts = parts_of(epoch, records, batch_size, batches)
     first, done, replaced, rolling = parts[0].first, 0, 0, digest.NOTHING
-    with Progress("audited", sum(part.count for part in parts)) as progress:
+    with ProgressBar("audited", sum(part.count for part in parts)) as progress:
         for audited in audit_parts(path, contents, spec, batch_size, parts, jobs):
             progress.clear()
             tell(audited, digest.roll(digest.NOTHING, audited.digests), audited.part.first // batch_size)

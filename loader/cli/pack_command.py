@@ -83,12 +83,12 @@ def main(
         if info:
             _show(_only_data(paths, demo, "--info"), verify)
             return
-        from loader.packing.pack import Options, pack
+        from loader.packing.pack import PackOptions, pack
 
         interruptible()
         data = _only_data(paths, False, "--demo") if demo else _source_and_data(paths)[1]
         sources = _demo(demo_train, demo_val) if demo else _discover(_source_and_data(paths)[0])
-        settings = Options(jobs or len(os.sched_getaffinity(0)), on_bad, commit)  # type: ignore[arg-type]
+        settings = PackOptions(jobs or len(os.sched_getaffinity(0)), on_bad, commit)  # type: ignore[arg-type]
         try:
             summaries = pack(sources, data, settings)
         except KeyboardInterrupt:
@@ -204,10 +204,10 @@ def _numbers(values: "object") -> str:
 
 
 def _verify(dataset: "Dataset") -> None:
-    from common.cli.progress import Progress
+    from common.cli.progress import ProgressBar
 
     faults = []
-    with Progress(f"verify {dataset.split}", dataset.records) as progress:
+    with ProgressBar(f"verify {dataset.split}", dataset.records) as progress:
         for record, fault in enumerate(dataset.verify()):
             if fault:
                 faults.append(f"{record} ({fault})")

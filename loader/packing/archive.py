@@ -30,7 +30,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """A regular file of a tar: `size` bytes at `offset` of the outer file."""
 
     name: bytes
@@ -44,7 +44,7 @@ class ArchiveSource:
     def __init__(
         self,
         path: Path,
-        members: Iterable[Member],
+        members: Iterable[TarMember],
         labels: Labels,
         classes: tuple[str, ...],
         words: Mapping[str, str] = NO_WORDS,
@@ -83,21 +83,21 @@ class ArchiveSource:
 
 
 def tree(path: Path) -> dict[str, ArchiveSource]:
-    found: dict[str, list[tuple[bytes, Member]]] = {"train": [], "val": []}
+    found: dict[str, list[tuple[bytes, TarMember]]] = {"train": [], "val": []}
     for member in members(path):
         parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
         split = readable(parts[0]) if parts else ""
         if split in found and not any(map(is_left_out, parts)):
             if len(parts) != 3:
                 raise UsageError(f"{path}: {shortened(member.name)} is not {split}/<class>/<image>")
-            found[split].append((parts[1], Member(b"/".join(parts), member.offset, member.size)))
+            found[split].append((parts[1], TarMember(b"/".join(parts), member.offset, member.size)))
     if not found["train"]:
         raise UsageError(f"{path} holds no train/<class>/<image>")
     classes = tuple(readable(name) for name in sorted({folder for folder, _ in found["train"]}))
     return {split: _labelled(path, pairs, classes) for split, pairs in found.items() if pairs}
 
 
-def _labelled(path: Path, pairs: list[tuple[bytes, Member]], classes: tuple[str, ...]) -> ArchiveSource:
+def _labelled(path: Path, pairs: list[tuple[bytes, TarMember]], classes: tuple[str, ...]) -> ArchiveSource:
     pairs = sorted(pairs, key=lambda pair: (pair[0], pair[1].name))  # as folders are listed
     label_of = {name: label for label, name in enumerate(classes)}
     check_classes((readable(folder) for folder, _ in pairs), classes, f"{path}, val")
@@ -105,7 +105,7 @@ def _labelled(path: Path, pairs: list[tuple[bytes, Member]], classes: tuple[str,
     return ArchiveSource(path, (member for _, member in pairs), labels, classes)
 
 
-def members(path: Path, within: Member | None = None) -> Iterator[Member]:
+def members(path: Path, within: TarMember | None = None) -> Iterator[TarMember]:
     """The regular files of the tar at `path`, or of the tar that is its member `within`.
 
     Raises UsageError if it is compressed, no tar, cut off, or holds links or sparse files.
@@ -140,7 +140,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]:
+def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[TarMember]:
     for info in tar_members(archive):
         name = os.fsencode(info.name)
         if info.offset_data + info.size > end:
@@ -148,4 +148,4 @@ def _regular(archive: tarfile.TarFile, end: int, where: str) -> Iterator[Member]
         if info.issym() or info.islnk() or info.issparse():
             raise UsageError(f"{where}: {shortened(name)} is a link or sparse; unpack the archive")
         if info.isreg():
-            yield Member(name, info.offset_data, info.size)
+            yield TarMember(name, info.offset_data, info.size)

@@ -13,7 +13,7 @@ import numpy as np
 
 from common.errors import UsageError
 from common.imagenet.devkit import Devkit, read_devkit
-from loader.packing.archive import ArchiveSource, Member, members
+from loader.packing.archive import ArchiveSource, TarMember, members
 from loader.packing.sources import check_classes, readable
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -47,9 +47,9 @@ def _train(path: Path) -> ArchiveSource:
     return ArchiveSource(path, (member for listing in listings for member in listing), labels, classes)
 
 
-def _class_members(path: Path, inner: Member) -> list[Member]:
+def _class_members(path: Path, inner: TarMember) -> list[TarMember]:
     folder = inner.name.removesuffix(b".tar") + b"/"
-    images = [Member(folder + m.name.removeprefix(b"./"), m.offset, m.size) for m in members(path, inner)]
+    images = [TarMember(folder + m.name.removeprefix(b"./"), m.offset, m.size) for m in members(path, inner)]
     return sorted(images, key=lambda member: member.name)
 
 
@@ -63,7 +63,7 @@ def _val(folder: Path, classes: tuple[str, ...]) -> ArchiveSource:
     return ArchiveSource(folder / VAL, images, labels, classes, devkit.words)
 
 
-def _wnid(image: Member, devkit: Devkit) -> str:
+def _wnid(image: TarMember, devkit: Devkit) -> str:
     name = readable(image.name)
     if not (number := devkit.number_of(name)):
         raise UsageError(f"{VAL}: {name} is none of the {len(devkit.truth):,} images of the devkit")

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common import ranges
-from common.cli.progress import Progress as ProgressBar
+from common.cli.progress import ProgressBar
 from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.devkit import ORDER_SEED, shuffled
@@ -42,7 +42,7 @@ _COMMIT_S = 10.0  # for slow sources
 
 
 @dataclass(frozen=True)
-class Options:
+class PackOptions:
     """jobs: processes. on_bad: for an image that cannot be decoded. commit_records: at most this many, or ten seconds'
     worth, are redone after a crash.
     """
@@ -70,7 +70,7 @@ class Summary:
     empty_classes: tuple[str, ...]
 
 
-def pack(sources: Mapping[str, Source], data: Path, options: Options) -> list[Summary]:
+def pack(sources: Mapping[str, Source], data: Path, options: PackOptions) -> list[Summary]:
     """Write or complete DATA/train.lmdb and, if there is such a source, DATA/val.lmdb; and DATA/skipped.jsonl.
 
     Raises UsageError if DATA holds anything but a dataset of these sources, PackError if packing stopped, DatasetError
@@ -125,7 +125,7 @@ class _Packing:
         )
         self._pending = _Pending()
 
-    def run(self, options: Options) -> Summary:
+    def run(self, options: PackOptions) -> Summary:
         meta, progress = self._writer.meta, self._writer.progress
         self._refuse_another(meta or progress)
         if meta is not None:
@@ -150,7 +150,7 @@ class _Packing:
         if isinstance(found, Progress) and not _same_versions(found.versions):
             raise UsageError(f"{self._path} was begun with {', '.join(found.versions.values())}; {advice}")
 
-    def _pack_the_rest(self, options: Options) -> None:
+    def _pack_the_rest(self, options: PackOptions) -> None:
         rest = self._order[self._progress.consumed :]
         if not len(rest):
             return
@@ -197,7 +197,7 @@ class _Packing:
             chain=reduce(extend_chain, records, progress.chain),
         )
 
-    def _commit_is_due(self, options: Options) -> bool:
+    def _commit_is_due(self, options: PackOptions) -> bool:
         waited_s = time.monotonic() - self._pending.began_s
         return len(self._pending.records) >= options.commit_records or waited_s >= _COMMIT_S
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from loader import jpeg
 from loader.dataset import Dataset, Writer
 from loader.packing import discover
-from loader.packing.pack import Options, pack
+from loader.packing.pack import PackOptions, pack
 from loader.records import digest_of, extend_chain, record_bytes
 from tests.support.bad_records import progress_of
 
@@ -20,7 +20,7 @@ _COMMIT = 1000
 def packed_records(source: Path | None, folder: Path, records: int) -> Path:
     """A dataset in `folder` whose train split holds `records` records: the images of `source`, repeated."""
     once = folder / "once"
-    pack({"train": discover.sources(source or _make_photos(folder / "made"))["train"]}, once, Options(2, "skip"))
+    pack({"train": discover.sources(source or _make_photos(folder / "made"))["train"]}, once, PackOptions(2, "skip"))
     data = folder / "data"
     data.mkdir()
     with Dataset(once / "train.lmdb") as dataset, Writer(data / "train.lmdb") as writer:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from common.cli.progress import PLAIN_INTERVAL_S, Progress, ProgressLine, duration
+from common.cli.progress import PLAIN_INTERVAL_S, ProgressBar, ProgressLine, duration
 
 
 class Terminal(io.StringIO):
@@ -43,7 +43,7 @@ def test_a_terminal_line_is_cut_to_its_width(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_count_tells_share_rate_and_remaining_time_of_this_run_alone() -> None:
     now_s = 0.0
     stream = Terminal()
-    with Progress("pack", 4000, done=1000, stream=stream, now_s=lambda: now_s) as progress:
+    with ProgressBar("pack", 4000, done=1000, stream=stream, now_s=lambda: now_s) as progress:
         now_s = 10.0
         progress.count(2000, ", 3 skipped")
         progress.count(3000)  # not due yet

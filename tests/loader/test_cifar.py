@@ -9,7 +9,7 @@ import pytest
 from common.errors import UsageError
 from loader.dataset import Dataset
 from loader.packing import discover, image_file
-from loader.packing.pack import Options, pack
+from loader.packing.pack import PackOptions, pack
 
 CLASSES = ("airplane", "automobile", "bird")
 COUNTS = {**{f"data_batch_{number}.bin": 2 + number for number in range(1, 6)}, "test_batch.bin": 4}
@@ -46,7 +46,7 @@ def test_every_record_is_a_picture_with_its_label(folder: Path) -> None:
 
 
 def test_it_is_packed_like_any_other(folder: Path, tmp_path: Path) -> None:
-    pack(discover.sources(folder), tmp_path / "data", Options(1, "stop", 8))
+    pack(discover.sources(folder), tmp_path / "data", PackOptions(1, "stop", 8))
     with Dataset(tmp_path / "data" / "train.lmdb") as packed:
         assert (packed.records, packed.classes) == (25, CLASSES)
 

@@ -9,7 +9,7 @@ import pytest
 from common.errors import UsageError
 from loader.dataset import Dataset
 from loader.packing import discover
-from loader.packing.pack import Options, pack
+from loader.packing.pack import PackOptions, pack
 from tests.support.ilsvrc_archives import make_archives, tar_of
 from tests.support.photo_tree import photo
 
@@ -47,7 +47,7 @@ def test_validation_labels_are_the_devkits_ids_mapped_to_class_names(archives: P
 
 
 def test_the_archives_pack(archives: Path, tmp_path: Path) -> None:
-    train, val = pack(discover.sources(archives), tmp_path / "data", Options(jobs=2))
+    train, val = pack(discover.sources(archives), tmp_path / "data", PackOptions(jobs=2))
     assert (train.records, train.classes, val.records) == (12, 3, 4)
     with Dataset(tmp_path / "data" / "val.lmdb") as dataset:
         assert dataset.classes == WNIDS

@@ -19,7 +19,7 @@ from loader.cli.pack_command import main
 from loader.cli.serve_command import main as serve
 from loader.dataset import Dataset
 from loader.packing import discover
-from loader.packing.pack import Options, pack
+from loader.packing.pack import PackOptions, pack
 from loader.packing.sources import FolderSource, Source
 from tests.support.ilsvrc_archives import make_archives
 from tests.support.photo_tree import make_tree, photo
@@ -211,7 +211,7 @@ def test_class_names_that_no_loader_can_serve_are_refused_before_anything_is_wri
     classes: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=f"train: .*{reason}.*, which no loader could serve"):
-        pack({"train": Named(classes)}, tmp_path / "data", Options(1))
+        pack({"train": Named(classes)}, tmp_path / "data", PackOptions(1))
     assert not (tmp_path / "data").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_loader_refuses_to_start_with_names_that_were_packed_once_and_cannot_b
 ) -> None:
     with monkeypatch.context() as before:
         before.setattr(ranges, "class_names_fault", lambda _: None)
-        pack({"train": Named(("ape", "b\nee"))}, tmp_path, Options(1))
+        pack({"train": Named(("ape", "b\nee"))}, tmp_path, PackOptions(1))
     started = CliRunner().invoke(serve, ["--data", str(tmp_path), "--bind", "tcp://127.0.0.1:*", "--no-restart"])
     assert started.exit_code == 1
     assert "train.lmdb cannot be served: the class name 'b\\nee' is empty or has control characters" in started.output

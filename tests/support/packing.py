@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loader.packing import discover
-from loader.packing.pack import Options, Summary, pack
+from loader.packing.pack import PackOptions, Summary, pack
 
 COMMAND = [sys.executable, "-c", "from loader.cli.pack_command import main; main()"]
 
 
 def pack_folder(tree: Path, data: Path, **options: object) -> list[Summary]:
-    return pack(discover.sources(tree), data, Options(**{"jobs": 2, **options}))  # type: ignore[arg-type]
+    return pack(discover.sources(tree), data, PackOptions(**{"jobs": 2, **options}))  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from trainer.recipes.recipe import Phase, Plateau
 from trainer.training import launch
 from trainer.training.metrics import FILE_NAME, read
 from trainer.training.outcome import Outcome
-from trainer.training.train_options import Options
+from trainer.training.train_options import TrainOptions
 
 TINY = replace(
     DEMO,
@@ -39,7 +39,7 @@ def train_with(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: 
 
     def train(folder: str = "run", **options: Any) -> Outcome:
         given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
-        return launch.run(Options(**(given | options), folder=tmp_path / folder))
+        return launch.run(TrainOptions(**(given | options), folder=tmp_path / folder))
 
     return train
 

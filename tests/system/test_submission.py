@@ -15,7 +15,7 @@ from common.spec import StreamInfo
 from loader import jpeg
 from loader.dataset import Dataset
 from loader.packing import discover
-from loader.packing.pack import Options, pack
+from loader.packing.pack import PackOptions, pack
 from loader.packing.pack_worker import stored_jpeg
 from tests.support.bad_records import with_records
 from tests.support.ilsvrc_archives import make_archives
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the archives and what they pack to."""
     folder = tmp_path_factory.mktemp("ilsvrc")
     make_archives(folder / "imagenet", IDS, TRUTH, undecodable=SKIPPED)
-    _, val = pack(discover.sources(folder / "imagenet"), folder / "data", Options(jobs=1))
+    _, val = pack(discover.sources(folder / "imagenet"), folder / "data", PackOptions(jobs=1))
     assert (val.records, val.skipped) == (22, 2)
     return folder
 

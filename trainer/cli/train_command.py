@@ -21,7 +21,7 @@ from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import to_toml
-from trainer.training.train_options import DEFAULT_RECIPE, Options, recipe_of
+from trainer.training.train_options import DEFAULT_RECIPE, TrainOptions, recipe_of
 
 _PROGRAM = "alexnet-trainer"
 _training, _output, _looking = section("Training"), section("Output"), section("Inspection")
@@ -39,11 +39,13 @@ _path = click.Path(path_type=Path)
 @devices(
     "--exchange",
     type=click.Choice(["auto", "direct", "host"]),
-    default=Options.exchange,
+    default=TrainOptions.exchange,
     help="Activation transfer: direct (peer to peer), host (through pinned memory), or auto (benchmark both).",
 )
 @devices(
-    "--cuda-graphs/--no-cuda-graphs", default=Options.cuda_graphs, help="Record a step once and replay it, on GPUs."
+    "--cuda-graphs/--no-cuda-graphs",
+    default=TrainOptions.cuda_graphs,
+    help="Record a step once and replay it, on GPUs.",
 )
 @_training(
     "--recipe",
@@ -112,13 +114,16 @@ _path = click.Path(path_type=Path)
 @_output(
     "--checkpoint-minutes",
     type=click.FloatRange(0),
-    default=Options.checkpoint_minutes,
+    default=TrainOptions.checkpoint_minutes,
     help="Minutes between checkpoints.",
 )
 @_output(
-    "--keep", type=click.IntRange(1), default=Options.keep, help="Recent checkpoints to keep; the best is always kept."
+    "--keep",
+    type=click.IntRange(1),
+    default=TrainOptions.keep,
+    help="Recent checkpoints to keep; the best is always kept.",
 )
-@_output("--log-steps", type=click.IntRange(1), default=Options.log_steps, help="Steps per line of metrics.jsonl.")
+@_output("--log-steps", type=click.IntRange(1), default=TrainOptions.log_steps, help="Steps per line of metrics.jsonl.")
 @_output("--tensorboard", is_flag=True, help="Write TensorBoard events too; its --logdir is the run's folder.")
 @_looking("--show-recipe", is_flag=True, help="Print the effective recipe as TOML and exit.")
 @_looking("--profile", type=click.IntRange(1), help="Profile this many steps, after 10: a table, and RUN/trace.json.")
@@ -131,7 +136,7 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
     """
     logs.setup(_PROGRAM, log_level)
     with logs.errors_as_exit_codes(_PROGRAM):
-        asked = Options(**fields_of(options))
+        asked = TrainOptions(**fields_of(options))
         if show_recipe:
             result(to_toml(_recipe(asked)).removesuffix("\n"))
             return
@@ -145,7 +150,7 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
             sys.exit(128 + outcome.stopped_by)
 
 
-def _recipe(options: Options) -> Recipe:
+def _recipe(options: TrainOptions) -> Recipe:
     if not options.resume and options.init is None:
         return recipe_of(options).recipe
     from trainer.training.start import start_of  # reads a checkpoint

@@ -92,7 +92,7 @@ def _confusion(pair: int, count: int, classes: int, of_label: Sequence[int] | np
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Queued:
+class _QueuedAnswers:
     batch: Batch
     rows: list[dict[int, AsyncResult]]
 
@@ -119,7 +119,7 @@ class Answering:
         self.by_answerer = [(name, {count: Answers(records, classes) for count in view_counts}) for name in names]
         self.seen = self._wrong = 0
         self.bad: set[int] = set()
-        self._queued: _Queued | None = None
+        self._queued: _QueuedAnswers | None = None
 
     @property
     def together(self) -> dict[int, Answers]:
@@ -139,7 +139,7 @@ class Answering:
             for by_count in answers
         ]
         self.finish()
-        self._queued = _Queued(fed.batch, rows)
+        self._queued = _QueuedAnswers(fed.batch, rows)
 
     def finish(self) -> None:
         """Take in the last batch. Raises CheckpointError if answers are not finite."""

@@ -51,7 +51,7 @@ def write_features(
     feed = Feed(member.net, streams=streams, pinned=Pinned())
     with whole_file(path) as partial, showing_progress() as progress:
         table = _Table(partial, rows, records)
-        queued: _Queued | None = None
+        queued: _QueuedFeatures | None = None
         for fed in feed.batches(batches):
             before, queued = queued, _queue(member, fed, layer, streams)
             if before is not None:
@@ -69,15 +69,15 @@ def write_features(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Queued:
+class _QueuedFeatures:
     batch: Batch
     parts: list[AsyncResult]
 
 
-def _queue(member: Member, fed: DeviceBatch, layer: str, streams: Streams) -> _Queued:
+def _queue(member: Member, fed: DeviceBatch, layer: str, streams: Streams) -> _QueuedFeatures:
     (centre, *_) = views(member.recipe.crop)
     parts = member.net.features(member.pixels(fed.pixels, centre), layer)
-    return _Queued(fed.batch, [AsyncResult(part, streams) for part in parts])
+    return _QueuedFeatures(fed.batch, [AsyncResult(part, streams) for part in parts])
 
 
 class _Table:
@@ -90,7 +90,7 @@ class _Table:
         self.filled = self.units = 0
         self._features: np.ndarray | None = None
 
-    def take_in(self, queued: _Queued) -> None:
+    def take_in(self, queued: _QueuedFeatures) -> None:
         batch, features = queued.batch, torch.cat([part.read() for part in queued.parts], dim=1).numpy()
         if not np.isfinite(features).all():
             raise CheckpointError("the checkpoint's features are not finite: training diverged before it was saved")

@@ -19,7 +19,7 @@ BUFFERS = 2
 
 
 @dataclass(slots=True)
-class _Buffer:
+class _UploadBuffer:
     memory: Tensor  # bytes
     arrived: Event
     free: Event
@@ -31,7 +31,7 @@ class Upload:
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
         self._copy: Stream = streams.stream(device, "upload")
-        self._buffers: list[_Buffer] = []
+        self._buffers: list[_UploadBuffer] = []
 
     def __call__(self, host: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, Event]:
         """The result of `read` on the device's copy of `host`, and the event after which `host` may be overwritten.
@@ -52,10 +52,10 @@ class Upload:
         streams.record(buffer.free, current)
         return result, buffer.arrived
 
-    def _next_buffer(self, size: int) -> _Buffer:
+    def _next_buffer(self, size: int) -> _UploadBuffer:
         if len(self._buffers) < BUFFERS:
             arrived, free = (self._streams.event(self._device, name) for name in ("arrived", "free"))
-            buffer = _Buffer(self._memory(size), arrived, free)
+            buffer = _UploadBuffer(self._memory(size), arrived, free)
         else:
             buffer = self._buffers.pop(0)
             self._streams.wait(self._copy, buffer.free)  # and before its memory may go back to the pool

@@ -65,8 +65,8 @@ class Link:
         self._arrived, self._free, self._emptied = (
             streams.event(target.device, f"{name} {kind}") for kind in ("arrived", "free", "emptied")
         )
-        self._buffer = _Buffer(target.device)
-        self._pinned = _Buffer(torch.device("cpu"), pinned=source.device.type == "cuda")
+        self._buffer = _ExchangeBuffer(target.device)
+        self._pinned = _ExchangeBuffer(torch.device("cpu"), pinned=source.device.type == "cuda")
         self._received: Tensor | None = None
         self._sending: Tensor | None = None
 
@@ -120,7 +120,7 @@ class Link:
         return received
 
 
-class _Buffer:
+class _ExchangeBuffer:
     def __init__(self, device: torch.device, pinned: bool = False) -> None:
         self._device, self._pinned = device, pinned
         self._memory: Tensor | None = None

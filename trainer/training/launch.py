@@ -33,18 +33,18 @@ from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 from trainer.training.start import Start, all_changes, is_done, settings_of, start_of, starting_state
 from trainer.training.stopping import StopSignals
-from trainer.training.train_options import Options
+from trainer.training.train_options import TrainOptions
 
 log = logging.getLogger(__name__)
 
 
-def run(options: Options) -> Outcome:
+def run(options: TrainOptions) -> Outcome:
     """Train as `options` say. Raises any AlexNetError."""
     with full_memory_as_error():
         return _run(options)
 
 
-def _run(options: Options) -> Outcome:
+def _run(options: TrainOptions) -> Outcome:
     if options.tensorboard:
         writer_type()  # if it is missing, say so before anything is opened
     devices = devices_of_halves(options.gpus, options.cpu)
@@ -69,7 +69,7 @@ def _run(options: Options) -> Outcome:
 
 
 def _train(
-    options: Options, start: Start, state: State, data: TrainingData, devices: Devices, signals: StopSignals
+    options: TrainOptions, start: Start, state: State, data: TrainingData, devices: Devices, signals: StopSignals
 ) -> Outcome:
     recipe, found, watched = state.recipe, start.resumed, WatchedStreams()
     streams = watched if options.profile else Streams()
@@ -107,7 +107,7 @@ def _train(
 
 
 def build(
-    options: Options, state: State, devices: Devices, streams: Streams, resumed: Checkpoint | None
+    options: TrainOptions, state: State, devices: Devices, streams: Streams, resumed: Checkpoint | None
 ) -> tuple[Net, Sgd]:
     """The network and its optimiser, as the checkpoint has them or newly initialised."""
     recipe, graphs = state.recipe, options.cuda_graphs

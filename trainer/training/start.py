@@ -25,7 +25,7 @@ from trainer.feeding.data import TrainingData, training_spec
 from trainer.recipes.derived import Derived, derived, first_rate
 from trainer.recipes.recipe import Recipe
 from trainer.training.schedule import Schedule
-from trainer.training.train_options import Options, original_of, recipe_of
+from trainer.training.train_options import TrainOptions, original_of, recipe_of
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Settings:
     digests: DigestUse
 
 
-def start_of(options: Options) -> Start:
+def start_of(options: TrainOptions) -> Start:
     """The start that the options ask for. Raises UsageError and CheckpointError."""
     if options.resume and options.init is not None:
         raise UsageError("--resume continues a run, --init begins a new one: leave one of them out")
@@ -68,7 +68,7 @@ def start_of(options: Options) -> Start:
     return Start(recipe_of(options))
 
 
-def settings_of(options: Options, before: State | None, device: torch.device) -> Settings:
+def settings_of(options: TrainOptions, before: State | None, device: torch.device) -> Settings:
     """The settings of a run that resumes from `before`, if any; sets torch's threads."""
     stored = before.threads if before else None
     threads = make_repeatable(options.threads or stored)  # sums depend on them
@@ -116,7 +116,7 @@ def _resumed_state(state: State, data: TrainingData) -> State:
     return dataclasses.replace(state, epoch_digest=None)
 
 
-def is_done(options: Options, recipe: Recipe, state: State) -> bool:
+def is_done(options: TrainOptions, recipe: Recipe, state: State) -> bool:
     return state.epoch >= recipe.epochs or (options.steps is not None and state.step >= options.steps)
 
 
@@ -132,7 +132,7 @@ def all_changes(before: State, after: State) -> Changes:
     return changes
 
 
-def _resumed_recipe(options: Options, state: State) -> Derived:
+def _resumed_recipe(options: TrainOptions, state: State) -> Derived:
     """The stored recipe with the options' changes, or the one they name.
 
     Raises UsageError for another seed, or if the weights do not fit.
@@ -149,7 +149,7 @@ def _resumed_recipe(options: Options, state: State) -> Derived:
     return dataclasses.replace(changed, recipe=recipe)
 
 
-def _changed(options: Options, begun: Derived, rate_now: Callable[[Recipe], float] = first_rate) -> Derived:
+def _changed(options: TrainOptions, begun: Derived, rate_now: Callable[[Recipe], float] = first_rate) -> Derived:
     """`begun` with the options' changes, or the recipe they name; an --lr is applied once."""
     original, epochs = original_of(options, begun.original), options.epochs
     if options.recipe is None:

@@ -22,7 +22,7 @@ DEFAULT_RECIPE = "source"
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class
-class Options:
+class TrainOptions:
     """The options of `alexnet-trainer`; None: the recipe's own, or on a resume the checkpoint's."""
 
     gpus: str | None = None
@@ -57,12 +57,12 @@ class Options:
     threads: int | None = None
 
 
-def recipe_of(options: Options) -> Derived:
+def recipe_of(options: TrainOptions) -> Derived:
     """The recipe of a new run without --init. Raises UsageError."""
     return derived(original_of(options), epochs=options.epochs, rate=options.rate)
 
 
-def original_of(options: Options, begun: Recipe | None = None) -> Recipe:
+def original_of(options: TrainOptions, begun: Recipe | None = None) -> Recipe:
     """The named recipe, or the file's, with the options applied except --epochs and --lr. Raises UsageError.
 
     begun   a checkpoint's, instead of the default; its ablations are not repeated

@@ -22,7 +22,7 @@ from trainer.recipes.recipe import Phase
 from trainer.recipes.recipe_file import to_toml
 from trainer.training import launch
 from trainer.training.outcome import Outcome, last_line
-from trainer.training.train_options import Options
+from trainer.training.train_options import TrainOptions
 
 
 def test_a_folder_with_a_run_is_not_written_over(train: Train) -> None:
@@ -229,7 +229,7 @@ def test_a_run_goes_on_with_its_own_number_of_threads_and_says_where_it_is_anoth
 
 def test_resume_needs_the_folder_of_the_run() -> None:
     with pytest.raises(UsageError, match="--resume needs --run"):
-        launch.run(Options(resume=True, cpu=True))
+        launch.run(TrainOptions(resume=True, cpu=True))
 
 
 def test_a_run_is_not_resumed_on_other_pictures(train: Train, loader: MemoryLoader) -> None:
