@@ -48,7 +48,7 @@ def by(shape: tuple[int, ...] | None) -> str:
 
 
 def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two trees of mappings and lists differ; a branch that one side lacks is a leaf."""
+    """The leaves in which two trees of mappings and lists differ; a missing branch is a leaf."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in {**before, **after}:
             yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)

@@ -1,8 +1,8 @@
 """Checkpoints: a run's whole state in one file, with the names and shapes of the one-device network.
 
-`RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`, the one with the lowest validation
-error. Tensors are `weights/<name>`, `velocities/<name>` and `mean_hwc`; the metadata holds `State` as JSON, and a
-digest of all. A file that does not match it is renamed, never removed.
+`RUN/checkpoint-00001234.safetensors` after step 1234, and `RUN/best.safetensors`. Tensors are `weights/<name>`,
+`velocities/<name>` and `mean_hwc`; the metadata holds `State` as JSON, and a digest of all. A file that does not match
+it is renamed, never removed.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Checkpoint:
 def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
     """Write the checkpoint, then remove all but the newest `keep`; return its path.
 
-    Raises SaveError, naming the last good one, if the disk refuses it; the older ones stay.
+    Raises SaveError, naming the last good one; the older ones stay.
     """
     path = run_folder / f"checkpoint-{checkpoint.state.step:08d}.safetensors"
     tensors = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
@@ -67,10 +67,7 @@ def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> P
 
 
 def save_best(path: Path) -> None:
-    """Make `best.safetensors` a hard link to `path`, or a copy if there are no links.
-
-    Raises SaveError; the previous best then stays.
-    """
+    """Make `best.safetensors` a link to `path`, or a copy. Raises SaveError; the previous best then stays."""
     with put_in_place(path.with_name(BEST), path.stat().st_size) as partial:
         partial.unlink(missing_ok=True)
         try:
@@ -88,7 +85,7 @@ def all_in(run_folder: Path) -> list[Path]:
 
 
 def newest(run_folder: Path) -> Path:
-    """The checkpoint with the most steps. Raises UsageError if there is none."""
+    """The last checkpoint. Raises UsageError if there is none."""
     found = all_in(run_folder)
     if not found:
         raise UsageError(f"{run_folder} holds no checkpoint to resume from; without --resume a run starts anew")
@@ -104,12 +101,11 @@ def load(path: Path) -> Checkpoint:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with a nan or an infinity, if any."""
     return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged checkpoint, so that it neither counts as one nor is overwritten."""
+    """Rename a damaged checkpoint, so that it is not overwritten."""
     names = (path.with_name(path.name + DAMAGED + (f"-{number}" if number > 1 else "")) for number in count(1))
     target = next(name for name in names if not name.exists())
     try:

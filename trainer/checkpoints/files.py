@@ -29,7 +29,7 @@ _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  
 
 @contextlib.contextmanager
 def put_in_place(path: Path, size: int) -> Iterator[Path]:
-    """A `with` block that writes `size` bytes to the path it is given; then they are synced and renamed to `path`.
+    """A `with` block that writes `size` bytes; then they are synced and renamed to `path`.
 
     Raises SaveError if the disk refuses them; nothing is left behind then.
     """
@@ -102,7 +102,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def _check_readable(path: Path) -> None:
-    """Raise CheckpointError for a device or a FIFO, which may be endless, and for a file larger than free memory."""
+    """Raise CheckpointError for a device or a FIFO, which may be endless, and for more than free memory."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError("it is no regular file")

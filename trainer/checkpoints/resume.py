@@ -39,7 +39,7 @@ class Found:
 
 
 def check_not_begun(run_folder: Path) -> None:
-    """Raise UsageError if the folder has checkpoints, which are never overwritten."""
+    """Raise UsageError if the folder has checkpoints."""
     if any(_candidates(run_folder)):
         raise UsageError(f"{run_folder} already holds a run; --resume continues it, another --run starts anew")
 
@@ -72,7 +72,7 @@ def load_named(path: Path) -> Found:
 def first_whole(in_order: Callable[[], Iterable[Path]]) -> Found | None:
     """The first valid one, after a warning about each before it; None if there are none.
 
-    Files that a run removes meanwhile are listed again. Raises CheckpointError if none is valid.
+    Files removed meanwhile are listed again. Raises CheckpointError if none is valid.
     """
     failed: dict[Path, CheckpointError] = {}
     for _ in range(_LOOKS):
@@ -131,7 +131,7 @@ def check_same_data(state: State, info: StreamInfo) -> None:
 def check_same_stream(state: State, name: str) -> None:
     """Raise CheckpointError unless the next batch is of the stream that the run was reading.
 
-    name   with the run's own --on-bad-record, since another is a way to resume
+    name   with the run's own --on-bad-record
     """
     if state.stream not in ("", name):
         raise CheckpointError(

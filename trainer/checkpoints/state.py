@@ -1,4 +1,4 @@
-"""All of a run that is not a tensor, to and from a checkpoint's JSON."""
+"""All of a run that is not a tensor, as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Tally:
 
     loss_sum, error_sum   each batch's mean loss, and share of wrong top-1 answers, times its images
     replaced       corrupt records, in whose place another was trained on
-    came_decoded   images that no loader had to decode: it had done so before
+    came_decoded   images that no loader had to decode
     """
 
     images: int = 0
@@ -51,7 +51,6 @@ class Tally:
 
     @property
     def decoded_share(self) -> float:
-        """Share of images that came decoded, 0 to 1."""
         return self.came_decoded / max(self.images, 1)
 
     @property
@@ -64,7 +63,7 @@ class Tally:
 
     @property
     def wait_shares(self) -> dict[str, float]:
-        """Shares of the time spent waiting, by reason, 0 to 1."""
+        """Shares of the time waited, by reason, 0 to 1."""
         per_us = 1e-6 / self.seconds if self.seconds > 0 else 0.0
         return {reason: us * per_us for reason, us in asdict(self.waits).items()}
 
@@ -90,7 +89,6 @@ class State:
     """All of a run that is not a tensor.
 
     epoch, first    position of the next batch; `first` equal to the number of records: validation is next
-    step            steps done
     original, asked_rate, rate_factor   origin of `recipe` (`trainer/recipes/derived.py`); None in older checkpoints
     dataset         digest of the training set in hex
     data_seed       of order and augmentation; None in older checkpoints: `seed`
@@ -98,7 +96,7 @@ class State:
     stream, decoder name of the next batch's stream (`StreamSpec.name`), and of the JPEG decoder
     best_error, best_epoch  lowest top-1 validation error so far, a share, and the epoch it was found after
     schedule, tally None in checkpoints of another version of this program: they can be evaluated, not resumed
-    epoch_digest    rolling digest of the unfinished epoch in hex (`common.digest`); None unless every image had one
+    epoch_digest    rolling digest of the unfinished epoch in hex; None unless every image had one
     """
 
     epoch: Annotated[int, _COUNT]
@@ -193,7 +191,7 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
 
 
 def _whole(kind: type[Part], values: Mapping[str, Any]) -> Part | None:
-    """The object with all its fields, as this version or the one before has them; None if it has others."""
+    """The object with all its fields, of this version or the one before; None if it has others."""
     try:
         whole = object_of(kind, values)
     except UsageError:

@@ -20,7 +20,7 @@ OTHERS = "initialised: the classes have other names"
 def take_weights(origin: Found, net: Net, classes: Sequence[str]) -> dict[str, Any]:
     """Copy the weights that fit into `net`; returns the metrics' `init`.
 
-    classes   of the new dataset; unless the checkpoint's are the same, its last layer is not taken
+    classes   of the new dataset; if others than the checkpoint's, its last layer is not taken
 
     Raises CheckpointError if nothing fits.
     """

@@ -16,7 +16,7 @@ DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
-    """The devices of half 0 and half 1; by default the first two GPUs. Raises UsageError if there is no such GPU."""
+    """The halves' devices, by default the first two GPUs. Raises UsageError if there is no such GPU."""
     if cpu and gpus is not None:
         raise UsageError("--cpu and --gpus exclude each other; give one of them")
     if cpu:
@@ -55,7 +55,7 @@ def default_precision(device: torch.device) -> Precision:
 def set_precision(precision: str) -> torch.dtype:
     """Configure torch and return the dtype of activations. Weights, updates and reductions stay in float32.
 
-    tf32   tensor cores round the factors of a product to 10 bits; on a CPU the same as fp32
+    tf32   tensor cores round factors to 10 bits; on a CPU the same as fp32
     bf16   activations, and copies of the weights, in bfloat16
     """
     exact = "ieee" if precision == "fp32" else "tf32"
@@ -65,7 +65,7 @@ def set_precision(precision: str) -> torch.dtype:
 
 
 def make_repeatable(threads: int | None) -> int:
-    """Make torch repeatable to the bit; return its number of CPU threads, which the bits depend on."""
+    """Make torch repeatable to the bit; return its CPU threads, on which the bits depend."""
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time

@@ -1,8 +1,7 @@
 """CUDA graphs of a step, one per piece: the work of one stream between two waits.
 
 Python launches kernels more slowly than the GPU runs them. Copies between devices and their events stay outside:
-PyTorch records no graph over two devices. Inputs are copied to a graph's own memory, and the next step overwrites what
-a piece returned.
+PyTorch records no graph over two devices. Inputs are copied in, and the next step overwrites what a piece returned.
 """
 
 import logging
@@ -47,9 +46,7 @@ class GraphRunner:
         self._inputs: list[Tensor] = []
 
     def run(self, schedule: Procedure[T], inputs: Sequence[Tensor] = (), constants: Hashable = None) -> T:
-        """The schedule's result, as if it were queued on the current streams of its devices.
-
-        Recorded once inputs of one shape come several times in a row, as an epoch's shorter last batch does not.
+        """The schedule's result, as if queued on the current streams of its devices.
 
         constants   what a recording fixes besides the inputs, such as addresses
         """
@@ -87,7 +84,7 @@ class GraphRunner:
         return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 
     def piece(self, stream: Stream, name: str, work: Callable[[], T]) -> T:
-        """The result of `work`, queued on `stream`; in a replay that of the recording."""
+        """The result of `work` on `stream`; in a replay that of the recording."""
         with self._streams.on(stream), self._streams.span(stream, name):
             if self._mode == "direct":
                 return work()

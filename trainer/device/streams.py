@@ -1,7 +1,7 @@
 """Streams and events: the only file that knows whether a device has any.
 
 On a CPU recording and waiting do nothing, so that one schedule serves every device. Tests derive from `Streams` to find
-accesses that no wait has put in order.
+races.
 """
 
 import contextlib
@@ -33,27 +33,23 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mark:
-    """A timed point in a stream."""
-
     queued_s: float  # when the host queued it, which on a CPU is when it was reached
     handle: torch.cuda.Event | None = None
 
 
 class Graph(Protocol):
-    """Operations recorded with their memory."""
-
     def replay(self) -> None:
         """Queue it on the current stream."""
 
 
 class Recorder:
-    """Records graphs that run one after the other, so share a memory pool."""
+    """Records graphs that run in order, so share a memory pool."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], T]) -> tuple[Graph, T]:
-        """Record what `work` queues on the current stream, without running it.
+        """Record what `work` queues, without running it.
 
         Raises RuntimeError if it cannot be recorded, as when the host waits for a number.
         """
@@ -70,7 +66,7 @@ class Streams:
     """Streams, events and their use. Only `synchronize` and `seconds_between` block the host."""
 
     def queues(self, device: torch.device) -> bool:
-        """True if calls return before their work on `device` is done."""
+        """True if calls return before their work is done."""
         return device.type == "cuda"
 
     def stream(self, device: torch.device, name: str) -> Stream:
@@ -87,7 +83,6 @@ class Streams:
         return None if stream.handle is None else Recorder()
 
     def record(self, event: Event, stream: Stream) -> None:
-        """Record the event behind everything queued on `stream` so far."""
         if event.handle is not None:
             event.handle.record(stream.handle)
 
@@ -103,7 +98,7 @@ class Streams:
         return mark
 
     def seconds_between(self, start: Mark, end: Mark) -> float:
-        """Seconds between marks of one device; blocks until `end` is reached."""
+        """Seconds between marks of one device; blocks."""
         if start.handle is None or end.handle is None:
             return end.queued_s - start.queued_s
         end.handle.synchronize()
@@ -123,7 +118,7 @@ class Streams:
             event.handle.synchronize()
 
     def span(self, stream: Stream, name: str) -> contextlib.AbstractContextManager[object]:
-        """A context around work for `stream`, which a profiling subclass times."""
+        """A context around work, which a profiling subclass times."""
         return contextlib.nullcontext()
 
     @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Answers:
     """The answers for n records.
 
     labels       int64 n
-    rank         int64 n, of the label, see `ranks`; NO_RANK if the record was not answered
+    rank         int64 n, of the label; NO_RANK if not answered
     probability  float32 n, of the label
     classes, probabilities   int32 and float32 n x k: the likeliest, falling
     """
@@ -100,7 +100,7 @@ class _QueuedAnswers:
 class Answering:
     """Collects the answers of each member and, if there are several, of all together.
 
-    by_answerer   name and answers by number of views: each member's, then those of all together
+    by_answerer   name and answers by number of views
     seen          images so far
     bad           corrupt records, which are not answered
     """
@@ -131,7 +131,7 @@ class Answering:
         return self._wrong / max(self.seen, 1)
 
     def answer(self, fed: DeviceBatch) -> None:
-        """Queue a batch, and take in the one before while the devices compute."""
+        """Queue a batch, and take in the one before meanwhile."""
         of_members = [member.probabilities(fed.pixels, self._view_counts) for member in self._members]
         answers = [*of_members, mixed(of_members, self._weights)] if len(of_members) > 1 else of_members
         rows = [

@@ -38,7 +38,7 @@ def views(size: int) -> tuple[View, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """A network with the transforms to its pixels, called as its checkpoint's path."""
+    """A network and the transforms to its pixels."""
 
     name: str
     net: Net
@@ -50,10 +50,7 @@ class Member:
         return tuple(read[device] for device in self.net.input_devices)
 
     def probabilities(self, images: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
-        """n x classes by number of views, in memory of its own.
-
-        One forward per view: one of all would take that many times the memory.
-        """
+        """n x classes by number of views, in memory of its own. One forward for all views would take too much."""
         averages: dict[int, Tensor] = {}
         total: Tensor | None = None
         for seen, view in enumerate(views(self.recipe.crop)[: max(view_counts)], 1):

@@ -67,7 +67,7 @@ def _submission(options: EvaluateOptions, info: StreamInfo) -> Submission | None
 
 
 def features_of(options: EvaluateOptions) -> Written:
-    """Write features as `options` say, of a dataset with any classes. Raises any AlexNetError."""
+    """Write features as `options` say, of any dataset. Raises any AlexNetError."""
     with full_memory_as_error():
         out, layer = options.refuse_what_features_lack()
         options.refuse_unwritable_files()

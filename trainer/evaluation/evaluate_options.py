@@ -1,4 +1,4 @@
-"""The options of `alexnet-evaluate`."""
+"""The options of `alexnet-evaluate`, and which go together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ VIEW_COUNTS = {"1": (1,), "10": (10,), "both": (1, 10)}
 
 @dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class
 class EvaluateOptions:
-    """The options of `alexnet-evaluate`; None is "not given"."""
+    """None is "not given". Each refusal is a UsageError."""
 
     checkpoints: tuple[Path, ...]
     split: Split = "val"
@@ -44,7 +44,7 @@ class EvaluateOptions:
         return VIEW_COUNTS[self.views]
 
     def refuse_unwritable_files(self) -> None:
-        """Raise UsageError now if a file is not writable, not after an hour of work."""
+        """Refuse now, not after an hour of work."""
         files = {"--json": self.json, "--predictions": self.predictions, "--ilsvrc": self.ilsvrc}
         for option, path in files.items():
             if path is not None:
@@ -61,7 +61,7 @@ class EvaluateOptions:
         return STDOUT in (self.json, self.predictions, self.ilsvrc)
 
     def refuse_what_features_lack(self) -> tuple[Path, str]:
-        """The features' path and layer. Raises UsageError for options that do not go together."""
+        """The features' path and layer."""
         if self.features is None or self.out is None:
             raise UsageError("--features and --out go together: --features fc7 --out FILE.npy")
         if self.out.suffix != ".npy":
@@ -81,7 +81,6 @@ class EvaluateOptions:
         return self.out, self.features
 
     def refuse_what_a_submission_lacks(self) -> None:
-        """Raise UsageError for options that do not go together."""
         if self.ilsvrc is None:
             if self.devkit is not None or self.skipped is not None:
                 raise UsageError("--devkit and --skipped go with --ilsvrc FILE, which needs them")
@@ -92,7 +91,7 @@ class EvaluateOptions:
 
     @property
     def weight_of_each(self) -> list[float]:
-        """Weights of the checkpoints, not normalised. Raises UsageError for a malformed --weights."""
+        """Weights of the checkpoints, not normalised. Raises UsageError."""
         if self.weights is None:
             return [1.0] * len(self.checkpoints)
         try:

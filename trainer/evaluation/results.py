@@ -22,7 +22,6 @@ class EvaluationReport:
     """The outcome of one `alexnet-evaluate`.
 
     rows         name and errors by number of views: of each checkpoint, then of all together
-    weights      of the checkpoints, adding up to 1
     confusions   of the last row with the most views
     unwritten    the errors of files that could not be written
     """

@@ -1,6 +1,4 @@
-"""The ILSVRC2012 submission file: a line per validation image, in the order of their numbers, with five
-ILSVRC2012_IDs, the likeliest first.
-"""
+"""The ILSVRC2012 submission file: five ILSVRC2012_IDs, the likeliest first, for each validation image by number."""
 
 import json
 import logging
@@ -36,10 +34,7 @@ class Submission:
 
     @classmethod
     def of(cls, info: StreamInfo, devkit: Devkit, skipped: Path | None) -> "Submission":
-        """The mapping for a dataset packed without the images `skipped` lists.
-
-        Raises UsageError if it is another dataset, or another's list.
-        """
+        """The mapping for a dataset packed without the images `skipped` lists. Raises UsageError if it is another."""
         strange = [name for name in info.classes if name not in devkit.ids]
         missing = set(devkit.truth) - set(info.classes)
         if strange or missing or len(info.classes) < TOP:
@@ -60,7 +55,7 @@ class Submission:
         )
 
     def checked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches. Raises UsageError at an image of another class than its validation image."""
+        """The same batches. Raises UsageError at an image of another class."""
         for batch in batches:
             images = self.images[batch.records]
             wrong = np.flatnonzero(self.truth[images] != batch.labels)

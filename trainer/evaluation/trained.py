@@ -39,7 +39,7 @@ class Placing:
 
 
 def load_trained(path: Path) -> Trained:
-    """Load a checkpoint; of a run's folder the best one, else the newest valid one.
+    """Load a checkpoint, or a run's best or newest valid one.
 
     Raises UsageError if there is none, CheckpointError if none is valid.
     """

@@ -27,9 +27,9 @@ class Evaluation:
 
 
 def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
-    """Errors over `batches`; the host waits for the device only at the end.
+    """Errors over `batches`, without a record in a corrupt one's place: it has its own.
 
-    A record in a corrupt one's place is left out: it has a place of its own.
+    The host waits for the device only at the end.
     """
     totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
     images = 0
@@ -54,9 +54,9 @@ def places_with_own(batch: Batch) -> list[int]:
 
 
 def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """int64 n: the number of classes at least as likely as the label, itself included; from n x classes.
+    """int64 n: classes at least as likely as the label, itself included; from n x classes.
 
-    So equal probabilities are always wrong, not always right; a NaN has rank 0, wrong too.
+    So equal probabilities are always wrong; a NaN has rank 0, wrong too.
     """
     return (probabilities >= probabilities.gather(1, labels[:, None])).sum(dim=1)
 
@@ -67,7 +67,7 @@ def losses(of_labels: Tensor) -> Tensor:
 
 
 def is_wrong(rank: Tensor, top: int) -> Tensor:
-    """True unless a label of this rank is among the `top` likeliest."""
+    """True unless this rank is among the `top` likeliest."""
     return (rank < 1) | (rank > top)
 
 

@@ -29,10 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None) -> LoaderClient:
-    """A client of `loaders` and of those in the file; without either, of the default endpoint.
-
-    Raises UsageError if an endpoint, the file or the keys are wrong.
-    """
+    """A client of `loaders` and of those in the file; without either, of the default endpoint. Raises UsageError."""
     endpoints = loaders or (() if loaders_file else (DEFAULT_ENDPOINT,))
     try:
         return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
@@ -43,7 +40,7 @@ def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: fl
 class TrainingData:
     """The images of one run, from `epoch` on. Raises LoaderRefused and LoaderTimeout.
 
-    on_bad_record, digests   as StreamSpec and LoaderClient.stream take them
+    on_bad_record, digests   as LoaderClient.stream takes them
     breakable                put around the source of batches, so that a signal may end a wait
     """
 
@@ -82,7 +79,7 @@ class TrainingData:
         return self._validation_stream is not None
 
     def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None, decoder: str | None = None) -> str:
-        """The name of this epoch's stream, or of one with another `on_bad_record` or identity of the decoder."""
+        """This epoch's stream, or one with another `on_bad_record` or decoder."""
         spec = training_spec(self._recipe, self._seed, self._sigma(epoch), on_bad_record or self._on_bad_record)
         return spec.name(self.info.digest, decoder or self.info.decoder)
 
@@ -97,7 +94,7 @@ class TrainingData:
             first = 0
 
     def visible(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
-        """Images, n x height x width x 3, from the network's input in `epoch`."""
+        """The images, n x height x width x 3, in the network's input."""
         scale, device = self._training_scale(self._sigma(epoch)), torch.device("cpu")
         return PixelTransform(self.info.mean_hwc, self._recipe.input_shape, scale, device).images(x_nchw.cpu())
 

@@ -44,7 +44,7 @@ class DeviceBatch:
 
 
 class Feed:
-    """Copies batches to the devices of nets with the same loss device; one per run, whose streams share its buffers."""
+    """Copies batches to the devices of nets that share a loss device; one per run, whose streams share its buffers."""
 
     def __init__(self, *nets: Net, streams: Streams, pinned: Pinned) -> None:
         devices = dict.fromkeys(device for net in nets for device in net.input_devices)
@@ -55,7 +55,6 @@ class Feed:
     def batches(
         self, source: Iterable[Batch], transforms: Mapping[torch.device, PixelTransform] | None = None
     ) -> Iterator[DeviceBatch]:
-        """Each batch of `source` on the devices: transformed, or its images as they are."""
         leases = _Leases(self._streams)
         try:
             for batch in source:
@@ -94,7 +93,7 @@ class _Leases:
         self._held.append((batch, copies))
 
     def release(self, but: int = 0) -> None:
-        """Release the batches whose copies are complete; block until at most `but` are left."""
+        """Release what is copied; block until at most `but` are left."""
         while self._held and (len(self._held) > but or self._is_copied(self._held[0][1])):
             batch, copies = self._held[0]
             for copy in copies:

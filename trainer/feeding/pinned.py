@@ -1,8 +1,7 @@
 """Host memory that a GPU reads directly: the loader's slabs, registered with CUDA, and pinned copies of all else.
 
-A slab is registered when its first batch arrives, and unregistered when its last owner, the stream or a leased batch,
-lets go of it; only then is it unmapped. PyTorch keeps its own pinned memory until the copies queued from it complete;
-batches in slabs are leased (`trainer/feeding/feed.py`).
+A slab is registered with its first batch, and unregistered when its last owner, the stream or a leased batch, lets go
+of it; only then is it unmapped.
 """
 
 import contextlib
@@ -24,8 +23,6 @@ _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU, not just the on
 
 
 class HostMemory:
-    """CUDA's calls; tests have a kind of their own."""
-
     def register(self, memory: npt.NDArray[np.uint8], device: torch.device) -> str:
         """Pin the memory in place; return "", or CUDA's reason for refusing."""
         runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
@@ -87,7 +84,7 @@ class Pinned:
 
 
 def tensor_over(array: npt.NDArray[np.generic]) -> Tensor:
-    """A read-only tensor over the array's memory, without torch's warning that it has no such kind."""
+    """A tensor over the array's memory; torch would warn that it has no read-only kind."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

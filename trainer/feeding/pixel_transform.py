@@ -14,12 +14,11 @@ AT_ONCE = 8  # images transformed together on a CPU, so that they stay in its ca
 
 
 class PixelTransform:
-    """n x height x width x 3 stored pixels to the n x 48 x 57 x 57 that AlexNet reads, folded by conv1's stride.
+    """Stored pixels, n x height x width x 3, to the folded input, n x 48 x 57 x 57 for AlexNet.
 
     mean_hwc   256 x 256 x 3; its centre is subtracted, wherever the crop lay
-    shape      of the network's input; larger images are cut to their centre
+    shape      of the input; larger images are cut to their centre
     scale      factor on (pixel - mean)
-    dtype      of the result
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class PixelTransform:
         return pixels.reshape(len(pixels), height, -1, 3).cpu().numpy()
 
     def _cut(self, images_nhwc: Tensor) -> Tensor:
-        """The part that the network sees, n x height x (3 width): as rows three times as fast as by channel."""
+        """The part that the network sees, as rows, n x height x (3 width): three times as fast."""
         rows = _centre_rows(images_nhwc, self._crop)
         return rows if self._shrink == 1 else _shrunk(rows, self._shrink)
 
@@ -81,7 +80,6 @@ def _centre_rows(images_nhwc: Tensor, size: int) -> Tensor:
 
 
 def _shrunk(rows: Tensor, side: int) -> Tensor:
-    """Means over squares of side x side pixels, float32."""
     n, height, length = rows.shape
     bands = rows.reshape(n, height // side, side, length)
     # Adding bytes row to row as int16 first takes a third of the time of converting them to float32 first.

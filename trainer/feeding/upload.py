@@ -26,8 +26,6 @@ class _UploadBuffer:
 
 
 class Upload:
-    """Copies batches to one device; a CPU reads them in place."""
-
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
         self._copy: Stream = streams.stream(device, "upload")

@@ -35,7 +35,7 @@ def rectify(x_nhwc: Tensor, bias: Tensor) -> Tensor:
 
 
 def rectify_backward(y_nhwc: Tensor, g_nhwc: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients by x and by the bias, from the result y and the gradient by it."""
+    """The gradients by x and by the bias."""
     dx, sums = _rectified(y_nhwc, g_nhwc, bias)
     return dx, sums.sum(dim=0)
 

@@ -83,8 +83,8 @@ def _maps(
 ):  # fmt: skip
     """A block of one image's channels, row by row down the map.
 
-    With row h loaded, s is known at row h - 2, and the gradient at row h - 4: the loop runs past the end. It goes five
-    rows at a time, for Triton 3.6 loses values handed on through more than one loop variable.
+    Row h gives s at row h - 2 and the gradient at row h - 4: the loop runs past the end. It goes five rows at a time,
+    for Triton 3.6 loses values handed on through more than one loop variable.
     """
     image = tl.program_id(0)
     column, channel = tl.arange(0, block_w), tl.program_id(1) * block_c + tl.arange(0, block_c)
@@ -137,7 +137,6 @@ def normalise_backward(
 def _normalise(
     x: Tensor, g: Tensor | None, bias: Tensor | None, norm: Norm, groups: int, rectified: bool
 ) -> tuple[Tensor, Tensor]:
-    """The kernel's result, and its sums over each program's share."""
     n, h, w, c = x.shape
     out, backward, biased = torch.empty_like(x), g is not None, bias is not None
     pointers = x, x if g is None else g, x if bias is None else bias, out

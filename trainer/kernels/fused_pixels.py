@@ -15,7 +15,7 @@ def _pixels(
 ):  # fmt: skip
     """One row of one image: 3 x side numbers, 3 x crop of them from the image.
 
-    Folded, each run of 3 x fold stays together, and `fold` such rows are a pixel's channels.
+    Each run of 3 x fold stays together, and `fold` such rows are a pixel's channels.
     """
     image, row = tl.program_id(0), tl.program_id(1)
     at = tl.arange(0, block)

@@ -43,7 +43,7 @@ def build_net(
     exchange   see `trainer.network.peers.ways_between`
     training   count the memory of gradients and velocities too
 
-    Raises UsageError if the host lacks memory, or the options contradict each other.
+    Raises UsageError if the host lacks memory, or options contradict each other.
     """
     check_room(recipe, devices, dtype, training=training)
     if devices[0].type == "cpu":

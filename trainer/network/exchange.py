@@ -54,7 +54,7 @@ class Route:
 
 
 class Link:
-    """The copy of one tensor a step from one half's compute stream to the other's."""
+    """The copy of one tensor a step between two compute streams."""
 
     def __init__(self, streams: Streams, route: Route, source: Stream, target: Stream, name: str) -> None:
         self._streams, self._route = streams, route
@@ -128,7 +128,7 @@ class _ExchangeBuffer:
     def room_for(self, x: Tensor) -> Tensor:
         """Static memory of x's length and layout, so that a copy is one run of bytes.
 
-        Call it on the stream that writes the buffer, behind its last reader: the allocator ties memory to that stream.
+        Call it on the stream that writes it, behind its last reader: the allocator ties memory to that stream.
         """
         memory = self._memory
         if memory is None or len(memory) < len(x) or _layout(memory) != _layout(x):
@@ -157,7 +157,7 @@ class Exchange:
 class Crossing:
     """Conversion of what crosses from dtype `computed` to `crossing` and back.
 
-    A mean loss has gradients too small for float16: they cross as those of the sum, as in the 2012 program.
+    A mean loss has gradients too small for float16: they cross as those of the sum.
     """
 
     computed: torch.dtype

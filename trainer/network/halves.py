@@ -1,4 +1,4 @@
-"""The placement of layers and weights on the two halves. It follows from what each layer reads; AlexNet's:
+"""The placement of layers and weights on the two halves, which follows from what each layer reads. AlexNet's:
 
     layer            on      reads        a half's blocks of the weight
     conv1            0, 1    the image    own rows
@@ -34,7 +34,7 @@ def halves_with(layer: Layer, recipe: Recipe) -> tuple[int, ...]:
 class Segment(NamedTuple):
     """Consecutive layers of which only the first may read the other half.
 
-    number   index of its first layer in the recipe
+    number   index of its first layer
     on       the halves that compute it
     """
 
@@ -52,7 +52,7 @@ class Segment(NamedTuple):
 
 
 def segments(recipe: Recipe) -> tuple[Segment, ...]:
-    """The recipe's layers cut before each exchange: conv1-2 | conv3-5 | fc6 | fc7 | fc8 in AlexNet."""
+    """The recipe's layers cut before each exchange: conv1-2 | conv3-5 | fc6 | fc7 | fc8."""
     cut: list[Segment] = []
     for number, layer in enumerate(recipe.layers):
         if layer.reads == "own":
@@ -70,8 +70,6 @@ class Weights:
 
 
 class Half:
-    """One half's blocks, and its layers' mathematics. The caller provides streams and copies."""
-
     def __init__(
         self, half: int, recipe: Recipe, reference: dict[str, Tensor], device: torch.device, dtype: torch.dtype
     ) -> None:
@@ -100,7 +98,7 @@ class Half:
         return _linear_map(layer, x, peer.operand)
 
     def finish(self, segment: Segment, z: Tensor, dropout: Dropout) -> Tensor:
-        """The segment's output from its first layer's z = own + peer."""
+        """The segment's output from z = own + peer."""
         x = self._after(segment.first, segment.number, z, dropout)
         for number, layer in enumerate(segment.layers[1:], segment.number + 1):
             x = self._after(layer, number, self.own(layer, x), dropout)
@@ -117,7 +115,7 @@ class Half:
 
 
 def blocks_of(layer: Layer, half: int, recipe: Recipe, shapes: Mapping[str, Sequence[int]]) -> list[Block]:
-    """A half's own weight, bias and, if the layer reads both, the peer's weight."""
+    """Own weight, bias and, if the layer reads both, the peer's weight."""
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
     is_divided = len(halves_with(layer, recipe)) == HALVES
     rows = _share(shapes[weight][0], half) if is_divided else slice(None)

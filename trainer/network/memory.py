@@ -1,4 +1,4 @@
-"""Host memory: refuse a network before the OOM killer ends some process."""
+"""Host memory: refuse a network before the OOM killer comes."""
 
 import math
 from pathlib import Path
@@ -28,10 +28,7 @@ def free_memory() -> int:
 
 
 def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training: bool) -> None:
-    """Raise UsageError if the host has no room for the recipe's weights.
-
-    Counted are the initial weights and, on a CPU, weights, operands and, for training, velocities and gradients.
-    """
+    """Raise UsageError if the host has no room for the weights and, on a CPU, operands, velocities and gradients."""
     weights = sum(math.prod(shape) for shape in reference_shapes(recipe).values())
     bytes_per_weight = _FLOAT32
     if devices[0].type == "cpu":

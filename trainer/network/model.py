@@ -1,7 +1,7 @@
 """AlexNet as mathematics: the reference for the two halves, and what a single device runs.
 
-Its columns are the two groups of a grouped convolution or product; a layer that reads both is not grouped. Channels
-0..C/2 - 1 are half 0's.
+Its columns are the groups of a grouped convolution or product: channels 0..C/2 - 1 are half 0's. A layer that reads
+both is not grouped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def groups_of(layer: Layer, recipe: Recipe) -> int:
 
 
 def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, in the order of the layers."""
+    """The parameters' names and shapes, in the order of the layers."""
     shapes: dict[str, tuple[int, ...]] = {}
     inputs = 3
     for layer in recipe.layers:
@@ -39,7 +39,7 @@ def reference_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
 
 
 def after_convolution(conv: Conv, x: Tensor, bias: Tensor, recipe: Recipe, groups: int) -> Tensor:
-    """Bias, the operations of `conv.then`, and flattening of the last convolution's maps; x may be overwritten.
+    """Bias, the operations of `conv.then`, and flattening of the last maps; x may be overwritten.
 
     groups   1 if x is one half's maps, 2 if both halves'
     """
@@ -67,7 +67,7 @@ def norm_of(op: Op, recipe: Recipe) -> Norm:
 
 
 def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout) -> Tensor:
-    """The reference: n x classes from `trainer.network.net.Pixels` and the tensors by name, all of one dtype."""
+    """The reference: n x classes from `net.Pixels` and tensors by name, of one dtype."""
     x = hidden(x_nchw, weights, recipe, dropout)
     last = recipe.fc[-1].name
     return F.linear(x, weights[f"{last}.weight"], weights[f"{last}.bias"])
@@ -76,7 +76,7 @@ def logits(x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropou
 def hidden(
     x_nchw: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, dropout: Dropout, upto: str | None = None
 ) -> Tensor:
-    """The outputs of the hidden fc layer `upto`, n x units; by default of the last one."""
+    """Outputs of the hidden fc layer `upto`, n x units; by default the last."""
     x = x_nchw
     for conv in recipe.conv:
         groups = groups_of(conv, recipe)
@@ -93,14 +93,14 @@ def hidden(
 
 
 def check_hidden(layer: str, recipe: Recipe) -> None:
-    """Raise UsageError unless the recipe has a hidden fc layer of this name."""
+    """Raise UsageError unless this is a hidden fc layer."""
     names = [hidden.name for hidden in recipe.fc[:-1]]
     if layer not in names:
         raise UsageError(f"there is no layer {layer} with features; recipe {recipe.name} has {' and '.join(names)}")
 
 
 def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:
-    """x times the transposed weight, plus the bias, group by group."""
+    """x times the transposed weight, plus bias, by group."""
     if groups == 1:
         return F.linear(x, weight, bias)
     parts = zip(x.chunk(groups, dim=1), weight.chunk(groups), strict=True)

@@ -1,7 +1,7 @@
-"""The training loop's interface to a network: `OneDevice` and `TwoHalves`.
+"""The training loop's interface to a network.
 
 A net computes on streams of its own, but behaves as if its work were queued on the *current* stream of each of its
-devices: callers need not know about streams. No call waits for a device; reading a result on the host does.
+devices. No call waits for a device; reading a result on the host does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,27 +34,24 @@ class Net(Protocol):
         """Assign each parameter's gradient; return `model.loss_and_error`, which the next step may overwrite.
 
         labels   int64 n, on `loss_device`
-        step     number in the run; with the seed it decides the dropout masks
+        step     decides, with the seed, the dropout masks
         """
 
     def predict(self, x_nchw: Pixels) -> Tensor:
         """Softmax probabilities, n x classes, on `loss_device`, which the next call may overwrite."""
 
     def features(self, x_nchw: Pixels, layer: str) -> tuple[Tensor, ...]:
-        """Outputs of a hidden fc layer, n x units, after its activation and dropout as in test.
+        """Outputs of a hidden fc layer, n x units, as in test.
 
         In parts, each on its device; joined, their columns are the reference's. Raises UsageError for any other layer.
         """
 
     @property
     def parameters(self) -> Sequence[Parameter]:
-        """Every block; the blocks of one reference tensor share its name."""
+        """Every block; those of one reference tensor share its name."""
 
     def gather(self, tensors: Mapping[Parameter, Tensor] | None = None) -> dict[str, Tensor]:
-        """CPU copies of the weights, or of `tensors` such as velocities, in the reference's names and shapes."""
+        """CPU copies of the weights, or of `tensors`, in the reference's names and shapes."""
 
     def scatter(self, tensors: Mapping[str, Tensor], into: Mapping[Parameter, Tensor] | None = None) -> None:
-        """The inverse of `gather`, into the weights or `into`.
-
-        Raises CheckpointError if a name is missing or unknown, or a shape differs.
-        """
+        """The inverse of `gather`. Raises CheckpointError if a name is missing or unknown, or a shape differs."""

@@ -17,8 +17,6 @@ from trainer.recipes.recipe import Recipe
 
 
 class OneDevice(Placement):
-    """A `Net` of undivided tensors."""
-
     def __init__(
         self,
         recipe: Recipe,

@@ -26,9 +26,9 @@ class Block:
 class Parameter:
     """A block on its device.
 
-    weight     float32 (float64 in a float64 net); updated and saved
+    weight     float32 (float64 in a float64 net)
     operand    read by the layers: the weight or, in bfloat16, a copy; whoever changes the weight syncs it
-    gradient   of the last loss by the operand, in its dtype; None before the first
+    gradient   of the last loss by the operand, in its dtype
     """
 
     def __init__(self, block: Block, reference: Tensor, device: torch.device, dtype: torch.dtype) -> None:
@@ -61,8 +61,6 @@ def assign_gradients(gradients: Gradients) -> None:
 
 
 class Placement:
-    """The weights of a `Net`."""
-
     def __init__(self, parameters: Sequence[Parameter], reference: Mapping[str, Tensor]) -> None:
         """`parameters` cover each element of the reference's tensors once."""
         self.parameters = parameters

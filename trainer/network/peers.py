@@ -1,7 +1,6 @@
 """Probe the copy paths between two GPUs at startup: correctness, then bandwidth.
 
-Some drivers report peer access and copy wrong bits silently, or slower than through the host. So each way is tried in
-each direction, with the link that a step uses.
+Some drivers report peer access and copy wrong bits silently, or slower than through the host.
 """
 
 import logging
@@ -44,7 +43,6 @@ class Copier:
         return arrived
 
     def gb_per_s(self, bits: Tensor, copies: int = TIMED_COPIES) -> float:
-        """Bandwidth of copies in a row, by the target's clock."""
         streams, link = self._streams, self._link
         with streams.on(self._source):
             x = bits.to(self._source.device)
@@ -64,7 +62,7 @@ class Copier:
 def ways_between(devices: tuple[torch.device, torch.device], requested: str) -> Ways:
     """The ways from half 0 and from half 1.
 
-    requested   "direct", "host", or "auto": the fastest correct one; on one device, and on the CPU, direct
+    requested   "direct", "host", or "auto": the fastest correct one; direct on one device, and on the CPU
 
     Raises ExchangeError if none delivers the right bits.
     """
@@ -79,7 +77,7 @@ def ways_between(devices: tuple[torch.device, torch.device], requested: str) -> 
 
 
 def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], copier: type[Copier] = Copier) -> Way:
-    """The fastest of `ways` that delivers the right bits, else ExchangeError."""
+    """The fastest of `ways` without a wrong bit, else ExchangeError."""
     rates = {way: probe(copier(source, target, way)) for way in ways}
     wrong = [way for way, rate in rates.items() if rate is None]
     rates_gb_s = {way: rate for way, rate in rates.items() if rate is not None}
@@ -97,7 +95,7 @@ def choose_way(source: torch.device, target: torch.device, ways: Sequence[Way], 
 
 
 def probe(copier: Copier) -> float | None:
-    """Bandwidth in GB/s, or None after a wrong bit; each bit is sent as 0 and as 1."""
+    """GB/s, or None after a wrong bit; each bit is sent as 0 and as 1."""
     draws = torch.Generator().manual_seed(0)
     drawn = [torch.randint(-(2**63), 2**63 - 1, (size // 8,), generator=draws) for size in SIZES_BYTES]
     right = all(torch.equal(copier.carry(bits), bits) for ones in drawn for bits in (ones, ~ones))

@@ -35,7 +35,7 @@ from trainer.recipes.recipe import Recipe
 
 @dataclass(slots=True)
 class _Passage:
-    """One segment's forward on one half, as far as its backward needs it."""
+    """One segment's forward on one half, for its backward."""
 
     own_input: Tensor
     peer_input: Tensor | None  # the receive buffer, or what was made of it
@@ -180,7 +180,6 @@ class TwoHalves(Placement):
     # Backward
 
     def _backward(self, passages: list[dict[int, _Passage]], gradient: Tensor) -> None:
-        """Assign every parameter's gradient, from the loss's gradient by the logits."""
         gradients = {0: _Gradient(gradient, None)}
         for segment, of_halves in zip(reversed(self._segments), reversed(passages), strict=True):
             gradients = self._segment_backward(segment, of_halves, gradients)
@@ -214,7 +213,7 @@ class TwoHalves(Placement):
     def _rest_backward(
         self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
     ) -> tuple[Tensor, Tensor, Gradients]:
-        """The gradients by z, by the peer's input and by the parameters above z."""
+        """The gradients by z, the peer's input and the parameters above z."""
         weights = [self._halves[half].weights(layer) for layer in segment.layers]
         parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
         wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
@@ -229,7 +228,7 @@ class TwoHalves(Placement):
     def _first_backward(
         self, segment: Segment, half: int, passage: _Passage, dz: Tensor
     ) -> tuple[Tensor | None, Gradients]:
-        """The gradients by the own input, unless that is the image, and by the first layer's weights."""
+        """The gradients by the own input, None for the image, and the first layer's weights."""
         weights = self._halves[half].weights(segment.first)
         parameters = [weights.own] + ([weights.peer] if weights.peer is not None else [])
         operands = [parameter.operand for parameter in parameters]
@@ -272,7 +271,6 @@ class TwoHalves(Placement):
 
 
 def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The step's result, and the loss's gradient by the logits."""
     logits = output.detach().requires_grad_()
     loss = loss_of(logits, labels)
     (gradient,) = torch.autograd.grad(loss, logits)

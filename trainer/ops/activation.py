@@ -17,7 +17,7 @@ def activate(x: Tensor, activation: Literal["relu", "tanh"], bias: Tensor | None
 
 
 def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """max(x + bias, 0), with one bias a channel of n x c x h x w; x may be overwritten."""
+    """max(x + bias, 0), one bias a channel of n x c x h x w; x may be overwritten."""
     if bias is not None and kernels_for(x) is not None:
         y: Tensor = _Rectify.apply(x.permute(0, 2, 3, 1).contiguous(), bias)  # type: ignore[no-untyped-call]
         return y.permute(0, 3, 1, 2)
@@ -34,7 +34,7 @@ def with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_free(x: Tensor) -> bool:
-    """True if autograd lets x be overwritten: neither a convolution nor a pooling keeps its own output."""
+    """True if autograd lets x be overwritten: neither convolutions nor poolings keep their output."""
     return not (x.is_leaf and x.requires_grad)
 
 

@@ -1,7 +1,7 @@
 """The paper's dropout (section 4.2), not the inverted kind: a mask in training, a factor in test.
 
-A mask is Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011) of (seed, step, layer, half):
-the same on every placement and device. The step lies on the device, so that a replayed CUDA graph draws new masks.
+A mask is Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011) of (seed, step, layer, half),
+the same on every device. The step lies on the device, so that a replayed CUDA graph draws new masks.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Masking:
     """Zero each output with probability `rate`.
 
     seed    0 to 2^63 - 1
-    steps   the step's number by half, scalar int64 on its device
+    steps   the step's number by half, int64 on its device
     """
 
     rate: float
@@ -34,7 +34,6 @@ class Masking:
     steps: tuple[Tensor, Tensor]
 
     def __call__(self, x: Tensor, layer: int, half: int) -> Tensor:
-        """Mask one half of a layer's outputs; layers are counted from 0."""
         if self.rate == 0:
             return x
         y: Tensor = _Drop.apply(x, self, layer, half)  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
     y = x s^-beta,    s = k + alpha (sum of x^2 over a window of `size`, cut at the edges)
     dx = g s^-beta - 2 alpha beta x (sum of g x s^(-beta - 1) over the same window)
 
-Memory traffic is the cost: a CPU works on pieces that stay in its cache, and only x is kept for the backward pass.
+Memory traffic is the cost: a CPU works on pieces that stay in its cache; only x is kept for backward.
 """
 
 from types import ModuleType
@@ -22,7 +22,7 @@ _CPU_PIECE = 1 << 19  # elements worked on at a time: a handful of such buffers 
 def normalise(x: Tensor, norm: Norm, groups: int = 1, *, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
     """Normalise n x c x h x w of any floating dtype; the result is channels last.
 
-    groups      of channels that do not see each other; ignored over maps
+    groups      of channels that do not see each other
     rectified   normalise max(x + bias, 0)
     """
     x_nhwc = x.permute(0, 2, 3, 1).contiguous()
@@ -98,14 +98,14 @@ def _inverse_root(x: Tensor, window: "_Window", norm: Norm) -> Tensor:
 
 
 def _power(inverse_root: Tensor, beta: float) -> Tensor:
-    """s^-beta; for beta = 3/4 without a logarithm, most of the time on a CPU."""
+    """s^-beta; for beta = 3/4 without a slow logarithm."""
     if beta == 0.75:
         return inverse_root.sqrt().mul_(inverse_root)
     return inverse_root.pow(2 * beta)
 
 
 class _Window:
-    """Sums over a norm's window, for pieces of a batch.
+    """Sums over a norm's window.
 
     With size - 1 zeros between runs along a dim, a piece's flat memory can be added to itself, shifted.
     """
@@ -125,7 +125,7 @@ class _Window:
         return [x[first : first + self._piece_length] for first in range(0, len(x), self._piece_length)]
 
     def sum(self, x: Tensor, *, squared: bool = False) -> Tensor:
-        """Sums of x, or of its square, over the window, in x's shape."""
+        """Sums of x, or of its square, in x's shape."""
         padded = self._padded[: len(x)]
         inside = self._narrowed(padded, self._size // 2, x)
         if squared:

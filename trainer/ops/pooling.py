@@ -14,7 +14,7 @@ _OF_KERNEL = (3, 2)
 def max_pool(x_nchw: Tensor, size: int = 3, stride: int = 2) -> Tensor:
     """Max pooling to (h - size) // stride + 1 rows.
 
-    torch's backward is not reproducible on a GPU if windows overlap: threads add as they arrive.
+    torch's backward is not reproducible on a GPU: threads add as they arrive.
     """
     if kernels_for(x_nchw) is None or (size, stride) != _OF_KERNEL:
         return F.max_pool2d(x_nchw, kernel_size=size, stride=stride)

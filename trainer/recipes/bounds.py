@@ -55,13 +55,12 @@ def shown_name(name: str) -> str:
 
 
 def check(what: str, value: float | str | None, range_: Range) -> None:
-    """Raise UsageError for a number out of its range; a str or None passes."""
+    """Raise UsageError for a number out of its range."""
     if isinstance(value, int | float) and not range_.holds(value):
         raise UsageError(f"{what} is {shown(value)}; it is {range_}")
 
 
 def check_ranges(instance: Any, where: str = "") -> None:
-    """Check a dataclass's fields against their Ranges. Raises UsageError."""
     for field in fields(instance):
         for range_ in getattr(field.type, "__metadata__", ()):
             check(f"{where}{field.name}", getattr(instance, field.name), range_)

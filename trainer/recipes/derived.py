@@ -39,7 +39,7 @@ def derived(
     """The recipe of a run that resumes from `begun`, or of a new one. Raises UsageError.
 
     epochs     of the whole run; None: as before
-    rate       from here on, later phases' in proportion; None, or the last one again: as before
+    rate       from here on; None, or the last one again: as before
     rate_now   the rate with which a recipe would continue
     """
     if epochs is None:

@@ -1,4 +1,4 @@
-"""A layer as data. No torch is imported here, so that `--help` is fast."""
+"""A layer as data."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -83,9 +83,9 @@ def _check_name(name: str) -> None:
 class InputShape(NamedTuple):
     """The first layer's input, in pixels.
 
-    crop     height and width of an image's crop
-    side     of the input: the shrunk crop, zero-padded at the right and bottom to a multiple of `fold`
-    fold     side of the squares folded into one pixel's channels: the first layer's stride
+    crop     side of an image's crop
+    side     of the shrunk crop, zero-padded at the right and bottom to a multiple of `fold`
+    fold     side of the squares folded into one pixel's channels
     shrink   side of the squares averaged into one pixel
     """
 

@@ -2,7 +2,7 @@
 
 `paper` is what the NIPS 2012 paper prints (Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep
 Convolutional Neural Networks), `source` what the program behind it did (computerhistory/AlexNet-Source-Code,
-layers/layers-145.cfg). `demo` is a narrow net for a CPU, `cifar10` one that shrinks images to their own 32 x 32 again.
+layers/layers-145.cfg).
 """
 
 from dataclasses import replace

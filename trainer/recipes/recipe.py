@@ -1,4 +1,4 @@
-"""Every number of a training run, as data. No torch is imported here, so that `--help` is fast."""
+"""Every number of a run, as data. No torch is imported here, so that `--help` is fast."""
 
 import re
 from collections.abc import Mapping
@@ -168,7 +168,7 @@ class Recipe:
         return max(_STEP, round(count * self.width / _STEP) * _STEP)
 
     def map_sizes(self) -> list[int]:
-        """Height and width of each convolution's maps after its pooling. Raises UsageError if any are empty."""
+        """Height and width of each convolution's maps after its pooling. Raises UsageError."""
         sizes, size = [], self.input_size
         for conv in self.conv:
             size = _applied(conv.name, size + 2 * conv.padding, conv.kernel, conv.stride)
@@ -191,7 +191,6 @@ class Recipe:
         return replace(self, conv=tuple(map(changed, self.conv)), fc=tuple(map(changed, self.fc)))
 
     def times(self, factor: float) -> "Recipe":
-        """The same with every learning rate multiplied."""
         return self if factor == 1 else replace(self, phase=tuple(phase.times(factor) for phase in self.phase))
 
     def stretched(self, epochs: int) -> "Recipe":

@@ -28,7 +28,6 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The recipe as `read` takes it, each field's meaning beside it."""
     plain: list[str] = []
     tables: list[str] = []
     for name, value, meaning in _fields(recipe):
@@ -51,14 +50,14 @@ def _lines(table: Any, with_meaning: bool) -> list[str]:
 
 
 def _fields(table: Any) -> list[tuple[str, Any, str]]:
-    """Name, value and meaning of each field that is not None; meanings are the class docstring's table."""
+    """Name, value and meaning, from the class docstring's table, of each field that is not None."""
     meanings = dict(re.findall(r"^(\w+) {2,}(.+)$", inspect.getdoc(table) or "", re.MULTILINE))
     values = ((field.name, getattr(table, field.name)) for field in fields(table))
     return [(name, value, meanings.get(name, "")) for name, value in values if value is not None]
 
 
 def _inline(value: Any) -> str:
-    """A value on one line, which in a recipe is in TOML as in JSON."""
+    """A value on one line, as in JSON."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + " }" if value else "{}"
     return json.dumps(value)
@@ -79,7 +78,6 @@ def read(path: Path) -> Recipe:
 
 
 def _contents(path: Path) -> bytes:
-    """The contents of a file, or of a shell's <(...)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO that nobody writes to would not open otherwise
     os.set_blocking(descriptor, True)
     with open(descriptor, "rb") as file:
@@ -92,10 +90,7 @@ def _contents(path: Path) -> bytes:
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
-    """The inverse of `dataclasses.asdict`, also after JSON or TOML.
-
-    Raises UsageError for an unknown, missing or impossible field.
-    """
+    """The inverse of `dataclasses.asdict`. Raises UsageError for an unknown, missing or impossible field."""
     return object_of(Recipe, values)
 
 

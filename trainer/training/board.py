@@ -1,10 +1,10 @@
-"""A run in TensorBoard: `tensorboard --logdir RUN` shows the numbers of metrics.jsonl, and images.
+"""A run in TensorBoard: the numbers of metrics.jsonl, and images.
 
     RUN/tensorboard/steps     scalars of the "step" lines
     RUN/tensorboard/epochs    scalars of the "epoch" lines, over epochs from 1; the first layer's filters after each,
                               0 being the initial ones; and images that it begins with, as the network sees them
 
-If the disk refuses events, a warning says so once, and training continues without them.
+If the disk refuses events, training continues without them.
 """
 
 import logging
@@ -58,7 +58,6 @@ class Board:
             self._write(lambda: _scalars(self._epochs, line, EPOCH_SCALARS, line["epoch"] + 1))
 
     def image(self, name: str, image: Image, epochs: int) -> None:
-        """Write an image over epochs, counted from 1."""
         self._write(lambda: self._epochs.add_image(name, image, epochs, dataformats="HWC"))
 
     def _write(self, write: Callable[[], None]) -> None:
@@ -79,10 +78,7 @@ class Board:
 
 
 def wait_for_a_later_name(folder: Path) -> None:
-    """Wait, a second at most, until a new file's name sorts after the existing ones, as TensorBoard reads them.
-
-    The names begin with the second of their creation.
-    """
+    """Wait, a second at most, until a new file's name, which has its second, sorts after the existing ones."""
     begun = [int(path.name.split(".")[3]) for path in folder.glob("*/events.out.tfevents.*")]
     remaining_s = max(begun, default=0) + 1 - time.time()
     if 0 < remaining_s <= 1:
@@ -109,7 +105,7 @@ def _scalars(writer: Any, line: Mapping[str, Any], names: tuple[str, ...], at: i
 def filters_image(weights: npt.NDArray[np.float32], groups: int = 2) -> Image:
     """The filters of the first layer, half 0's above half 1's, as in Fig. 3 of the paper.
 
-    Each is scaled to its own range: zero is 128, its largest weight by magnitude 1 or 255.
+    Each is scaled to its own range, zero to 128.
 
     weights   n x 3 x height x width, n a multiple of `groups`
     """
@@ -122,7 +118,7 @@ def filters_image(weights: npt.NDArray[np.float32], groups: int = 2) -> Image:
 
 
 def tiled(images: npt.NDArray[np.uint8], columns: int) -> Image:
-    """Images, n x height x width x 3, in rows of `columns`, with black lines between."""
+    """Images, n x height x width x 3, in rows of `columns`."""
     n, height, width, _ = images.shape
     rows = -(-n // columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, min(n, columns) * (width + _GAP) - _GAP, 3), np.uint8)

@@ -109,7 +109,6 @@ def _train(
 def build(
     options: TrainOptions, state: State, devices: Devices, streams: Streams, resumed: Checkpoint | None
 ) -> tuple[Net, Sgd]:
-    """The network and its optimiser, as the checkpoint has them or newly initialised."""
     recipe, graphs = state.recipe, options.cuda_graphs
     net = build_net(
         options.net,

@@ -40,8 +40,6 @@ SHOWN = 16  # images of an epoch's first batch, for TensorBoard
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _QueuedStep:
-    """The last step, until its loss is read."""
-
     loss_and_error: AsyncResult
     images: int
     shown: Tensor | None
@@ -91,8 +89,8 @@ class Trainer:
     def train(self) -> Outcome:
         """Train to the end, a limit or a signal, and save.
 
-        Raises LoaderError once the run is saved, SaveError if that last checkpoint cannot be written, and Diverged,
-        without saving, if the network no longer computes numbers.
+        Raises LoaderError once the run is saved, SaveError if that checkpoint cannot be written, and Diverged, without
+        saving.
         """
         if self.state.step == 0:
             self._show_filters(0)
@@ -116,7 +114,7 @@ class Trainer:
         self._read_queued_step()
 
     def train_step(self) -> None:
-        """Queue forward, backward and update of one batch; then read the loss of the step before."""
+        """Queue one batch's forward, backward and update; then read the loss of the step before."""
         started_s, waits = time.monotonic(), self._data.clock.waits
         if self._profile is not None:
             self._profile.before_step()
@@ -177,7 +175,7 @@ class Trainer:
         return is_best
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment unless there is one; return its path.
+        """Write a checkpoint of this moment unless there is one.
 
         Raises SaveError, and Diverged if the weights, updated since the last loss, do not answer with numbers.
         """
@@ -203,7 +201,7 @@ class Trainer:
         return self._saved.path
 
     def _save_if_possible(self, is_best: bool = False) -> bool:
-        """Save, as the best too if it is that, but outlive a full disk; return True if saved."""
+        """Save, as the best too if it is that; return False if the disk is full."""
         try:
             path = self.save()
             if is_best:
@@ -232,7 +230,7 @@ class Trainer:
         return next(self._batches)
 
     def _read_queued_step(self) -> None:
-        """Add loss and error of the queued step to the tally, which waits for the device."""
+        """Add the queued step's loss and error to the tally, once the device is there."""
         if self._queued is None:
             return
         step, self._queued = self._queued, None

@@ -38,7 +38,6 @@ class WatchedStreams(Streams):
             self.spans.append((stream, name, start, self.mark(stream)))
 
     def seconds(self) -> dict[tuple[str, str], float]:
-        """Seconds by stream and span, in the order of their first appearance."""
         total: dict[tuple[str, str], float] = defaultdict(float)
         for stream, name, start, end in self.spans:
             total[stream.name, name] += self.seconds_between(start, end)
@@ -53,10 +52,7 @@ class _Row:
 
 
 class Profile:
-    """Profiles `steps` steps of a run after a warm-up, then writes RUN/trace.json and logs the table.
-
-    Use in a `with` block around the run.
-    """
+    """Profiles `steps` steps after a warm-up, then writes RUN/trace.json and logs the table. Use in a `with` block."""
 
     def __init__(self, steps: int, streams: WatchedStreams, run_folder: Path) -> None:
         self._wanted, self._streams, self._path = steps, streams, run_folder / TRACE
@@ -65,7 +61,7 @@ class Profile:
         self._step_s = self._waited_s = 0.0
 
     def before_step(self) -> None:
-        """Begin to watch: work between two steps, such as validation, is not profiled."""
+        """Begin to watch: validation between two steps is not profiled."""
         if self._until_start == 0 and self._done == 0:
             self._start()
         self._streams.watching = self._profiler is not None

@@ -1,4 +1,4 @@
-"""Reports of a run: metrics, the progress line, the summary of an epoch."""
+"""Reports of a run."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -56,7 +56,7 @@ class Now:
 
 
 class Report:
-    """Writes to `metrics` and `board` every `every_steps` steps, and to `progress` when it is due."""
+    """Writes to `metrics` and `board` every `every_steps` steps, to `progress` when it is due."""
 
     def __init__(
         self, metrics: Metrics, progress: ProgressLine, plan: Plan, *, every_steps: int, board: Board | None = None
@@ -72,7 +72,6 @@ class Report:
         self._at_last_line = replace(tally)
 
     def step(self, step: int, epoch: int, loss: float, learning_rate: float, tally: Tally) -> None:
-        """Report the last of `step` steps, and the tally that includes it."""
         if step % self._every_steps == 0:
             lately = tally.since(self._at_last_line)
             self._at_last_line = replace(tally)
@@ -156,10 +155,7 @@ class Report:
         )
 
     def course(self, state: State, tally: Tally, rate: float, outlook: Outlook, loaders: Loaders) -> None:
-        """Summarise the course of training after `state`'s epoch.
-
-        rate   of the epoch; `outlook` is the next one's
-        """
+        """Summarise the course of training; `outlook` is the next epoch's."""
         lowest = None
         if state.best_error is not None and state.best_epoch is not None:
             lowest = state.best_error, state.best_epoch
@@ -185,7 +181,7 @@ class Report:
         )
 
     def _left_s(self, step: int, epoch: int, images: int, images_per_s: float) -> float | None:
-        """Seconds to the end; None if nothing is left, or the speed is unknown."""
+        """Seconds to the end, if known."""
         plan, epochs_left = self._plan, self._plan.epochs - epoch
         images_left, validations_s = epochs_left * plan.records - images, epochs_left * self._validation_s
         if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images_left:

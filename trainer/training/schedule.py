@@ -11,7 +11,7 @@ class Outlook:
     """The learning rate of weights in an epoch, and its next change, if any.
 
     from_epoch   of the next phase with another rate
-    patience     further epochs without a lower validation error until it drops
+    patience     further epochs without a lower error until it drops
     """
 
     rate: float
@@ -31,7 +31,7 @@ class Schedule:
         return self._recipe.current_phase(epoch).sigma
 
     def rate(self, epoch: int) -> float:
-        """Learning rate of the weights of layers without a rate of their own."""
+        """Learning rate of weights without a rate of their own."""
         return self._recipe.current_phase(epoch).rate / self._divisor
 
     def rates(self, epoch: int) -> dict[str, float]:
@@ -49,7 +49,7 @@ class Schedule:
         return self._recipe.plateau.factor**self.state.drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:
-        """Record the top-1 error after an epoch; on a plateau the next epoch's rates drop."""
+        """Record an epoch's top-1 error; on a plateau the next epoch's rates drop."""
         plateau, before = self._recipe.plateau, self.state
         if plateau is None:
             return
@@ -62,7 +62,7 @@ class Schedule:
             self.state = replace(before, epochs_without_gain=without_gain)
 
     def outlook(self, epoch: int) -> Outlook:
-        """The rate of `epoch`, if no error is observed before it, and its next change."""
+        """The rate of `epoch`, if no error is observed before it."""
         recipe, plateau = self._recipe, self._recipe.plateau
         rate = recipe.current_phase(epoch).rate
         later = (phase.first_epoch for phase in recipe.phase if phase.first_epoch > epoch and phase.rate != rate)

@@ -3,10 +3,9 @@
     v = momentum v - weight_decay lr w - lr g
     w = w + v
 
-so that after a drop of the rate the velocity gathered so far keeps the old one.
+so that after a drop of the rate the velocity keeps the old one.
 
-On a GPU a kernel reads the rates from memory, so that a CUDA graph follows the schedule; other rates than a CPU's need
-another graph.
+On a GPU a kernel reads the rates from memory, so that a CUDA graph follows the schedule.
 """
 
 from collections.abc import Mapping, Sequence

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """The recipe to train; the checkpoint to resume, or whose weights a new run takes."""
+    """The recipe to train, and the checkpoint to resume, or to take weights from."""
 
     derived: Derived
     resumed: Found | None = None
@@ -41,8 +41,6 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options that default to the resumed run's own."""
-
     seed: int
     data_seed: int
     threads: int
@@ -121,7 +119,6 @@ def is_done(options: TrainOptions, recipe: Recipe, state: State) -> bool:
 
 
 def all_changes(before: State, after: State) -> Changes:
-    """Changes of a resumed run, its learning rate too; each is logged."""
     changes = changes_of(before, after)
     then, now = (_rate_now(state.recipe, before) for state in (before, after))
     if then != now:
@@ -133,10 +130,7 @@ def all_changes(before: State, after: State) -> Changes:
 
 
 def _resumed_recipe(options: TrainOptions, state: State) -> Derived:
-    """The stored recipe with the options' changes, or the one they name.
-
-    Raises UsageError for another seed, or if the weights do not fit.
-    """
+    """The stored recipe with the options' changes. Raises UsageError for another seed, or if the weights do not fit."""
     if options.seed not in (None, state.seed):
         raise UsageError(f"--seed {options.seed}: the run to resume has {state.seed}; leave --seed out")
     if options.data_seed not in (None, state.stream_seed):
@@ -150,7 +144,7 @@ def _resumed_recipe(options: TrainOptions, state: State) -> Derived:
 
 
 def _changed(options: TrainOptions, begun: Derived, rate_now: Callable[[Recipe], float] = first_rate) -> Derived:
-    """`begun` with the options' changes, or the recipe they name; an --lr is applied once."""
+    """`begun` with the options' changes; an --lr is applied once."""
     original, epochs = original_of(options, begun.original), options.epochs
     if options.recipe is None:
         return derived(original, epochs=epochs, rate=options.rate, begun=begun, rate_now=rate_now)

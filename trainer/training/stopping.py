@@ -24,7 +24,7 @@ class StopRequested(Exception):
 class StopSignals:
     """A `with` block in which these signals are recorded, and acted on between two steps.
 
-    SIGHUP and SIGUSR1 stay ignored if they were, as SIGHUP is under nohup.
+    Ignored SIGHUP and SIGUSR1 stay ignored, as SIGHUP is under nohup.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class StopSignals:
             raise StopRequested(self.received)
 
     def breakable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; a signal ends each wait for the next one with StopRequested."""
+        """The same batches; a signal ends a wait with StopRequested."""
         while True:
             self._waiting = True
             try:

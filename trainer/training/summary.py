@@ -82,11 +82,10 @@ def course_in_words(
     outlook: Outlook,
     seconds_left: float | None,
 ) -> str:
-    """The course of training after `epoch`, counted from 0; in words epochs count from 1.
+    """The course of training after `epoch`; in words epochs count from 1.
 
-    lowest         top-1 validation error so far, a share, and its epoch
-    rate           of `epoch`; `outlook` is the next one's
-    seconds_left   None if nothing is left, or unknown
+    lowest    top-1 validation error so far, a share, and its epoch
+    rate      of `epoch`; `outlook` is the next one's
     """
     parts = [_errors(epoch, lowest)] if lowest is not None else []
     if seconds_left is not None:
