@@ -20,7 +20,7 @@ class StageTimes(NamedTuple):
     for_slot     queued while the client's slots were all filled or lent
     read         order, records from LMDB, checksums
     decode       JPEG to pixels, corrupt records included
-    augment      draws, crop, flip, colour noise, digests
+    augment      draws, crop, flip, colour noise, digests; or a copy of another client's batch
     """
 
     for_worker: int = 0

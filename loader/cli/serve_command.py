@@ -55,7 +55,10 @@ _process = options.section("Process")
 @_access("--insecure", is_flag=True, help="Let a --bind to other hosts serve anyone, unencrypted.")
 @_limits("--stream-mib", type=click.IntRange(1), default=512, help="Memory per stream of a client, in MiB.")
 @_limits(
-    "--memory-mib", type=click.IntRange(1), show_default="half the machine's", help="Memory of all streams, in MiB."
+    "--memory-mib",
+    type=click.IntRange(1),
+    show_default="half the machine's",
+    help="Memory of all streams, and of batches kept for their companions, in MiB.",
 )
 @_limits(
     "--worker-timeout",

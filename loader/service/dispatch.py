@@ -1,7 +1,10 @@
-"""From a ticket to its answer: queued, filled by an idle worker into a free slot, sent; or retried, or refused."""
+"""From a ticket to its answer: queued, filled by an idle worker into a free slot, sent; or retried, or refused.
+
+A batch is decoded once for all companions that wait for it, and copied for those that come later.
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from common.cli.log import RateLimiter
 from common.wire import messages
@@ -9,13 +12,15 @@ from common.wire.slab import SlotBatch
 from loader.service.queue import TicketQueue
 from loader.service.session import Job, Session, Tracker
 from loader.service.sessions import Sessions
+from loader.service.shelf import Shelf
 from loader.workers import link
-from loader.workers.pool import Crashed, WorkerPool
+from loader.workers.pool import Crashed, Finished, WorkerPool, WorkerProcess
 
 log = logging.getLogger(__name__)
 
 CRASHES_BY_RECORD = 3  # workers that may crash over one record before it is reported as corrupt
 CRASHES_BY_TICKET = 20
+COPIES_PER_DECODE = 16  # in the time that one batch takes
 _QUEUED_PER_CREDIT = 4  # tickets of a stream that may be queued, per batch of credit: retries come early
 
 Payload = bytes | memoryview | SlotBatch
@@ -25,7 +30,7 @@ Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to
 class Dispatcher:
     def __init__(self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter) -> None:
         self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
-        self._queue = TicketQueue()
+        self._queue, self._companions = TicketQueue(), sessions.companions
 
     @property
     def queued(self) -> int:
@@ -52,36 +57,92 @@ class Dispatcher:
     def give_out(self) -> None:
         for session in self._sessions:
             session.reclaim()
-        while (worker := self._pool.idle()) is not None and (job := self._queue.take()) is not None:
-            session, ticket = job.session, job.ticket
-            slot = session.begin(job)
-            job.batch.begin()
-            place = ticket.epoch, ticket.first, ticket.count
-            fill = link.Fill(session.slab_number, slot, session.spec, session.digests, *place)
-            self._pool.give(worker, fill, session.slab)
+        while (worker := self._pool.idle()) is not None and (job := self._queue.take(self._waits)) is not None:
+            shelf = self._companions.shelf(job.session)
+            if shelf is not None and (source := shelf.begin_copy(job.key)) is not None:
+                self._copy(worker, job, shelf, source)
+            else:
+                self._fill(worker, job, shelf)
 
     def take_in(self, ready: set[int]) -> None:
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
-            outcome = self._pool.receive(worker)
-            session = self._sessions.of_slab(outcome.fill.slab) if outcome is not None else None
-            if outcome is None or session is None:
-                continue  # the client left while its slot was being filled
-            job = session.in_slot(outcome.fill.slot)
-            if session.is_done(job.ticket.number):
-                session.end(job)
-            elif isinstance(outcome, Crashed):
-                self._retry(job, outcome.how)
-            elif isinstance(outcome.reply, link.Failed):
-                code = messages.BAD_DATASET if outcome.reply.record is None else messages.BAD_RECORD
-                self._fail(job, code, outcome.reply.reason, outcome.reply.record)
-            else:
-                self._answer(job, outcome.reply)
+            if (outcome := self._pool.receive(worker)) is not None:
+                self._end(outcome)
 
     def forget(self, session: Session) -> None:
         self._queue.drop(session)
-        self._pool.forget(session.slab_number)
 
-    def _answer(self, job: Job, filled: link.Filled) -> None:
+    # To the workers
+
+    def _waits(self, job: Job) -> bool:
+        """Return True while a worker fills the shelf with the job's batch, which is copied then."""
+        shelf = self._companions.shelf(job.session)
+        return shelf is not None and shelf.is_filling(job.key)
+
+    def _copy(self, worker: WorkerProcess, job: Job, shelf: Shelf, source: link.Place) -> None:
+        session, count = job.session, job.ticket.count
+        self._queue.charge(session, count // COPIES_PER_DECODE - count)
+        copy = link.Copy((session.begin(job),), session.spec, count, source)
+        self._pool.give(worker, copy, {session.slab_number: session.slab, source.slab: shelf.slab})
+
+    def _fill(self, worker: WorkerProcess, job: Job, shelf: Shelf | None) -> None:
+        """Let a worker decode a batch for a job, for companions that wait for it too, and for the shelf."""
+        others = self._companions.of(job.session)
+        if self._leads(job, others):
+            self._queue.charge(job.session, job.ticket.count)
+        jobs = [job, *(each for other in others if (each := self._queue.take_along(other, job.key)) is not None)]
+        places = [each.session.begin(each) for each in jobs]
+        slabs = {each.session.slab_number: each.session.slab for each in jobs}
+        job.batch.begin()
+        may_come = any(other.latest < job.key for other in others)
+        if shelf is not None and may_come and (place := shelf.reserve(job.key)) is not None:
+            places.append(place)
+            slabs[shelf.number] = shelf.slab
+        self._pool.give(worker, link.Fill(tuple(places), job.session.spec, job.session.digests, *job.key), slabs)
+
+    def _leads(self, job: Job, companions: Iterable[Session]) -> bool:
+        """Return True if a companion waits for an earlier batch of the epoch: a decode then counts twice, until they
+        are together again and share each one.
+        """
+        firsts = [first for companion in companions if (first := self._queue.first(companion)) is not None]
+        return any(first.ticket.epoch == job.ticket.epoch and first.key < job.key for first in firsts)
+
+    # From the workers
+
+    def _end(self, outcome: Finished | Crashed) -> None:
+        """Answer, fail or retry the jobs of a fill."""
+        fill, record = outcome.fill, self._in_progress_record(outcome)
+        filled = isinstance(outcome, Finished) and isinstance(outcome.reply, link.Filled)
+        if isinstance(fill, link.Copy) and (shelf := self._companions.shelf_of_slab(fill.source.slab)) is not None:
+            shelf.end_copy(fill.source.slot)
+        for slab, slot in fill.places:
+            if (session := self._sessions.of_slab(slab)) is not None:
+                self._end_job(session.in_slot(slot), outcome, record)
+            elif (shelf := self._companions.shelf_of_slab(slab)) is not None:
+                shelf.end_fill(slot, filled=filled)
+            # else the client left while its slot was being filled
+
+    def _end_job(self, job: Job, outcome: Finished | Crashed, record: int | None) -> None:
+        if job.session.is_done(job.ticket.number):
+            job.session.end(job)
+        elif isinstance(outcome, Crashed):
+            self._retry(job, outcome.how, record)
+        elif isinstance(outcome.reply, link.Failed):
+            code = messages.BAD_DATASET if outcome.reply.record is None else messages.BAD_RECORD
+            self._fail(job, code, outcome.reply.reason, outcome.reply.record)
+        else:
+            is_first = (job.session.slab_number, job.slot) == outcome.fill.places[0]
+            self._answer(job, outcome.reply, outcome.reply.decoded if is_first else 0)
+
+    def _in_progress_record(self, outcome: Finished | Crashed) -> int | None:
+        """The record at which a worker crashed, noted in the first place of its fill."""
+        slab, slot = outcome.fill.places[0]
+        session = self._sessions.of_slab(slab)
+        if isinstance(outcome, Finished) or isinstance(outcome.fill, link.Copy) or session is None:
+            return None
+        return session.in_slot(slot).batch.in_progress_record()
+
+    def _answer(self, job: Job, filled: link.Filled, decoded: int) -> None:
         session, ticket, batch = job.session, job.ticket, job.batch
         assert job.slot is not None
         reply = messages.BatchReply(
@@ -94,15 +155,14 @@ class Dispatcher:
             digests=batch.notes["digest"].tobytes() if session.digests else b"",
             replaced=batch.replaced(ticket.first),
             stages=[*job.waited_us, filled.read_us, filled.decode_us, filled.augment_us],
-            decoded=filled.decoded,
+            decoded=decoded,
         )
         if ticket.by_slot:
             job.reply = reply
         job.tracker = self._send(session.address[0], reply, batch)
 
-    def _retry(self, job: Job, how: str) -> None:
+    def _retry(self, job: Job, how: str, record: int | None) -> None:
         """Requeue the job of a crashed worker, unless it, or one record of it, crashes every worker that takes it."""
-        record = job.batch.in_progress_record()
         job.crashes.append(record)
         by_record = job.crashes.count(record) if record is not None else 0
         if by_record >= CRASHES_BY_RECORD:

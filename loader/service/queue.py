@@ -1,9 +1,9 @@
 """Fair queue of the jobs of all streams. Plain bookkeeping: no process, no socket, no clock."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from loader.service.session import Job, Session
+from loader.service.session import Job, Key, Session
 
 
 class TicketQueue:
@@ -29,20 +29,39 @@ class TicketQueue:
     def put_back(self, job: Job) -> None:
         self._of(job.session).appendleft(job)
 
-    def take(self) -> Job | None:
-        """The next job of a stream that has a free slot."""
-        able = {session: session.free_slots > 0 for session in self._waiting}
+    def first(self, session: Session) -> Job | None:
+        return next(iter(self._waiting.get(session, ())), None)
+
+    def take(self, waits: Callable[[Job], bool] = lambda job: False) -> Job | None:
+        """The next job of a stream that has a free slot, except those for which `waits` is true."""
+        able = {
+            session: next((job for job in jobs if not waits(job)), None) if session.free_slots > 0 else None
+            for session, jobs in self._waiting.items()
+        }
         session = min((session for session in able if able[session]), key=self._served.__getitem__, default=None)
-        if session is None:
+        job = able[session] if session is not None else None
+        if session is None or job is None:
             return None
         self._turn = self._served[session]
         for other in able:
             if not able[other]:
                 self._catch_up(other)
-        job = self._waiting[session].popleft()
         self._served[session] += job.ticket.count
-        self._forget_if_empty(session)
+        self.remove([job])
         return job
+
+    def take_along(self, session: Session, key: Key) -> Job | None:
+        """The stream's job of this batch, if it has one and a free slot."""
+        jobs = self._waiting.get(session, ()) if session.free_slots > 0 else ()
+        job = next((job for job in jobs if job.key == key), None)
+        if job is not None:
+            self._served[session] += job.ticket.count
+            self.remove([job])
+        return job
+
+    def charge(self, session: Session, images: int) -> None:
+        """Correct what a stream was served, in images."""
+        self._served[session] += images
 
     def remove(self, jobs: Iterable[Job]) -> None:
         for job in jobs:

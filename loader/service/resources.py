@@ -36,6 +36,8 @@ def raise_file_limit() -> int:
 
 
 class Files(NamedTuple):
+    """One each; and one for the shelf of two streams or more."""
+
     streams: int
     connections: int
 
@@ -49,7 +51,7 @@ def share_files(limit: int, workers: int) -> Files:
             " (ulimit -n, or fewer --workers)"
         )
     streams = min(MOST_STREAMS, (limit - beside) // 3)
-    return Files(streams, limit - beside - streams)
+    return Files(streams, limit - beside - streams - streams // 2)
 
 
 def _as_number(limit: int) -> int:

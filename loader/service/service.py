@@ -54,7 +54,7 @@ class Service:
         self._decoder = decoder
         self._instance = os.urandom(8)
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
-        self._sessions = Sessions(datasets, memory, self._ended)
+        self._sessions = Sessions(datasets, memory, self._ended, pool.forget)
         self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[WorkerProcess]()
@@ -218,9 +218,11 @@ class Service:
         ):
             log.warning("%s was deleted or replaced; what it was is served until a restart", session.dataset.path)
         if is_new and self._log_limit.allows("streams", times=100):
+            others = len(self._sessions.companions.of(session))
             log.info(
-                "stream %s: %s, batches of %d, credit %d",
+                "stream %s: %s, batches of %d, credit %d%s",
                 session.name, session.spec, session.batch_size, session.credit,
+                f", decoded once for it and {others} more" if others else "",
             )  # fmt: skip
         return session
 

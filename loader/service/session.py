@@ -13,12 +13,14 @@ from common.wire import messages
 from common.wire.slab import KEPT, Slab, SlotBatch, slot_bytes
 from loader.dataset import Dataset
 from loader.service.resources import usable_cores
+from loader.workers.link import Place
 
 # Beyond the credit: batches that the client keeps, and the last one it read, acknowledged by its next ticket; or slots
 # that a socket still reads although the client has its batch.
 SPARE_SLOTS = 1 + KEPT
 
 Address = tuple[bytes, bytes]  # a client's identity, a stream's id
+Key = tuple[int, int, int]  # epoch, first position and count of a batch
 Tracker = zmq.MessageTracker  # of a payload in flight
 
 
@@ -51,6 +53,10 @@ class Job:
     reply: messages.BatchReply | None = None
 
     @property
+    def key(self) -> Key:
+        return self.ticket.epoch, self.ticket.first, self.ticket.count
+
+    @property
     def batch(self) -> SlotBatch:
         """Views of its slot."""
         assert self.slot is not None
@@ -59,7 +65,7 @@ class Job:
 
 @dataclass(eq=False)
 class Session:
-    """One stream of one client; `jobs` by ticket number, oldest first."""
+    """One stream of one client; `jobs` by ticket number, oldest first; `latest` is what the newest ticket asks for."""
 
     address: Address
     spec: StreamSpec
@@ -70,6 +76,7 @@ class Session:
     slab_number: int
     now_us: Callable[[], int] = _monotonic_us
     jobs: dict[int, Job] = field(default_factory=dict)
+    latest: Key = (0, 0, 0)
 
     def __post_init__(self) -> None:
         slots = self.credit + SPARE_SLOTS
@@ -111,16 +118,17 @@ class Session:
     def admit(self, ticket: messages.Ticket) -> Job:
         now_us = self.now_us()
         self.jobs[ticket.number] = job = Job(self, ticket, now_us, self._starved(now_us))
+        self.latest = job.key
         return job
 
-    def begin(self, job: Job) -> int:
+    def begin(self, job: Job) -> Place:
         now_us = self.now_us()
         for_slot_us = self._starved(now_us) - job.starved_us
         job.waited_us = now_us - job.came_us - for_slot_us, for_slot_us
         job.slot = self._free.pop()
         if not self._free:
             self._starved_since_us = now_us
-        return job.slot
+        return Place(self.slab_number, job.slot)
 
     def in_slot(self, slot: int) -> Job:
         return next(job for job in self.jobs.values() if job.slot == slot)

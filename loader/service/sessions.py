@@ -1,5 +1,6 @@
 """Open sessions and their quotas: memory, number, and WELCOMEs in flight."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from common.wire import messages
 from loader.dataset import Dataset
 from loader.service.resources import MOST_STREAMS
 from loader.service.session import Address, Session, Tracker, credit_for
+from loader.service.shelf import Companions
 
 MOST_STREAMS_OF_A_CLIENT = 64
 MOST_WELCOMES_OF_A_CLIENT = 4
@@ -23,13 +25,20 @@ class MemoryLimits:
 
 
 class Sessions:
-    """Sessions by (client, stream) and by slab number; `ended` is called before a slab is closed."""
+    """Sessions by (client, stream) and by slab number; `forget` is called with each slab's before it is closed."""
 
-    def __init__(self, datasets: Mapping[str, Dataset], memory: MemoryLimits, ended: Callable[[Session], None]) -> None:
-        self._datasets, self._memory, self._ended = datasets, memory, ended
+    def __init__(
+        self,
+        datasets: Mapping[str, Dataset],
+        memory: MemoryLimits,
+        ended: Callable[[Session], None],
+        forget: Callable[[int], None],
+    ) -> None:
+        self._datasets, self._memory, self._ended, self._forget = datasets, memory, ended, forget
         self._by_address: dict[Address, Session] = {}
         self._by_slab: dict[int, Session] = {}
-        self._slabs_made = 0
+        self._slab_numbers = itertools.count(1)
+        self.companions = Companions(self._slab_numbers, forget)
 
     def __iter__(self) -> Iterator[Session]:
         """Iterate over a copy: sessions may end meanwhile."""
@@ -69,18 +78,21 @@ class Sessions:
             self.end(session)
         self._refuse_too_many(identity)
         credit = self.credit(spec, hello.batch_size, workers)
-        self._refuse_too_large(Session.bytes_of(spec, hello.batch_size, credit))
-        self._slabs_made += 1
+        self._make_room(Session.bytes_of(spec, hello.batch_size, credit))
+        number = next(self._slab_numbers)
         try:
-            session = Session(address, spec, dataset, hello.batch_size, hello.digests, credit, self._slabs_made)
+            session = Session(address, spec, dataset, hello.batch_size, hello.digests, credit, number)
         except OSError as error:
             raise LoaderError(f"there is no memory for the stream: {error.strerror}") from None
-        self._by_address[address] = self._by_slab[session.slab_number] = session
+        self._by_address[address] = self._by_slab[number] = session
+        self.companions.join(session, self._memory.total - self._taken - self.companions.taken_bytes)
         return session, True
 
     def end(self, session: Session) -> None:
         del self._by_address[session.address], self._by_slab[session.slab_number]
+        self.companions.leave(session)
         self._ended(session)
+        self._forget(session.slab_number)
         session.slab.close()
 
     def end_all(self, identity: bytes) -> None:
@@ -94,13 +106,20 @@ class Sessions:
         if sum(address[0] == identity for address in self._by_address) >= MOST_STREAMS_OF_A_CLIENT:
             raise LoaderError(f"one client may have {MOST_STREAMS_OF_A_CLIENT} streams open; close one")
 
-    def _refuse_too_large(self, needed: int) -> None:
-        taken = sum(session.slab.total_bytes for session in self._by_slab.values())
+    @property
+    def _taken(self) -> int:
+        """Shared memory of all sessions, without shelves."""
+        return sum(session.slab.total_bytes for session in self._by_slab.values())
+
+    def _make_room(self, needed: int) -> None:
+        """Raise LoaderError if a session of so many bytes is too large; shelves make room for it."""
+        taken = self._taken
         if taken + needed > self._memory.total:
             raise LoaderError(
                 f"the stream needs {-(-needed >> 20)} MiB; of {self._memory.total >> 20} MiB for all streams"
                 f" {taken >> 20} are taken (alexnet-loader --memory-mib)"
             )
+        self.companions.shrink(self._memory.total - taken - needed)
 
 
 class Welcomes:

@@ -57,8 +57,10 @@ class Filler:
         self.dataset, self._scratch = dataset, scratch
         self._reasons: dict[int, str] = {}  # by corrupt record
 
-    def fill(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *, digests: bool) -> Work:
-        """Fill the whole `batch` with the epoch's positions from `first` on.
+    def fill(
+        self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *copies: SlotBatch, digests: bool
+    ) -> Work:
+        """Fill the whole `batch`, and `copies` of it, with the epoch's positions from `first` on.
 
         Raises DatasetError, and BadRecord if the stream stops at corrupt records or too many follow each other.
         """
@@ -84,7 +86,11 @@ class Filler:
             labels.append(label)
             if digests:  # now, while the pixels are in the cache
                 image_digests.append(digest.of_image(batch.images[index], records[index], label))
+            for copy in copies:
+                copy.images[index] = batch.images[index]
         batch.notes["record"], batch.notes["label"], batch.notes["digest"] = records, labels, image_digests or 0
+        for copy in copies:
+            copy.notes[:] = batch.notes
         timer.charge(AUGMENT)
         return timer.work(count)
 

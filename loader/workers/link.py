@@ -5,7 +5,7 @@ SOCK_SEQPACKET keeps message boundaries and carries file descriptors; its end-of
 
 import socket
 from dataclasses import astuple, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgpack
 
@@ -51,18 +51,38 @@ class Detach:
     slab: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """To the worker: fill a slot with these positions of an epoch."""
+class Place(NamedTuple):
+    """A slot of a slab."""
 
-    kind: ClassVar[str] = "fill"
     slab: int
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """To the worker: fill all `places`, of several clients, with these positions of an epoch."""
+
+    kind: ClassVar[str] = "fill"
+    places: tuple[Place, ...]
     spec: StreamSpec
     digests: bool
     epoch: int
     first: int
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """To the worker: fill all `places` with the `count` images and notes of `source`."""
+
+    kind: ClassVar[str] = "copy"
+    places: tuple[Place, ...]
+    spec: StreamSpec
+    count: int
+    source: Place
+
+
+Task = Fill | Copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """From the worker: the slot is complete; microseconds by stage, images decoded."""
+    """From the worker: the task is done; microseconds by stage, images decoded."""
 
     kind: ClassVar[str] = "filled"
     read_us: int
@@ -85,15 +105,17 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the worker: the batch cannot be filled, and why; `record` is the corrupt one, if that is why."""
+    """From the worker: the batch cannot be made, and why; `record` is the corrupt one, if that is why."""
 
     kind: ClassVar[str] = "failed"
     record: int | None
     reason: str
 
 
-Message = Open | Attach | Detach | Fill | Ready | Filled | Failed
-_KINDS: dict[str, type[Message]] = {kind.kind: kind for kind in (Open, Attach, Detach, Fill, Ready, Filled, Failed)}
+Message = Open | Attach | Detach | Fill | Copy | Ready | Filled | Failed
+_KINDS: dict[str, type[Message]] = {
+    kind.kind: kind for kind in (Open, Attach, Detach, Fill, Copy, Ready, Filled, Failed)
+}
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -118,6 +140,13 @@ def receive(other: socket.socket) -> tuple[Message, int | None] | None:
     if not packed:
         return None
     kind, *values = msgpack.unpackb(packed)
-    # The one array in a message is a StreamSpec.
-    values = [StreamSpec(*value) if isinstance(value, list) else value for value in values]
-    return _KINDS[kind](*values), (fds[0] if fds else None)
+    return _KINDS[kind](*map(_revived, values)), (fds[0] if fds else None)
+
+
+def _revived(value: Any) -> Any:
+    """An array as what it was: a StreamSpec, a Place, or several."""
+    if not isinstance(value, list):
+        return value
+    if isinstance(value[0], str):
+        return StreamSpec(*value)
+    return Place(*value) if isinstance(value[0], int) else tuple(Place(*place) for place in value)

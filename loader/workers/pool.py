@@ -40,7 +40,7 @@ class WorkerProcess:
     ready: bool = False
     retiring: bool = False
     killed_for: str = ""  # why we killed it
-    fill: link.Fill | None = None
+    fill: link.Task | None = None
     since: float = 0.0  # monotonic seconds, when the fill was given
     slabs: set[int] = field(default_factory=set)
 
@@ -54,7 +54,7 @@ class WorkerProcess:
 
 @dataclass(frozen=True)
 class Finished:
-    fill: link.Fill
+    fill: link.Task
     reply: link.Filled | link.Failed
 
 
@@ -62,7 +62,7 @@ class Finished:
 class Crashed:
     """A fill whose worker crashed or was killed, to be retried."""
 
-    fill: link.Fill
+    fill: link.Task
     how: str
 
 
@@ -114,13 +114,14 @@ class WorkerPool:
     def idle(self) -> WorkerProcess | None:
         return next((worker for worker in self.workers if worker.idle), None)
 
-    def give(self, worker: WorkerProcess, fill: link.Fill, slab: Slab) -> None:
-        """Let `worker` fill a slot of `slab`. If it is dead, `receive` will say so."""
+    def give(self, worker: WorkerProcess, fill: link.Task, slabs: Mapping[int, Slab]) -> None:
+        """Let `worker` fill slots of `slabs`, by number. If it is dead, `receive` will say so."""
         worker.fill, worker.since = fill, time.monotonic()
         try:
-            if fill.slab not in worker.slabs:
-                link.send(worker.connection, link.Attach(fill.slab, slab.size, slab.slots), slab.fd)
-                worker.slabs.add(fill.slab)
+            for number in slabs.keys() - worker.slabs:
+                slab = slabs[number]
+                link.send(worker.connection, link.Attach(number, slab.size, slab.slots), slab.fd)
+                worker.slabs.add(number)
             link.send(worker.connection, fill)
         except OSError:
             log.debug("worker %d died before it could be given work", worker.process.pid)

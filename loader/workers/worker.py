@@ -1,4 +1,4 @@
-"""A worker process: fills slots with the positions it is given. One thread, no state worth losing.
+"""A worker process: decodes into slots, or copies from one to others. One thread, no state worth losing.
 
 The pool starts it as `python -m loader.workers.worker FD [CORE]`: FD is its end of the link, CORE the core to stay on.
 """
@@ -9,12 +9,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from time import perf_counter_ns
 
 from common.cli import console
 from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
 from common.malloc import give_back_large_blocks
-from common.wire.slab import Slab
+from common.wire.slab import Slab, SlotBatch
 from loader import jpeg
 from loader.dataset import Dataset
 from loader.parent import die_with_parent
@@ -50,19 +51,31 @@ class Worker:
                     link.send(service, reply)
                     if isinstance(reply, link.Filled):
                         self._look_ahead(fill)
+                case link.Copy() as copy, _:
+                    link.send(service, self._copy(copy))
 
     def _fill(self, fill: link.Fill) -> link.Filled | link.Failed:
-        spec, batch = fill.spec, self._slabs[fill.slab].batch(fill.slot, fill.spec, fill.count)
+        spec, batches = fill.spec, self._batches(fill)
         try:
             filler = self._filler(spec.split)
             filler.dataset.refuse_changes()  # reading a page of a truncated file would be a SIGBUS
-            work = filler.fill(spec, fill.epoch, fill.first, batch, digests=fill.digests)
+            work = filler.fill(spec, fill.epoch, fill.first, *batches, digests=fill.digests)
             filler.dataset.refuse_changes()
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
             return link.Failed(None, str(error))
         return link.Filled(*work)
+
+    def _copy(self, copy: link.Copy) -> link.Filled:
+        began_ns = perf_counter_ns()
+        source = self._slabs[copy.source.slab].batch(copy.source.slot, copy.spec, copy.count)
+        for batch in self._batches(copy):
+            batch.images[:], batch.notes[:] = source.images, source.notes
+        return link.Filled(0, 0, (perf_counter_ns() - began_ns) // 1000, 0)
+
+    def _batches(self, task: link.Task) -> list[SlotBatch]:
+        return [self._slabs[slab].batch(slot, task.spec, task.count) for slab, slot in task.places]
 
     def _look_ahead(self, fill: link.Fill) -> None:
         """Near an epoch's end compute the next one's order, while nobody waits for it."""

@@ -59,7 +59,7 @@ class Host:
         """Begin another life of the service: another slab, nothing remembered."""
         memory = MemoryLimits(slot_bytes(SPEC, COUNT) * (self.credit + SPARE_SLOTS), 1 << 30)
         self.pool = PaperPool(WORKERS)
-        self.sessions = Sessions({"train": DATASET}, memory, lambda session: self.dispatcher.forget(session))
+        self.sessions = Sessions({"train": DATASET}, memory, self._ended, self.pool.forget)
         self.dispatcher = Dispatcher(self.pool, self.sessions, self._send, RateLimiter())
         self.session = self.open()
         del self.session._free[self.credit :]  # the credit alone must do
@@ -85,7 +85,7 @@ class Host:
     def may_crash(self, worker: PaperWorker) -> bool:
         """Return False if that would be the ticket's last retry."""
         assert worker.fill is not None
-        return len(self.session.in_slot(worker.fill.slot).crashes) < CRASHES_BY_TICKET - 1
+        return len(self.session.in_slot(worker.fill.places[0].slot).crashes) < CRASHES_BY_TICKET - 1
 
     def crash(self, worker: PaperWorker) -> None:
         self.pool.crash(worker)
@@ -99,6 +99,9 @@ class Host:
     def _hear_workers(self) -> None:
         readable, _, _ = select.select(self.pool.workers, [], [], 0)
         self.dispatcher.take_in({worker.fileno() for worker in readable})
+
+    def _ended(self, session: Session) -> None:
+        self.dispatcher.forget(session)
 
     def _send(self, _: bytes, message: messages.Message, __: Payload | None) -> None:
         assert isinstance(message, messages.BatchReply), message

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.spec import StreamSpec
 from common.wire import messages
-from common.wire.slab import Slab
+from common.wire.slab import Slab, SlotBatch
 from loader.dataset import Dataset
 from loader.service.session import Session
 from loader.workers import link
@@ -44,7 +44,7 @@ class _NoProcess:
 
 
 class PaperWorker:
-    """The far end of a link, which writes a batch's `mark` to its pixels until it finishes.
+    """The far end of a link, which writes a batch's `mark` to its pixels, or copies them, until it finishes.
 
     fd     of the service's end
     fill   in work
@@ -53,7 +53,7 @@ class PaperWorker:
     def __init__(self, end: socket.socket, fd: int) -> None:
         self._end, self.fd = end, fd
         self._slabs: dict[int, Slab] = {}
-        self.fill: link.Fill | None = None
+        self.fill: link.Task | None = None
         end.setblocking(False)
         link.send(end, link.Ready())
 
@@ -65,13 +65,17 @@ class PaperWorker:
                 if isinstance(message, link.Attach):
                     assert fd is not None
                     self._slabs[message.slab] = Slab(fd, message.size, message.slots)
-                elif isinstance(message, link.Fill):
+                elif isinstance(message, link.Fill | link.Copy):
                     self.fill = message
                     self._write()
 
     def finish(self) -> None:
         self._write()
-        link.send(self._end, link.Filled(1, 2, 3, 0))
+        link.send(self._end, link.Filled(1, 2, 3, self.fill.count if isinstance(self.fill, link.Fill) else 0))
+        self.fill = None
+
+    def fail(self, reason: str, record: int) -> None:
+        link.send(self._end, link.Failed(record, reason))
         self.fill = None
 
     def crash(self) -> None:
@@ -85,9 +89,18 @@ class PaperWorker:
 
     def _write(self) -> None:
         assert self.fill is not None
-        batch = self._slabs[self.fill.slab].batch(self.fill.slot, self.fill.spec, self.fill.count)
-        batch.images[:] = mark(self.fill.first)
-        batch.notes["record"], batch.notes["label"] = np.arange(self.fill.first, self.fill.first + self.fill.count), 0
+        for batch in map(self._batch, self.fill.places):
+            if isinstance(self.fill, link.Copy):
+                source = self._batch(self.fill.source)
+                batch.images[:], batch.notes[:] = source.images, source.notes
+            else:
+                first, count = self.fill.first, self.fill.count
+                batch.images[:] = mark(first)
+                batch.notes["record"], batch.notes["label"] = np.arange(first, first + count), 0
+
+    def _batch(self, place: link.Place) -> SlotBatch:
+        assert self.fill is not None
+        return self._slabs[place.slab].batch(place.slot, self.fill.spec, self.fill.count)
 
 
 def mark(first: int) -> int:

@@ -56,8 +56,8 @@ def hear(pool: WorkerPool, until: Callable[[], object]) -> list[Finished | Crash
 def give(pool: WorkerPool, slab: Slab, slot: int) -> None:
     worker = pool.idle()
     assert worker is not None
-    fill = link.Fill(1, slot, SPEC, digests=False, epoch=0, first=slot * COUNT, count=COUNT)
-    pool.give(worker, fill, slab)
+    fill = link.Fill((link.Place(1, slot),), SPEC, digests=False, epoch=0, first=slot * COUNT, count=COUNT)
+    pool.give(worker, fill, {1: slab})
 
 
 def test_a_pool_grows_and_shrinks(pool: WorkerPool) -> None:

@@ -49,6 +49,30 @@ def test_clients_beside_a_stopped_and_an_idle_one_get_what_each_gets_alone_and_t
         assert stopped.read_all() == read_alone(service.endpoint, spec, 32, epochs)
 
 
+def test_clients_of_one_stream_share_its_decoding_whatever_becomes_of_a_third_and_of_a_worker(
+    packed: Path, tmp_path: Path
+) -> None:
+    epochs, spec = 3, StreamSpec(seed=9, crop=128)
+    transports: list[Transport] = ["slab", "frames"]
+    with LoaderProcess(packed, tmp_path) as service, ExitStack() as stack:
+        alone = read_alone(service.endpoint, spec, 16, epochs)
+        third = stack.enter_context(ReaderProcess(service.endpoint, spec, 16, FOREVER, "slab"))
+        third.read_until(1)
+        clients = [stack.enter_context(LoaderClient(service.endpoint, transport=way)) for way in transports]
+        passes = [client.stream(spec, 16).batches(range(epochs)) for client in clients]
+        third.signal(signal.SIGSTOP)
+        together, decoded = [], 0
+        for number, batches in enumerate(zip(*passes, strict=True)):
+            together.append(fingerprint(batches))
+            decoded += sum(batch.timeline.decoded for batch in batches if batch.timeline is not None)
+            if number == len(alone) // 3:
+                os.kill(service.workers[0], signal.SIGKILL)
+            if number == 2 * len(alone) // 3:
+                third.signal(signal.SIGKILL)
+    assert together == [[each, each] for each in alone]
+    assert decoded < 1.5 * 150 * epochs, "nearly each image once, not twice"
+
+
 def test_the_shared_memory_of_a_stream_can_be_cut_short_by_nobody(packed: Path, tmp_path: Path) -> None:
     """Else whoever has it mapped would die of SIGBUS: the service, its workers and the client."""
     with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint) as loader:
