@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.device.devices import set_precision
-from trainer.device.streams import Event, Stream, Streams
+from trainer.device.streams import DeviceStream, Event, Streams
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import SOURCE
@@ -31,7 +31,7 @@ LONG = 2_000_000  # cycles: about a millisecond
 class OneStream(Streams):
     """Everything on the device's current stream."""
 
-    def stream(self, device: torch.device, name: str) -> Stream:
+    def stream(self, device: torch.device, name: str) -> DeviceStream:
         return replace(self.current(device), name=name)
 
 
@@ -41,12 +41,12 @@ class Delayed(Streams):
     def __init__(self, seed: int, share: float, longest: int = LONG, leave_out: str = "") -> None:
         self._random, self._share, self._longest, self._leave_out = random.Random(seed), share, longest, leave_out
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: DeviceStream, event: Event) -> None:
         if not (self._leave_out and event.name.endswith(self._leave_out)):
             super().wait(stream, event)
 
     @contextlib.contextmanager
-    def on(self, *streams: Stream) -> Iterator[None]:
+    def on(self, *streams: DeviceStream) -> Iterator[None]:
         with super().on(*streams):
             if self._random.random() < self._share:
                 self.delay(streams[0], self._random.randrange(self._longest))

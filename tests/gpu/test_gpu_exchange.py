@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.device.streams import Event, Stream, Streams
+from trainer.device.streams import DeviceStream, Event, Streams
 from trainer.network.exchange import Way, Ways
 from trainer.network.peers import Copier, probe, ways_between
 from trainer.network.two_halves import TwoHalves
@@ -35,12 +35,12 @@ class LateStreams(Streams):
     def __init__(self, seed: int, leave_out: str = "never") -> None:
         self._draws, self._leave_out = random.Random(seed), leave_out
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: DeviceStream, event: Event) -> None:
         if not event.name.endswith(self._leave_out):
             super().wait(stream, event)
 
     @contextlib.contextmanager
-    def on(self, *streams: Stream) -> Iterator[None]:
+    def on(self, *streams: DeviceStream) -> Iterator[None]:
         for stream in streams:
             if self._draws.random() < SHARE_LATE:
                 self.delay(stream, self._draws.randrange(CYCLES_LATE))

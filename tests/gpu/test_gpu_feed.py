@@ -15,7 +15,7 @@ from common.client.client import LoaderClient
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire.slab import KEPT, Slab, slot_bytes
 from tests.support.processes import LoaderProcess
-from trainer.device.streams import Event, Stream, Streams
+from trainer.device.streams import DeviceStream, Event, Streams
 from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import HostMemory, Pinned, tensor_over
 from trainer.feeding.pixel_transform import pixel_transforms
@@ -40,7 +40,7 @@ class SlowCopies(Streams):
         self._hasty = hasty
 
     @contextlib.contextmanager
-    def on(self, *streams: Stream) -> Iterator[None]:
+    def on(self, *streams: DeviceStream) -> Iterator[None]:
         with super().on(*streams):
             self.delay(streams[0], DELAY_CYCLES)
             yield

@@ -21,15 +21,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.device.streams import Event, Stream, Streams
+from trainer.device.streams import DeviceStream, Event, Streams
 
 
 @dataclass
 class _Memory:
-    owner: Stream  # whose allocator gets it back
+    owner: DeviceStream  # whose allocator gets it back
     alive: StorageWeakRef
-    write: tuple[Stream, int] | None = None
-    reads: dict[Stream, int] = field(default_factory=dict)
+    write: tuple[DeviceStream, int] | None = None
+    reads: dict[DeviceStream, int] = field(default_factory=dict)
 
 
 class RaceDetector(Streams):
@@ -44,22 +44,22 @@ class RaceDetector(Streams):
         self.races: list[str] = []
         self.waits_left_out = 0
         self._leave_out, self._is_over = leave_out, is_over
-        self._clocks: dict[Stream, Counter[Stream]] = {}
-        self._events: dict[Event, Counter[Stream]] = {}
-        self._current: dict[str, Stream] = {}
-        self._active: list[tuple[Stream, ...]] = []
+        self._clocks: dict[DeviceStream, Counter[DeviceStream]] = {}
+        self._events: dict[Event, Counter[DeviceStream]] = {}
+        self._current: dict[str, DeviceStream] = {}
+        self._active: list[tuple[DeviceStream, ...]] = []
         self._memories: dict[int, _Memory] = {}
 
     def queues(self, device: torch.device) -> bool:
         return True
 
-    def current(self, device: torch.device) -> Stream:
+    def current(self, device: torch.device) -> DeviceStream:
         return self._current.setdefault(str(device), self.stream(device, f"current of {device}"))
 
-    def record(self, event: Event, stream: Stream) -> None:
+    def record(self, event: Event, stream: DeviceStream) -> None:
         self._events[event] = Counter(self._clock(stream))
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: DeviceStream, event: Event) -> None:
         self._note_freed()
         if self._leave_out and event.name.endswith(self._leave_out):
             self.waits_left_out += 1
@@ -76,7 +76,7 @@ class RaceDetector(Streams):
         self.wait(self.host, event)
 
     @contextlib.contextmanager
-    def on(self, *streams: Stream) -> Iterator[None]:
+    def on(self, *streams: DeviceStream) -> Iterator[None]:
         self._active.append(streams)
         try:
             yield
@@ -105,15 +105,15 @@ class RaceDetector(Streams):
         for tensor in writes:
             self._write(name, stream, self._memory(tensor, stream))
 
-    def _read(self, name: str, stream: Stream, memory: _Memory) -> None:
+    def _read(self, name: str, stream: DeviceStream, memory: _Memory) -> None:
         self._must_know(f"{name} reads", stream, [memory.write] if memory.write else [])
         memory.reads[stream] = self._clock(stream)[stream]
 
-    def _write(self, name: str, stream: Stream, memory: _Memory) -> None:
+    def _write(self, name: str, stream: DeviceStream, memory: _Memory) -> None:
         self._must_know(f"{name} writes", stream, [*memory.reads.items(), *([memory.write] if memory.write else [])])
         memory.write, memory.reads = (stream, self._clock(stream)[stream]), {}
 
-    def _must_know(self, what: str, stream: Stream, accesses: list[tuple[Stream, int]]) -> None:
+    def _must_know(self, what: str, stream: DeviceStream, accesses: list[tuple[DeviceStream, int]]) -> None:
         for other, tick in accesses:
             if self._clock(stream)[other] < tick:
                 self.races.append(f"{stream.name}: {what} what {other.name} may still be at")
@@ -125,13 +125,13 @@ class RaceDetector(Streams):
                 self._must_know("frees", memory.owner, accesses)
                 del self._memories[key]
 
-    def _memory(self, tensor: Tensor, stream: Stream) -> _Memory:
+    def _memory(self, tensor: Tensor, stream: DeviceStream) -> _Memory:
         storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         # By address: two tensors made from one array are one memory. What has no bytes has no address.
         key = tensor.untyped_storage().data_ptr() or storage.cdata
         return self._memories.setdefault(key, _Memory(stream, storage))
 
-    def _clock(self, stream: Stream) -> Counter[Stream]:
+    def _clock(self, stream: DeviceStream) -> Counter[DeviceStream]:
         return self._clocks.setdefault(stream, Counter())
 
 

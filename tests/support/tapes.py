@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.device.streams import Graph, Recorder, Stream, Streams
+from trainer.device.streams import DeviceStream, Graph, Recorder, Streams
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class TapedStreams(Streams):
     def __init__(self) -> None:
         self.recorded = 0
 
-    def recorder(self, stream: Stream) -> Recorder:
+    def recorder(self, stream: DeviceStream) -> Recorder:
         return TapeRecorder(self._count)
 
     def _count(self) -> None:

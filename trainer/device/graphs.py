@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from trainer.device.streams import Graph, Recorder, Side, Stream, Streams
+from trainer.device.streams import DeviceStream, Graph, Recorder, Side, Streams
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,11 @@ class GraphRunner:
             log.warning("continuing without CUDA graphs: %s", str(error).partition("\n")[0])
             self._recorded = False
 
-    def _new_recorders(self) -> dict[Stream, Recorder]:
+    def _new_recorders(self) -> dict[DeviceStream, Recorder]:
         recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
         return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 
-    def piece(self, stream: Stream, name: str, work: Callable[[], T]) -> T:
+    def piece(self, stream: DeviceStream, name: str, work: Callable[[], T]) -> T:
         """The result of `work` on `stream`; in a replay that of the recording."""
         with self._streams.on(stream), self._streams.span(stream, name):
             if self._mode == "direct":

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stream:
+class DeviceStream:
     device: torch.device
     name: str
     handle: torch.cuda.Stream | None = None
@@ -69,29 +69,29 @@ class Streams:
         """True if calls return before their work is done."""
         return device.type == "cuda"
 
-    def stream(self, device: torch.device, name: str) -> Stream:
+    def stream(self, device: torch.device, name: str) -> DeviceStream:
         """A new stream, never the default one."""
-        return Stream(device, name, _cuda_stream(device) if device.type == "cuda" else None)
+        return DeviceStream(device, name, _cuda_stream(device) if device.type == "cuda" else None)
 
     def event(self, device: torch.device, name: str) -> Event:
         return Event(device, name, _cuda_event() if device.type == "cuda" else None)
 
-    def current(self, device: torch.device) -> Stream:
-        return Stream(device, "current", torch.cuda.current_stream(device) if device.type == "cuda" else None)
+    def current(self, device: torch.device) -> DeviceStream:
+        return DeviceStream(device, "current", torch.cuda.current_stream(device) if device.type == "cuda" else None)
 
-    def recorder(self, stream: Stream) -> Recorder | None:
+    def recorder(self, stream: DeviceStream) -> Recorder | None:
         return None if stream.handle is None else Recorder()
 
-    def record(self, event: Event, stream: Stream) -> None:
+    def record(self, event: Event, stream: DeviceStream) -> None:
         if event.handle is not None:
             event.handle.record(stream.handle)
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: DeviceStream, event: Event) -> None:
         """Make work queued on `stream` from now on start after `event`."""
         if stream.handle is not None and event.handle is not None:
             stream.handle.wait_event(event.handle)
 
-    def mark(self, stream: Stream) -> Mark:
+    def mark(self, stream: DeviceStream) -> Mark:
         mark = Mark(time.perf_counter(), _cuda_event(timing=True) if stream.handle is not None else None)
         if mark.handle is not None:
             mark.handle.record(stream.handle)
@@ -104,7 +104,7 @@ class Streams:
         end.handle.synchronize()
         return float(start.handle.elapsed_time(end.handle)) / 1000
 
-    def delay(self, stream: Stream, cycles: int) -> None:
+    def delay(self, stream: DeviceStream, cycles: int) -> None:
         if stream.handle is not None:
             with torch.cuda.stream(stream.handle):
                 torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
@@ -117,12 +117,12 @@ class Streams:
         if event.handle is not None:
             event.handle.synchronize()
 
-    def span(self, stream: Stream, name: str) -> contextlib.AbstractContextManager[object]:
+    def span(self, stream: DeviceStream, name: str) -> contextlib.AbstractContextManager[object]:
         """A context around work, which a profiling subclass times."""
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def on(self, *streams: Stream) -> Iterator[None]:
+    def on(self, *streams: DeviceStream) -> Iterator[None]:
         """Make each stream the current one of its device; of two on one device, the last."""
         with contextlib.ExitStack() as entered:
             for stream in streams:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.device.streams import Event, Stream, Streams
+from trainer.device.streams import DeviceStream, Event, Streams
 
 BUFFERS = 2
 
@@ -28,7 +28,7 @@ class _UploadBuffer:
 class Upload:
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
-        self._copy: Stream = streams.stream(device, "upload")
+        self._copy: DeviceStream = streams.stream(device, "upload")
         self._buffers: list[_UploadBuffer] = []
 
     def __call__(self, host: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, Event]:

@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer.device.streams import Stream, Streams
+from trainer.device.streams import DeviceStream, Streams
 
 Way = Literal["direct", "host"]
 Ways = tuple[Way, Way]  # of the copies from half 0, and of those from half 1
@@ -40,8 +40,8 @@ class Route:
     shared streams would take turns.
     """
 
-    out: Stream  # on the source's device
-    into: Stream  # on the target's; the same stream for direct copies on one device
+    out: DeviceStream  # on the source's device
+    into: DeviceStream  # on the target's; the same stream for direct copies on one device
     way: Way
 
     @staticmethod
@@ -56,7 +56,7 @@ class Route:
 class Link:
     """The copy of one tensor a step between two compute streams."""
 
-    def __init__(self, streams: Streams, route: Route, source: Stream, target: Stream, name: str) -> None:
+    def __init__(self, streams: Streams, route: Route, source: DeviceStream, target: DeviceStream, name: str) -> None:
         self._streams, self._route = streams, route
         self._source, self._target, self._name = source, target, name
         self._ready, self._sent, self._staged = (

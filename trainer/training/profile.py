@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.device.streams import Mark, Stream, Streams
+from trainer.device.streams import DeviceStream, Mark, Streams
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ class WatchedStreams(Streams):
 
     def __init__(self) -> None:
         self.watching = False
-        self.spans: list[tuple[Stream, str, Mark, Mark]] = []
+        self.spans: list[tuple[DeviceStream, str, Mark, Mark]] = []
 
     @contextlib.contextmanager
-    def span(self, stream: Stream, name: str) -> Iterator[None]:
+    def span(self, stream: DeviceStream, name: str) -> Iterator[None]:
         if not self.watching:
             yield
             return

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.race_detector import RaceDetector
-from trainer.device.streams import Event, Stream, Streams
+from trainer.device.streams import DeviceStream, Event, Streams
 from trainer.network.exchange import Link, Route, Way, Ways
 from trainer.network.two_halves import TwoHalves
 from trainer.recipes.named import SOURCE
@@ -138,7 +138,7 @@ def test_both_ways_bring_the_same_bits() -> None:
             assert all(gradient is not None and torch.equal(gradient, same[0]) for gradient in same)
 
 
-def make_link(streams: Streams, way: Way, target: torch.device = CPU) -> tuple[Link, Stream, Stream]:
+def make_link(streams: Streams, way: Way, target: torch.device = CPU) -> tuple[Link, DeviceStream, DeviceStream]:
     ends = streams.stream(CPU, "source"), streams.stream(target, "target")
     return Link(streams, Route.between(streams, CPU, target, "route", way), *ends, "link"), *ends
 
