@@ -1,50 +1,7 @@
-"""`metrics.jsonl`: one JSON object a line, appended and flushed, readable during the run.
+"""`metrics.jsonl`: one JSON object a line, as trainer/README.md describes them; appended and flushed.
 
-kind "run", once at each start or resume
-    step, epoch              where it starts; 0 and 0 for a new run
-    recipe                   the recipe as an object
-    net, devices             "halves" or "one-device", and the device of each half
-    seed, data_seed          of weights and dropout; of order and augmentation
-    threads                  of torch on the CPU
-    precision                fp32, tf32 or bf16
-    versions                 of python, torch, the package and the loader's decoder
-    dataset                  train_records, val_records (null without validation), classes, digest
-    changed                  of a resume: the changes, as {"recipe.phase[1].rate": [before, after]}; learning_rate: of
-                             the next step without them, and with them
-    init                     of a run with --init: checkpoint, its step and its dataset's digest, and weights, by name
-                             "taken" or why they were initialised; else null
-kind "step", every so many steps
-    step, epoch              steps done so far in the whole run; epoch from 0
-    loss                     mean over this step's batch
-    train_error              share of wrong top-1 answers since the last such line, 0 to 1
-    learning_rate            of the weights
-    images_per_s             since the last such line
-    wait_share               share of that time spent waiting for data, 0 to 1
-    waits                    the same by reason, as an object; see below
-    decoded_share            share of the images since that the loader had decoded before, 0 to 1
-kind "epoch", at the end of each
-    step, epoch
-    train_loss, train_error  means over the epoch's images as they were trained on (dropout, crops, noise)
-    val_loss, val_top1_error, val_top5_error    null without validation; errors are shares, 0 to 1, and the last is
-                             null with five classes or fewer too
-    learning_rate
-    train_seconds, val_seconds, images_per_s, wait_share, waits, decoded_share    of training; images_per_s leaves
-                             validation out
-    replaced                 corrupt records of the epoch that another one replaced
-    digest                   of its records and pixels, in hex, as `alexnet-loader audit` finds it; null without
-                             --digest, or if a part of the epoch was trained without
-    stream                   the training stream: split, seed, view, crop, sigma, pixels, on_bad_record,
-                             shuffle
-
-waits, whose shares add up to wait_share (how a wait is divided: `common/client/waits.py`)
-    no_loader                no loader had the ticket: all were gone or silent, or it was retried
-    workers_busy             all of the loader's workers were busy with other tickets
-    free_slot                this trainer held all its slots in the loader's memory
-    read, decode, augment    a worker was busy with it
-    wire                     in transit: sockets, copies, scheduling of loader and trainer
-
-A resumed run first drops the lines past its checkpoint, so the file is one history without repeats. Lines that a full
-disk refuses wait in memory until there is room; a checkpoint is saved only after its whole history.
+A resumed run first drops the lines past its checkpoint. Lines that a full disk refuses wait in memory; a checkpoint is
+saved only after its whole history.
 """
 
 import fcntl
