@@ -72,6 +72,7 @@ def serve(options: ServeOptions, bind: str, announce: Announce) -> None:
 
 def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "tuple[Service, str, str]":
     """The service with its workers starting, its endpoint, and a description for the log."""
+    from common.malloc import keep_in_one_arena
     from common.wire import sockets
     from common.wire.keys import ServerKeys
     from loader import jpeg
@@ -85,6 +86,8 @@ def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "
     files = share_files(raise_file_limit(), workers)
     decoder = jpeg.decoder()
     keys = ServerKeys.read(options.keys) if options.keys is not None else None
+    if keys is not None:
+        keep_in_one_arena()  # ZeroMQ's thread encrypts each batch in two blocks of its size
     datasets = {split: stack.enter_context(dataset) for split, dataset in open_datasets(options.data).items()}
     context = stack.enter_context(sockets.new_context())
     end, endpoint = listen(context, bind, keys)

@@ -55,3 +55,41 @@ def test_a_block_of_hundreds_of_megabytes_is_used_again_and_not_had_from_the_sys
     if "no glibc" in found.stderr:
         pytest.skip("this C library has no such setting")
     assert int(found.stdout) < 100
+
+
+IN_A_THREAD = """
+import resource, sys, threading
+import numpy as np
+from common.malloc import keep_in_one_arena
+from tests.support.processes import memory_mib
+
+def pages_to_fill(blocks):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = []
+    for _ in range(blocks):
+        kept.append(np.empty(19 << 20, np.uint8))
+        kept[-1].fill(1)
+    del kept
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def fill():
+    pages_to_fill(6)
+    print(pages_to_fill(6))
+    pages_to_fill(40)
+    print(memory_mib("self"))
+
+if not keep_in_one_arena():
+    sys.exit("no glibc")
+thread = threading.Thread(target=fill)
+thread.start()
+thread.join()
+"""
+
+
+def test_blocks_of_a_thread_are_used_again_too_and_most_of_many_given_back() -> None:
+    found = subprocess.run([sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, check=False)
+    if "no glibc" in found.stderr:
+        pytest.skip("this C library has no such setting")
+    pages, held_mib = found.stdout.split()
+    assert int(pages) < 100
+    assert float(held_mib) < 128 + 60  # Python and numpy beside it
