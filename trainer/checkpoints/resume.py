@@ -28,8 +28,7 @@ class Found:
     def take_over(self) -> None:
         """Restore the folder to what it was when the checkpoint was saved; the run must hold its lock.
 
-        It will reach the steps of those passed over again, and a kill may have come between a checkpoint and its second
-        name, best.
+        It will reach the steps of those passed over again; a kill may have come before its second name, best.
         """
         for path in self.passed_over:
             if path.name != checkpoint.BEST:  # the next best replaces it, and nothing counts it
@@ -129,10 +128,7 @@ def check_same_data(state: State, info: StreamInfo) -> None:
 
 
 def check_same_stream(state: State, name: str) -> None:
-    """Raise CheckpointError unless the next batch is of the stream that the run was reading.
-
-    name   with the run's own --on-bad-record
-    """
+    """Raise CheckpointError unless the next batch is of the stream `name`, which has the run's own --on-bad-record."""
     if state.stream not in ("", name):
         raise CheckpointError(
             f"the run to resume was reading stream {state.stream}, and would continue with {name}, whose pixels"

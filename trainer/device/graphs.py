@@ -1,7 +1,7 @@
 """CUDA graphs of a step, one per piece: the work of one stream between two waits.
 
-Python launches kernels more slowly than the GPU runs them. Copies between devices and their events stay outside:
-PyTorch records no graph over two devices. Inputs are copied in, and the next step overwrites what a piece returned.
+Python launches kernels more slowly than the GPU runs them. Copies between devices stay outside: PyTorch records no
+graph over two devices. Inputs are copied in, and the next step overwrites what a piece returned.
 """
 
 import logging

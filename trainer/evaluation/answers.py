@@ -21,7 +21,7 @@ NO_RANK = -1  # of a record that was not answered
 
 
 def answer_rows(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """float64 n x (2 + 2 k): the label's rank and probability, the k likeliest classes and theirs; k is at most TOP."""
+    """float64 n x (2 + 2 k): the label's rank and probability, the k likeliest classes and theirs."""
     likeliest = probabilities.topk(min(TOP, probabilities.shape[1]), dim=1)
     columns = [
         ranks(probabilities, labels)[:, None],

@@ -84,7 +84,7 @@ def features_of(options: EvaluateOptions) -> Written:
 
 
 def placing_of(options: EvaluateOptions) -> Placing:
-    """Devices and precision of the networks; sets torch's global state."""
+    """Devices and precision; sets torch's global state."""
     devices = devices_of_halves(options.gpus, options.cpu)
     make_repeatable(options.threads)
     dtype = set_precision(options.precision or default_precision(devices[0]))

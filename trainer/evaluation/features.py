@@ -43,7 +43,7 @@ class Written:
 def write_features(
     path: Path, layer: str, member: Member, batches: Iterator[Batch], *, rows: int, records: int, streams: Streams
 ) -> Written:
-    """Write the features of the centre views of `rows` images, of a split of `records`.
+    """Write features of the centre views of `rows` images, of a split of `records`.
 
     Raises AlexNetError if the disk is full, CheckpointError if features are not finite.
     """

@@ -39,10 +39,7 @@ class Placing:
 
 
 def load_trained(path: Path) -> Trained:
-    """Load a checkpoint, or a run's best or newest valid one.
-
-    Raises UsageError if there is none, CheckpointError if none is valid.
-    """
+    """A checkpoint as `load_named` finds it, with its errors."""
     found = load_named(path)
     return Trained(found.path, found.checkpoint.state, found.checkpoint.weights, found.checkpoint.mean_hwc)
 

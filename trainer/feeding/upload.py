@@ -71,7 +71,7 @@ class Upload:
 class AsyncResult:
     """Asynchronous device-to-host copy of a small tensor; `read` blocks only on the work that produces it.
 
-    On a CPU it is the tensor itself, not to be overwritten before.
+    On a CPU the tensor itself, not to be overwritten before.
     """
 
     def __init__(self, numbers: Tensor, streams: Streams) -> None:

@@ -8,7 +8,7 @@ from trainer.recipes.layers import Conv
 
 
 def convolve(conv: Conv, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
-    """The layer's convolution with any block of its weights, n x c x h x w, channels last as tensor cores need it."""
+    """The layer's convolution with any block of its weights, n x c x h x w, channels last as tensor cores need."""
     stride = conv.stride
     if conv.reads == "image":
         weight, stride = space_to_depth(weight, conv.stride), 1

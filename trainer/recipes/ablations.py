@@ -27,7 +27,7 @@ def _pool_2x2(recipe: Recipe) -> Recipe:
 
 
 def _one_column(recipe: Recipe) -> Recipe:
-    """The last convolution and the fc layers keep the width of two, as in the footnote to section 3.2."""
+    """Conv5 and the fc layers keep the width of two, as in the footnote to section 3.2."""
     last, hidden = recipe.conv[-1], recipe.fc[:-1]
     conv = (*recipe.conv[:-1], replace(last, channels=2 * last.channels))
     fc = (*(replace(layer, units=2 * layer.units) for layer in hidden), recipe.fc[-1])

@@ -161,7 +161,7 @@ class Recipe:
         return InputShape(self.crop, -(-self.input_size // fold) * fold, fold, self.shrink)
 
     def outputs(self, layer: Layer) -> int:
-        """Channels or units of a layer in each column, at the recipe's width."""
+        """Channels or units of a layer in each column, at this width."""
         if layer is self.fc[-1]:
             return self.classes
         count = layer.channels if isinstance(layer, Conv) else layer.units

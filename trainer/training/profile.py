@@ -1,6 +1,6 @@
 """Step profile: Chrome's trace (ui.perfetto.dev), and a table by the devices' own clocks.
 
-The table has each stream's pieces, and the exposed exchange, in which a half only waited for the other.
+The exposed exchange is the time in which a half only waited for the other.
 """
 
 import contextlib

@@ -49,7 +49,7 @@ class Schedule:
         return self._recipe.plateau.factor**self.state.drops if self._recipe.plateau else 1.0
 
     def observe(self, validation_error: float) -> None:
-        """Record an epoch's top-1 error; on a plateau the next epoch's rates drop."""
+        """Record an epoch's top-1 error; on a plateau the rates drop."""
         plateau, before = self._recipe.plateau, self.state
         if plateau is None:
             return

@@ -85,7 +85,7 @@ def settings_of(options: TrainOptions, before: State | None, device: torch.devic
 
 
 def starting_state(start: Start, settings: Settings, data: TrainingData) -> State:
-    """The state to train on from. Raises CheckpointError if a resumed run does not continue with `data`."""
+    """The state to train on from. Raises CheckpointError if `data` does not continue a resumed run."""
     made = start.derived
     decided: dict[str, Any] = {
         "recipe": dataclasses.replace(made.recipe, classes=len(data.info.classes)),

@@ -23,7 +23,7 @@ _NAMES = {
 
 
 def waits_in_words(shares: Mapping[str, float], loaders: Loaders) -> str:
-    """The reasons for stalls, and a remedy; `shares` as `waits` in metrics.jsonl."""
+    """The reasons for stalls, and a remedy; `shares` as in metrics.jsonl."""
     waited = sum(shares.values())
     if waited < WORTH_IT:
         return f"waited {percent(waited)} of the time for data: nothing to gain there"

@@ -63,7 +63,7 @@ def recipe_of(options: TrainOptions) -> Derived:
 
 
 def original_of(options: TrainOptions, begun: Recipe | None = None) -> Recipe:
-    """The named recipe, or the file's, with the options applied except --epochs and --lr. Raises UsageError.
+    """The recipe with the options applied except --epochs and --lr. Raises UsageError.
 
     begun   a checkpoint's, instead of the default; its ablations are not repeated
     """
