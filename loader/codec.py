@@ -29,7 +29,7 @@ class Codec(Protocol):
     def size(self, jpeg: bytes) -> tuple[int, int]:
         """Height and width in pixels, from the header."""
 
-    def decode(self, jpeg: bytes, out: Rgb, bgr: bool) -> None:
+    def decode(self, jpeg: bytes, out: Rgb) -> None:
         """Decode into `out`, C-contiguous and of the image's size."""
 
     def encode(self, rgb: Rgb, quality: int) -> bytes:
@@ -80,11 +80,10 @@ class SystemCodec:
         self._finish(handle, self._calls.tjDecompressHeader3(handle, jpeg, len(jpeg), *addresses))
         return height.value, width.value
 
-    def decode(self, jpeg: bytes, out: Rgb, bgr: bool) -> None:
+    def decode(self, jpeg: bytes, out: Rgb) -> None:
         height, width, _ = out.shape
         handle = self._calls.tjInitDecompress()
-        pixels = turbojpeg.TJPF_BGR if bgr else turbojpeg.TJPF_RGB
-        target = (out.ctypes.data, width, 3 * width, height, pixels)
+        target = (out.ctypes.data, width, 3 * width, height, turbojpeg.TJPF_RGB)
         status = self._calls.tjDecompress2(handle, jpeg, len(jpeg), *target, turbojpeg.TJFLAG_STOPONWARNING)
         self._finish(handle, status)
 
@@ -113,11 +112,11 @@ class BundledCodec:
         height, width, _ = self._header(jpeg)
         return height, width
 
-    def decode(self, jpeg: bytes, out: Rgb, bgr: bool) -> None:
+    def decode(self, jpeg: bytes, out: Rgb) -> None:
         if self._header(jpeg)[2] in ("CMYK", "YCCK"):  # which simplejpeg would convert, ignoring Adobe's inverted inks
             raise BadImage(_UNSUPPORTED)
         try:
-            self._library.decode_jpeg(jpeg, "BGR" if bgr else "RGB", buffer=out)
+            self._library.decode_jpeg(jpeg, "RGB", buffer=out)
         except ValueError as error:
             raise BadImage(str(error)) from None
 

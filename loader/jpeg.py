@@ -24,8 +24,8 @@ _AS_STORED = re.compile(
 )
 
 
-def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
-    """Decode to height x width x 3 uint8, into `out` (C-contiguous) if given; `bgr` swaps the channels.
+def decode(jpeg: bytes, out: Rgb | None = None) -> Rgb:
+    """Decode to height x width x 3 uint8, into `out` (C-contiguous) if given.
 
     Raises BadImage with libjpeg's reason, on a warning too; if the size is not that of `out`; if the image would
     cost more than `limits` allows.
@@ -35,7 +35,7 @@ def decode(jpeg: bytes, out: Rgb | None = None, *, bgr: bool = False) -> Rgb:
         out = np.empty((height, width, 3), np.uint8)
     elif out.shape != (height, width, 3):
         raise BadImage(f"the image is {width}x{height}, not {out.shape[1]}x{out.shape[0]}")
-    codec().decode(jpeg, out, bgr)
+    codec().decode(jpeg, out)
     return out
 
 

@@ -57,5 +57,10 @@ def subtract_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
     cv2.subtract(rgb, amounts, dst=target)  # type: ignore[call-overload]
 
 
+def mirror(rgb: Rgb, target: Rgb) -> None:
+    """target = rgb, its columns in reverse; `target` must not overlap it."""
+    cv2.flip(rgb, 1, dst=target)
+
+
 def version() -> str:
     return f"OpenCV {cv2.__version__}"

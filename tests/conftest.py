@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 
 from tests.support.memory_loader import MemoryLoader
-from tests.support.processes import LoaderProcess
+from tests.support.processes import ANY_PORT, KEEPS_NOTHING, LoaderProcess
 from tests.support.reader import read
 
 # A shell starts what runs in the background deaf to Ctrl-C, nohup deaf to SIGHUP, and so would be every command that a
@@ -64,7 +64,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, name: str, *options: str) -> 
 @pytest.fixture(scope="session")
 def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The digests that `tests.support.reader.read` gives for `packed` from one undisturbed worker."""
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
+    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), 1, ANY_PORT, *KEEPS_NOTHING) as service:
         return read(service.endpoint)
 
 

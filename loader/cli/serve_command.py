@@ -19,14 +19,15 @@ from common.cli.command_line import DEFAULT_ENDPOINT
 from common.cli.outputs import refuse_unwritable
 from loader.cli.audit_command import audit
 from loader.cli.keys_command import keys
-from loader.cli.serving import MOST_WORKERS, ServeOptions, serve
+from loader.cli.serving import MOST_WORKERS, ServeOptions, bytes_for_decoded, serve
 from loader.service.exposure import refuse_open_bind
-from loader.service.resources import half_of_memory
+from loader.service.resources import memory_size
 from loader.service.supervisor import supervise
 
 _PROGRAM = "alexnet-loader"
 _serving, _access, _limits = options.section("Serving"), options.section("Access"), options.section("Limits")
 _process = options.section("Process")
+_MOST_GIB = 1 << 20
 
 
 @options.group(_PROGRAM, invoke_without_command=True, subcommand_metavar="[COMMAND ...]")
@@ -61,6 +62,12 @@ _process = options.section("Process")
     help="Memory of all streams, and of batches kept for their companions, in MiB.",
 )
 @_limits(
+    "--decoded-gib",
+    type=click.FloatRange(0, _MOST_GIB),
+    show_default="a quarter of what is available",
+    help="Memory for decoded images, which later epochs need not decode again, in GiB; 0 keeps none.",
+)
+@_limits(
     "--worker-timeout",
     type=click.FloatRange(0.1),
     default=30.0,
@@ -86,6 +93,7 @@ def main(
     insecure: bool,
     stream_mib: int,
     memory_mib: int | None,
+    decoded_gib: float | None,
     worker_timeout: float,
     pin: bool,
     ready_file: Path | None,
@@ -116,7 +124,8 @@ def main(
             workers_file=workers_file,
             keys=keys,
             stream_bytes=stream_mib << 20,
-            memory_bytes=(memory_mib << 20) if memory_mib else half_of_memory(),
+            memory_bytes=(memory_mib << 20) if memory_mib else memory_size() // 2,
+            decoded_bytes=bytes_for_decoded(decoded_gib, data),
             worker_timeout_s=worker_timeout,
             pin=pin,
             ready_file=ready_file,

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from common.cli.outputs import STDOUT, is_fifo, written
 from common.decoder import name_of
 from common.errors import AlexNetError, DatasetError, UsageError
 from common.ranges import class_names_fault
-from loader.service.resources import raise_file_limit, share_files
+from loader.service.resources import available_memory, raise_file_limit, share_files, spare_memory
 from loader.service.signals import caught
 from loader.service.supervisor import Announce
 
@@ -35,6 +36,7 @@ class ServeOptions:
     keys: Path | None = None
     stream_bytes: int
     memory_bytes: int
+    decoded_bytes: int = 0
     worker_timeout_s: float = 30.0
     pin: bool = False
     ready_file: Path | None = None
@@ -77,6 +79,7 @@ def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "
     from common.wire.keys import ServerKeys
     from loader import jpeg
     from loader.service.access import Access
+    from loader.service.keeper import Keeper
     from loader.service.listening import listen
     from loader.service.service import Service
     from loader.service.sessions import MemoryLimits
@@ -92,12 +95,13 @@ def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "
     context = stack.enter_context(sockets.new_context())
     end, endpoint = listen(context, bind, keys)
     stack.callback(end.close)
-    pool = WorkerPool(datasets, decoder, workers, options.worker_timeout_s, options.pin)
+    keeper = stack.enter_context(contextlib.closing(Keeper(datasets, options.decoded_bytes)))
+    pool = WorkerPool(datasets, decoder, workers, options.worker_timeout_s, options.pin, keeper.kept)
     stack.callback(pool.stop)
     pool.staff()
     access = stack.enter_context(contextlib.closing(Access(context, end, keys, files.connections)))
     memory = MemoryLimits(options.stream_bytes, options.memory_bytes, files.streams)
-    service = Service(end.socket, access, datasets, decoder, pool, memory)
+    service = Service(end.socket, access, datasets, decoder, pool, memory, keeper)
     stack.callback(service.close)
     sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
     secrecy = "encrypted" if keys is not None else "unencrypted"
@@ -109,8 +113,7 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
     """Raises UsageError if there is no split, DatasetError if they do not match."""
     from loader.dataset import Dataset
 
-    paths = {split: data / f"{split}.lmdb" for split in ("train", "val")}
-    datasets = {split: Dataset(path) for split, path in paths.items() if path.exists()}
+    datasets = {split: Dataset(path) for split, path in _paths(data).items()}
     if not datasets:
         raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb; alexnet-pack makes them (--data)")
     for dataset in datasets.values():
@@ -123,6 +126,30 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
                 f"{other.path} was not packed with {first.path}: its classes or mean image differ; pack both again"
             )
     return datasets
+
+
+def bytes_for_decoded(asked_gib: float | None, data: Path) -> int:
+    """Memory for decoded images, no more than can be spared.
+
+    By default a quarter of what is available, as far as the dataset's files fit beside it: as JPEGs in the page cache
+    eight times as many images take that memory.
+    """
+    spare = max(0, spare_memory())
+    if asked_gib is None:
+        available, files = available_memory(), sum(path.stat().st_size for path in _paths(data).values())
+        return max(0, min(available // 4, available - files, spare))
+    if math.isnan(asked_gib):  # which is in every range
+        raise UsageError("--decoded-gib is nan; it is a number of GiB")
+    asked = int(asked_gib * 2**30)
+    if asked > spare:
+        log.warning("--decoded-gib %g: no more than %.1f GiB of memory can be spared", asked_gib, spare / 2**30)
+    return min(asked, spare)
+
+
+def _paths(data: Path) -> dict[str, Path]:
+    """The files of the splits that exist."""
+    paths = {split: data / f"{split}.lmdb" for split in ("train", "val")}
+    return {split: path for split, path in paths.items() if path.exists()}
 
 
 def _resize(service: "Service", options: ServeOptions) -> None:

@@ -22,6 +22,7 @@ from loader.dataset import Dataset
 from loader.service.access import Access
 from loader.service.dispatch import Dispatcher, Payload
 from loader.service.inbox import Inbox, Request
+from loader.service.keeper import Keeper
 from loader.service.resources import usable_cores
 from loader.service.session import Session, Tracker
 from loader.service.sessions import MemoryLimits, Sessions, Welcomes
@@ -39,6 +40,7 @@ class Service:
     """Serves `datasets` (by split) with a started `pool`, on a ROUTER socket, to the clients that `access` admits.
 
     memory   limits of one stream, which bound its credit, and of all
+    keeper   of the decoded images that the pool's workers share
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class Service:
         decoder: str,
         pool: WorkerPool,
         memory: MemoryLimits,
+        keeper: Keeper,
     ) -> None:
-        self._router, self._access, self._pool = router, access, pool
+        self._router, self._access, self._pool, self._keeper = router, access, pool, keeper
         self._decoder = decoder
         self._instance = os.urandom(8)
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
@@ -81,6 +84,7 @@ class Service:
             for pid in self._pool.end_hung():
                 log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
             self._pool.staff()
+            self._keeper.look()
             self._probe()
             self._dispatcher.give_out()
             if not announced and self._pool.all_ready:

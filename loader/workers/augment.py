@@ -1,7 +1,7 @@
-"""Crop, flip and colour noise: from a record's JPEG to its place in a slot.
+"""Crop, flip and colour noise: from a decoded image to its place in a slot.
 
-An image is decoded into a scratch that stays in the cache. To flip it, the channels are decoded in reverse (BGR) and
-every row is reversed byte by byte. The crop is copied into the slot once, the colour offset added on the way.
+An image is decoded into a scratch that stays in the cache, or was kept. Its crop is mirrored if it is to be flipped,
+then copied into the slot once, the colour offset added on the way.
 """
 
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.spec import STORED_SIZE, StreamSpec
-from loader import jpeg, pixels
+from loader import pixels
 from loader.workers.sampler import Draws, Floats
 
 Bytes = npt.NDArray[np.uint8]
@@ -18,17 +18,11 @@ Pixels = npt.NDArray[Any]  # uint8 or float32
 
 
 class Scratch:
-    """Room for one decoded image and its mirror image."""
+    """Room for one decoded image and its mirrored crop."""
 
     def __init__(self) -> None:
         self.image: Bytes = _off_alignment(STORED_SIZE * STORED_SIZE * 3).reshape(STORED_SIZE, STORED_SIZE, 3)
-        self.rows: Bytes = self.image.reshape(STORED_SIZE, -1)
-        self.mirrored_rows: Bytes = np.empty_like(self.rows)
-
-    def mirror(self, first: int, last: int) -> None:
-        """Mirror rows first..last - 1 of a BGR image, byte by byte."""
-        words = self.rows[first:last].view("<u8")
-        np.copyto(self.mirrored_rows[first:last].view(">u8"), words[:, ::-1])
+        self.mirrored: Bytes = np.empty_like(self.image)
 
 
 def _off_alignment(size: int) -> Bytes:
@@ -42,7 +36,7 @@ def _off_alignment(size: int) -> Bytes:
 
 
 class Colouring(Protocol):
-    """Writes the rows of a crop, coloured, into the slot."""
+    """Writes a crop, coloured, into the slot."""
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None: ...
 
@@ -52,19 +46,17 @@ def plain(index: int, source: Bytes, target: Pixels) -> None:
 
 
 class SaturatingNoise:
-    """target = clip(source + offset, 0, 255) on bytes; `offset` float64 n x 3, rounded half to even; `width` in pixels.
+    """target = clip(source + offset, 0, 255) on bytes; `offset` float64 n x 3, rounded half to even.
 
     Most images have one sign in all channels, and take one pass.
     """
 
-    def __init__(self, offset: Floats, width: int) -> None:
+    def __init__(self, offset: Floats) -> None:
         shift = np.clip(np.rint(offset), -255, 255)
-        self._width = width
         self._more, self._less = _amounts(np.maximum(shift, 0)), _amounts(np.maximum(-shift, 0))
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
         more, less = self._more[index], self._less[index]
-        source, target = (rows.reshape(len(rows), self._width, 3) for rows in (source, target))  # views
         if any(more) or not any(less):
             pixels.add_saturating(source, more, target)
             source = target
@@ -77,12 +69,13 @@ def _amounts(of_channels: Floats) -> list[pixels.Amounts]:
 
 
 class ExactNoise:
-    """target = source + offset in float32, unclipped; arguments as SaturatingNoise's."""
+    """target = source + offset in float32, unclipped; `offset` as SaturatingNoise's, `width` in pixels."""
 
     def __init__(self, offset: Floats, width: int) -> None:
         self._add = np.tile(offset.astype(np.float32), width)
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
+        source, target = (image.reshape(len(image), -1) for image in (source, target))  # views with longer runs
         np.add(source, self._add[index], out=target)
 
 
@@ -90,41 +83,39 @@ class TrainingBatch:
     """Fills `images` (n x crop x crop x 3) with augmented crops."""
 
     def __init__(self, spec: StreamSpec, draws: Draws, images: Pixels, scratch: Scratch) -> None:
-        self._crop, self._scratch = spec.crop, scratch
-        self._targets = images.reshape(len(images), spec.crop, 3 * spec.crop)
+        self._crop, self._images, self._scratch = spec.crop, images, scratch.image
+        self._mirrored = scratch.mirrored[: spec.crop, : spec.crop]
         self._top, self._left, self._flip = draws.top.tolist(), draws.left.tolist(), draws.flip.tolist()
         self._colour: Colouring = plain
         if spec.sigma > 0:
-            noise = SaturatingNoise if spec.pixels == "uint8" else ExactNoise
-            self._colour = noise(draws.offset, spec.crop)
+            exact = spec.pixels == "float32"
+            self._colour = ExactNoise(draws.offset, spec.crop) if exact else SaturatingNoise(draws.offset)
 
-    def decode(self, index: int, jpeg_bytes: bytes) -> None:
-        """Raises BadImage."""
-        jpeg.decode(jpeg_bytes, self._scratch.image, bgr=self._flip[index])
+    def room(self, index: int) -> Bytes:
+        """Room to decode image `index` to, 256x256x3."""
+        return self._scratch
 
-    def finish(self, index: int) -> None:
-        """Crop, flip and colour image `index`, which was decoded last."""
-        scratch, crop, top, left = self._scratch, self._crop, self._top[index], self._left[index]
-        rows = scratch.rows
+    def finish(self, index: int, rgb: Bytes) -> None:
+        """Crop, flip and colour image `index`, decoded to the 256x256x3 `rgb`."""
+        crop, top, left = self._crop, self._top[index], self._left[index]
+        source = rgb[top : top + crop, left : left + crop]
         if self._flip[index]:
-            scratch.mirror(top, top + crop)
-            rows, left = scratch.mirrored_rows, STORED_SIZE - crop - left
-        self._colour(index, rows[top : top + crop, 3 * left : 3 * (left + crop)], self._targets[index])
+            pixels.mirror(source, self._mirrored)
+            source = self._mirrored
+        self._colour(index, source, self._images[index])
 
 
 class FullBatch:
     """Fills `images` (n x 256 x 256 x 3) with the images as stored."""
 
     def __init__(self, images: Pixels, scratch: Scratch) -> None:
-        self._images, self._scratch = images, scratch
+        self._images, self._scratch = images, scratch.image
+        self._in_slot: Bytes | None = None  # the last room, if it is the slot's own
 
-    def decode(self, index: int, jpeg_bytes: bytes) -> None:
-        """Raises BadImage."""
-        if self._images.dtype == np.uint8:
-            jpeg.decode(jpeg_bytes, self._images[index])
-        else:
-            jpeg.decode(jpeg_bytes, self._scratch.image)
+    def room(self, index: int) -> Bytes:
+        self._in_slot = self._images[index] if self._images.dtype == np.uint8 else None
+        return self._scratch if self._in_slot is None else self._in_slot
 
-    def finish(self, index: int) -> None:
-        if self._images.dtype != np.uint8:
-            self._images[index] = self._scratch.image
+    def finish(self, index: int, rgb: Bytes) -> None:
+        if rgb is not self._in_slot:
+            self._images[index] = rgb

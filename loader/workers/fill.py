@@ -11,9 +11,11 @@ from common import digest
 from common.errors import BadImage, BadRecord
 from common.spec import StreamSpec
 from common.wire.slab import SlotBatch
+from loader import jpeg
 from loader.dataset import Dataset
 from loader.workers import sampler
 from loader.workers.augment import FullBatch, Scratch, TrainingBatch
+from loader.workers.kept import KeptImages
 from loader.workers.sampler import Records
 
 MOST_TRIED = 1000  # records for one position: so many corrupt ones in a row are no accident
@@ -51,10 +53,15 @@ class StageTimer:
 
 
 class Filler:
-    """Fills batches from `dataset`. It remembers which records are corrupt, and nothing that decides a pixel."""
+    """Fills batches from `dataset`. It remembers which records are corrupt, and nothing that decides a pixel.
 
-    def __init__(self, dataset: Dataset, scratch: Scratch) -> None:
-        self.dataset, self._scratch = dataset, scratch
+    kept   decoded images of the same dataset: those there are not decoded again, and others are added
+    """
+
+    def __init__(self, dataset: Dataset, scratch: Scratch, kept: KeptImages | None = None) -> None:
+        self.dataset, self._scratch, self._kept = dataset, scratch, kept
+        self._written: list[tuple[int, int]] = []  # record and label of images that the last fill wrote to `kept`
+        self._decoded = 0  # by the last fill
         self._reasons: dict[int, str] = {}  # by corrupt record
 
     def fill(
@@ -71,6 +78,7 @@ class Filler:
         images = self._images(spec, epoch, first, batch)
         image_digests: list[int] = []
         batch.begin()
+        self._decoded, self._written = 0, []
         for index, record in enumerate(records):
             try:
                 batch.note_begun(index, record)
@@ -92,7 +100,14 @@ class Filler:
         for copy in copies:
             copy.notes[:] = batch.notes
         timer.charge(AUGMENT)
-        return timer.work(count)
+        return timer.work(self._decoded)
+
+    def publish(self) -> None:
+        """Let every worker read the images that the last fill kept, once the dataset proved unchanged."""
+        for record, label in self._written:
+            assert self._kept is not None
+            self._kept.publish(record, label)
+        self._written = []
 
     def _images(self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch) -> Images:
         if spec.view == "full":
@@ -102,20 +117,26 @@ class Filler:
 
     def _put(self, images: Images, index: int, record: int, timer: StageTimer) -> int:
         """Put the record's image at `index`, and return its label. Raises BadImage."""
+        if self._kept is not None and (kept_label := self._kept.label(record)) is not None:
+            images.finish(index, self._kept.image(record))
+            return kept_label
         if record in self._reasons:
             raise BadImage(self._reasons[record])
         try:
             timer.charge(AUGMENT)
-            label, jpeg = self.dataset.read(record)
+            label, packed = self.dataset.read(record)
             timer.charge(READ)
-            images.decode(index, jpeg)
-            timer.charge(DECODE)
+            rgb = jpeg.decode(packed, images.room(index))
         except BadImage as error:
             timer.charge(DECODE)
             if len(self._reasons) < _REMEMBERED:
                 self._reasons[record] = str(error)
             raise
-        images.finish(index)
+        self._decoded += 1
+        if self._kept is not None and self._kept.write(record, rgb):
+            self._written.append((record, label))
+        timer.charge(DECODE)
+        images.finish(index, rgb)
         return label
 
     def _put_another(

@@ -34,6 +34,15 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """To the worker, with the descriptor of `KeptImages`: keep this split's there, and read them from it."""
+
+    kind: ClassVar[str] = "keep"
+    split: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attach:
     """To the worker, with a slab's descriptor: map it, under this number."""
 
@@ -112,9 +121,9 @@ class Failed:
     reason: str
 
 
-Message = Open | Attach | Detach | Fill | Copy | Ready | Filled | Failed
+Message = Open | Keep | Attach | Detach | Fill | Copy | Ready | Filled | Failed
 _KINDS: dict[str, type[Message]] = {
-    kind.kind: kind for kind in (Open, Attach, Detach, Fill, Copy, Ready, Filled, Failed)
+    kind.kind: kind for kind in (Open, Keep, Attach, Detach, Fill, Copy, Ready, Filled, Failed)
 }
 
 

@@ -21,6 +21,7 @@ from common.errors import LoaderError
 from common.wire.slab import Slab
 from loader.dataset import Dataset
 from loader.workers import link
+from loader.workers.kept import KeptImages
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,20 @@ class WorkerPool:
     """`count` workers over `datasets`, by split; a fill that takes longer than `timeout_s` costs its worker's life.
 
     A worker that cannot be started leaves its place vacant for a while. Every method that may start one raises
-    LoaderError if none could be started for long. A `pinned` worker stays on one core.
+    LoaderError if none could be started for long. A `pinned` worker stays on one core. All share `kept`, decoded images
+    by split.
     """
 
     def __init__(
-        self, datasets: Mapping[str, Dataset], decoder: str, count: int, timeout_s: float, pinned: bool = False
+        self,
+        datasets: Mapping[str, Dataset],
+        decoder: str,
+        count: int,
+        timeout_s: float,
+        pinned: bool = False,
+        kept: Mapping[str, KeptImages] | None = None,
     ) -> None:
-        self._datasets, self._decoder = datasets, decoder
+        self._datasets, self._decoder, self._kept = datasets, decoder, kept or {}
         self.count, self._timeout_s = count, timeout_s
         self._cores = sorted(os.sched_getaffinity(0)) if pinned else []
         self._failed_starts, self._next_start_s = 0.0, 0.0
@@ -199,11 +207,13 @@ class WorkerPool:
         return WorkerProcess(process, ours, place)
 
     def _hand_over_files(self, connection: socket.socket) -> None:
-        """Send the files that the service opened: their paths may name others by now."""
-        for split, dataset in self._datasets.items():
-            file = link.Open(split, os.fsencode(dataset.path), self._decoder, *astuple(dataset.version))
-            with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
+        """Send the files that the service opened, whose paths may name others by now, and the decoded images kept."""
+        with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
+            for split, dataset in self._datasets.items():
+                file = link.Open(split, os.fsencode(dataset.path), self._decoder, *astuple(dataset.version))
                 link.send(connection, file, dataset.file.fd)
+            for split, kept in self._kept.items():
+                link.send(connection, link.Keep(split, kept.records), kept.fd)
 
     def _replace(self, worker: WorkerProcess) -> Crashed | None:
         worker.connection.close()

@@ -22,6 +22,7 @@ from loader.parent import die_with_parent
 from loader.workers import link, sampler
 from loader.workers.augment import Scratch
 from loader.workers.fill import Filler
+from loader.workers.kept import KeptImages
 
 _EPOCH_NEARLY_OVER = 0.95
 
@@ -31,6 +32,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[link.Open, int]] = {}  # by split, with the descriptor
+        self._kept: dict[str, KeptImages] = {}
         self._fillers: dict[str, Filler] = {}
         self._slabs: dict[int, Slab] = {}
         self._scratch = Scratch()
@@ -42,6 +44,8 @@ class Worker:
             match received:
                 case link.Open() as file, int(fd):
                     self._files[file.split] = file, fd
+                case link.Keep(split, records), int(fd):
+                    self._kept[split] = KeptImages(fd, records)
                 case link.Attach(slab, size, slots), int(fd):
                     self._slabs[slab] = Slab(fd, size, slots)
                 case link.Detach(slab), _ if slab in self._slabs:
@@ -61,6 +65,7 @@ class Worker:
             filler.dataset.refuse_changes()  # reading a page of a truncated file would be a SIGBUS
             work = filler.fill(spec, fill.epoch, fill.first, *batches, digests=fill.digests)
             filler.dataset.refuse_changes()
+            filler.publish()
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
@@ -88,7 +93,7 @@ class Worker:
             file, fd = self._files[split]
             refuse_other_decoder(file.decoder)
             dataset = Dataset(Path(os.fsdecode(file.path)), os.dup(fd), file.version)
-            self._fillers[split] = Filler(dataset, self._scratch)
+            self._fillers[split] = Filler(dataset, self._scratch, self._kept.get(split))
         return self._fillers[split]
 
 

@@ -45,20 +45,20 @@ class AlignedScratch(Scratch):
         room = np.empty(self.image.size + 64, np.uint8)
         start = -room.ctypes.data % 64
         self.image = room[start : start + self.image.size].reshape(self.image.shape)
-        self.rows = self.image.reshape(self.rows.shape)
 
 
 class PassesOfNumpy:
     """SaturatingNoise for bytes that wrap: clip so that the sum stays within 0..255, then add."""
 
-    def __init__(self, offset: Floats, width: int) -> None:
+    def __init__(self, offset: Floats) -> None:
         shift = np.clip(np.rint(offset), -255, 255).astype(np.int16)
         self._falls, self._rises = np.any(shift < 0, axis=1), np.any(shift > 0, axis=1)
-        self._low = np.tile(np.maximum(-shift, 0).astype(np.uint8), width)
-        self._high = np.tile((255 - np.maximum(shift, 0)).astype(np.uint8), width)
-        self._add = np.tile((shift & 255).astype(np.uint8), width)
+        self._low = np.tile(np.maximum(-shift, 0).astype(np.uint8), contenders.CROP)
+        self._high = np.tile((255 - np.maximum(shift, 0)).astype(np.uint8), contenders.CROP)
+        self._add = np.tile((shift & 255).astype(np.uint8), contenders.CROP)
 
     def __call__(self, index: int, source: augment.Bytes, target: augment.Pixels) -> None:
+        source, target = (image.reshape(len(image), -1) for image in (source, target))  # views
         if self._falls[index]:
             source = np.maximum(source, self._low[index], out=target)
         if self._rises[index]:

@@ -25,8 +25,7 @@ def draw(top: int, left: int, flip: bool, offset: "np.ndarray[tuple[int], np.dty
 
 
 def put(batch: TrainingBatch | FullBatch, packed: bytes) -> None:
-    batch.decode(0, packed)
-    batch.finish(0)
+    batch.finish(0, jpeg.decode(packed, batch.room(0)))
 
 
 def training_picture(spec: StreamSpec, packed: bytes, draws: Draws) -> Pixels:
@@ -44,10 +43,9 @@ def test_the_sum_of_bytes_saturates_like_a_clipped_float_sum(
     source: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]",
     offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
 ) -> None:
-    rows = source.reshape(len(source), -1).copy()
-    target = np.empty_like(rows)
-    SaturatingNoise(offset[np.newaxis], source.shape[1])(0, rows, target)
-    assert np.array_equal(target.reshape(source.shape), np.clip(source + offset, 0, 255))
+    target = np.empty_like(source)
+    SaturatingNoise(offset[np.newaxis])(0, source, target)
+    assert np.array_equal(target, np.clip(source + offset, 0, 255))
 
 
 @given(

@@ -21,7 +21,7 @@ from common.client.client import LoaderClient
 from common.client.stream import Stream
 from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
-from tests.support.processes import LoaderProcess
+from tests.support.processes import ANY_PORT, KEEPS_NOTHING, LoaderProcess
 
 Action = Callable[[], object]
 
@@ -70,8 +70,9 @@ def timed(batches: Iterator[Batch], reading: Reading) -> Iterator[Batch]:
 
 
 def undisturbed(data: Path, folder: Path, spec: StreamSpec, batch_size: int, epochs: int) -> list[str]:
-    """Digests of the first `epochs` epochs, from one worker that nobody disturbs."""
-    with LoaderProcess(data, folder, workers=1) as service, LoaderClient(service.endpoint) as loader:
+    """Digests of the first `epochs` epochs, from one worker that nobody disturbs and that decodes every image."""
+    one = LoaderProcess(data, folder, 1, ANY_PORT, *KEEPS_NOTHING)
+    with one as service, LoaderClient(service.endpoint) as loader:
         return read_epochs(loader.stream(spec, batch_size), 0, lambda reading: len(reading.digests) == epochs).digests
 
 
@@ -83,7 +84,7 @@ class Mortal:
         data: Path,
         folder: Path,
         workers: int = 2,
-        bind: str = "tcp://127.0.0.1:*",
+        bind: str = ANY_PORT,
         *more: str,
         prefix: Sequence[str] = (),
         seed: int = 0,

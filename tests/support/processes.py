@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import TypeVar
 
 PATIENCE_S = 60.0
+ANY_PORT = "tcp://127.0.0.1:*"
+KEEPS_NOTHING = ("--decoded-gib", "0")  # every image is decoded for every epoch
 
 Result = TypeVar("Result")
 
@@ -77,7 +79,7 @@ class LoaderProcess:
         data: Path,
         folder: Path,
         workers: int = 2,
-        bind: str = "tcp://127.0.0.1:*",
+        bind: str = ANY_PORT,
         *more: str,
         prefix: Sequence[str] = (),
         restarts: bool = False,

@@ -13,12 +13,14 @@ import pytest
 from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
 from tests.support.chaos import Action, Disturber, Mortal, Reading, client, read_epochs, undisturbed
+from tests.support.processes import ANY_PORT
 from tests.support.proxy import Faults, Proxy
 
 SECONDS = float(os.environ.get("ALEXNET_CHAOS_SECONDS", "6"))
 SEED = int(os.environ.get("ALEXNET_CHAOS_SEED", "1"))
 SPEC = StreamSpec(split="train", seed=5, crop=200)
 BATCH = 16
+HALF_KEPT = ("--decoded-gib", "0.0174")  # of the images
 
 
 @pytest.mark.parametrize("transport", ["auto", "frames"])
@@ -26,7 +28,9 @@ def test_whatever_happens_at_random_moments_the_stream_is_the_same(
     packed: Path, tmp_path: Path, transport: Transport
 ) -> None:
     with ExitStack() as stack:
-        hosts = [stack.enter_context(Mortal(packed, tmp_path, seed=SEED + n)) for n in range(2)]
+        hosts = [
+            stack.enter_context(Mortal(packed, tmp_path, 2, ANY_PORT, *HALF_KEPT, seed=SEED + n)) for n in range(2)
+        ]
         proxies = [stack.enter_context(Proxy(host.endpoint, SEED + n, Faults())) for n, host in enumerate(hosts)]
         loader = stack.enter_context(client([proxy.endpoint for proxy in proxies], transport))
         stream = loader.stream(SPEC, BATCH)

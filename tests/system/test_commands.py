@@ -28,6 +28,8 @@ WRONG = {  # a command, and what its error names
     "alexnet-loader --nonsense": "--nonsense",
     "alexnet-loader --workers 0": "workers",
     "alexnet-loader --workers many": "many",
+    "alexnet-loader --decoded-gib -1": "decoded-gib",
+    "alexnet-loader --decoded-gib nan": "decoded-gib",
     "alexnet-loader --data no-such-data": "no-such-data",
     "alexnet-loader --bind tcp://0.0.0.0:*": "--insecure",
     "alexnet-loader --bind tcp://*:*": "--insecure",

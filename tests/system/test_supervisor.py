@@ -18,7 +18,7 @@ from common.client.client import LoaderClient
 from loader.service import supervisor
 from loader.service.supervisor import pause_after
 from tests.support.paths import ROOT
-from tests.support.processes import LoaderProcess, alive, wait_for
+from tests.support.processes import ANY_PORT, KEEPS_NOTHING, LoaderProcess, alive, wait_for
 from tests.support.reader import SPEC, fingerprint
 
 
@@ -99,7 +99,7 @@ def test_ctrl_c_at_a_terminal_which_reaches_both_processes_stops_it_once(packed:
     alexnet_loader = [str(Path(sys.executable).parent / "alexnet-loader"), "--data", str(packed), "--workers", "1"]
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(alexnet_loader[0], [*alexnet_loader, "--bind", "tcp://127.0.0.1:*", "--ready-file", str(ready)])
+        os.execv(alexnet_loader[0], [*alexnet_loader, *KEEPS_NOTHING, "--bind", ANY_PORT, "--ready-file", str(ready)])
     told = b""
     try:
         wait_for("the loader", ready.exists)

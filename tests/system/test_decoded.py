@@ -1,0 +1,54 @@
+"""A loader that keeps decoded images: the same stream, in the memory that it was given."""
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from common.client.batch import Batch
+from common.client.client import LoaderClient
+from loader.workers.kept import IMAGE_BYTES
+from tests.support.processes import ANY_PORT, LoaderProcess, wait_for
+from tests.support.reader import SPEC, fingerprint
+
+HALF = 95  # of 150 + 40 records: 75 of train
+
+
+def kept_bytes(pid: int) -> int:
+    """Shared memory that holds decoded images."""
+    found = {}  # by inode: a mapping holds a descriptor of its own
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            if "alexnet-kept" in os.readlink(fd):
+                found[fd.stat().st_ino] = fd.stat().st_blocks * 512
+    return sum(found.values())
+
+
+def decoded(batches: Iterable[Batch], epoch: int) -> int:
+    return sum(batch.timeline.decoded for batch in batches if batch.timeline is not None and batch.epoch == epoch)
+
+
+def test_later_epochs_are_served_decoded_as_far_as_memory_was_given(
+    packed: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    crew = tmp_path / "workers"
+    crew.write_text("1")
+    options = ("--decoded-gib", str(HALF * IMAGE_BYTES / 2**30), "--workers-file", str(crew))
+    with LoaderProcess(packed, tmp_path, 1, ANY_PORT, *options) as service:
+        with LoaderClient(service.endpoint) as loader:
+            batches = list(loader.stream(SPEC, 16).batches(range(2)))
+            assert fingerprint(batches) == undisturbed
+            assert [decoded(batches, epoch) for epoch in range(2)] == [150, 75]
+            assert kept_bytes(service.pid) == pytest.approx(75 * IMAGE_BYTES, rel=0.02)
+            (first,) = service.workers
+            crew.write_text("3")
+            service.signal(signal.SIGHUP)
+            wait_for("more workers", lambda: len(service.workers) == 3)
+            os.kill(first, signal.SIGKILL)
+            batches = list(loader.stream(SPEC, 16).batches(range(2)))
+        assert fingerprint(batches) == undisturbed
+        assert [decoded(batches, epoch) for epoch in range(2)] == [75, 75]
+        assert "keeps decoded images of 95 of 190 records, up to 0.0174 GiB" in service.log.read_text()
