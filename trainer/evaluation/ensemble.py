@@ -50,7 +50,7 @@ class Member:
         return tuple(read[device] for device in self.net.input_devices)
 
     def probabilities(self, images: Mapping[torch.device, Tensor], view_counts: Sequence[int]) -> dict[int, Tensor]:
-        """n x classes by number of views, in memory of its own. One forward for all views would take too much."""
+        """n x classes by number of views, in memory of its own. One forward per view: all at once would not fit."""
         averages: dict[int, Tensor] = {}
         total: Tensor | None = None
         for seen, view in enumerate(views(self.recipe.crop)[: max(view_counts)], 1):
