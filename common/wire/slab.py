@@ -112,6 +112,7 @@ class SlotBatch:
         self.pixels = slot[head:end]
         self.images = np.frombuffer(self.pixels, spec.dtype).reshape(count, *spec.image_shape)
         self.notes = np.frombuffer(slot[end : end + count * NOTE.itemsize], NOTE)
+        self._records = self.notes["record"]
 
     def behind(self, header: bytes) -> bytes | memoryview:
         """Header and pixels in one piece, without a copy if the header fits in the head."""
@@ -126,7 +127,7 @@ class SlotBatch:
 
     def note_begun(self, index: int, record: int) -> None:
         """Note the record in progress, to blame a crash on."""
-        self.notes["record"][index] = record
+        self._records[index] = record
 
     def in_progress_record(self) -> int | None:
         begun = self.notes["record"][self.notes["record"] != NOT_BEGUN]

@@ -129,15 +129,11 @@ def open_datasets(data: Path) -> "dict[str, Dataset]":
 
 
 def bytes_for_decoded(asked_gib: float | None, data: Path) -> int:
-    """Memory for decoded images, no more than can be spared.
-
-    By default a quarter of what is available, as far as the dataset's files fit beside it: as JPEGs in the page cache
-    eight times as many images take that memory.
-    """
+    """Memory for decoded images, no more than can be spared; by default a quarter of what is available."""
     spare = max(0, spare_memory())
     if asked_gib is None:
         available, files = available_memory(), sum(path.stat().st_size for path in _paths(data).values())
-        return max(0, min(available // 4, available - files, spare))
+        return max(0, min(available // 4, available - files, spare))  # in the page cache, a JPEG takes an eighth
     if math.isnan(asked_gib):  # which is in every range
         raise UsageError("--decoded-gib is nan; it is a number of GiB")
     asked = int(asked_gib * 2**30)

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Decoded images of `datasets`, `kept` by split, in `limit` bytes of memory at most.
 
-    Splits share it in proportion to their records, each of which is read once an epoch. From one `look` to the next
-    workers may take half of the spare memory, so that other programs can grow as fast.
+    Splits share it in proportion to their records. At most half of the spare memory is promised at a time, so that
+    other programs can grow as fast; none is taken while less is spare than was promised.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class Keeper:
         total = sum(dataset.records for dataset in datasets.values())
         images = min(limit // IMAGE_BYTES, total)
         self.kept: dict[str, KeptImages] = {}
+        self._allowed = dict.fromkeys(datasets, 0)  # records whose memory workers may take
         try:
             for split, dataset in datasets.items():
                 if share := dataset.records * images // total:
@@ -42,17 +43,21 @@ class Keeper:
         self.look()
 
     def look(self) -> None:
-        """Let workers keep more images, or no more; once a second."""
+        """Allow or stop growth, once a second."""
         now_s = time.monotonic()
         if now_s - self._looked_s < self._every_s:
             return
         self._looked_s = now_s
         if not any(len(kept.missing) for kept in self.kept.values()):
             return
-        room = max(0, self._spare() // 2 // IMAGE_BYTES)
-        growing = room > 0
-        for kept in self.kept.values():
-            room -= kept.allow(room)
+        spare = self._spare()
+        promised = sum(max(0, self._allowed[split] * IMAGE_BYTES - kept.taken) for split, kept in self.kept.items())
+        growing = spare > promised
+        for split, kept in self.kept.items():
+            more = min(max(0, spare // 2 - promised) // IMAGE_BYTES, kept.records - self._allowed[split])
+            self._allowed[split] += more  # a range of records, for a huge page holds several
+            promised += more * IMAGE_BYTES
+            kept.allow(self._allowed[split] if growing else 0)
         if growing != self._growing and self._log_limit.allows(f"growing {growing}"):
             log.info(
                 "memory is %s: decoded images are kept %s", *(("free", "again") if growing else ("short", "no more"))

@@ -22,25 +22,25 @@ def memory_size(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
 
 
 def available_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Memory that this process could take before others lose more than the page cache, in bytes."""
+    """Bytes that this process could take, at the cost of the page cache alone."""
     on_host = _fields(proc / "meminfo")["MemAvailable"] << 10
     return min([on_host, *(group.available for group in _groups(proc, cgroups))])
 
 
 def spare_memory() -> int:
-    """Bytes available beyond an eighth of the memory, which stays free; negative if less is available."""
+    """Bytes available beyond an eighth of the memory; may be negative."""
     return available_memory() - memory_size() // _RESERVE
 
 
 class _Group(NamedTuple):
-    """A memory cgroup's limit, and what is left of it if the page cache is given up; in bytes."""
+    """A memory cgroup, in bytes."""
 
     limit: int
     available: int
 
 
 def _groups(proc: Path, cgroups: Path) -> Iterator[_Group]:
-    """The cgroups that limit this process: its own, and those around it. Version 2, or 1."""
+    """The cgroups around this process, of version 2 or 1."""
     own = proc / "self/cgroup"
     for line in own.read_text().splitlines() if own.exists() else ():
         _, controllers, path = line.split(":", 2)
@@ -53,7 +53,7 @@ def _groups(proc: Path, cgroups: Path) -> Iterator[_Group]:
 
 
 def _group(folder: Path) -> _Group | None:
-    """The group of `folder`, None if it is out of sight or has no limit."""
+    """None if it is out of sight or has no limit."""
     for limit_name, used_name, prefix in (
         ("memory.max", "memory.current", ""),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -70,7 +70,7 @@ def _group(folder: Path) -> _Group | None:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Numbers by name, of lines such as `MemFree:  123 kB` or `cache 123`."""
+    """Numbers of lines such as `MemFree:  123 kB` or `cache 123`."""
     lines = (line.split() for line in path.read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines}
 

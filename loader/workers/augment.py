@@ -57,15 +57,19 @@ class SaturatingNoise:
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
         more, less = self._more[index], self._less[index]
-        if any(more) or not any(less):
-            pixels.add_saturating(source, more, target)
+        if more is not None or less is None:
+            pixels.add_saturating(source, more or _NOTHING, target)
             source = target
-        if any(less):
+        if less is not None:
             pixels.subtract_saturating(source, less, target)
 
 
-def _amounts(of_channels: Floats) -> list[pixels.Amounts]:
-    return [(red, green, blue, 0.0) for red, green, blue in of_channels.tolist()]
+_NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+def _amounts(of_channels: Floats) -> list[pixels.Amounts | None]:
+    """None for an image if all are 0."""
+    return [(red, green, blue, 0.0) if red or green or blue else None for red, green, blue in of_channels.tolist()]
 
 
 class ExactNoise:

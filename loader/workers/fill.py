@@ -53,10 +53,7 @@ class StageTimer:
 
 
 class Filler:
-    """Fills batches from `dataset`. It remembers which records are corrupt, and nothing that decides a pixel.
-
-    kept   decoded images of the same dataset: those there are not decoded again, and others are added
-    """
+    """Fills batches from `dataset`, or with its decoded images that are `kept`, to which it adds."""
 
     def __init__(self, dataset: Dataset, scratch: Scratch, kept: KeptImages | None = None) -> None:
         self.dataset, self._scratch, self._kept = dataset, scratch, kept
@@ -103,7 +100,7 @@ class Filler:
         return timer.work(self._decoded)
 
     def publish(self) -> None:
-        """Let every worker read the images that the last fill kept, once the dataset proved unchanged."""
+        """Publish the images that the last fill kept: after it, the dataset proved unchanged."""
         for record, label in self._written:
             assert self._kept is not None
             self._kept.publish(record, label)

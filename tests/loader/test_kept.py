@@ -96,8 +96,8 @@ def test_corrupt_records_are_never_kept(packed: Path, tmp_path: Path, kept: Kept
 
 def test_no_more_images_are_kept_than_allowed(dataset: Dataset, kept: KeptImages) -> None:
     filler = Filler(dataset, Scratch(), kept)
-    for allowed, missing in ((0, 75), (20, 55), (0, 55), (5, 50), (1000, 0)):
-        kept.allow(allowed)
+    for limit, missing in ((0, 75), (20, 55), (0, 55), (25, 50), (75, 0)):
+        kept.allow(limit)
         filled(filler)
         filler.publish()
         assert len(kept.missing) == missing
@@ -109,13 +109,13 @@ def test_growth_stops_while_memory_is_short(dataset: Dataset, caplog: pytest.Log
     with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0)) as keeper:
         kept = keeper.kept["train"]
         filler = Filler(dataset, Scratch(), kept)
-        for room, missing, told in ((spare[0], 130, "keeps"), (-1, 130, "no more"), (1 << 30, 0, "again")):
-            spare[0] = room
-            keeper.look()
+        for room, missing, told in ((-1, 130, "keeps"), (1 << 30, 130, "no more"), (0, 0, "again")):
             filled(filler)
             filler.publish()
             assert len(kept.missing) == missing
             assert told in caplog.messages[-1]
+            spare[0] = room
+            keeper.look()
 
 
 def test_the_splits_share_the_memory_in_proportion(packed: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,7 @@ def slabs(pids: Iterable[int]) -> set[int]:
     found = set()
     for fd in itertools.chain.from_iterable(Path("/proc").glob(f"{pid}/fd/*") for pid in pids):
         with contextlib.suppress(OSError):  # gone meanwhile
-            if "memfd:alexnet-" in os.readlink(fd):
+            if "alexnet-" in os.readlink(fd):
                 found.add(fd.stat().st_ino)
     return found
 

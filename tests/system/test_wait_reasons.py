@@ -20,7 +20,7 @@ from common.client.waits import WaitClock, Waits, waits_over
 from common.spec import StreamSpec
 from common.wire import messages
 from common.wire.fields import StageTimes
-from tests.support.processes import LoaderProcess, wait_for
+from tests.support.processes import ANY_PORT, KEEPS_NOTHING, LoaderProcess, wait_for
 from tests.support.proxy import Faults, Proxy
 
 LARGE = StreamSpec(split="train", seed=3, crop=227)
@@ -36,7 +36,8 @@ def most(waits: Waits) -> str:
 
 def test_a_reader_that_computes_nothing_waits_for_the_decoder(packed: Path, tmp_path: Path) -> None:
     clock = WaitClock()
-    with LoaderProcess(packed, tmp_path, workers=1) as service, LoaderClient(service.endpoint) as loader:
+    decoding = LoaderProcess(packed, tmp_path, 1, ANY_PORT, *KEEPS_NOTHING)
+    with decoding as service, LoaderClient(service.endpoint) as loader:
         for _ in clock.timed(loader.stream(LARGE, 50).batches(range(10))):
             pass
     assert most(clock.waits) == "decode"
@@ -46,7 +47,8 @@ def test_a_reader_that_computes_nothing_waits_for_the_decoder(packed: Path, tmp_
 
 def test_a_reader_of_few_pictures_waits_while_the_worker_is_at_another_ones_many(packed: Path, tmp_path: Path) -> None:
     clock = WaitClock()
-    with LoaderProcess(packed, tmp_path, workers=1) as service, LoaderClient(service.endpoint) as loader:
+    decoding = LoaderProcess(packed, tmp_path, 1, ANY_PORT, *KEEPS_NOTHING)
+    with decoding as service, LoaderClient(service.endpoint) as loader:
         greedy = loader.stream(LARGE, 150).batches(range(20))
         modest = loader.stream(SMALL, 1)
         for _ in range(10):
