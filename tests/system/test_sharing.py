@@ -54,7 +54,7 @@ def test_clients_of_one_stream_share_its_decoding_whatever_becomes_of_a_third_an
 ) -> None:
     epochs, spec = 3, StreamSpec(seed=9, crop=128)
     transports: list[Transport] = ["slab", "frames"]
-    with LoaderProcess(packed, tmp_path) as service, ExitStack() as stack:
+    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--decoded-gib", "0") as service, ExitStack() as stack:
         alone = read_alone(service.endpoint, spec, 16, epochs)
         third = stack.enter_context(ReaderProcess(service.endpoint, spec, 16, FOREVER, "slab"))
         third.read_until(1)
