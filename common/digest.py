@@ -14,6 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 Digests = npt.NDArray[np.uint64]
+Hasher = xxhash.xxh3_128  # `update` releases the GIL
 
 NOTHING = b""  # the rolling digest before the first image
 

@@ -12,7 +12,7 @@
 Calm and disturbed rounds alternate, and read the same epochs: 128 crops of 227 a batch, delivered to this process,
 each epoch's records and pixels hashed. `--data PHOTOS` takes what alexnet-pack takes; made pictures without it. Ends
 with exit code 1 where a digest differs. `trainer` trains a narrow net on drawn pictures, on the CPU, and saves after
-every step; it is killed at random moments, five of six of them moments of a save.
+every step; it is killed at random moments, six of seven of them moments of a save.
 """
 
 import argparse

@@ -135,7 +135,7 @@ def test_a_disk_that_is_full_at_the_last_epoch_s_end_is_not_said_to_let_training
     with pytest.raises(SaveError, match="the disk is full"):
         train("disk/run")
     assert not any("training continues" in message for message in caplog.messages)
-    assert sum("training has come to its end, and saves once more" in message for message in caplog.messages) == 1
+    assert sum("training ends, and saves once more" in message for message in caplog.messages) == 1
 
 
 def test_a_file_that_may_not_be_so_large_ends_the_run_with_its_cause(service: LoaderProcess, tmp_path: Path) -> None:

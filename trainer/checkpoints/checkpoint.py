@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,11 +21,12 @@ from torch import Tensor
 from common.errors import CheckpointError, SaveError, UsageError
 from common.spec import STORED_SIZE
 from trainer.checkpoints import files
-from trainer.checkpoints.files import PARTIAL, put_in_place
+from trainer.checkpoints.files import PARTIAL, StoredTensor, put_in_place
 from trainer.checkpoints.state import State, from_json, to_json
 from trainer.recipes.bounds import MOST_SHOWN, shown
 
-FORMAT = "alexnet-checkpoint-1"
+FORMAT = "alexnet-checkpoint-2"
+FORMAT_BLAKE2 = "alexnet-checkpoint-1"  # until November 2026: another digest, else the same
 BEST = "best.safetensors"
 DAMAGED = ".damaged"
 _MEAN = "mean_hwc"
@@ -46,19 +47,32 @@ class Checkpoint:
 
 
 def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
+    """As `write`."""
+    prefixed = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
+    tensors = {name: StoredTensor.of(tensor) for name, tensor in prefixed.items()}
+    return write(run_folder, checkpoint.state, tensors, checkpoint.mean_hwc, keep)
+
+
+def write(
+    run_folder: Path,
+    state: State,
+    tensors: Mapping[str, StoredTensor],
+    mean_hwc: Tensor | None,
+    keep: int | None = None,
+    before_naming: Callable[[], None] = lambda: None,
+) -> Path:
     """Write the checkpoint, then remove all but the newest `keep`; return its path.
+
+    before_naming   as `files.put_in_place` takes it
 
     Raises SaveError, naming the last good one; the older ones stay.
     """
-    path = run_folder / f"checkpoint-{checkpoint.state.step:08d}.safetensors"
-    tensors = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
-    if checkpoint.mean_hwc is not None:
-        tensors[_MEAN] = checkpoint.mean_hwc.contiguous()
-    state = to_json(checkpoint.state)
-    metadata = {"format": FORMAT, "state": state, "digest": _digest(state, tensors)}
+    path = run_folder / f"checkpoint-{state.step:08d}.safetensors"
+    mean = {} if mean_hwc is None else {_MEAN: StoredTensor.of(mean_hwc)}
+    metadata = {"format": FORMAT, "state": to_json(state)}
     try:
         _remove(run_folder.glob(f"*.safetensors{PARTIAL}"))  # of a run that was killed while it wrote
-        files.write(path, tensors, metadata)
+        files.write(path, {**tensors, **mean}, metadata, before_naming)
     except SaveError as error:
         raise SaveError(f"{error}; {_last_good(run_folder)}") from None
     if keep is not None:
@@ -116,9 +130,10 @@ def set_aside(path: Path) -> Path:
 
 
 def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
-    if metadata.get("format") != FORMAT:
+    digests = {FORMAT: files.digest_of, FORMAT_BLAKE2: _blake2}
+    if (form := metadata.get("format", "")) not in digests:
         raise CheckpointError(f"it is no checkpoint of this program: its format is {shown(metadata.get('format'))}")
-    if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
+    if metadata.get("digest") != digests[form](metadata.get("state", ""), tensors):
         raise CheckpointError("it is damaged: its contents do not match their digest")
     state = from_json(metadata.get("state", ""))
     _check_tensors(tensors)
@@ -151,7 +166,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}/{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
 def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -159,10 +174,10 @@ def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
+def _blake2(state: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(state.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(files.bytes_of(tensor))
+        digest.update(files.bytes_of(tensor).data)
     return digest.hexdigest()

@@ -1,47 +1,87 @@
 """Files that appear whole or not at all, in the safetensors format (github.com/huggingface/safetensors, "Format").
 
 The library only reads them: killed in a write, it leaves a temporary file of its own behind, and it does not say why
-the disk refused.
+the disk refused. Each piece of a tensor is digested and written while it is in the cache; the header gets the digest
+last.
 """
 
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from common.digest import Hasher
 from common.errors import CheckpointError, SaveError
 from trainer.network.memory import free_memory, gib
 
 PARTIAL = ".partial"
+PIECE_BYTES = 1 << 19  # small enough for a core's cache
 
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 _READ_BYTES = 1 << 20
+_NO_DIGEST = "0" * 32
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's, of 1.6 and before
 
 
+Piece = npt.NDArray[np.uint8]
+
+
+def _at_once() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredTensor:
+    """A tensor to be written; `pieces` gives its bytes in C order, each good until the next."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[Piece]]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "StoredTensor":
+        data = bytes_of(tensor.contiguous())
+        pieces = [data[first : first + PIECE_BYTES] for first in range(0, len(data), PIECE_BYTES)]
+        return cls(tensor.dtype, tuple(tensor.shape), lambda: pieces)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
 @contextlib.contextmanager
-def put_in_place(path: Path, size: int) -> Iterator[Path]:
+def put_in_place(path: Path, size: int, before_naming: Callable[[], None] = _at_once) -> Iterator[Path]:
     """A `with` block that writes `size` bytes; then they are synced and renamed to `path`.
 
-    Raises SaveError if the disk refuses them; nothing is left behind then.
+    before_naming   called between the two; prevents the second by raising
+
+    Raises SaveError if the disk refuses them. Nothing is left behind after an error.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
         _sync(partial)
+        before_naming()
         partial.replace(path)
         _sync(path.parent)  # the folder, so that the new name survives a power cut too
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise SaveError(f"{path} cannot be written: {reason(error, path.parent, size)}") from None
 
 
@@ -63,10 +103,52 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write contiguous CPU tensors. Raises SaveError; then a previous file at `path` is still there."""
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+def write(
+    path: Path,
+    tensors: Mapping[str, StoredTensor],
+    metadata: Mapping[str, str],
+    before_naming: Callable[[], None] = _at_once,
+) -> None:
+    """Write tensors, texts, and the digest of tensors and text `state`.
+
+    Raises SaveError, and whatever `pieces` or `before_naming` raise; a previous file at `path` then stays.
+    """
+    order = _in_order({name: tensor.dtype for name, tensor in tensors.items()})
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    hasher, header = Hasher(metadata["state"].encode()), _header(tensors, order, metadata, _NO_DIGEST)
+    with put_in_place(path, len(header) + size, before_naming) as partial, partial.open("wb", buffering=0) as file:
+        _write_all(file, header)
+        for name in order:
+            hasher.update(_description(name, tensors[name].dtype, tensors[name].shape))
+            for piece in tensors[name].pieces():
+                hasher.update(piece.data)
+                _write_all(file, piece.data)
+        file.seek(0)
+        _write_all(file, _header(tensors, order, metadata, hasher.hexdigest()))
+
+
+def digest_of(state: str, tensors: Mapping[str, Tensor]) -> str:
+    hasher = Hasher(state.encode())
+    for name in _in_order({name: tensor.dtype for name, tensor in tensors.items()}):
+        tensor = tensors[name].contiguous()
+        hasher.update(_description(name, tensor.dtype, tuple(tensor.shape)))
+        hasher.update(bytes_of(tensor).data)
+    return hasher.hexdigest()
+
+
+def _in_order(types: Mapping[str, torch.dtype]) -> list[str]:
+    """Names in the file's order, the widest types first, so that each tensor is aligned."""
+    return sorted(types, key=lambda name: (-types[name].itemsize, name))
+
+
+def _description(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    return f"{name}|{dtype}|{shape}|".encode()
+
+
+def _header(
+    tensors: Mapping[str, StoredTensor], order: Iterable[str], metadata: Mapping[str, str], digest: str
+) -> bytes:
+    header: dict[str, object] = {"__metadata__": {**metadata, "digest": digest}}
     end = 0
     for name in order:
         begin, end = end, end + tensors[name].nbytes
@@ -77,10 +159,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with put_in_place(path, 8 + len(text) + end) as partial, partial.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(bytes_of(tensors[name]))
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_all(file: FileIO, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]  # a disk that fills takes a part
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -97,8 +182,8 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(_foreign(path) or f"it is damaged: {error}") from None
 
 
-def bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+def bytes_of(tensor: Tensor) -> Piece:
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def _check_readable(path: Path) -> None:

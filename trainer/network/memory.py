@@ -28,9 +28,9 @@ def free_memory() -> int:
 
 
 def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training: bool) -> None:
-    """Raise UsageError if the host has no room for the weights and, on a CPU, operands, velocities and gradients."""
+    """Raise UsageError if the host has no room for weights, snapshot and, on a CPU, operands, velocities, gradients."""
     weights = sum(math.prod(shape) for shape in reference_shapes(recipe).values())
-    bytes_per_weight = _FLOAT32
+    bytes_per_weight = 3 * _FLOAT32 if training else _FLOAT32
     if devices[0].type == "cpu":
         operand = dtype.itemsize
         bytes_per_weight += operand if dtype != torch.float32 else 0

@@ -17,18 +17,20 @@ from torch import Tensor
 from common import digest
 from common.client.batch import Batch
 from common.errors import Diverged, LoaderError, SaveError
-from trainer.checkpoints import checkpoint
-from trainer.checkpoints.checkpoint import Checkpoint, not_finite
+from trainer.checkpoints.snapshot import NotFinite, Snapshot
 from trainer.checkpoints.state import State, Tally
+from trainer.checkpoints.writer import CheckpointWriter
 from trainer.device.streams import Streams
 from trainer.evaluation.validation import Evaluation, evaluate
 from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import DeviceBatch
 from trainer.feeding.upload import AsyncResult
+from trainer.network.model import reference_shapes
 from trainer.network.net import Net
 from trainer.training.outcome import Outcome, diverged
 from trainer.training.profile import Profile
 from trainer.training.report import Plan, Report
+from trainer.training.saving import Best, Saving
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 from trainer.training.stopping import StopRequested
@@ -43,12 +45,6 @@ class _QueuedStep:
     loss_and_error: AsyncResult
     images: int
     shown: Tensor | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Saved:
-    state: State
-    path: Path
 
 
 class Trainer:
@@ -72,7 +68,6 @@ class Trainer:
     ) -> None:
         self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
         self._run_folder, self._plan, self._report = run_folder, plan, report
-        self._checkpoint_minutes, self._keep = checkpoint_minutes, keep
         self._profile, self._resumed_from = profile, resumed_from
         self.state = state
         self._began = state.position
@@ -83,8 +78,10 @@ class Trainer:
         self._shown_epoch: int | None = None
         self._batches: Iterator[DeviceBatch] | None = None
         self._evaluation: Evaluation | None = None
-        self._saved: _Saved | None = None
-        self._saved_at_s = time.monotonic()
+        self._snapshot = Snapshot(net.parameters, sgd.velocities, reference_shapes(state.recipe), self._streams)
+        self._writer = CheckpointWriter(run_folder, keep, self._snapshot, torch.tensor(data.info.mean_hwc))
+        self._saving = Saving(self._writer, report, checkpoint_minutes, self._check_answers)
+        self._answering_step: int | None = None  # whose weights are known to answer with numbers
 
     def train(self) -> Outcome:
         """Train to the end, a limit or a signal, and save.
@@ -94,6 +91,13 @@ class Trainer:
         """
         if self.state.step == 0:
             self._show_filters(0)
+        with self._saving:
+            try:
+                return self._train()
+            except NotFinite as spoilt:
+                raise self._diverged(f"{spoilt} is no longer finite") from None
+
+    def _train(self) -> Outcome:
         try:
             while not self._is_at_end():
                 self.train_epoch()
@@ -109,8 +113,10 @@ class Trainer:
         self._report.begin_epoch(self._tally)
         while not self._is_epoch_trained() and not self._at_last_step():
             self.train_step()
-            if time.monotonic() - self._saved_at_s > 60 * self._checkpoint_minutes:
-                self._save_if_possible()
+            if self._writer.is_done:
+                self._settle()
+            if self._saving.is_due:
+                self.save_soon()
         self._read_queued_step()
 
     def train_step(self) -> None:
@@ -121,6 +127,7 @@ class Trainer:
         fed = self._next_batch()
         loss_and_error = self._net.train_step(fed.inputs(self._net), fed.labels, step=self.state.step)
         arriving = AsyncResult(loss_and_error, self._streams)
+        self._snapshot.hold_update()
         self._sgd.step(self._schedule.rates(fed.batch.epoch))
         self._read_queued_step()
         self._queued = _QueuedStep(arriving, len(fed), self._to_show(fed))
@@ -152,10 +159,12 @@ class Trainer:
         evaluation = evaluate(self._net, self._data.validation(self._net))
         if not math.isfinite(evaluation.loss):
             raise self._diverged(f"the validation loss is {evaluation.loss}")
+        self._note_answers()
         return evaluation, time.monotonic() - started_s
 
     def finish_epoch(self, evaluation: Evaluation | None, seconds: float) -> None:
-        """Report the epoch, move on to the next, save. A new best counts only once it is saved."""
+        """Report the epoch, move on to the next, begin to save. A new best counts only if it is saved."""
+        self._settle()
         done, rate = self.state, self._learning_rate()
         self._report.epoch(done, self._data.spec, rate, self._tally, evaluation, seconds)
         is_best = evaluation is not None and self._observe(evaluation)
@@ -163,8 +172,7 @@ class Trainer:
         self._report.course(self.state, self._tally, rate, self._schedule.outlook(done.epoch + 1), self._data.loaders)
         self.state = dataclasses.replace(self.state, epoch=done.epoch + 1, first=0, epoch_digest=None)
         self._tally = Tally()
-        if not self._save_if_possible(is_best):
-            self.state = dataclasses.replace(self.state, best_error=done.best_error, best_epoch=done.best_epoch)
+        self.save_soon(Best(done.best_error, done.best_epoch) if is_best else None)
 
     def _observe(self, evaluation: Evaluation) -> bool:
         self._evaluation, error = evaluation, evaluation.top1_error
@@ -175,14 +183,25 @@ class Trainer:
         return is_best
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment unless there is one.
+        """Write a checkpoint of this moment unless there is one, and wait for it.
 
-        Raises SaveError, and Diverged if the weights, updated since the last loss, do not answer with numbers.
+        Raises SaveError, and Diverged or NotFinite if the weights, updated since the last loss, are no good.
         """
         self._read_queued_step()
         if self._resumed_from is not None and self.state.position == self._began:
             return self._resumed_from
-        self._report.sync()  # a checkpoint's history is on the disk before it
+        self._check_answers()
+        self._settle(ends=True)
+        self._begin_saving()
+        return self._saving.end()
+
+    def save_soon(self, best_before: Best | None = None) -> None:
+        """Begin to write a checkpoint of this moment; with `best_before`, as better than that."""
+        self._read_queued_step()
+        self._settle()
+        self._begin_saving(best_before)
+
+    def _begin_saving(self, best_before: Best | None = None) -> None:
         self.state = dataclasses.replace(
             self.state,
             schedule=self._schedule.state,
@@ -190,33 +209,10 @@ class Trainer:
             stream=self._data.stream_name(self.state.epoch),
             decoder=self._data.info.decoder,
         )
-        if self._saved is None or self._saved.state != self.state:
-            weights, velocities = self._net.gather(), self._net.gather(self._sgd.velocities)
-            if (name := not_finite(weights) or not_finite(velocities)) is not None:
-                raise self._diverged(f"{name} is no longer finite")
-            self._check_answers()
-            whole = Checkpoint(self.state, weights, velocities, torch.tensor(self._data.info.mean_hwc))
-            self._saved = _Saved(self.state, checkpoint.save(self._run_folder, whole, self._keep))
-        self._saved_at_s = time.monotonic()
-        return self._saved.path
+        self._saving.begin(self.state, answers=self._answering_step == self.state.step, best_before=best_before)
 
-    def _save_if_possible(self, is_best: bool = False) -> bool:
-        """Save, as the best too if it is that; return False if the disk is full."""
-        try:
-            path = self.save()
-            if is_best:
-                checkpoint.save_best(path)
-        except SaveError as error:
-            self._saved_at_s = time.monotonic()
-            if self._is_at_end():
-                log.warning("%s; training has come to its end, and saves once more", error)
-            else:
-                minutes = self._checkpoint_minutes
-                log.warning(
-                    "%s; training continues; it saves again in %g minutes or at the epoch's end", error, minutes
-                )
-            return False
-        return True
+    def _settle(self, ends: bool = False) -> None:
+        self.state = self._saving.settle(self.state, ends=ends or self._is_at_end())
 
     def _last_words(self) -> str:
         try:
@@ -237,6 +233,7 @@ class Trainer:
         loss, error = step.loss_and_error.read().tolist()
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
+        self._writer.decide(accepted=True)  # its weights gave this loss, or are older
         self._tally.images += step.images
         self._tally.loss_sum += loss * step.images
         self._tally.error_sum += error * step.images
@@ -245,10 +242,17 @@ class Trainer:
             self._report.inputs(self.state.epoch, self._data.visible(step.shown, self.state.epoch))
 
     def _check_answers(self) -> None:
-        if self._last is not None and not bool(self._net.predict(self._last.inputs(self._net)).isfinite().all()):
+        untried = None if self._answering_step == self.state.step else self._last
+        if untried is not None and not bool(self._net.predict(untried.inputs(self._net)).isfinite().all()):
             raise self._diverged("the network answers with nan")
+        self._note_answers()
+
+    def _note_answers(self) -> None:
+        self._answering_step = self.state.step
+        self._writer.decide(accepted=True)
 
     def _diverged(self, what: str) -> Diverged:
+        self._writer.abandon()
         return diverged(what, self.state, self._run_folder, self._learning_rate(), self._resumed_from)
 
     def _to_show(self, fed: DeviceBatch) -> Tensor | None:

@@ -4,11 +4,13 @@ A resumed run first drops the lines past its checkpoint. Lines that a full disk 
 saved only after its whole history.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,9 +60,22 @@ class Metrics:
 
     def sync(self) -> None:
         """Put all lines on the disk. Raises SaveError."""
-        try:
+        self.flush()
+        self.fsync()
+
+    def flush(self) -> None:
+        with self._as_save_error():
             self._write_pending()
+
+    def fsync(self) -> None:
+        """Put the written lines on the disk; any thread may. Raises SaveError."""
+        with self._as_save_error():
             os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _as_save_error(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise SaveError(self._refusal(error)) from None
 

@@ -90,8 +90,11 @@ class Report:
         if self.progress.is_due():
             self.progress.show(self._now(step, epoch, tally).line())
 
-    def sync(self) -> None:
-        self._metrics.sync()
+    def flush(self) -> None:
+        self._metrics.flush()
+
+    def fsync(self) -> None:
+        self._metrics.fsync()
 
     @property
     def shows_images(self) -> bool:

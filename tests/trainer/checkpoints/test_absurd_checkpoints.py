@@ -43,8 +43,10 @@ def refusal(path: Path, code: int = 1) -> str:
 def with_state(folder: Path, text: str, tensors: dict[str, torch.Tensor] | None = None) -> Path:
     """A file with this state and the right digest, whatever is in it."""
     of = {"weights/fc8.bias": torch.ones(2)} | (tensors or {})
-    metadata = {"format": checkpoint.FORMAT, "state": text, "digest": checkpoint._digest(text, of)}
-    files.write(path := folder / "checkpoint-00000001.safetensors", of, metadata)
+    stored = {name: files.StoredTensor.of(tensor) for name, tensor in of.items()}
+    files.write(
+        path := folder / "checkpoint-00000001.safetensors", stored, {"format": checkpoint.FORMAT, "state": text}
+    )
     return path
 
 

@@ -1,5 +1,7 @@
 """A checkpoint that another version of the program wrote is refused in one line that says what is strange about it."""
 
+import hashlib
+import json
 from dataclasses import asdict, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import CheckpointError
-from tests.support.checkpoints import STATE, a_checkpoint
+from tests.support.checkpoints import STATE, a_checkpoint, flip_a_bit, same_tensors
 from tests.support.tiny_run import Train
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -54,6 +56,28 @@ def test_what_has_a_default_may_be_missing(tmp_path: Path) -> None:
     assert asdict(checkpoint.load(path).state) == asdict(
         checkpoint.load(checkpoint.save(tmp_path, a_checkpoint())).state
     )
+
+
+def test_one_of_before_november_2026_has_a_blake2_digest(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, a_checkpoint())
+    new, contents = checkpoint.load(path), path.read_bytes()
+    end = 8 + int.from_bytes(contents[:8], "little")
+    header = json.loads(contents[8:end])
+    of = header.pop("__metadata__")
+    digest = hashlib.blake2b(of["state"].encode(), digest_size=16)
+    for name, about in sorted(header.items()):
+        begin, stop = about["data_offsets"]
+        digest.update(f"{name}|torch.float32|{tuple(about['shape'])}|".encode() + contents[end + begin : end + stop])
+    of |= {"format": "alexnet-checkpoint-1", "digest": digest.hexdigest()}
+    text = json.dumps({"__metadata__": of, **header}).encode()
+    text += b" " * (-len(text) % 8)
+    older = tmp_path / "older.safetensors"
+    older.write_bytes(len(text).to_bytes(8, "little") + text + contents[end:])
+    assert same_tensors(older, path)
+    assert checkpoint.load(older).state == new.state
+    flip_a_bit(older)
+    with pytest.raises(CheckpointError, match="do not match their digest"):
+        checkpoint.load(older)
 
 
 def test_one_of_another_version_is_passed_over_for_an_older_one_that_can_be_read(tmp_path: Path) -> None:
