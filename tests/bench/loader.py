@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
 from tests.bench import contenders, others, photos
-from tests.bench.services import BATCH, KEEPS_DECODED, FirstEpoch, Ours, Setting, Sharing
+from tests.bench.services import BATCH, FirstEpoch, Ours, Setting, Sharing
 
 
 class Row(Protocol):
@@ -84,8 +84,6 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "five": partial(Sharing, clients=5),
     "torch": Torch,
 }
-if not KEEPS_DECODED:
-    ROWS = {name: row for name, row in ROWS.items() if name != "first-epoch" and "kept" not in name}
 
 
 def rows_of(names: list[str], setting: Setting) -> dict[str, Row]:

@@ -50,6 +50,7 @@ class MeasuredProcess:
 
 
 def _serve(end: Connection, sizes: Callable[[], Iterator[int]]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # for its workers: not all they run can be pickled
     coming = sizes()
     with contextlib.suppress(EOFError):  # the other end is closed
         while True:

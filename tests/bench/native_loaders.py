@@ -3,14 +3,28 @@
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from tests.bench.contenders import CROP, SIGMA, SIZE, Images, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The dataset that FFCV's writer reads, in processes of its own."""
+
+    files: list[str]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, record: int) -> tuple[Image.Image]:
+        return (Image.open(self.files[record]),)
 
 
 def ffcv(work: Work, mode: str) -> Iterator[Images]:
@@ -19,18 +33,10 @@ def ffcv(work: Work, mode: str) -> Iterator[Images]:
     from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.writer import DatasetWriter
-    from PIL import Image
-
-    class Pictures:
-        def __len__(self) -> int:
-            return len(work.files)
-
-        def __getitem__(self, record: int) -> tuple[Any]:
-            return (Image.open(work.files[record]),)
 
     beton = str(work.folder / "pictures.beton")
     field = RGBImageField(write_mode=mode, jpeg_quality=90)
-    DatasetWriter(beton, {"image": field}, num_workers=work.threads).from_indexed_dataset(Pictures())
+    DatasetWriter(beton, {"image": field}, num_workers=work.threads).from_indexed_dataset(Pictures(work.files))
     area = (CROP / SIZE) ** 2  # of the crop: always the same, so that nothing is resized
     crop = RandomResizedCropRGBImageDecoder((CROP, CROP), scale=(area, area), ratio=(1.0, 1.0))
     loader = Loader(

@@ -34,7 +34,7 @@ def webdataset(work: Work) -> Iterator[Images]:
             writer.write({"__key__": f"{number:06}", "jpg": Path(file).read_bytes()})
     shards = sorted(map(str, work.folder.glob("*.tar")))
     augmented = Augmentation(work.colour)
-    data = wds.WebDataset(shards, resampled=True).shuffle(1000).to_tuple("jpg").map_tuple(augmented)
+    data = wds.WebDataset(shards, resampled=True, shardshuffle=False).shuffle(1000).to_tuple("jpg").map_tuple(augmented)
     loader = wds.WebLoader(
         data.batched(work.batch_size, partial=False), batch_size=None, num_workers=work.threads, prefetch_factor=4
     )

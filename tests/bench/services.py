@@ -12,14 +12,12 @@ from common.client.client import LoaderClient
 from common.client.stream_sessions import Transport
 from common.spec import STORED_SIZE, StreamSpec
 from common.wire import keys
-from loader.cli import serve_command
 from tests.bench import contenders
 from tests.bench.measured_process import MeasuredProcess
 from tests.support.processes import LoaderProcess
 
 BATCH = 128
 SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
-KEEPS_DECODED = any("--decoded-gib" in option.opts for option in serve_command.main.params)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -58,7 +56,7 @@ def memory_mb(pid: int) -> float:
 
 
 def started(setting: Setting, workers: int, decoded_gib: float = 0.0, *options: str) -> LoaderProcess:
-    kept = ["--decoded-gib", f"{decoded_gib:.4f}"] if KEEPS_DECODED else []
+    kept = "--decoded-gib", f"{decoded_gib:.4f}"
     service = LoaderProcess(setting.data, setting.folder, workers, "tcp://127.0.0.1:*", *kept, *options)
     return setting.stack.enter_context(service)
 
