@@ -16,7 +16,7 @@ MOST_US = 1 << 50  # of any duration: 35 years
 class StageTimes(NamedTuple):
     """Time a service spent on a batch, in microseconds.
 
-    for_worker   queued while all workers were busy, or until one replaced a worker that crashed
+    for_worker   queued while all workers were busy or replaced, or one was at the same batch for another client
     for_slot     queued while the client's slots were all filled or lent
     read         order, records from LMDB, checksums
     decode       JPEG to pixels, corrupt records included
