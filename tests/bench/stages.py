@@ -5,8 +5,9 @@
 PHOTOS as for loader.py. Stages take turns, batch by batch, so that a restless machine hits all alike; medians. `bare
 decode` is the limit of loader.py on one core; `whole, aligned rows` is the same work decoded into a target whose rows
 are aligned, and `whole, passes of numpy` with noise that is clipped and added in two or three passes, both of which the
-loader avoids; `whole, digests` is the same work with a digest of each picture, which a client may ask for. At the end
-what comes once an epoch: the order of as many records as ImageNet has.
+loader avoids; `whole, digests` is the same work with a digest of each picture, which a client may ask for; `whole,
+kept` is that on images that were kept decoded. At the end what comes once an epoch: the order of as many records as
+ImageNet has.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from loader.dataset import Dataset
 from loader.workers import augment, sampler
 from loader.workers.augment import Scratch, TrainingBatch
 from loader.workers.fill import Filler
+from loader.workers.kept import KeptImages
 from loader.workers.sampler import Floats
 from tests.bench import contenders, photos
 
@@ -72,10 +74,19 @@ class Stages:
     def __init__(self, dataset: Dataset, scratch: Scratch) -> None:
         self._dataset, self._scratch, self._filler = dataset, scratch, Filler(dataset, scratch)
         self._slab = Slab.create(slot_bytes(SPEC, BATCH), SLOTS)
+        kept = KeptImages.create(dataset.records)
+        kept.allow(dataset.records)
+        self._keeping = Filler(dataset, scratch, kept)
+        for number in range(BATCHES):
+            self.whole_kept(number)
+            self._keeping.publish()
         self._jpegs = [dataset.read(record)[1] for record in range(BATCH * BATCHES)]
 
     def whole(self, number: int, *, digests: bool = False) -> None:
         self._filler.fill(SPEC, 0, number * BATCH, self._slot(number), digests=digests)
+
+    def whole_kept(self, number: int) -> None:
+        self._keeping.fill(SPEC, 0, number * BATCH, self._slot(number), digests=False)
 
     def whole_digests(self, number: int) -> None:
         self.whole(number, digests=True)
@@ -127,6 +138,7 @@ def main() -> None:
                 "whole, aligned rows": aligned.whole,
                 "whole, passes of numpy": stages.whole_passes_of_numpy,
                 "whole, digests": stages.whole_digests,
+                "whole, kept": stages.whole_kept,
             }
             times: dict[str, list[float]] = {stage: [] for stage in (*parts, *wholes)}
             bare: list[float] = []
