@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, name: str, *options: str) -> 
             assert result.exit_code == 0, result.output
             (base / f"{name}.new").rename(data)
     return data
+
+
+@pytest.fixture(scope="session")
+def service(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
+    """A service of `packed` with two workers, for all tests that leave it as it is."""
+    with LoaderProcess(packed, tmp_path_factory.mktemp("loader")) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

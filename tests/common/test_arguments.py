@@ -1,7 +1,6 @@
 """Arguments that the wire does not carry are refused at the call, not after a wait for an answer."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from tests.support.reader import SPEC, fingerprint
 
 
 @pytest.fixture(scope="module")
-def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderClient]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader")) as service:
-        with LoaderClient(service.endpoint) as loader:
-            yield loader
+def loader(service: LoaderProcess) -> Iterator[LoaderClient]:
+    with LoaderClient(service.endpoint) as loader:
+        yield loader
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A debugging run: pixels used after their batch was released are noticed, whatever reads them."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,10 +114,10 @@ def test_otherwise_the_images_are_the_array_itself(images: Array) -> None:
 @pytest.mark.usefixtures("debugging")
 @pytest.mark.parametrize(("transport", "pixels"), [("slab", "uint8"), ("slab", "float32"), ("frames", "uint8")])
 def test_a_reader_that_keeps_the_last_batch_is_told_so(
-    packed: Path, tmp_path: Path, transport: Transport, pixels: Pixels
+    service: LoaderProcess, transport: Transport, pixels: Pixels
 ) -> None:
     spec = StreamSpec(crop=64, pixels=pixels)
-    with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint, transport=transport) as loader:
+    with LoaderClient(service.endpoint, transport=transport) as loader:
         batches = loader.stream(spec, 16).batches([0], lend=True)
         before = next(batches).images
         now = next(batches).images

@@ -18,7 +18,7 @@ from tests.support.reader import SPEC, fingerprint, read_until
 
 def test_hosts_join_and_leave_as_a_file_says(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
     file = tmp_path / "loaders"
-    with LoaderProcess(packed, tmp_path) as leaves, LoaderProcess(packed, tmp_path) as joins:
+    with LoaderProcess(packed, tmp_path, 1) as leaves, LoaderProcess(packed, tmp_path, 1) as joins:
         file.write_text(f"{leaves.endpoint}  # the first\n")
         with LoaderClient(loaders_file=file) as loader:
             passes = (batch for _ in range(10**6) for batch in loader.stream(SPEC, 16).batches(range(2)))
@@ -34,7 +34,7 @@ def test_hosts_join_and_leave_as_a_file_says(packed: Path, tmp_path: Path, undis
 def test_a_host_that_falls_silent_is_passed_over_and_asked_again_when_it_speaks(
     packed: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
-    with LoaderProcess(packed, tmp_path) as stops, LoaderProcess(packed, tmp_path) as other:
+    with LoaderProcess(packed, tmp_path, 1) as stops, LoaderProcess(packed, tmp_path, 1) as other:
         with LoaderClient([stops.endpoint, other.endpoint]) as loader:
             batches = loader.stream(SPEC, 16).batches(range(2))
             seen = fingerprint(islice(batches, 3))
@@ -46,40 +46,44 @@ def test_a_host_that_falls_silent_is_passed_over_and_asked_again_when_it_speaks(
 
 
 def test_a_bad_file_of_hosts_leaves_them_as_they_are(
-    packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
+    service: LoaderProcess, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "loaders"
-    with LoaderProcess(packed, tmp_path) as service:
-        file.write_text(service.endpoint)
-        with LoaderClient(loaders_file=file) as loader:
-            passes = (batch for _ in range(10**6) for batch in loader.stream(SPEC, 16).batches(range(2)))
-            for text, says in (("tcp://nowhere", "line 1"), ("# nobody", "names no loader")):
-                file.write_text(text)
-                read_until(passes, lambda says=says: says in caplog.text)  # type: ignore[misc]
-            file.unlink()
-            read_until(passes, lambda: "cannot be read" in caplog.text)
-            assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == undisturbed
-        assert caplog.text.count("the loaders stay the same") == 3
-        with pytest.raises(UsageError, match="--loaders"):
-            LoaderClient(loaders_file=file)
+    file.write_text(service.endpoint)
+    with LoaderClient(loaders_file=file) as loader:
+        passes = (batch for _ in range(10**6) for batch in loader.stream(SPEC, 16).batches(range(2)))
+        for text, says in (("tcp://nowhere", "line 1"), ("# nobody", "names no loader")):
+            file.write_text(text)
+            read_until(passes, lambda says=says: says in caplog.text)  # type: ignore[misc]
+        file.unlink()
+        read_until(passes, lambda: "cannot be read" in caplog.text)
+        assert fingerprint(loader.stream(SPEC, 16).batches(range(2))) == undisturbed
+    assert caplog.text.count("the loaders stay the same") == 3
+    with pytest.raises(UsageError, match="--loaders"):
+        LoaderClient(loaders_file=file)
 
 
 def test_hosts_of_different_data_sets_are_refused_at_the_start_and_both_are_named(
-    packed: Path, tmp_path: Path, other_packed: Path
+    packed: Path, service: LoaderProcess, tmp_path: Path, other_packed: Path
 ) -> None:
     with Dataset(packed / "train.lmdb") as one, Dataset(other_packed / "train.lmdb") as two:
         digests = one.digest.hex(), two.digest.hex()
-    with LoaderProcess(packed, tmp_path) as first, LoaderProcess(other_packed, tmp_path) as second:
-        with LoaderClient([first.endpoint, second.endpoint]) as loader, pytest.raises(LoaderRefused) as refused:
+    with LoaderProcess(other_packed, tmp_path, 1) as second:
+        with LoaderClient([service.endpoint, second.endpoint]) as loader, pytest.raises(LoaderRefused) as refused:
             list(loader.stream(SPEC, 16).batches(range(10**6)))
     assert all(digest in str(refused.value) for digest in digests)
 
 
 def test_a_host_that_comes_back_with_another_data_set_is_left_out(
-    packed: Path, other_packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
+    packed: Path,
+    other_packed: Path,
+    service: LoaderProcess,
+    tmp_path: Path,
+    undisturbed: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with LoaderProcess(packed, tmp_path) as stays, LoaderProcess(packed, tmp_path) as goes:
-        with LoaderClient([goes.endpoint, stays.endpoint]) as loader:
+    with LoaderProcess(packed, tmp_path, 1) as goes:
+        with LoaderClient([goes.endpoint, service.endpoint]) as loader:
             stream = loader.stream(SPEC, 16)
             passes = (batch for _ in range(10**6) for batch in stream.batches(range(2)))
             read_until(passes, lambda: stream.loaders.hosts == 2)
@@ -93,7 +97,7 @@ def test_a_host_that_comes_back_with_another_data_set_is_left_out(
 def test_an_only_host_that_comes_back_with_another_data_set_ends_the_run_naming_both(
     packed: Path, other_packed: Path, tmp_path: Path
 ) -> None:
-    with LoaderProcess(packed, tmp_path) as goes, LoaderClient(goes.endpoint) as loader:
+    with LoaderProcess(packed, tmp_path, 1) as goes, LoaderClient(goes.endpoint) as loader:
         batches = loader.stream(SPEC, 16).batches(range(10**6))
         next(batches)
         goes.signal(signal.SIGKILL)
@@ -105,20 +109,25 @@ def test_an_only_host_that_comes_back_with_another_data_set_ends_the_run_naming_
             list(batches)
 
 
-def test_a_host_that_is_gone_is_not_waited_for_where_the_others_refuse(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient([service.endpoint, "tcp://127.0.0.1:9"]) as loader:
+def test_a_host_that_is_gone_is_not_waited_for_where_the_others_refuse(service: LoaderProcess) -> None:
+    with LoaderClient([service.endpoint, "tcp://127.0.0.1:9"]) as loader:
         with pytest.raises(LoaderRefused, match="stream may take"):
             loader.stream(StreamSpec(crop=256), 10_000)
 
 
 @pytest.mark.parametrize("policy", ["replace", "stop"])
 def test_a_host_whose_disk_damaged_a_record_is_left_out_and_changes_nothing(
-    packed: Path, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture, policy: OnBadRecord
+    packed: Path,
+    service: LoaderProcess,
+    tmp_path: Path,
+    undisturbed: list[str],
+    caplog: pytest.LogCaptureFixture,
+    policy: OnBadRecord,
 ) -> None:
     damaged = with_records(packed, tmp_path / "damaged", {})
     flip_a_bit(damaged, 7)
-    with LoaderProcess(damaged, tmp_path) as bad, LoaderProcess(packed, tmp_path) as good:
-        with LoaderClient([bad.endpoint, good.endpoint]) as loader:
+    with LoaderProcess(damaged, tmp_path, 1) as bad:
+        with LoaderClient([bad.endpoint, service.endpoint]) as loader:
             stream = loader.stream(replace(SPEC, on_bad_record=policy), 16)
             passes = (batch for _ in range(10**6) for batch in stream.batches(range(2)))
             read_until(passes, lambda: "is left out: its record 7 is corrupt" in caplog.text)
@@ -128,7 +137,7 @@ def test_a_host_whose_disk_damaged_a_record_is_left_out_and_changes_nothing(
 
 def test_a_host_that_is_alone_is_believed_about_its_bad_record(packed: Path, tmp_path: Path) -> None:
     changed = with_records(packed, tmp_path / "bad", {7: b"no picture"})
-    with LoaderProcess(changed, tmp_path) as one, LoaderProcess(changed, tmp_path) as other:
+    with LoaderProcess(changed, tmp_path, 1) as one, LoaderProcess(changed, tmp_path, 1) as other:
         with LoaderClient(one.endpoint) as loader:
             alone = fingerprint(loader.stream(SPEC, 16).batches(range(2)))
         with LoaderClient([one.endpoint, other.endpoint]) as loader:

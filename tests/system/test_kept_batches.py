@@ -15,8 +15,8 @@ from tests.support.processes import LoaderProcess
 from tests.support.reader import SPEC, fingerprint
 
 
-def test_a_batch_is_gone_once_the_next_is_asked_for_unless_it_was_copied(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
+def test_a_batch_is_gone_once_the_next_is_asked_for_unless_it_was_copied(service: LoaderProcess) -> None:
+    with LoaderClient(service.endpoint, transport="slab") as loader:
         batches = loader.stream(SPEC, 16).batches(range(20), lend=True)
         first = next(batches)
         before, kept = fingerprint([first]), first.copy()
@@ -29,26 +29,24 @@ def test_a_batch_is_gone_once_the_next_is_asked_for_unless_it_was_copied(packed:
             view[0] = 0
 
 
-@pytest.mark.parametrize("workers", [1, 5])
 def test_each_batch_kept_until_the_next_has_come_changes_nothing(
-    packed: Path, tmp_path: Path, undisturbed: list[str], workers: int
+    service: LoaderProcess, undisturbed: list[str]
 ) -> None:
     seen: list[str] = []
-    with LoaderProcess(packed, tmp_path, workers) as service:
-        with LoaderClient(service.endpoint, transport="slab") as loader:
-            late: list[Batch] = []
-            for batch in loader.stream(SPEC, 16).batches(range(2), lend=True):
-                batch.keep()
-                assert batch.slab is not None
-                late.append(batch)
-                if len(late) > KEPT:
-                    seen += fingerprint(late[:1])
-                    late.pop(0).release()
-            assert seen + fingerprint(late) == undisturbed
+    with LoaderClient(service.endpoint, transport="slab") as loader:
+        late: list[Batch] = []
+        for batch in loader.stream(SPEC, 16).batches(range(2), lend=True):
+            batch.keep()
+            assert batch.slab is not None
+            late.append(batch)
+            if len(late) > KEPT:
+                seen += fingerprint(late[:1])
+                late.pop(0).release()
+        assert seen + fingerprint(late) == undisturbed
 
 
 def test_a_kept_batch_outlives_everything_but_its_release(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
+    with LoaderProcess(packed, tmp_path, 1) as service, LoaderClient(service.endpoint, transport="slab") as loader:
         stream = loader.stream(SPEC, 16)
         kept = next(stream.batches([0], lend=True))
         kept.keep()
@@ -61,8 +59,8 @@ def test_a_kept_batch_outlives_everything_but_its_release(packed: Path, tmp_path
             _ = kept.images
 
 
-def test_more_batches_than_may_be_kept_are_an_error_and_not_a_wait_for_ever(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
+def test_more_batches_than_may_be_kept_are_an_error_and_not_a_wait_for_ever(service: LoaderProcess) -> None:
+    with LoaderClient(service.endpoint, transport="slab") as loader:
         stream = loader.stream(SPEC, 16)
         for _ in range(KEPT + 1):
             next(stream.batches([0], lend=True)).keep()
@@ -78,8 +76,8 @@ def test_a_batch_kept_for_longer_than_a_ticket_can_tell_is_an_error() -> None:
         acknowledgement({kept, last + 2}, last + 2)
 
 
-def test_passes_that_are_given_up_leave_no_slot_behind(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
-    with LoaderProcess(packed, tmp_path) as service, LoaderClient(service.endpoint, transport="slab") as loader:
+def test_passes_that_are_given_up_leave_no_slot_behind(service: LoaderProcess, undisturbed: list[str]) -> None:
+    with LoaderClient(service.endpoint, transport="slab") as loader:
         stream = loader.stream(SPEC, 16)
         for _ in range(30):  # many times the slots there are
             next(stream.batches([0], lend=True))

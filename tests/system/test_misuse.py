@@ -31,12 +31,6 @@ from tests.support.processes import PATIENCE_S, LoaderProcess, wait_for
 from tests.support.reader import SPEC, fingerprint
 
 
-@pytest.fixture(scope="module")
-def service(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader")) as service:
-        yield service
-
-
 @pytest.fixture
 def loader(service: LoaderProcess) -> Iterator[LoaderClient]:
     with LoaderClient(service.endpoint) as loader:
@@ -135,11 +129,12 @@ def test_nothing_but_batches_can_be_pickled(loader: LoaderClient, stream: Stream
 
 
 SILENT = """
-    import sys
+    from common.client import patience
     from common.client.client import LoaderClient
     from common.spec import StreamSpec
 
-    with LoaderClient("tcp://127.0.0.1:9", timeout_s=4.0) as loader:
+    patience.SAID_FIRST_S = 0.6
+    with LoaderClient("tcp://127.0.0.1:9", timeout_s=1.0) as loader:
         loader.stream(StreamSpec(), 8)
 """
 
@@ -147,11 +142,11 @@ SILENT = """
 def test_a_script_without_logging_is_told_soon_that_no_loader_answers_and_where() -> None:
     said = run_script(SILENT).stderr.splitlines()
     assert said[0] == (
-        "waiting for the loader: a train stream to open for 3 s; no response from tcp://127.0.0.1:9;"
+        "waiting for the loader: a train stream to open for 1 s; no response from tcp://127.0.0.1:9;"
         " is alexnet-loader running there?"
     )
     assert said[1].startswith("Traceback")
-    assert re.search(r"LoaderTimeout: no response from tcp://127.0.0.1:9 for 4 s while .*timeout_s", said[-1])
+    assert re.search(r"LoaderTimeout: no response from tcp://127.0.0.1:9 for 1 s while .*timeout_s", said[-1])
 
 
 def test_what_was_closed_says_so(service: LoaderProcess) -> None:

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +19,6 @@ from common.errors import LoaderError, LoaderTimeout
 from common.spec import StreamSpec
 from tests.support.processes import LoaderProcess
 from tests.support.reader import SPEC, fingerprint
-
-
-@pytest.fixture(scope="module")
-def service(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader")) as service:
-        yield service
 
 
 @pytest.fixture(params=["slab", "frames"])

@@ -71,15 +71,14 @@ def taker(line: str, helps: dict[str, str]) -> str | None:
     return next((name for name in names if name in helps), None)
 
 
-def test_the_examples_run_against_a_loader(packed: Path, tmp_path: Path) -> None:
+def test_the_examples_run_against_a_loader(service: LoaderProcess) -> None:
     examples = [example for readme in READMES for example in blocks(readme.read_text(), "python")]
     assert len(examples) > 1
-    with LoaderProcess(packed, tmp_path) as service:
-        for example in examples:
-            names: dict[str, object] = {}
-            exec(compile(example.replace("tcp://127.0.0.1:5555", service.endpoint), "README.md", "exec"), names)
-            batch: Any = names["batch"]
-            assert len(batch.images) == len(batch.labels) > 0
+    for example in examples:
+        names: dict[str, object] = {}
+        exec(compile(example.replace("tcp://127.0.0.1:5555", service.endpoint), "README.md", "exec"), names)
+        batch: Any = names["batch"]
+        assert len(batch.images) == len(batch.labels) > 0
 
 
 @each_readme

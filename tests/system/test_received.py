@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,24 +70,23 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_a_batch_that_was_damaged_on_its_way_is_asked_for_again(
-    packed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    service: LoaderProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with LoaderProcess(packed, tmp_path) as service:
-        undisturbed = images(service.endpoint, "off")
-        with flipping_relay(service.endpoint, flips=1) as endpoint:
-            assert images(endpoint, "verify") == undisturbed
-        assert "came damaged" in caplog.text
-        with flipping_relay(service.endpoint, flips=1) as endpoint:
-            flipped = images(endpoint, "on")  # so it was a pixel that changed
-        different = [
-            np.count_nonzero(np.frombuffer(a, "u1") != np.frombuffer(b, "u1"))
-            for a, b in zip(flipped, undisturbed, strict=True)
-        ]
-        assert sorted(different) == [0] * 9 + [1]
+    undisturbed = images(service.endpoint, "off")
+    with flipping_relay(service.endpoint, flips=1) as endpoint:
+        assert images(endpoint, "verify") == undisturbed
+    assert "came damaged" in caplog.text
+    with flipping_relay(service.endpoint, flips=1) as endpoint:
+        flipped = images(endpoint, "on")  # so it was a pixel that changed
+    different = [
+        np.count_nonzero(np.frombuffer(a, "u1") != np.frombuffer(b, "u1"))
+        for a, b in zip(flipped, undisturbed, strict=True)
+    ]
+    assert sorted(different) == [0] * 9 + [1]
 
 
 @pytest.mark.usefixtures("soon")
-def test_what_always_comes_damaged_is_an_error_in_its_turn(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service, flipping_relay(service.endpoint, flips=100) as endpoint:
+def test_what_always_comes_damaged_is_an_error_in_its_turn(service: LoaderProcess) -> None:
+    with flipping_relay(service.endpoint, flips=100) as endpoint:
         with pytest.raises(LoaderFault, match=r"positions 0\.\. came damaged 3 times|positions 16\.\. came damaged"):
             images(endpoint, "verify")

@@ -24,9 +24,8 @@ def run_loader(*options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path) as service:
-        second = run_loader("--data", str(packed), "--bind", service.endpoint)
+def test_a_taken_port_is_said_and_ends_the_second_loader(packed: Path, service: LoaderProcess) -> None:
+    second = run_loader("--data", str(packed), "--bind", service.endpoint)
     assert second.returncode == 2
     assert second.stderr.endswith(f"error: cannot listen on {service.endpoint}: Address already in use (--bind)\n")
     assert len(second.stderr.splitlines()) == 1
@@ -50,14 +49,14 @@ def test_a_split_that_is_not_there_is_refused_by_name(packed: Path, tmp_path: Pa
     only_train = tmp_path / "only_train"
     only_train.mkdir()
     (only_train / "train.lmdb").symlink_to(packed / "train.lmdb")
-    with LoaderProcess(only_train, tmp_path) as service, LoaderClient(service.endpoint) as loader:
+    with LoaderProcess(only_train, tmp_path, 1) as service, LoaderClient(service.endpoint) as loader:
         with pytest.raises(NoSuchSplit, match="no val split"):
             loader.stream(StreamSpec(split="val"), 8)
         assert loader.stream(SPEC, 8).info.records == 150
 
 
 def test_a_batch_too_large_for_a_streams_memory_is_refused_naming_the_option(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--stream-mib", "1") as service:
+    with LoaderProcess(packed, tmp_path, 1, "tcp://127.0.0.1:*", "--stream-mib", "1") as service:
         with LoaderClient(service.endpoint) as loader, pytest.raises(LoaderRefused, match="--stream-mib"):
             loader.stream(StreamSpec(crop=256), 128)
 
@@ -106,9 +105,9 @@ def test_an_endpoint_that_makes_no_sense_is_refused() -> None:
         LoaderClient("nonsense")
 
 
-def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(packed: Path, tmp_path: Path) -> None:
+def test_nonsense_on_the_port_is_ignored_and_another_version_is_told_both(service: LoaderProcess) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with LoaderProcess(packed, tmp_path) as service, context, context.socket(zmq.DEALER) as stranger:
+    with context, context.socket(zmq.DEALER) as stranger:
         stranger.linger = 0
         stranger.connect(service.endpoint)
         for frames in (

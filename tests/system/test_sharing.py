@@ -30,10 +30,10 @@ def read_alone(endpoint: str, spec: StreamSpec, batch_size: int, epochs: int) ->
 
 @pytest.mark.parametrize("transport", ["slab", "frames"])
 def test_clients_beside_a_stopped_and_an_idle_one_get_what_each_gets_alone_and_the_stopped_one_goes_on(
-    packed: Path, tmp_path: Path, transport: Transport
+    service: LoaderProcess, transport: Transport
 ) -> None:
     epochs, spec = 3, StreamSpec(seed=9, crop=128)
-    with LoaderProcess(packed, tmp_path) as service, ExitStack() as stack:
+    with ExitStack() as stack:
         alone = [read_alone(service.endpoint, spec, batch_size, epochs) for spec, batch_size, _ in STREAMS]
         stopped = stack.enter_context(ReaderProcess(service.endpoint, spec, 32, epochs, transport))
         idle = stack.enter_context(LoaderClient(service.endpoint, transport=transport))
@@ -110,9 +110,9 @@ def test_a_client_stopped_until_the_service_has_given_it_up_goes_on_with_the_sam
 
 
 def test_two_greedy_clients_get_the_same_number_of_pictures_though_one_asks_for_larger_batches(
-    packed: Path, tmp_path: Path
+    service: LoaderProcess,
 ) -> None:
-    with LoaderProcess(packed, tmp_path) as service, ExitStack() as stack:
+    with ExitStack() as stack:
         small, large = (
             stack.enter_context(ReaderProcess(service.endpoint, StreamSpec(seed=seed, crop=32), batch_size, FOREVER))
             for seed, batch_size in enumerate((10, 75))

@@ -36,12 +36,6 @@ def shell(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.fixture(scope="module")
-def loader(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as service:
-        yield service
-
-
 @contextlib.contextmanager
 def unread_pipe() -> Iterator[IO[bytes]]:
     """The end to write to of a pipe of 4 KiB that is full, and that nobody reads."""
@@ -80,9 +74,9 @@ def trained(folder: Path) -> bool:
 
 
 def test_trainings_whose_terminal_closes_or_whose_log_is_on_a_full_disk_go_on_and_are_saved(
-    loader: LoaderProcess, tmp_path: Path
+    service: LoaderProcess, tmp_path: Path
 ) -> None:
-    options = [*OPTIONS, "--epochs", "1", "--loader", loader.endpoint, "--run"]
+    options = [*OPTIONS, "--epochs", "1", "--loader", service.endpoint, "--run"]
     master, terminal = pty.openpty()
     with FullDisk(tmp_path / "disk", 64) as disk, (disk.folder / "log").open("wb") as log, unread_pipe() as pipe:
         disk.fill()
