@@ -1,12 +1,15 @@
-"""alexnet-trainer as a process, and its steps."""
+"""alexnet-trainer as a process or in this one, and its steps."""
 
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
+
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
+from trainer.cli.train_command import main
 from trainer.training.metrics import FILE_NAME, read
 
 OPTIONS = ["--cpu", "--recipe", "demo", "--width", "0.02", "--batch-size", "8", "--threads", "1", "--log-steps", "1"]
@@ -22,6 +25,11 @@ def start(*options: str | Path, cwd: Path, stderr: Any = subprocess.PIPE, **more
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         **more,
     )
+
+
+def invoke(*options: str | Path) -> Result:
+    """The command in this process, which has torch imported already."""
+    return CliRunner().invoke(main, list(map(str, options)))
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:

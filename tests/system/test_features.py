@@ -1,7 +1,5 @@
 """alexnet-evaluate --features on a real loader service, against the reference in float64."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from common.errors import UsageError
 from loader import jpeg
@@ -17,6 +16,7 @@ from tests.support.bad_records import with_records
 from tests.support.full_disk import FullDisk
 from tests.support.processes import LoaderProcess
 from tests.support.trained_nets import SMALL, plain_features, save_net
+from trainer.cli.evaluate_command import main
 from trainer.evaluation.evaluate import features_of
 from trainer.evaluation.evaluate_options import EvaluateOptions
 from trainer.evaluation.features import Written
@@ -60,8 +60,7 @@ def pictures(data: Path, split: str, records: list[int]) -> tuple[list[np.ndarra
     return [jpeg.decode(each, np.empty((256, 256, 3), np.uint8)) for each in jpegs], list(labels)
 
 
-@pytest.mark.parametrize("layer", ["fc6", "fc7"])
-@pytest.mark.parametrize("kind", ["halves", "one-device"])
+@pytest.mark.parametrize(("layer", "kind"), [("fc6", "halves"), ("fc7", "one-device")])
 def test_features_are_the_reference_s_in_the_order_of_records(
     features: Features, data: Path, net: Path, tmp_path: Path, layer: str, kind: str
 ) -> None:
@@ -141,18 +140,8 @@ def test_a_disk_that_is_too_small_is_one_line_and_leaves_no_file(
 ) -> None:
     with FullDisk(tmp_path / "disk", kib=40) as disk:  # 150 rows of 80 units are 48,000 bytes
         out = disk.folder / "f.npy"
-        command = [
-            sys.executable,
-            "-m",
-            "trainer.cli.evaluate_command",
-            str(net),
-            "--features",
-            "fc7",
-            "--out",
-            str(out),
-        ]
-        options = ["--split", "train", "--cpu", "--threads", "1", "--loader", loader.endpoint]
-        ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-        assert ended.returncode == 1, ended.stderr
+        asked = [str(net), "--features", "fc7", "--out", str(out), "--split", "train"]
+        ended = CliRunner().invoke(main, [*asked, "--cpu", "--threads", "1", "--loader", loader.endpoint])
+        assert ended.exit_code == 1, ended.stderr
         assert ended.stderr.splitlines()[-1].endswith("f.npy cannot be written: No space left on device")
         assert list(disk.folder.iterdir()) == []

@@ -17,7 +17,7 @@ from tests.support.full_disk import FullDisk
 from tests.support.memory_loader import MemoryLoader
 from tests.support.processes import LoaderProcess, wait_for
 from tests.support.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
-from tests.support.trainer_process import OPTIONS, finish, start, steps_told
+from tests.support.trainer_process import OPTIONS, finish, invoke, start, steps_told
 from trainer.checkpoints import checkpoint
 from trainer.training.metrics import FILE_NAME, Metrics, read
 
@@ -26,12 +26,6 @@ from trainer.training.metrics import FILE_NAME, Metrics, read
 def disk(tmp_path: Path) -> Iterator[FullDisk]:
     with FullDisk(tmp_path / "disk", kib=16384) as disk:
         yield disk
-
-
-@pytest.fixture(scope="module")
-def service(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoaderProcess]:
-    with LoaderProcess(packed, tmp_path_factory.mktemp("loader"), workers=1) as process:
-        yield process
 
 
 def test_a_save_on_a_full_disk_leaves_what_was_there_and_says_how_much_is_missing(disk: FullDisk) -> None:
@@ -77,10 +71,9 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
 ) -> None:
     """Filled while the trainer saves after every step; then stopped, emptied, resumed."""
     undisturbed, run, told = tmp_path / "undisturbed", disk.folder / "run", tmp_path / "told"
-    given: list[str | Path] = [*OPTIONS, "--loader", service.endpoint, "--steps", "25"]
-    assert finish(start(*given, "--run", undisturbed, cwd=tmp_path))[0] == 0
+    served = ["--loader", service.endpoint]
     with told.open("w") as stderr:
-        trainer = start(*given[:-2], "--run", run, "--checkpoint-minutes", "0", cwd=tmp_path, stderr=stderr)
+        trainer = start(*OPTIONS, *served, "--run", run, "--checkpoint-minutes", "0", cwd=tmp_path, stderr=stderr)
         wait_for("a checkpoint", lambda: checkpoint.all_in(run) or trainer.poll() is not None)
         wait_for("a warning", lambda: disk.fill() or "training continues" in told.read_text())  # type: ignore[func-returns-value]
         trainer.send_signal(signal.SIGTERM)
@@ -93,12 +86,14 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
     for path in (*checkpoint.all_in(run), *run.glob(checkpoint.BEST)):
         checkpoint.load(path)
     disk.empty()
-    resumed = ["--cpu", *given[-4:], "--log-steps", "1", "--resume", "--run", run]
-    code, _, err = finish(start(*resumed, cwd=tmp_path))
-    assert code == 0, err
-    assert f"resuming from {last_good}" in err[0]
+    steps = checkpoint.load(last_good).state.step + 3
+    more = [*served, "--steps", str(steps), "--log-steps", "1"]
+    resumed = invoke("--cpu", *more, "--resume", "--run", run)
+    assert resumed.exit_code == 0, resumed.output
+    assert f"resuming from {last_good}" in resumed.stderr.splitlines()[0]
+    assert invoke(*OPTIONS, *more, "--run", undisturbed).exit_code == 0
     assert same_tensors(checkpoint.newest(run), checkpoint.newest(undisturbed))
-    assert steps_told(run) == list(range(1, 26))
+    assert steps_told(run) == list(range(1, steps + 1))
 
 
 def test_a_disk_that_is_full_for_a_while_costs_nothing_but_the_checkpoints_of_that_while(
