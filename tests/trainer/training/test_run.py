@@ -1,11 +1,13 @@
 """Whole runs of a tiny net on drawn pictures: what they leave behind, how they stop and go on."""
 
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from common.errors import Diverged, LoaderError, LoaderTimeout, UsageError
 from common.spec import StreamSpec
 from tests.support.memory_loader import MemoryLoader
 from tests.support.paths import ROOT
-from tests.support.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
+from tests.support.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, train_with, weights, without_times
 from trainer.checkpoints import checkpoint
 from trainer.evaluation.validation import Evaluation
 from trainer.network.one_device import OneDevice
 from trainer.training import launch, loop
-from trainer.training.outcome import last_line
+from trainer.training.outcome import Outcome, last_line
 
 
 def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
@@ -59,19 +61,34 @@ def test_the_noise_goes_off_with_its_epoch_in_a_new_stream(train: Train, loader:
     assert asked == [(0.0 if epoch == 2 else 0.1, epoch, first) for epoch in range(3) for first in range(0, 18, 4)]
 
 
-@pytest.mark.parametrize("steps", [3, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH + 2])
+STOPS = (3, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH + 2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+    """Trains a kind of net with nothing in its way, once."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    @functools.cache
+    def trained(net: str) -> Outcome:
+        with pytest.MonkeyPatch.context() as patch:
+            return train_with(patch, MemoryLoader(train_records=18, val_records=6), folder)(net, net=net)
+
+    return trained
+
+
 @pytest.mark.parametrize("net", ["halves", "one-device"])
 def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(
-    train: Train, tmp_path: Path, steps: int, net: str
+    train: Train, undisturbed: Callable[[str], Outcome], tmp_path: Path, net: str
 ) -> None:
-    undisturbed = train("undisturbed", net=net)
-    stopped = train("stopped", steps=steps, net=net)
-    assert stopped.state.step == steps
-    resumed = train("stopped", resume=True, net=net)
-    assert equal(weights(resumed), weights(undisturbed))
-    assert resumed.state == undisturbed.state
+    """Stopped within an epoch, at its end, after its first step, and in the last."""
+    for steps in STOPS:
+        assert train(resume=steps > STOPS[0], steps=steps, net=net).state.step == steps
+    resumed, whole = train(resume=True, net=net), undisturbed(net)
+    assert equal(weights(resumed), weights(whole))
+    assert resumed.state == whole.state
     for kind in ("step", "epoch"):
-        histories = [without_times(lines(tmp_path / name, kind)) for name in ("undisturbed", "stopped")]
+        histories = [without_times(lines(folder, kind)) for folder in (tmp_path / "run", whole.checkpoint.parent)]
         assert histories[0] == histories[1]
 
 
@@ -80,10 +97,12 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(
     [("train", signal.SIGTERM), ("val", signal.SIGINT), ("train", signal.SIGUSR1), ("val", signal.SIGHUP)],
 )
 def test_a_signal_while_waiting_for_data_saves_and_stops(
-    train: Train, loader: MemoryLoader, split: str, number: signal.Signals
+    train: Train,
+    undisturbed: Callable[[str], Outcome],
+    loader: MemoryLoader,
+    split: str,
+    number: signal.Signals,
 ) -> None:
-    undisturbed = weights(train("undisturbed"))
-
     def interrupt(spec: StreamSpec, epoch: int, position: int) -> None:
         if (spec.split, position) == (split, 4):
             os.kill(os.getpid(), number)
@@ -95,7 +114,7 @@ def test_a_signal_while_waiting_for_data_saves_and_stops(
     assert number.name in last_line(stopped)
     assert str(stopped.checkpoint) in last_line(stopped)
     loader.on_ask = lambda *_: None
-    assert equal(weights(train(resume=True)), undisturbed)
+    assert equal(weights(train(resume=True)), weights(undisturbed("halves")))
 
 
 def test_a_signal_during_a_step_lets_the_step_finish(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,13 +136,11 @@ def epoch_digests(folder: Path) -> list[str]:
     return [line["digest"] for line in lines(folder, "epoch")]
 
 
-@pytest.mark.parametrize("steps", [3, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 2])
-def test_an_epochs_digest_is_the_same_through_a_stop_and_at_any_batch_size(
-    train: Train, tmp_path: Path, steps: int
-) -> None:
+def test_an_epochs_digest_is_the_same_through_a_stop_and_at_any_batch_size(train: Train, tmp_path: Path) -> None:
     train("undisturbed", digests="on")
-    train("stopped", steps=steps, digests="on")
-    train("stopped", resume=True)  # what was asked for once is the run's
+    train("stopped", steps=STOPS[0], digests="on")
+    for steps in (*STOPS[1:], None):
+        train("stopped", resume=True, steps=steps)  # what was asked for once is the run's
     train("larger", digests="verify", batch_size=7)
     expected = epoch_digests(tmp_path / "undisturbed")
     assert len(set(expected)) == 3
@@ -162,7 +179,7 @@ def test_what_is_done_with_bad_records_stays_as_it_was_asked(
     train(resume=True, on_bad_record="replace")  # how one goes on, where a record has stopped the run
     assert loader.specs[-1].on_bad_record == "replace"
     assert lines(tmp_path / "run", "epoch")[-1]["stream"] == {
-        "split": "train", "seed": 0, "view": "train", "crop": 227, "sigma": 0.0, "pixels": "uint8",
+        "split": "train", "seed": 0, "view": "train", "crop": 67, "sigma": 0.0, "pixels": "uint8",
         "on_bad_record": "replace", "shuffle": True,
     }  # fmt: skip
 
@@ -199,9 +216,9 @@ def test_only_a_second_ctrl_c_or_sigterm_ends_the_process_at_once(sent: str, end
     assert subprocess.run([sys.executable, "-c", program, *sent.split()], cwd=ROOT).returncode == -ends_by
 
 
-def test_a_loader_that_fails_costs_nothing(train: Train, loader: MemoryLoader, tmp_path: Path) -> None:
-    undisturbed = weights(train("undisturbed"))
-
+def test_a_loader_that_fails_costs_nothing(
+    train: Train, undisturbed: Callable[[str], Outcome], loader: MemoryLoader
+) -> None:
     def fall_silent(spec: StreamSpec, epoch: int, position: int) -> None:
         if (spec.split, epoch, position) == ("train", 1, 8):
             raise LoaderTimeout("no response from tcp://there for 60 s")
@@ -210,8 +227,7 @@ def test_a_loader_that_fails_costs_nothing(train: Train, loader: MemoryLoader, t
     with pytest.raises(LoaderError, match=r"no response from tcp://there.*saved in .*checkpoint-00000007.*--resume"):
         train()
     loader.on_ask = lambda *_: None
-    resumed = train(resume=True)
-    assert equal(weights(resumed), undisturbed)
+    assert equal(weights(train(resume=True)), weights(undisturbed("halves")))
 
 
 def test_the_validation_error_drives_rates_and_the_best_checkpoint(
