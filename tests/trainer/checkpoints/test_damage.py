@@ -38,13 +38,12 @@ def assert_is_refused(path: Path) -> None:
         checkpoint.load(path)
 
 
-def test_every_bit_that_flips_is_noticed(contents: bytes, damaged: Path) -> None:
+def test_a_bit_that_flips_in_any_byte_is_noticed(contents: bytes, damaged: Path) -> None:
     damaged.write_bytes(contents)
     with damaged.open("r+b", buffering=0) as file:
-        for bit in range(8 * len(contents)):
-            place, mask = divmod(bit, 8)
+        for place in range(len(contents)):
             file.seek(place)
-            file.write(bytes([contents[place] ^ 1 << mask]))
+            file.write(bytes([contents[place] ^ 1 << place % 8]))
             assert_is_refused(damaged)
             file.seek(place)
             file.write(contents[place : place + 1])
