@@ -12,7 +12,10 @@ import pytest
 from tests.support.paths import ROOT
 
 # Not imported here: what runs it in its interpreter has to say so before.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.timeout(900),  # a minute, on a machine that does nothing else
+]
 
 GPUS = {"90": "tf32", "86": "bf16"}  # an H100 or H200; a GeForce 30, whose processors have the least shared memory
 KERNELS = {"_channels", "_maps", "_rectify", "_pool", "_pool_backward", "_drop", "_update", "_pixels"}
@@ -35,7 +38,7 @@ def compiled() -> dict[str, list[dict[str, Any]]]:
         )
         for capability, precision in GPUS.items()
     }
-    told = {capability: program.communicate(timeout=200)[0] for capability, program in programs.items()}
+    told = {capability: program.communicate()[0] for capability, program in programs.items()}
     assert all(program.returncode == 0 for program in programs.values())
     return {capability: [json.loads(line) for line in lines.splitlines()] for capability, lines in told.items()}
 

@@ -235,7 +235,7 @@ def apart(data: Path, seed: int, first: int, count: int, working_on: Path) -> Fi
                 break
             except subprocess.TimeoutExpired:
                 now = working_on.read_bytes() if working_on.exists() else b""
-                if now == before:
+                if now and now == before:  # a slow machine is still importing if there is none
                     process.kill()
                     raise Failed(f"case {int(now or -1)} of seed {seed} hangs") from None
                 before = now
