@@ -127,11 +127,8 @@ def test_every_option_of_every_command_has_a_variable_of_its_name() -> None:
             assert f"--{(option.name or '').replace('_', '-')}" == longest
 
 
-def completed(begun: str, cwd: Path) -> set[str]:
+def completed(script: str, begun: str, cwd: Path) -> set[str]:
     """Bash's completions of `alexnet-trainer --recipe BEGUN<TAB>`."""
-    script = subprocess.run(
-        [BIN / "alexnet-trainer"], env={"_ALEXNET_TRAINER_COMPLETE": "bash_source"}, capture_output=True, text=True
-    ).stdout
     ask = (
         f"PATH={BIN}:$PATH; {script}\nCOMP_WORDS=(alexnet-trainer --recipe '{begun}') COMP_CWORD=2\n"
         "_alexnet_trainer_completion alexnet-trainer; printf '%s\\n' \"${COMPREPLY[@]}\""
@@ -144,10 +141,12 @@ def test_a_shell_completes_recipes_by_name_and_file(tmp_path: Path) -> None:
     (tmp_path / "source.txt").touch()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a[1].toml").touch()
-    assert completed("so", tmp_path) == {"source", "source.toml"}
-    assert completed("m", tmp_path) == {"mine/"}
-    assert completed("mine/a[", tmp_path) == {"mine/a[1].toml"}
-    assert completed("", tmp_path) == {"source", "paper", "cifar10", "demo", "source.toml", "mine/"}
+    asked = {"_ALEXNET_TRAINER_COMPLETE": "bash_source"}
+    script = subprocess.run([BIN / "alexnet-trainer"], env=asked, capture_output=True, text=True).stdout
+    assert completed(script, "so", tmp_path) == {"source", "source.toml"}
+    assert completed(script, "m", tmp_path) == {"mine/"}
+    assert completed(script, "mine/a[", tmp_path) == {"mine/a[1].toml"}
+    assert completed(script, "", tmp_path) == {"source", "paper", "cifar10", "demo", "source.toml", "mine/"}
 
 
 def test_an_import_of_torch_would_be_seen() -> None:

@@ -12,7 +12,7 @@ import pytest
 from common.wire import keys
 from tests.support.clusters import SCRIPT, TRIAL, Cluster, alive, family, final_weights, small_data, wait_until
 
-KILLS = int(os.environ.get("ALEXNET_KILLS", "3"))
+KILLS = int(os.environ.get("ALEXNET_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
