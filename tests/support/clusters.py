@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.paths import ROOT
-from tests.support.processes import children, command_line, wait_for
+from tests.support.processes import PATIENCE_S, children, command_line, wait_for
 
 SCRIPT = ROOT / "deploy" / "run_cluster.sh"
 TRIAL = ["--", "--width", "0.05", "--batch-size", "16", "--threads", "1", "--log-steps", "1"]
@@ -68,11 +68,11 @@ class Cluster:
 
     def end(self) -> tuple[int, str]:
         """Exit code and last line."""
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=PATIENCE_S)
         return code, self.output.read_text().splitlines()[-1]
 
 
-def wait_until(condition: Callable[[], object], limit_s: float = 60) -> None:
+def wait_until(condition: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {limit_s} s"

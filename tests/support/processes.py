@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 ANY_PORT = "tcp://127.0.0.1:*"
 KEEPS_NOTHING = ("--decoded-gib", "0")  # every image is decoded for every epoch
 

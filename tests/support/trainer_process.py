@@ -8,7 +8,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from tests.support.paths import ROOT
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE_S, wait_for
 from trainer.cli.train_command import main
 from trainer.training.metrics import FILE_NAME, read
 
@@ -34,7 +34,7 @@ def invoke(*options: str | Path) -> Result:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
     """(exit code, lines of stdout, lines of stderr)"""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err, err
     return process.returncode, out.splitlines(), err.splitlines()
 

@@ -94,7 +94,7 @@ def test_keys_at_a_service_without_are_refused_and_both_sides_say_so(folder: Pat
 
 
 def test_a_refusal_is_noticed_at_once_not_at_the_time_limit(guarded: LoaderProcess) -> None:
-    """A service that is silent would hold the client for an hour; the test's own limit is 5 minutes."""
+    """A service that is silent would hold the client for an hour; the test's own limit is 10 minutes."""
     with LoaderClient(guarded.endpoint, timeout_s=3600) as loader, pytest.raises(LoaderRefused):
         loader.stream(SPEC, 16)
 

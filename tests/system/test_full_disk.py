@@ -15,7 +15,7 @@ from common.spec import StreamSpec
 from tests.support.checkpoints import a_checkpoint, same_tensors
 from tests.support.full_disk import FullDisk
 from tests.support.memory_loader import MemoryLoader
-from tests.support.processes import LoaderProcess, wait_for
+from tests.support.processes import PATIENCE_S, LoaderProcess, wait_for
 from tests.support.tiny_run import STEPS_PER_EPOCH, Train, equal, lines, weights, without_times
 from tests.support.trainer_process import OPTIONS, finish, invoke, start, steps_told
 from trainer.checkpoints import checkpoint
@@ -71,13 +71,13 @@ def test_a_run_goes_on_over_a_full_disk_and_stops_with_an_error_that_names_the_l
 ) -> None:
     """Filled while the trainer saves after every step; then stopped, emptied, resumed."""
     undisturbed, run, told = tmp_path / "undisturbed", disk.folder / "run", tmp_path / "told"
-    served = ["--loader", service.endpoint]
+    served = ["--loader", service.endpoint, "--epochs", "100000"]
     with told.open("w") as stderr:
         trainer = start(*OPTIONS, *served, "--run", run, "--checkpoint-minutes", "0", cwd=tmp_path, stderr=stderr)
         wait_for("a checkpoint", lambda: checkpoint.all_in(run) or trainer.poll() is not None)
         wait_for("a warning", lambda: disk.fill() or "training continues" in told.read_text())  # type: ignore[func-returns-value]
         trainer.send_signal(signal.SIGTERM)
-        trainer.communicate(timeout=120)
+        trainer.communicate(timeout=PATIENCE_S)
     assert trainer.returncode == 1, told.read_text()
     last_good = checkpoint.newest(run)
     error = told.read_text().splitlines()[-1]
