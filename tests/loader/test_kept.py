@@ -109,13 +109,13 @@ def test_growth_stops_while_memory_is_short(dataset: Dataset, caplog: pytest.Log
     with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0)) as keeper:
         kept = keeper.kept["train"]
         filler = Filler(dataset, Scratch(), kept)
-        for room, missing, told in ((-1, 130, "keeps"), (1 << 30, 130, "no more"), (0, 0, "again")):
+        for room, missing, told in ((-1, 150, "no more"), (20 * IMAGE_BYTES, 130, "again"), (1 << 30, 0, "again")):
+            spare[0] = room
+            keeper.look()
             filled(filler)
             filler.publish()
             assert len(kept.missing) == missing
             assert told in caplog.messages[-1]
-            spare[0] = room
-            keeper.look()
 
 
 def test_the_splits_share_the_memory_in_proportion(packed: Path, caplog: pytest.LogCaptureFixture) -> None:
