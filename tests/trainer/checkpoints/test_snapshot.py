@@ -55,6 +55,7 @@ class Training:
         return self.placement.gather(), self.placement.gather(self.sgd.velocities)
 
     def written(self, folder: Path) -> Checkpoint:
+        self.snapshot.wait()
         return checkpoint.load(checkpoint.write(folder, STATE, self.snapshot.stored(), None))
 
 
