@@ -11,7 +11,7 @@ from common.client.client import LoaderClient
 from common.client.stream_sessions import Transport
 from common.spec import StreamSpec
 from tests.support.impatience import impatient
-from tests.support.processes import LoaderProcess, wait_for
+from tests.support.processes import ANY_PORT, KEEPS_NOTHING, LoaderProcess, wait_for
 from tests.support.reader import ReaderProcess, fingerprint
 
 FOREVER = 10**6
@@ -54,7 +54,7 @@ def test_clients_of_one_stream_share_its_decoding_whatever_becomes_of_a_third_an
 ) -> None:
     epochs, spec = 3, StreamSpec(seed=9, crop=128)
     transports: list[Transport] = ["slab", "frames"]
-    with LoaderProcess(packed, tmp_path, 2, "tcp://127.0.0.1:*", "--decoded-gib", "0") as service, ExitStack() as stack:
+    with LoaderProcess(packed, tmp_path, 2, ANY_PORT, *KEEPS_NOTHING) as service, ExitStack() as stack:
         alone = read_alone(service.endpoint, spec, 16, epochs)
         third = stack.enter_context(ReaderProcess(service.endpoint, spec, 16, FOREVER, "slab"))
         third.read_until(1)
@@ -110,9 +110,10 @@ def test_a_client_stopped_until_the_service_has_given_it_up_goes_on_with_the_sam
 
 
 def test_two_greedy_clients_get_the_same_number_of_pictures_though_one_asks_for_larger_batches(
-    service: LoaderProcess,
+    packed: Path, tmp_path: Path
 ) -> None:
-    with ExitStack() as stack:
+    """Of a service that decodes: one that need not is faster than its clients."""
+    with LoaderProcess(packed, tmp_path, 2, ANY_PORT, *KEEPS_NOTHING) as service, ExitStack() as stack:
         small, large = (
             stack.enter_context(ReaderProcess(service.endpoint, StreamSpec(seed=seed, crop=32), batch_size, FOREVER))
             for seed, batch_size in enumerate((10, 75))
