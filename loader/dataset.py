@@ -8,11 +8,13 @@ record 0..n - 1, 8 bytes, big-endian   see `records`
 """
 
 import contextlib
+import functools
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import lmdb
 import msgpack
@@ -21,11 +23,14 @@ import numpy.typing as npt
 
 from common.errors import BadImage, DatasetError
 from loader.data_file import DataFile, Version
+from loader.lmdb_pages import Places
 from loader.meta import Meta, Progress
 from loader.records import HEAD, LONGEST, damage, digest_of, extend_chain, fault
 
 _META, _PROGRESS, _SKIPPED = b"meta", b"progress", b"skipped"
 _SMALLEST_MAP = 1 << 30
+_AROUND = 1 << 17  # bytes that a disk reads at a time if all will stay in memory
+_AT_ONCE = 256  # records asked for ahead when all are read in order
 _SPARE = 1 << 20  # bytes: with less free the disk counts as full, for a commit takes some pages beside its records
 
 
@@ -59,6 +64,7 @@ class Dataset(_File):
     """A finished split, read-only. Open it after a fork or spawn, once in each process.
 
     version     of the file when it was opened; pass it to another process that reads the same file
+    record_bytes   of the file, on average
     colour      float64 3 x 3, row k the k-th component times its standard deviation
 
     Other attributes are those of `meta.Meta` and `stats.Stats`.
@@ -84,6 +90,7 @@ class Dataset(_File):
         meta, stats = self.meta, self.meta.stats
         self.version = version or replace(before, digest=meta.digest)
         self.split, self.records, self.classes, self.digest = meta.split, meta.records, meta.classes, meta.digest
+        self.record_bytes = max(1, _bytes_in_use(self._env) // max(1, meta.records))
         self.stats, self.mean_hwc, self.sd, self.components = stats, stats.mean_hwc, stats.sd, stats.components
         self.colour: npt.NDArray[np.float64] = stats.components * stats.sd[:, np.newaxis]
 
@@ -103,14 +110,58 @@ class Dataset(_File):
         """Label and JPEG. Raises BadImage if the record is damaged, DatasetError if there is none of that number."""
         if not 0 <= record < self.records:
             raise DatasetError(f"{self.path} has no record {record}; it holds 0 to {self.records - 1}")
-        label, checksum, view = self._parts(record)
-        jpeg = bytes(view)
-        if reason := damage(label, checksum, jpeg, len(self.classes)):
-            raise BadImage(f"damaged: {reason}")
-        return label, jpeg
+        reason = None
+        for find in (self._by_place, self._by_key):  # what is odd by its place is LMDB's to judge
+            if (value := find(record)) is not None:
+                label, checksum, jpeg = _parts(value)
+                reason = damage(label, checksum, jpeg, len(self.classes))
+                if reason is None:
+                    return label, jpeg
+        raise BadImage(f"damaged: {reason}")
 
-    def _parts(self, record: int) -> tuple[int, int, memoryview]:
-        """Label, checksum and JPEG, a view valid until the next read. Raises BadImage if they cannot be found."""
+    def find(self, records: npt.NDArray[np.integer[Any]]) -> None:
+        """Find the places of these records, together and so cheaply: `read` is then one read, without LMDB."""
+        if self._places is not None:
+            self._places.find(records)
+
+    def advise(self, records: npt.NDArray[np.integer[Any]]) -> None:
+        """Let the kernel begin to read these records, if they are not in memory: `read` will not wait, or less long."""
+        if self._places is None:
+            return
+        size = _AROUND if self._stays_in_memory else 1
+        with contextlib.suppress(OSError):  # it was only advice
+            for offset, length in self._places.of_all(records):
+                begin, end = offset // size * size, -(-(offset + length) // size) * size
+                os.posix_fadvise(self.file.fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
+
+    @functools.cached_property
+    def _places(self) -> Places | None:
+        os.posix_fadvise(self.file.fd, 0, 0, os.POSIX_FADV_RANDOM)  # a read is of what is asked for, and no more
+        return Places.of(self.file, self.records, self._transaction.id())
+
+    @functools.cached_property
+    def _stays_in_memory(self) -> bool:
+        return self.file.fits_in_memory()
+
+    def _value(self, record: int) -> bytes:
+        """Raises BadImage if the record cannot be found."""
+        value = self._by_place(record)
+        return self._by_key(record) if value is None else value
+
+    def _by_place(self, record: int) -> bytes | None:
+        """The record's bytes in one read; None if its place was not found, or they are not all there."""
+        place = self._places.of_record(record) if self._places is not None else None
+        if place is None:
+            return None
+        with contextlib.suppress(OSError):
+            value = os.pread(self.file.fd, place[1], place[0])
+            if len(value) == place[1] >= HEAD.size:
+                return value
+            self.refuse_changes()  # cut off: LMDB's mapping would be a SIGBUS
+        return None
+
+    def _by_key(self, record: int) -> bytes:
+        """The record's bytes by LMDB's own search. Raises BadImage if the record cannot be found."""
         try:
             value = self._transaction.get(record.to_bytes(8, "big"))
         except lmdb.Error:
@@ -118,8 +169,7 @@ class Dataset(_File):
             raise BadImage("damaged: a page of the database") from None
         if value is None or not HEAD.size <= len(value) <= LONGEST:
             raise BadImage("damaged: a page of the database")
-        label, checksum = HEAD.unpack_from(value)
-        return label, checksum, memoryview(value)[HEAD.size :]
+        return bytes(value)
 
     def _renew(self) -> None:
         """Begin a new transaction: after a bad page LMDB reads nothing more in the old one."""
@@ -151,10 +201,16 @@ class Dataset(_File):
 
     def _digest_of_records(self) -> bytes:
         chain = b""
-        for record in range(self.records):
-            label, checksum, _ = self._parts(record)
-            chain = extend_chain(chain, HEAD.pack(label, checksum))
+        for record in self._in_order():
+            chain = extend_chain(chain, self._value(record))
         return digest_of(chain, self.split, self.classes, self.stats)
+
+    def _in_order(self) -> Iterator[int]:
+        """All records, asked for ahead."""
+        for first in range(0, self.records, _AT_ONCE):
+            records = range(first, min(first + _AT_ONCE, self.records))
+            self.advise(np.array(records))
+            yield from records
 
     def _changed(self) -> DatasetError:
         return DatasetError(
@@ -165,12 +221,12 @@ class Dataset(_File):
     def verify(self) -> Iterator[str | None]:
         """Yield each record's fault, or None. Raises DatasetError at the end if all are sound, but not their digest."""
         chain, faults = b"", 0
-        for record in range(self.records):
+        for record in self._in_order():
             reason = None
             try:
-                label, checksum, jpeg = self._parts(record)
-                reason = fault(label, checksum, bytes(jpeg), len(self.classes))
-                chain = extend_chain(chain, HEAD.pack(label, checksum))
+                value = self._value(record)
+                reason = fault(*_parts(value), len(self.classes))
+                chain = extend_chain(chain, value)
             except BadImage as error:
                 reason = str(error)
             faults += reason is not None
@@ -257,6 +313,11 @@ def _reason(error: lmdb.Error, folder: Path, size: int) -> str:
     if isinstance(error, lmdb.MemoryError):
         return "not enough memory, or address space (ulimit -v), to map the file"
     return str(error)
+
+
+def _parts(value: bytes) -> tuple[int, int, bytes]:
+    """Label, checksum and JPEG of a record."""
+    return *HEAD.unpack_from(value), value[HEAD.size :]
 
 
 def _open_to_read(file: DataFile) -> lmdb.Environment:

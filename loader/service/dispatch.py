@@ -22,6 +22,7 @@ CRASHES_BY_RECORD = 3  # workers that may crash over one record before it is rep
 CRASHES_BY_TICKET = 20
 COPIES_PER_DECODE = 16  # in the time that one batch takes
 _QUEUED_PER_CREDIT = 4  # tickets of a stream that may be queued, per batch of credit: retries come early
+_AHEAD_PER_FILL = 2  # batches that a worker asks the disk for before it fills one
 
 Payload = bytes | memoryview | SlotBatch
 Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to a client
@@ -53,11 +54,13 @@ class Dispatcher:
                 self._send(session.address[0], job.reply, None)
         elif not session.is_done(ticket.number):
             self._queue.add(session.admit(ticket))
+            session.ahead.came(ticket.epoch, ticket.first, ticket.count)
 
     def give_out(self) -> None:
         for session in self._sessions:
             session.reclaim()
         while (worker := self._pool.idle()) is not None and (job := self._queue.take(self._waits)) is not None:
+            self._read_ahead(worker, job.session)
             shelf = self._companions.shelf(job.session)
             if shelf is not None and (source := shelf.begin_copy(job.key)) is not None:
                 self._copy(worker, job, shelf, source)
@@ -78,6 +81,11 @@ class Dispatcher:
         """Return True while a worker fills the shelf with the job's batch, which is copied then."""
         shelf = self._companions.shelf(job.session)
         return shelf is not None and shelf.is_filling(job.key)
+
+    def _read_ahead(self, worker: WorkerProcess, session: Session) -> None:
+        """Let a worker ask the disk for what is due, before it waits for any of it."""
+        for positions in session.ahead.take(_AHEAD_PER_FILL * session.batch_size):
+            self._pool.expect(worker, link.Expect(session.spec, *positions))
 
     def _copy(self, worker: WorkerProcess, job: Job, shelf: Shelf, source: link.Place) -> None:
         session, count = job.session, job.ticket.count

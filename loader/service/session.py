@@ -1,5 +1,6 @@
 """Soft state of one client stream; losing it costs a retry."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from common.spec import StreamSpec
 from common.wire import messages
 from common.wire.slab import KEPT, Slab, SlotBatch, slot_bytes
 from loader.dataset import Dataset
+from loader.service.ahead import Ahead
 from loader.service.resources import usable_cores
 from loader.workers.link import Place
 
@@ -89,6 +91,10 @@ class Session:
     @staticmethod
     def bytes_of(spec: StreamSpec, batch_size: int, credit: int) -> int:
         return slot_bytes(spec, batch_size) * (credit + SPARE_SLOTS)
+
+    @functools.cached_property
+    def ahead(self) -> Ahead:
+        return Ahead(self.dataset.records, self.dataset.record_bytes)
 
     @property
     def name(self) -> str:

@@ -47,6 +47,7 @@ class Auditor:
     def audit(self, part: Part) -> Audited:
         """Raises BadRecord, DatasetError."""
         batch = SlotBatch(self._slot, self._spec, part.count)
+        self._filler.expect(self._spec, part.epoch, part.first, part.count)
         self._filler.fill(self._spec, part.epoch, part.first, batch, digests=True)
         return Audited(part, batch.notes["digest"].copy(), batch.notes["record"].tolist(), batch.replaced(part.first))
 

@@ -7,6 +7,8 @@ crop, flip and noise stay the position's own.
 from time import perf_counter_ns
 from typing import NamedTuple
 
+import numpy as np
+
 from common import digest
 from common.errors import BadImage, BadRecord
 from common.spec import StreamSpec
@@ -36,10 +38,10 @@ class Work(NamedTuple):
 
 
 class StageTimer:
-    """Charges every nanosecond from its making on to one stage."""
+    """Charges every nanosecond from its making on to one stage; `read_ns` are charged to READ already."""
 
-    def __init__(self) -> None:
-        self._ns = [0, 0, 0]
+    def __init__(self, read_ns: int = 0) -> None:
+        self._ns = [read_ns, 0, 0]
         self._since_ns = perf_counter_ns()
 
     def charge(self, stage: int) -> None:
@@ -60,6 +62,16 @@ class Filler:
         self._written: list[tuple[int, int]] = []  # record and label of images that the last fill wrote to `kept`
         self._decoded = 0  # by the last fill
         self._reasons: dict[int, str] = {}  # by corrupt record
+        self._expecting_ns = 0  # since the last fill
+
+    def expect(self, spec: StreamSpec, epoch: int, first: int, count: int) -> None:
+        """Let the disk begin to read the records at these positions, for this process or another."""
+        began_ns = perf_counter_ns()
+        records = sampler.order_of(spec, self.dataset.records, epoch)[first : first + count]
+        if self._kept is not None:
+            records = np.array([record for record in records.tolist() if self._kept.label(record) is None], np.uint32)
+        self.dataset.advise(records)
+        self._expecting_ns += perf_counter_ns() - began_ns
 
     def fill(
         self, spec: StreamSpec, epoch: int, first: int, batch: SlotBatch, *copies: SlotBatch, digests: bool
@@ -68,9 +80,10 @@ class Filler:
 
         Raises DatasetError, and BadRecord if the stream stops at corrupt records or too many follow each other.
         """
-        timer = StageTimer()
+        timer, self._expecting_ns = StageTimer(self._expecting_ns), 0
         order, count = sampler.order_of(spec, self.dataset.records, epoch), len(batch.images)
         records, labels = order[first : first + count].tolist(), []
+        self.dataset.find(order[first : first + count])
         timer.charge(READ)
         images = self._images(spec, epoch, first, batch)
         image_digests: list[int] = []

@@ -95,6 +95,17 @@ Task = Fill | Copy
 
 
 @dataclass(frozen=True, slots=True)
+class Expect:
+    """To the worker: the records at these positions will be needed soon, in some worker."""
+
+    kind: ClassVar[str] = "expect"
+    spec: StreamSpec
+    epoch: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """From the worker: it is idle for the first time."""
 
@@ -121,9 +132,9 @@ class Failed:
     reason: str
 
 
-Message = Open | Keep | Attach | Detach | Fill | Copy | Ready | Filled | Failed
+Message = Open | Keep | Attach | Detach | Fill | Copy | Expect | Ready | Filled | Failed
 _KINDS: dict[str, type[Message]] = {
-    kind.kind: kind for kind in (Open, Keep, Attach, Detach, Fill, Copy, Ready, Filled, Failed)
+    kind.kind: kind for kind in (Open, Keep, Attach, Detach, Fill, Copy, Expect, Ready, Filled, Failed)
 }
 
 

@@ -134,6 +134,11 @@ class WorkerPool:
         except OSError:
             log.debug("worker %d died before it could be given work", worker.process.pid)
 
+    def expect(self, worker: WorkerProcess, expected: link.Expect) -> None:
+        """Let `worker` ask the disk for records. If it is dead, `receive` will say so."""
+        with contextlib.suppress(OSError):
+            link.send(worker.connection, expected)
+
     def forget(self, slab: int) -> None:
         for worker in self.workers:
             if slab in worker.slabs:

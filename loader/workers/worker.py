@@ -50,6 +50,8 @@ class Worker:
                     self._slabs[slab] = Slab(fd, size, slots)
                 case link.Detach(slab), _ if slab in self._slabs:
                     self._slabs.pop(slab).close()
+                case link.Expect() as expected, _:
+                    self._expect(expected)
                 case link.Fill() as fill, _:
                     reply = self._fill(fill)
                     link.send(service, reply)
@@ -81,6 +83,11 @@ class Worker:
 
     def _batches(self, task: link.Task) -> list[SlotBatch]:
         return [self._slabs[slab].batch(slot, task.spec, task.count) for slab, slot in task.places]
+
+    def _expect(self, expected: link.Expect) -> None:
+        with contextlib.suppress(AlexNetError):  # a fill will tell
+            filler = self._filler(expected.spec.split)
+            filler.expect(expected.spec, expected.epoch, expected.first, expected.count)
 
     def _look_ahead(self, fill: link.Fill) -> None:
         """Near an epoch's end compute the next one's order, while nobody waits for it."""

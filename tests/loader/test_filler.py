@@ -21,7 +21,7 @@ from loader.dataset import Dataset
 from loader.workers import sampler
 from loader.workers.augment import Scratch, TrainingBatch
 from loader.workers.fill import DECODE, Filler
-from loader.workers.sampler import Floats
+from loader.workers.sampler import Floats, Records
 from tests.support.bad_records import flip_a_bit, with_records
 
 RECORDS, EPOCH = 150, 4
@@ -39,6 +39,9 @@ class Stored:
     def read(self, record: int) -> tuple[int, bytes]:
         label, packed = self._kept[record]
         return label, CUT if record in self._bad else packed
+
+    def find(self, records: Records) -> None:
+        """There are no pages."""
 
     def spoilt(self, bad: Collection[int]) -> "Stored":
         return Stored(self._kept, self.colour, bad)
