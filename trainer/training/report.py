@@ -164,7 +164,9 @@ class Report:
             lowest = state.best_error, state.best_epoch
         left_s = self._left_s(state.step, state.epoch + 1, 0, tally.images_per_s)
         course = course_in_words(state.epoch, lowest, rate, outlook, left_s)
-        for words in (course, waits_in_words(tally.wait_shares, loaders), cores_in_words(self._contention.share)):
+        decodes_per_s = tally.images_per_s * (1 - tally.decoded_share)
+        waits = waits_in_words(tally.wait_shares, loaders, decodes_per_s, self._plan.records)
+        for words in (course, waits, cores_in_words(self._contention.share)):
             if words:
                 self.progress.line(f"  {words}")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from common.cli.progress import duration, percent
 from common.client.stream_sessions import Loaders
+from common.spec import STORED_SIZE
 from trainer.training.schedule import Outlook
 
 CROWDED = 0.1  # share of the time: less contention for the cores is not mentioned
@@ -22,22 +23,23 @@ _NAMES = {
 }
 
 
-def waits_in_words(shares: Mapping[str, float], loaders: Loaders) -> str:
-    """The reasons for stalls, and a remedy; `shares` as in metrics.jsonl."""
+def waits_in_words(shares: Mapping[str, float], loaders: Loaders, decodes_per_s: float, images: int) -> str:
+    """The reasons for stalls, and a remedy; `shares` as in metrics.jsonl, `images` of the dataset."""
     waited = sum(shares.values())
     if waited < WORTH_IT:
         return f"waited {percent(waited)} of the time for data: nothing to gain there"
     largest_first = sorted((reason for reason in shares if shares[reason] >= _NAMED * waited), key=lambda r: -shares[r])
     named = ", ".join(f"{_NAMES[reason]} {percent(shares[reason])}" for reason in largest_first)
-    return f"waited {percent(waited)} of the time for data: {named}; {_advice(shares, loaders)}"
+    return f"waited {percent(waited)} of the time for data: {named}; {_advice(shares, loaders, decodes_per_s, images)}"
 
 
-def _advice(shares: Mapping[str, float], loaders: Loaders) -> str:
+def _advice(shares: Mapping[str, float], loaders: Loaders, decodes_per_s: float, images: int) -> str:
     of_workers = sum(shares[reason] for reason in _WORKERS)
     causes = {"workers": of_workers} | {reason: shares[reason] for reason in ("wire", "free_slot", "no_loader")}
     cause = max(causes, key=causes.__getitem__)
     if cause == "workers":
-        return _more_workers(shares["read"] > of_workers / 2, loaders)
+        reading = shares["read"] > of_workers / 2
+        return _faster_disk(decodes_per_s, images) if reading else _more_workers(loaders)
     if cause == "wire":
         return _better_wire(loaders)
     if cause == "free_slot":
@@ -47,13 +49,20 @@ def _advice(shares: Mapping[str, float], loaders: Loaders) -> str:
     return "the loader was gone, or did not answer: its log says why, and a second --loader would stand in"
 
 
-def _more_workers(reading: bool, loaders: Loaders) -> str:
+def _more_workers(loaders: Loaders) -> str:
     have = f"{_number(loaders.workers, 'worker')} on {_number(loaders.cores, 'core')}"
-    if reading:
-        return f"the disk is the limit ({have}): a faster one would help, or memory that holds the dataset"
     if loaders.workers < loaders.cores:
         return f"more workers would help where cores are free ({have}; alexnet-loader --workers)"
     return f"every core has its worker ({have}): another host would help (--loader)"
+
+
+def _faster_disk(decodes_per_s: float, images: int) -> str:
+    decoded_gib = images * 3 * STORED_SIZE**2 / 2**30
+    return (
+        f"the loader's disk is the limit, it gives {decodes_per_s:,.0f} reads a second: a local or faster one would"
+        f" help, or memory that holds the dataset (decoded it takes {decoded_gib:.1f} GiB: alexnet-loader"
+        " --decoded-gib)"
+    )
 
 
 def _better_wire(loaders: Loaders) -> str:

@@ -22,7 +22,7 @@ NONE = dict.fromkeys(asdict(Waits()), 0.0)
 
 def told(loaders: Loaders = LOCAL, **shares: float) -> str:
     assert shares.keys() <= NONE.keys()
-    return waits_in_words(NONE | shares, loaders)
+    return waits_in_words(NONE | shares, loaders, 1234.5, 50_000)
 
 
 def test_waits_that_are_short_are_left_alone() -> None:
@@ -68,7 +68,8 @@ def test_as_many_workers_as_cores_want_another_host(workers: int) -> None:
 @pytest.mark.parametrize("workers", [2, 8])
 def test_a_slow_disk_is_not_helped_by_workers_or_hosts(workers: int) -> None:
     words = told(replace(LOCAL, workers=workers), read=0.2, decode=0.1, workers_busy=0.05)
-    assert "the disk is the limit" in words
+    assert "the loader's disk is the limit, it gives 1,234 reads a second: a local or faster one would help" in words
+    assert "(decoded it takes 9.2 GiB: alexnet-loader --decoded-gib)" in words
     assert "--workers" not in words
     assert "--loader" not in words
 
@@ -103,7 +104,7 @@ def test_workers_are_the_cause_where_all_that_they_do_together_is() -> None:
     st.builds(Loaders, *[st.integers(0, 100)] * 4),
 )
 def test_there_are_words_for_everything(shares: dict[str, float], loaders: Loaders) -> None:
-    words = waits_in_words(shares, loaders)
+    words = waits_in_words(shares, loaders, 1.0, 1)
     assert words.startswith("waited ")
     assert "\n" not in words
 
