@@ -228,6 +228,8 @@ class Stream:
     def ticket_failed(self, host: Host, fault: messages.Fault) -> None:
         if fault.code == messages.UNKNOWN_STREAM:
             self.reopen(host)
+        elif self._sessions.get(host) is None:
+            return  # it was left out for an earlier fault, and its tickets are retried
         elif self._window is not None and self._window.expects(fault.number):
             if fault.record != messages.NO_RECORD and self._left_out_for(host, fault.record, fault.reason):
                 return
