@@ -127,6 +127,8 @@ class BundledCodec:
     def _header(self, jpeg: bytes) -> tuple[int, int, str]:
         if not jpeg:
             raise BadImage("the file is empty")  # simplejpeg would read past its end
+        if len(jpeg) > 1 and not jpeg.startswith(b"\xff\xd8"):  # libjpeg-turbo's own words, which simplejpeg loses
+            raise BadImage(f"Not a JPEG file: starts with 0x{jpeg[0]:02x} 0x{jpeg[1]:02x}")
         try:
             height, width, colours, _ = self._library.decode_jpeg_header(jpeg)
         except ValueError as error:

@@ -85,6 +85,18 @@ def test_damaged_jpegs_are_refused_by_both_or_decode_to_the_same_pixels(
     assert 100 < sum(ours is None for _, ours, _ in outcomes) < 1400
 
 
+@pytest.mark.parametrize("data", [b"no jpeg", b"\x89PNG\r\n", b"\xff\x00"])
+def test_a_file_that_is_no_jpeg_has_the_same_fault_with_both(
+    system: codec.Codec, bundled: codec.Codec, data: bytes
+) -> None:
+    faults = []
+    for library in (system, bundled):
+        with pytest.raises(BadImage) as caught:
+            library.size(data)
+        faults.append(str(caught.value))
+    assert faults[0] == faults[1]
+
+
 def test_images_encode_to_the_same_bytes(system: codec.Codec, bundled: codec.Codec) -> None:
     for image, quality in itertools.product(images(), (1, 50, 90, 100)):
         assert system.encode(image, quality) == bundled.encode(image, quality)
