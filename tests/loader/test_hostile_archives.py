@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from common.errors import UsageError
 from loader.packing import discover
-from tests.support.ilsvrc_archives import make_archives, tar_of
+from tests.support.ilsvrc_archives import make_archives, tar_of, unpack
 from tests.support.photo_tree import photo
 
 PEAK_BYTES = 100 << 20
@@ -81,8 +81,7 @@ def test_headers_that_make_no_sense_are_one_line(name: str, tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_archives(tmp_path_factory.mktemp("archives") / "imagenet", WNIDS, [1, 2])
-    with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+    unpack(folder / "ILSVRC2012_devkit_t12.tar.gz", folder)
     return folder
 
 

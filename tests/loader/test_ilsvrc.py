@@ -1,7 +1,6 @@
 """The archives of ILSVRC2012 are read in place, and packed."""
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from common.errors import UsageError
 from loader.dataset import Dataset
 from loader.packing import discover
 from loader.packing.pack import PackOptions, pack
-from tests.support.ilsvrc_archives import make_archives, tar_of
+from tests.support.ilsvrc_archives import make_archives, tar_of, unpack
 from tests.support.photo_tree import photo
 
 WNIDS = ("n01440764", "n01443537", "n02084071")  # the last with id 2: ids are not in the order of the names
@@ -37,8 +36,7 @@ def test_training_pictures_are_read_in_place_from_the_tar_of_tars(archives: Path
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_validation_labels_are_the_devkits_ids_mapped_to_class_names(archives: Path, unpacked: bool) -> None:
     if unpacked:
-        with tarfile.open(archives / "ILSVRC2012_devkit_t12.tar.gz") as archive:
-            archive.extractall(archives, filter="data")
+        unpack(archives / "ILSVRC2012_devkit_t12.tar.gz", archives)
         (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
     val = discover.sources(archives)["val"]
     assert [val.classes[label] for label in val.labels] == [IDS[number] for number in TRUTH]
@@ -107,8 +105,7 @@ def test_an_archive_cut_off_while_it_was_fetched_is_an_error(archives: Path) -> 
     "meta", [b"", b"no matrices at all", b"MATLAB 5.0 MAT-file".ljust(128) + b"\x0f\x00\x00\x00" * 9]
 )
 def test_a_devkit_whose_names_cannot_be_read_is_one_error(archives: Path, meta: bytes) -> None:
-    with tarfile.open(archives / "ILSVRC2012_devkit_t12.tar.gz") as archive:
-        archive.extractall(archives, filter="data")
+    unpack(archives / "ILSVRC2012_devkit_t12.tar.gz", archives)
     (archives / "ILSVRC2012_devkit_t12" / "data" / "meta.mat").write_bytes(meta)
     with pytest.raises(UsageError, match="the devkit in .* cannot be read"):
         discover.sources(archives)

@@ -44,6 +44,12 @@ def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
     return file.getvalue()
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as file:
+        file.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.11.4 and newer
+        file.extractall(folder)
+
+
 def _devkit(ids: Mapping[int, str], truth: Sequence[int]) -> dict[str, bytes]:
     meta = io.BytesIO()
     kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]

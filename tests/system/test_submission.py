@@ -1,7 +1,6 @@
 """alexnet-evaluate --ilsvrc, from the archives of ILSVRC2012 in small to the file: each line against what the picture's
 own file gives, worked out plainly."""
 
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from loader.packing import discover
 from loader.packing.pack import PackOptions, pack
 from loader.packing.pack_worker import stored_jpeg
 from tests.support.bad_records import with_records
-from tests.support.ilsvrc_archives import make_archives
+from tests.support.ilsvrc_archives import make_archives, unpack
 from tests.support.photo_tree import photo
 from tests.support.processes import LoaderProcess
 from tests.support.trained_nets import plain_probabilities, save_net
@@ -93,8 +92,7 @@ def test_each_line_is_of_the_picture_with_its_number_also_where_packing_left_som
 ) -> None:  # fmt: skip
     devkit = folder / "imagenet" / "ILSVRC2012_devkit_t12.tar.gz"
     if form == "unpacked":
-        with tarfile.open(devkit) as archive:
-            archive.extractall(tmp_path, filter="data")
+        unpack(devkit, tmp_path)
         devkit = tmp_path / "ILSVRC2012_devkit_t12"
     assert len({tuple(line) for line in expected.values()}) > 10, "lines tell pictures apart"
     listed = (folder / "data" / "skipped.jsonl").read_text()
