@@ -11,6 +11,7 @@ lasts beyond its epoch, so no record is read twice. Figures are medians, with th
     slow          cold, and each read takes --ms: through FUSE, which needs root
     before ...    the same with the code of another checkout
 
+Reads an image count what is asked for ahead of the last batch too, up to 64 MiB: make rounds long beside that.
 A service takes data for larger than memory by their file's size, to which a hole is added. With --memory-mib the
 services of `cold` and `slow` may not have more memory than that, page cache included; that needs cgroups and root.
 """
@@ -162,7 +163,7 @@ def main() -> None:
     from tests.bench import photos
 
     with tempfile.TemporaryDirectory(dir=given.disk) as name, ExitStack() as stack:
-        folder = Path(name)
+        folder = Path(name).resolve()
         data = folder / "grown"
         data.mkdir()
         once = photos.packed_records(given.data, folder, 1000) / "train.lmdb"
@@ -204,9 +205,10 @@ def _measured(
     options = [str(data), str(folder), given.workers, given.seconds, given.records]
     round_of = json.dumps([*options, prefix if state != "warm" else []])
     environment = {**os.environ, "COLD_CHECKOUT": str(checkout)}
-    told = subprocess.run(
-        [sys.executable, __file__, "--one-round", round_of], env=environment, stdout=subprocess.PIPE, check=True
-    )
+    told = subprocess.run(  # in the checkout's folder, which `python -m` prefers to all others
+        [sys.executable, os.path.abspath(__file__), "--one-round", round_of],
+        cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
     images, seconds, first_ms = json.loads(told.stdout)
     reads, in_flight_s = (now - then for now, then in zip(_reads(server, data), before, strict=True))
     rate = images / seconds
