@@ -9,33 +9,28 @@ record 0..n - 1, 8 bytes, big-endian   see `records`
 
 import contextlib
 import functools
-import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import lmdb
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, DatasetError
+from loader import lmdb_file
 from loader.data_file import DataFile, Version
-from loader.lmdb_pages import Places
+from loader.direct_reads import DirectReads
 from loader.meta import Meta, Progress
 from loader.records import HEAD, LONGEST, damage, digest_of, extend_chain, fault
 
-_META, _PROGRESS, _SKIPPED = b"meta", b"progress", b"skipped"
-_SMALLEST_MAP = 1 << 30
-_AROUND = 1 << 17  # bytes that a disk reads at a time if all will stay in memory
+META, PROGRESS, SKIPPED = b"meta", b"progress", b"skipped"
 _AT_ONCE = 256  # records asked for ahead when all are read in order
-_SPARE = 1 << 20  # bytes: with less free the disk counts as full, for a commit takes some pages beside its records
 
 
-class _File:
-    _env: lmdb.Environment
+class SplitFile:
+    _env: lmdb_file.Environment
     file: DataFile
 
     def close(self) -> None:
@@ -52,15 +47,15 @@ class _File:
         """Item, name and reason of each image left out."""
         found = []
         with self._env.begin() as transaction, transaction.cursor() as cursor:
-            more = cursor.set_range(_SKIPPED)
-            while more and cursor.key().startswith(_SKIPPED):
+            more = cursor.set_range(SKIPPED)
+            while more and cursor.key().startswith(SKIPPED):
                 name, reason = msgpack.unpackb(cursor.value())
-                found.append((int.from_bytes(cursor.key()[len(_SKIPPED) :], "big"), name, reason))
+                found.append((int.from_bytes(cursor.key()[len(SKIPPED) :], "big"), name, reason))
                 more = cursor.next()
         return found
 
 
-class Dataset(_File):
+class Dataset(SplitFile):
     """A finished split, read-only. Open it after a fork or spawn, once in each process.
 
     version     of the file when it was opened; pass it to another process that reads the same file
@@ -79,7 +74,7 @@ class Dataset(_File):
         with contextlib.ExitStack() as undo:
             undo.callback(self.file.close)
             before = self.file.version(b"")  # what is written from here on counts as a change
-            self._env = _open_to_read(self.file)
+            self._env = lmdb_file.open_to_read(self.file)
             undo.callback(self._env.close)
             self._transaction = self._env.begin(buffers=True)
             self.meta = self._read_meta()
@@ -90,14 +85,14 @@ class Dataset(_File):
         meta, stats = self.meta, self.meta.stats
         self.version = version or replace(before, digest=meta.digest)
         self.split, self.records, self.classes, self.digest = meta.split, meta.records, meta.classes, meta.digest
-        self.record_bytes = max(1, _bytes_in_use(self._env) // max(1, meta.records))
+        self.record_bytes = max(1, lmdb_file.bytes_in_use(self._env) // max(1, meta.records))
         self.stats, self.mean_hwc, self.sd, self.components = stats, stats.mean_hwc, stats.sd, stats.components
         self.colour: npt.NDArray[np.float64] = stats.components * stats.sd[:, np.newaxis]
 
     def _read_meta(self) -> Meta:
         try:
-            raw, raw_progress = self._transaction.get(_META), self._transaction.get(_PROGRESS)
-        except lmdb.Error as error:
+            raw, raw_progress = self._transaction.get(META), self._transaction.get(PROGRESS)
+        except lmdb_file.Error as error:
             raise DatasetError(f"{self.path} is damaged: {error!r}; delete it and pack again") from None
         if meta := Meta.parsed(raw, self.path):
             return meta
@@ -121,27 +116,15 @@ class Dataset(_File):
 
     def find(self, records: npt.NDArray[np.integer[Any]]) -> None:
         """Find the places of these records, together and so cheaply: `read` is then one read, without LMDB."""
-        if self._places is not None:
-            self._places.find(records)
+        self._reads.find(records)
 
     def advise(self, records: npt.NDArray[np.integer[Any]]) -> None:
         """Let the kernel begin to read these records, if they are not in memory: `read` will not wait, or less long."""
-        if self._places is None:
-            return
-        size = _AROUND if self._stays_in_memory else 1
-        with contextlib.suppress(OSError):  # it was only advice
-            for offset, length in self._places.of_all(records):
-                begin, end = offset // size * size, -(-(offset + length) // size) * size
-                os.posix_fadvise(self.file.fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
+        self._reads.advise(records)
 
     @functools.cached_property
-    def _places(self) -> Places | None:
-        os.posix_fadvise(self.file.fd, 0, 0, os.POSIX_FADV_RANDOM)  # a read is of what is asked for, and no more
-        return Places.of(self.file, self.records, self._transaction.id())
-
-    @functools.cached_property
-    def _stays_in_memory(self) -> bool:
-        return self.file.fits_in_memory()
+    def _reads(self) -> DirectReads:
+        return DirectReads(self.file, self.records, self._transaction.id())
 
     def _value(self, record: int) -> bytes:
         """Raises BadImage if the record cannot be found."""
@@ -149,22 +132,17 @@ class Dataset(_File):
         return self._by_key(record) if value is None else value
 
     def _by_place(self, record: int) -> bytes | None:
-        """The record's bytes in one read; None if its place was not found, or they are not all there."""
-        place = self._places.of_record(record) if self._places is not None else None
-        if place is None:
-            return None
-        with contextlib.suppress(OSError):
-            value = os.pread(self.file.fd, place[1], place[0])
-            if len(value) == place[1] >= HEAD.size:
-                return value
+        """The record's bytes in one read; None if LMDB must search."""
+        value = self._reads.value(record)
+        if value is None:
             self.refuse_changes()  # cut off: LMDB's mapping would be a SIGBUS
-        return None
+        return value
 
     def _by_key(self, record: int) -> bytes:
         """The record's bytes by LMDB's own search. Raises BadImage if the record cannot be found."""
         try:
             value = self._transaction.get(record.to_bytes(8, "big"))
-        except lmdb.Error:
+        except lmdb_file.Error:
             self._renew()
             raise BadImage("damaged: a page of the database") from None
         if value is None or not HEAD.size <= len(value) <= LONGEST:
@@ -193,7 +171,7 @@ class Dataset(_File):
             return False
         self._renew()
         digest = b""
-        with contextlib.suppress(lmdb.Error, DatasetError, BadImage):
+        with contextlib.suppress(lmdb_file.Error, DatasetError, BadImage):
             digest = self._read_meta().digest
             if digest == self.digest and now.modified_ns != self.version.modified_ns:
                 digest = self._digest_of_records()
@@ -235,105 +213,6 @@ class Dataset(_File):
             raise DatasetError(f"{self.path}: records and statistics do not have the digest noted; pack again")
 
 
-class Writer(_File):
-    """The same file while it is packed, under `pack`'s lock; `meta` is there once finished, `progress` until then."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with contextlib.ExitStack() as undo:
-            self._env = self._open()
-            undo.callback(self._env.close)
-            self.file = DataFile(path)
-            undo.callback(self.file.close)
-            with self._env.begin() as transaction:
-                meta, progress = transaction.get(_META), transaction.get(_PROGRESS)
-                foreign = meta is None and progress is None and transaction.stat()["entries"] > 0
-            if foreign:
-                raise DatasetError(f"{path} is not a dataset of alexnet-pack; name another folder or delete it")
-            self.meta, self.progress = Meta.parsed(meta, path), Progress.parsed(progress, path)
-            undo.pop_all()
-
-    def _open(self) -> lmdb.Environment:
-        exists = self._path.exists()
-        if exists and not self._path.is_file():  # LMDB would wait at a FIFO for ever
-            raise DatasetError(f"{self._path} is not a regular file; delete it or name another folder")
-        size = self._path.stat().st_size if exists else 0
-        try:
-            return lmdb.open(
-                str(self._path), subdir=False, lock=False, readahead=False, map_size=max(_SMALLEST_MAP, 2 * size)
-            )
-        except (lmdb.Error, OSError) as error:
-            raise DatasetError(f"{self._path} cannot be opened to write: {error}") from None
-
-    def commit(
-        self, first: int, records: Iterable[bytes], skipped: Iterable[tuple[int, str, str]], progress: Progress
-    ) -> None:
-        """Add records from number `first` on, skipped (item, name, reason) and the state to resume from, atomically."""
-        puts = [((first + n).to_bytes(8, "big"), record) for n, record in enumerate(records)]
-        puts += [(_SKIPPED + item.to_bytes(8, "big"), msgpack.packb([name, why])) for item, name, why in skipped]
-        puts.append((_PROGRESS, progress.to_bytes()))
-        self._write(puts)
-        self.progress = progress
-
-    def finish(self, meta: Meta) -> None:
-        self._write([(_META, meta.to_bytes())], delete=_PROGRESS)
-        self.meta, self.progress = meta, None
-
-    def _write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None = None) -> None:
-        """Write in one transaction, doubling the map while it is too small."""
-        if not self.file.in_place():  # what is written to it would be lost
-            raise DatasetError(f"{self._path} was deleted or replaced while it was packed; run the same command again")
-        try:
-            while not self._try_to_write(puts, delete):
-                self._env.set_mapsize(2 * self._env.info()["map_size"])
-        except lmdb.Error as error:
-            size = sum(len(key) + len(value) for key, value in puts)
-            raise DatasetError(
-                f"{self._path} cannot be written: {_reason(error, self._path.parent, size)}; what is committed stays:"
-                " make room and run the same command again to resume"
-            ) from None
-
-    def _try_to_write(self, puts: list[tuple[bytes, bytes]], delete: bytes | None) -> bool:
-        try:
-            with self._env.begin(write=True) as transaction:
-                for key, value in puts:
-                    transaction.put(key, value)
-                if delete is not None:
-                    transaction.delete(delete)
-        except lmdb.MapFullError:
-            return False
-        return True
-
-
-def _reason(error: lmdb.Error, folder: Path, size: int) -> str:
-    """The reason of a failed write; of a full disk LMDB says only EIO."""
-    free = shutil.disk_usage(folder).free
-    if free < max(size, _SPARE):
-        return f"the disk is full, {free / 2**20:,.1f} MiB are free"
-    if isinstance(error, lmdb.MemoryError):
-        return "not enough memory, or address space (ulimit -v), to map the file"
-    return str(error)
-
-
 def _parts(value: bytes) -> tuple[int, int, bytes]:
     """Label, checksum and JPEG of a record."""
     return *HEAD.unpack_from(value), value[HEAD.size :]
-
-
-def _open_to_read(file: DataFile) -> lmdb.Environment:
-    path, ahead = file.by_descriptor, file.fits_in_memory()
-    try:
-        env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=ahead, max_spare_txns=1)
-    except (lmdb.Error, OSError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise DatasetError(f"{file.path} cannot be opened as a dataset: {reason}") from None
-    needed, present = _bytes_in_use(env), file.size
-    if present < needed:  # to read a page beyond the end of the file would be a SIGBUS, not an error
-        env.close()
-        raise DatasetError(f"{file.path} is cut off: {present:,} of {needed:,} bytes; copy it again")
-    return env
-
-
-def _bytes_in_use(env: lmdb.Environment) -> int:
-    pages: int = env.info()["last_pgno"] + 1
-    return pages * int(env.stat()["psize"])

@@ -27,9 +27,9 @@ from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.devkit import ORDER_SEED, shuffled
 from common.spec import STORED_SIZE
 from loader.data_file import names
-from loader.dataset import Writer
 from loader.meta import Identity, Meta, Progress
 from loader.packing import pack_worker
+from loader.packing.dataset_writer import Writer
 from loader.packing.pack_worker import Packed
 from loader.packing.sources import Source
 from loader.process_pool import Died, ProcessPool

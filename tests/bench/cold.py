@@ -37,7 +37,8 @@ os.environ["PYTHONPATH"] = sys.path[0]
 
 from common.client.client import LoaderClient
 from common.spec import StreamSpec
-from loader.dataset import Dataset, Writer
+from loader.dataset import Dataset
+from loader.packing.dataset_writer import Writer
 from loader.records import digest_of, extend_chain, record_bytes
 from tests.support.bad_records import progress_of
 from tests.support.processes import LoaderProcess

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loader import jpeg
-from loader.dataset import Dataset, Writer
+from loader.dataset import Dataset
 from loader.packing import discover
+from loader.packing.dataset_writer import Writer
 from loader.packing.pack import PackOptions, pack
 from loader.records import digest_of, extend_chain, record_bytes
 from tests.support.bad_records import progress_of

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadImage, DatasetError
-from loader import dataset, jpeg
-from loader.dataset import Dataset, Writer
+from loader import jpeg, lmdb_file
+from loader.dataset import Dataset
+from loader.packing.dataset_writer import Writer
 from loader.records import FORMAT, digest_of, extend_chain, record_bytes
 from tests.support.small_lmdb import CLASSES, PICTURE, finish, progress, stats, write
 
@@ -52,7 +53,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_the_map_grows_as_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "_SMALLEST_MAP", 1 << 16)
+    monkeypatch.setattr(lmdb_file, "SMALLEST_MAP", 1 << 16)
     records = [record_bytes(0, PICTURE)] * 40
     with Writer(tmp_path / "train.lmdb") as writer:
         for first in range(0, 40, 10):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from common.errors import DatasetError
 from loader.data_file import DataFile
-from loader.dataset import Dataset, Writer
+from loader.dataset import Dataset
 from loader.lmdb_pages import Places
+from loader.packing.dataset_writer import Writer
 from loader.records import record_bytes
 from tests.support.damaged_pages import PAGE, Kind, pages
 from tests.support.small_lmdb import PICTURE, finish, progress, write

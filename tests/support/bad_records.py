@@ -4,8 +4,9 @@ import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
-from loader.dataset import Dataset, Writer
+from loader.dataset import Dataset
 from loader.meta import Identity, Meta, Progress
+from loader.packing.dataset_writer import Writer
 from loader.records import digest_of, extend_chain, record_bytes
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from loader import jpeg
-from loader.dataset import Writer
 from loader.meta import Identity, Progress
+from loader.packing.dataset_writer import Writer
 from loader.records import FORMAT, extend_chain
 from loader.stats import PartialSums, Stats, Sums
 

@@ -39,7 +39,7 @@ NEVER_IN = {
     "loader/service": ("loader.packing",),
 }  # by folder
 ONLY_IN = {
-    "lmdb": {"loader/dataset.py"},
+    "lmdb": {"loader/lmdb_file.py"},
     "turbojpeg": {"loader/codec.py"},
     "simplejpeg": {"loader/codec.py"},
     "cv2": {"loader/pixels.py"},
@@ -213,7 +213,7 @@ def test_what_is_allowed_is_not_found() -> None:
     assert breaches("trainer/training/some.py", "from trainer.network.net import Net") == []
     assert breaches("trainer/cli/train_command.py", "from trainer.training.train_options import TrainOptions") == []
     assert breaches("trainer/device/streams.py", "import torch\ns = torch.cuda.Stream()") == []
-    assert breaches("loader/dataset.py", "import lmdb") == []
+    assert breaches("loader/lmdb_file.py", "import lmdb") == []
     assert (
         breaches(
             "trainer/some.py", "import torch\nfrom common.client.client import LoaderClient\ntorch.cuda.device_count()"

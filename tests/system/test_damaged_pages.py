@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from common.client.client import LoaderClient
 from common.errors import BadImage, DatasetError, LoaderFault
 from common.spec import StreamSpec
-from loader.dataset import Dataset, Writer
+from loader.dataset import Dataset
+from loader.packing.dataset_writer import Writer
 from loader.records import record_bytes
 from loader.workers import sampler
 from tests.support.bad_records import progress_of

@@ -15,7 +15,7 @@ from common.cli import log as logs
 from common.errors import DatasetError
 from loader.cli.keys_command import keys
 from loader.cli.pack_command import main as pack
-from loader.dataset import Writer
+from loader.packing.dataset_writer import Writer
 from tests.support.full_disk import FullDisk
 from tests.support.nobody import as_nobody
 from tests.support.small_lmdb import progress
@@ -104,12 +104,13 @@ def test_a_map_that_cannot_grow_is_an_error_that_says_so(tmp_path: Path) -> None
     code = """
 import resource, sys
 from pathlib import Path
-from loader import dataset
+from loader import lmdb_file
 from loader.meta import Identity, Progress
-dataset._SMALLEST_MAP = 1 << 20
+from loader.packing.dataset_writer import Writer
+lmdb_file.SMALLEST_MAP = 1 << 20
 identity = Identity(format=1, split="train", items=1000, source=b"", stored="", order_seed=0)
 progress = Progress.at_start(identity, {})
-writer = dataset.Writer(Path(sys.argv[1]))
+writer = Writer(Path(sys.argv[1]))
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + (8 << 20), -1))
 for first in range(1000):
