@@ -40,8 +40,6 @@ def give_back_large_blocks() -> bool:
 
 
 class _Use(ctypes.Structure):
-    """struct mallinfo2 of malloc.h."""
-
     _fields_ = (
         *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
         *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),

@@ -184,7 +184,6 @@ class Dataset(SplitFile):
         return digest_of(chain, self.split, self.classes, self.stats)
 
     def _in_order(self) -> Iterator[int]:
-        """All records, asked for ahead."""
         for first in range(0, self.records, _AT_ONCE):
             records = range(first, min(first + _AT_ONCE, self.records))
             self.advise(np.array(records))
@@ -214,5 +213,4 @@ class Dataset(SplitFile):
 
 
 def _parts(value: bytes) -> tuple[int, int, bytes]:
-    """Label, checksum and JPEG of a record."""
     return *HEAD.unpack_from(value), value[HEAD.size :]

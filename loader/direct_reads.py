@@ -24,12 +24,10 @@ class DirectReads:
         self._places = Places.of(file, records, snapshot)
 
     def find(self, records: npt.NDArray[np.integer[Any]]) -> None:
-        """Find the places of these records: `value` reads no others."""
         if self._places is not None:
             self._places.find(records)
 
     def advise(self, records: npt.NDArray[np.integer[Any]]) -> None:
-        """Let the kernel begin to read these records."""
         if self._places is None:
             return
         size = _AROUND if self._stays_in_memory else 1

@@ -161,7 +161,6 @@ class Places:
         return False
 
     def _ask_for(self, pages: Numbers) -> None:
-        """Let the kernel begin to read these pages."""
         with contextlib.suppress(OSError):
             for page in pages[(pages > 1) & (pages <= self._last_page)].tolist():
                 os.posix_fadvise(self._file.fd, page * self._page_bytes, self._page_bytes, os.POSIX_FADV_WILLNEED)

@@ -58,7 +58,6 @@ def subtract_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
 
 
 def mirror(rgb: Rgb, target: Rgb) -> None:
-    """target = rgb, its columns in reverse."""
     cv2.flip(rgb, 1, dst=target)
 
 

@@ -62,7 +62,6 @@ def _built(kind: type[Built], program: str, settings: dict[str, Any], function: 
 
 
 def section(title: str) -> Callable[..., Decorator]:
-    """`click.option` for a section of the help."""
     return functools.partial(click.option, cls=Option, section=title)
 
 

@@ -169,8 +169,6 @@ def displaced(answer: Answer) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class BatchFormat:
-    """The form of one stream's batches."""
-
     spec: StreamSpec
     info: StreamInfo
     digests: bool

@@ -143,7 +143,6 @@ def bytes_for_decoded(asked_gib: float | None, data: Path) -> int:
 
 
 def _paths(data: Path) -> dict[str, Path]:
-    """The files of the splits that exist."""
     paths = {split: data / f"{split}.lmdb" for split in ("train", "val")}
     return {split: path for split, path in paths.items() if path.exists()}
 

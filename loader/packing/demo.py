@@ -177,7 +177,6 @@ def _coverage(name: str, draws: _Draws, height: int, width: int) -> Plane:
 
 
 def _clouds(draws: _Draws, height: int, width: int) -> Plane:
-    """A coarse grid of random colours around 0, interpolated."""
     rows, columns = draws.integer(3, 40), draws.integer(3, 40)
     grey, colour = draws.uniform(rows, columns, 1) - 0.5, draws.uniform(rows, columns, 3) - 0.5
     grid = np.float32(draws.between(5, 30)) * (grey + colour / 2)

@@ -161,7 +161,6 @@ class Access:
         return [b"400", b"unknown key", b""]
 
     def _take_in(self, event: ConnectionEvent) -> bool:
-        """Return True if a connection has ended."""
         if event.kind == zmq.EVENT_ACCEPTED:
             peer = self._connections.accepted(event.value).peer
             if len(self._connections) > self._most_connections:

@@ -1,4 +1,4 @@
-"""Reading ahead: the positions of a stream that a disk is asked for before their tickets come. Plain bookkeeping."""
+"""Reading ahead: the positions of a stream that a disk is asked for before their tickets come."""
 
 from collections import deque
 
@@ -36,7 +36,6 @@ class Ahead:
             self._until = until
 
     def take(self, most: int) -> list[Positions]:
-        """Up to `most` positions that are due."""
         taken: list[Positions] = []
         while self._due and most > 0:
             begin, end = self._due.popleft()

@@ -118,7 +118,6 @@ class Dispatcher:
     # From the workers
 
     def _end(self, outcome: Finished | Crashed) -> None:
-        """Answer, fail or retry the jobs of a fill."""
         fill, record = outcome.fill, self._in_progress_record(outcome)
         filled = isinstance(outcome, Finished) and isinstance(outcome.reply, link.Filled)
         if isinstance(fill, link.Copy) and (shelf := self._companions.shelf_of_slab(fill.source.slab)) is not None:

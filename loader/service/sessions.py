@@ -108,7 +108,6 @@ class Sessions:
 
     @property
     def _taken(self) -> int:
-        """Shared memory of all sessions, without shelves."""
         return sum(session.slab.total_bytes for session in self._by_slab.values())
 
     def _make_room(self, needed: int) -> None:

@@ -85,7 +85,6 @@ class Companions:
 
     @property
     def taken_bytes(self) -> int:
-        """Shared memory of all shelves."""
         return sum(shelf.slab.total_bytes for shelf in self._shelves.values())
 
     def of(self, session: Session) -> list[Session]:

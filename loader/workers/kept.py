@@ -66,13 +66,11 @@ class KeptImages:
             return False
 
     def publish(self, record: int, label: int) -> None:
-        """Let every worker read a written image."""
         os.pwrite(self.fd, label.to_bytes(4, "little"), self._labels_at + 4 * record)
         os.pwrite(self.fd, b"\1", _PAGE + record)
 
     @property
     def missing(self) -> npt.NDArray[np.intp]:
-        """Records whose images are not kept."""
         return np.flatnonzero(np.frombuffer(self._flags, np.uint8) == 0)
 
     @property

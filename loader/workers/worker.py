@@ -38,7 +38,6 @@ class Worker:
         self._scratch = Scratch()
 
     def serve(self, service: socket.socket) -> None:
-        """Answer until the service is gone."""
         link.send(service, link.Ready())
         while (received := link.receive(service)) is not None:
             match received:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,18 @@ def test_every_folder_of_the_trainer_has_its_place_among_the_layers() -> None:
 def test_the_files_that_rules_name_are_there() -> None:
     named = sorted(set().union(*ONLY_IN.values()))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_no_two_files_and_no_two_classes_share_a_name() -> None:
+    files = [path.name for path in sources() if path.name != "__init__.py"]
+    classes = [
+        node.name
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    for names in (files, classes):
+        assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_no_test_imports_from_a_test_module() -> None:

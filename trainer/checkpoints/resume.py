@@ -38,7 +38,6 @@ class Found:
 
 
 def check_not_begun(run_folder: Path) -> None:
-    """Raise UsageError if the folder has checkpoints."""
     if any(_candidates(run_folder)):
         raise UsageError(f"{run_folder} already holds a run; --resume continues it, another --run starts anew")
 

@@ -187,7 +187,6 @@ class TwoHalves(Placement):
     def _segment_backward(
         self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
     ) -> dict[int, _Gradient]:
-        """The gradients for the segment below, by half."""
         exchange = self._exchanges.get(segment.first.name)
         dz = {}
         for half, passage in passages.items():

@@ -57,7 +57,6 @@ def _fields(table: Any) -> list[tuple[str, Any, str]]:
 
 
 def _inline(value: Any) -> str:
-    """A value on one line, as in JSON."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + " }" if value else "{}"
     return json.dumps(value)

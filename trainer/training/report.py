@@ -186,7 +186,6 @@ class Report:
         )
 
     def _left_s(self, step: int, epoch: int, images: int, images_per_s: float) -> float | None:
-        """Seconds to the end, if known."""
         plan, epochs_left = self._plan, self._plan.epochs - epoch
         images_left, validations_s = epochs_left * plan.records - images, epochs_left * self._validation_s
         if plan.last_step is not None and (plan.last_step - step) * plan.batch_size < images_left:
