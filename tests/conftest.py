@@ -25,6 +25,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 for name in [name for name in os.environ if re.match("ALEXNET_(PACK|LOADER|TRAINER|EVALUATE)_", name)]:
     del os.environ[name]
 
+# Processes that run side by side would spin for each other's cores between two operations of torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No test fails because a machine is slow. In CI the examples are the same each time; elsewhere new ones are looked for.
 settings.register_profile(
     "any machine",
