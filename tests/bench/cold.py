@@ -38,7 +38,6 @@ os.environ["PYTHONPATH"] = sys.path[0]
 from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from loader.dataset import Dataset
-from loader.packing.dataset_writer import Writer
 from loader.records import digest_of, extend_chain, record_bytes
 from tests.support.bad_records import progress_of
 from tests.support.processes import LoaderProcess
@@ -50,6 +49,8 @@ _CGROUPS = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")  # version 1 an
 
 def grown(once: Path, path: Path, records: int) -> None:
     """Write a split of so many records: those of `once`, repeated, each time in another order."""
+    from loader.packing.dataset_writer import Writer  # which older checkouts have elsewhere
+
     with Dataset(once) as dataset, Writer(path) as writer:
         values = [record_bytes(*dataset.read(record)) for record in range(dataset.records)]
         chain, draws = b"", random.Random(0)

@@ -31,13 +31,13 @@ def marked(mark: str) -> set[int]:
     return found
 
 
-def slabs(pids: Iterable[int]) -> set[int]:
-    """Inode numbers of the shared memory that these processes hold. The kernel frees what nobody holds."""
+def slabs(pids: Iterable[int]) -> set[tuple[int, int]]:
+    """Device and inode of the shared memory that these processes hold. The kernel frees what nobody holds."""
     found = set()
     for fd in itertools.chain.from_iterable(Path("/proc").glob(f"{pid}/fd/*") for pid in pids):
         with contextlib.suppress(OSError):  # gone meanwhile
             if "alexnet-" in os.readlink(fd):
-                found.add(fd.stat().st_ino)
+                found.add((fd.stat().st_dev, fd.stat().st_ino))
     return found
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_left_of_loaders_and_trainers_that_are_killed_together(
 ) -> None:
     mark = uuid.uuid4().hex
     monkeypatch.setenv(_MARK, mark)
-    names, held = set(os.listdir("/dev/shm")), set[int]()
+    names, held = set(os.listdir("/dev/shm")), set[tuple[int, int]]()
     for number in range(1, KILLS + 1):
         with LoaderProcess(packed, tmp_path, restarts=True) as service:
             if number < KILLS:
