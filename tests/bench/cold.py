@@ -34,6 +34,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, os.environ.get("COLD_CHECKOUT") or str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
+os.environ["ALEXNET_LOADER_DECODED_GIB"] = "0"  # reading is measured, not keeping
 
 from common.client.client import LoaderClient
 from common.spec import StreamSpec

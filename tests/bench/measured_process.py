@@ -9,6 +9,8 @@ from typing import Self
 
 from tests.bench.contenders import counted
 
+_END_S = 10.0
+
 
 class MeasuredProcess:
     """Takes batches, whose sizes `sizes` yields in a new process, for a while each time. Use in a `with` block."""
@@ -46,6 +48,8 @@ class MeasuredProcess:
 
     def __exit__(self, *_: object) -> None:
         self._end.close()
+        self._process.join(_END_S)
+        self._process.kill()  # a library that does not end is left to itself
         self._process.join()
 
 
