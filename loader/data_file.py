@@ -1,12 +1,12 @@
 """A regular file held by its descriptor: it stays the file that was opened, whatever becomes of its name."""
 
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import DatasetError
+from common.host_memory import available_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ class DataFile:
 
     def fits_in_memory(self) -> bool:
         """Return True if reading ahead pays: pages read early stay in memory until they are used."""
-        available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-        return available is not None and self.size < int(available[1]) * 1024 // 2
+        return self.size < available_memory() // 2
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1

@@ -17,11 +17,11 @@ from common.cli import log as logs
 from common.cli import options
 from common.cli.command_line import DEFAULT_ENDPOINT
 from common.cli.outputs import refuse_unwritable
+from common.host_memory import memory_size
 from loader.cli.audit_command import audit
 from loader.cli.keys_command import keys
 from loader.cli.serving import MOST_WORKERS, ServeOptions, bytes_for_decoded, serve
 from loader.service.exposure import refuse_open_bind
-from loader.service.resources import memory_size
 from loader.service.supervisor import supervise
 
 _PROGRAM = "alexnet-loader"

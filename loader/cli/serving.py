@@ -12,8 +12,9 @@ from common.cli.console import say
 from common.cli.outputs import STDOUT, is_fifo, written
 from common.decoder import name_of
 from common.errors import AlexNetError, DatasetError, UsageError
+from common.host_memory import available_memory
 from common.ranges import class_names_fault
-from loader.service.resources import available_memory, raise_file_limit, share_files, spare_memory
+from loader.service.resources import raise_file_limit, share_files, spare_memory
 from loader.service.signals import caught
 from loader.service.supervisor import Announce
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.host_memory import available_memory, memory_size
 from common.spec import StreamSpec
 from common.wire.slab import Slab, slot_bytes
 from loader.cli.serving import bytes_for_decoded
 from loader.dataset import Dataset
 from loader.service.keeper import Keeper
-from loader.service.resources import available_memory, memory_size
 from loader.workers import sampler
 from loader.workers.augment import Scratch
 from loader.workers.fill import Filler

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from common.digest import Hasher
 from common.errors import CheckpointError, SaveError
-from trainer.network.memory import free_memory, gib
+from common.host_memory import available_memory
+from trainer.network.memory import gib
 
 PARTIAL = ".partial"
 PIECE_BYTES = 1 << 19  # small enough for a core's cache
@@ -191,7 +192,7 @@ def _check_readable(path: Path) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError("it is no regular file")
-    if status.st_size > (free := free_memory()):
+    if status.st_size > (free := available_memory()):
         raise CheckpointError(f"it is of {gib(status.st_size)}, and {gib(free)} of memory are free")
 
 

@@ -1,30 +1,16 @@
 """Host memory: refuse a network before the OOM killer comes."""
 
 import math
-from pathlib import Path
 
 import torch
 
 from common.errors import UsageError
+from common.host_memory import available_memory
 from trainer.device.devices import Devices
 from trainer.network.model import reference_shapes
 from trainer.recipes.recipe import Recipe
 
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 _FLOAT32 = 4  # bytes
-
-
-def free_memory() -> int:
-    """Bytes available on the machine and within this process's cgroup."""
-    free = int(_field(_MEMINFO, "MemAvailable:") or 0) * 1024
-    limit = _CGROUP / "memory.max"
-    if limit.exists() and (text := limit.read_text().strip()).isdecimal():
-        used = int((_CGROUP / "memory.current").read_text()) - int(
-            _field(_CGROUP / "memory.stat", "inactive_file") or 0
-        )
-        free = min(free, int(text) - used)
-    return free
 
 
 def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training: bool) -> None:
@@ -35,7 +21,7 @@ def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training
         operand = dtype.itemsize
         bytes_per_weight += operand if dtype != torch.float32 else 0
         bytes_per_weight += _FLOAT32 + operand if training else _FLOAT32
-    needed, free = weights * bytes_per_weight, free_memory()
+    needed, free = weights * bytes_per_weight, available_memory()
     if needed > free:
         raise UsageError(
             f"recipe {recipe.name} at width {recipe.width:g} has {weights:,} weights, which take {gib(needed)} or more,"
@@ -45,8 +31,3 @@ def check_room(recipe: Recipe, devices: Devices, dtype: torch.dtype, *, training
 
 def gib(size: int) -> str:
     return f"{size / 2**30:,.1f} GiB"
-
-
-def _field(path: Path, name: str) -> str | None:
-    lines = (line.split() for line in path.read_text().splitlines())
-    return next((words[1] for words in lines if words[0] == name), None)

@@ -14,12 +14,13 @@ import torch
 from click.testing import CliRunner, Result
 
 from common.errors import AlexNetError, UsageError
+from common.host_memory import available_memory
 from tests.support.checkpoints import STATE, a_checkpoint
 from tests.support.trained_nets import save_net
 from trainer.checkpoints import checkpoint, files
 from trainer.cli.evaluate_command import main
 from trainer.network.build import full_memory_as_error
-from trainer.network.memory import check_room, free_memory
+from trainer.network.memory import check_room
 from trainer.recipes.named import SOURCE
 
 CPU = torch.device("cpu")
@@ -83,7 +84,7 @@ def test_what_is_no_checkpoint_is_called_what_it_is(
 
 def test_a_file_larger_than_the_memory_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "checkpoint-00000001.safetensors").open("wb") as file:
-        file.truncate(2 * free_memory())  # a hole
+        file.truncate(2 * available_memory())  # a hole
     assert "of memory are free" in refusal(tmp_path)
 
 

@@ -1,10 +1,10 @@
-"""Memory that the service may take: the host's, within the limits of its cgroups of either version."""
+"""Memory that a process may take: the host's, within the limits of its cgroups of either version."""
 
 from pathlib import Path
 
 import pytest
 
-from loader.service.resources import available_memory, memory_size
+from common.host_memory import available_memory, memory_size
 
 MIB = 1 << 20
 
