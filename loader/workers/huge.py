@@ -1,7 +1,7 @@
 """An anonymous file in memory, of huge pages if the kernel grants them."""
 
-# Written image by image, pages of 4 KiB cost a third of a decode, huge pages a tenth. Few hosts give them to memfds,
-# but a tmpfs of one's own has them; it is mounted nowhere. That needs CAP_SYS_ADMIN and Linux 5.2.
+# Written image by image, pages of 4 KiB cost several times as much as huge pages. Few hosts give those to memfds, but a
+# tmpfs of one's own has them; it is mounted nowhere. That needs CAP_SYS_ADMIN and Linux 5.2.
 
 import contextlib
 import ctypes

@@ -9,7 +9,7 @@ from typing import Self
 
 from tests.bench.contenders import counted
 
-_END_S = 10.0
+_END_S, _LIMIT_S = 10.0, 120.0
 
 
 class MeasuredProcess:
@@ -39,7 +39,9 @@ class MeasuredProcess:
         self._end.send(seconds)
 
     def rate(self) -> float:
-        """Wait for the images a second of what was begun. Raises EOFError if the process ended."""
+        """Wait for the images a second of what was begun. Raises EOFError if the process ended, or hangs."""
+        if not self._end.poll(_LIMIT_S):
+            raise EOFError
         rate: float = self._end.recv()
         return rate
 

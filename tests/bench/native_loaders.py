@@ -28,7 +28,7 @@ class Pictures:
 
 
 def ffcv(work: Work, mode: str) -> Iterator[Images]:
-    """Tuned by its guide for data that fit in memory: os_cache, random order; one compiled operation of our own."""
+    """For data that fit in memory: os_cache, random order; one compiled operation of our own."""
     from ffcv.fields import RGBImageField
     from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
@@ -95,7 +95,7 @@ def _flip_and_colour(colour: npt.NDArray[np.float32]) -> Any:
 
 
 def tf_data(work: Work) -> Iterator[Images]:
-    """Tuned by its performance guide: TFRecord, cached; fused decode and crop; parallel, unordered map; prefetch."""
+    """TFRecord, cached; fused decode and crop; parallel, unordered map; prefetch."""
     os.environ["CUDA_VISIBLE_DEVICES"], os.environ["TF_CPP_MIN_LOG_LEVEL"] = "", "3"
     import tensorflow as tf
 
@@ -121,7 +121,7 @@ def tf_data(work: Work) -> Iterator[Images]:
 
 
 def dali(work: Work) -> Iterator[Images]:
-    """Fused decode and crop, then flip, noise and conversion in one operator, as its documentation advises."""
+    """Fused decode and crop, then flip, noise and conversion in one operator."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from nvidia.dali import fn, pipeline_def, types
 
@@ -145,7 +145,7 @@ def dali(work: Work) -> Iterator[Images]:
 
 
 def spdl(work: Work) -> Iterator[Images]:
-    """Batches decoded by FFmpeg's threads; the rest in Python, as its guide has it for what FFmpeg does not do."""
+    """Batches decoded by FFmpeg's threads; the rest in Python."""
     from spdl import io
     from spdl.pipeline import PipelineBuilder
 

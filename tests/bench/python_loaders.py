@@ -8,7 +8,7 @@ from tests.bench.contenders import Augmentation, Images, Work
 
 
 def grain(work: Work) -> Iterator[Images]:
-    """Tuned by its guides: ArrayRecord in groups of one record, batches made in processes."""
+    """ArrayRecord in groups of one record, batches made in processes."""
     import grain as library
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -25,7 +25,7 @@ def grain(work: Work) -> Iterator[Images]:
 
 
 def webdataset(work: Work) -> Iterator[Images]:
-    """Tuned by its guide: shards drawn again and again, batches made in the workers, WebLoader."""
+    """Shards drawn again and again, batches made in the workers, WebLoader."""
     import webdataset as wds
 
     shard = -(-len(work.files) // (8 * work.threads))
@@ -43,7 +43,7 @@ def webdataset(work: Work) -> Iterator[Images]:
 
 
 def streaming(work: Work) -> Iterator[Images]:
-    """Tuned by its guide: local shards, the batch size told, persistent workers."""
+    """Local shards, the batch size told, persistent workers."""
     from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
     local, augmented = str(work.folder / "mds"), Augmentation(work.colour)
