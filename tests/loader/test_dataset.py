@@ -1,3 +1,5 @@
+import ctypes
+import mmap
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from loader import jpeg, lmdb_file
 from loader.dataset import Dataset
 from loader.packing.dataset_writer import Writer
 from loader.records import FORMAT, digest_of, extend_chain, record_bytes
+from tests.support.processes import wait_for
 from tests.support.small_lmdb import CLASSES, PICTURE, finish, progress, stats, write
 
 
@@ -34,6 +37,30 @@ def test_the_kernel_reads_ahead_where_the_data_fit_in_memory_and_there_alone(tmp
     with Dataset(path) as found:
         assert not is_read_ahead(path)
         assert found.read(39) == (0, PICTURE)
+
+
+def in_memory(path: Path) -> set[int]:
+    """Pages of the first megabyte that are in the page cache; to read one would bring in others."""
+    state = (ctypes.c_ubyte * 256)()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 1 << 20, mmap.MAP_PRIVATE) as memory:
+        view = ctypes.c_char.from_buffer(memory)
+        assert ctypes.CDLL(None).mincore(ctypes.byref(view), ctypes.c_size_t(1 << 20), state) == 0
+        del view
+    return {page for page in range(256) if state[page] & 1}
+
+
+def test_records_that_are_advised_come_into_memory(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.lmdb", [record_bytes(0, PICTURE + bytes(5000))] * 60)
+    os.truncate(path, 1 << 42)  # a file that does not fit in memory, so read no more than is asked for
+    with Dataset(path) as found, path.open("rb") as file:
+        found.find(np.arange(60))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        before = in_memory(path)
+        if len(before) > 100:
+            pytest.skip("this file system's pages stay in memory")
+        found.advise(np.array([7, 8, 50]))
+        wait_for("advised pages", lambda: in_memory(path) - before)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
