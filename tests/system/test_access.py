@@ -67,6 +67,22 @@ def test_clients_that_are_named_get_what_they_get_without_keys(
     assert "encrypted" in guarded.log.read_text()
 
 
+def arenas(pid: int) -> int:
+    """Arenas that glibc's malloc has given threads: 64 MiB of addresses each, of which a part can be used."""
+    ranges = [line.split()[:2] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return sum(may == "---p" and int(place.split("-")[1], 16) % (64 << 20) == 0 for place, may in ranges)
+
+
+def test_a_service_with_keys_encrypts_in_memory_that_all_its_threads_share(
+    folder: Path, service: LoaderProcess, guarded: LoaderProcess
+) -> None:
+    read(service.endpoint, None)
+    read(guarded.endpoint, folder)
+    if arenas(service.pid) == 0:
+        pytest.skip("this C library has no arenas")
+    assert arenas(guarded.pid) == 0
+
+
 def test_a_client_that_nobody_named_is_refused_and_both_sides_say_so(
     tmp_path: Path, folder: Path, guarded: LoaderProcess
 ) -> None:
