@@ -135,6 +135,22 @@ def test_a_host_whose_disk_damaged_a_record_is_left_out_and_changes_nothing(
     assert bad.endpoint in caplog.text
 
 
+def test_a_host_that_fails_on_several_tickets_at_once_is_left_out_once(
+    packed: Path, service: LoaderProcess, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = with_records(packed, tmp_path / "damaged", {})
+    for record in range(40):
+        flip_a_bit(damaged, record)
+    with LoaderProcess(damaged, tmp_path, 2) as bad:
+        for _ in range(8):  # the faults of two tickets do not always come together
+            caplog.clear()
+            with LoaderClient([bad.endpoint, service.endpoint]) as loader:
+                stream = loader.stream(replace(SPEC, on_bad_record="stop"), 16)
+                read_until(stream.batches(range(10**6)), lambda: "is left out" in caplog.text)
+                assert fingerprint(stream.batches(range(2))) == undisturbed
+            assert caplog.text.count("is left out: its record") == 1
+
+
 def test_a_host_that_is_alone_is_believed_about_its_bad_record(packed: Path, tmp_path: Path) -> None:
     changed = with_records(packed, tmp_path / "bad", {7: b"no picture"})
     with LoaderProcess(changed, tmp_path, 1) as one, LoaderProcess(changed, tmp_path, 1) as other:
