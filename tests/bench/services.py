@@ -24,7 +24,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all rows have in common; whatever they start ends with `stack`."""
+    """The part that all rows share; `stack` ends all that they start."""
 
     data: Path
     folder: Path

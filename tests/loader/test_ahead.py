@@ -1,4 +1,4 @@
-"""What of a stream is read ahead: each position once, within bounds, and nothing that another host may serve."""
+"""Reading ahead of a stream: each position once, within bounds, and nothing that another host may serve."""
 
 from hypothesis import given
 from hypothesis import strategies as st

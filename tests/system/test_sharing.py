@@ -112,7 +112,7 @@ def test_a_client_stopped_until_the_service_has_given_it_up_goes_on_with_the_sam
 def test_two_greedy_clients_get_the_same_number_of_pictures_though_one_asks_for_larger_batches(
     packed: Path, tmp_path: Path
 ) -> None:
-    """Of a service that decodes: one that need not is faster than its clients."""
+    """The service decodes each image: one that need not is faster than its clients."""
     with LoaderProcess(packed, tmp_path, 2, ANY_PORT, *KEEPS_NOTHING) as service, ExitStack() as stack:
         small, large = (
             stack.enter_context(ReaderProcess(service.endpoint, StreamSpec(seed=seed, crop=32), batch_size, FOREVER))
