@@ -10,8 +10,8 @@ import zlib
 import msgpack
 
 from common.errors import BadImage
+from common.images import jpeg as codec
 from common.spec import STORED_SIZE
-from loader import jpeg as codec
 from loader.stats import Stats
 
 FORMAT = 1

@@ -25,7 +25,8 @@ class PartialSums:
     products: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 3), np.int64))
 
     def add(self, rgb_hwc: npt.NDArray[np.uint8]) -> None:
-        from loader.pixels import channel_products  # OpenCV: the service, which touches no pixel, starts without it
+        # OpenCV: the service, which touches no pixel, starts without it.
+        from common.images.pixels import channel_products
 
         assert self.records < MAX_IMAGES
         self.records += 1

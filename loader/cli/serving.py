@@ -75,10 +75,10 @@ def serve(options: ServeOptions, bind: str, announce: Announce) -> None:
 
 def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "tuple[Service, str, str]":
     """The service with its workers starting, its endpoint, and a description for the log."""
+    from common.images import jpeg
     from common.malloc import keep_in_one_arena
     from common.wire import sockets
     from common.wire.keys import ServerKeys
-    from loader import jpeg
     from loader.service.access import Access
     from loader.service.keeper import Keeper
     from loader.service.listening import listen

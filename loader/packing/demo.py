@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from loader import jpeg
+from common.images import jpeg
 
 Plane = npt.NDArray[np.floating[Any]]  # height x width
 Vary = Callable[[float, float], float]

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, PackError
+from common.images import image_file, jpeg, limits, pixels
 from common.malloc import give_back_large_blocks
-from loader import jpeg, limits, pixels
-from loader.packing import image_file
 from loader.packing.sources import Source
 from loader.records import record_bytes
 from loader.stats import PartialSums

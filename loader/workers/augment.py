@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from common.images import pixels
 from common.spec import STORED_SIZE, StreamSpec
-from loader import pixels
 from loader.workers.sampler import Draws, Floats
 
 Bytes = npt.NDArray[np.uint8]

@@ -11,9 +11,9 @@ import numpy as np
 
 from common import digest
 from common.errors import BadImage, BadRecord
+from common.images import jpeg
 from common.spec import StreamSpec
 from common.wire.slab import SlotBatch
-from loader import jpeg
 from loader.dataset import Dataset
 from loader.workers import sampler
 from loader.workers.augment import FullBatch, Scratch, TrainingBatch

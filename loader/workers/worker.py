@@ -14,9 +14,9 @@ from time import perf_counter_ns
 from common.cli import console
 from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
+from common.images import jpeg
 from common.malloc import give_back_large_blocks
 from common.wire.slab import Slab, SlotBatch
-from loader import jpeg
 from loader.dataset import Dataset
 from loader.parent import die_with_parent
 from loader.workers import link, sampler

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from loader import jpeg
+from common.images import jpeg
 from loader.dataset import Dataset
 
 SHOWN, NEAREST = 6, 6

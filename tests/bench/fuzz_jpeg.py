@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import BadImage
-from loader.packing import image_file
+from common.images import image_file
 from tests.bench import photos
 from tests.support import jpeg_fuzz
 from tests.support.bombs import BOMBS

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from loader import jpeg, pixels  # noqa: E402
+from common.images import jpeg, pixels  # noqa: E402
 from loader.packing import pack_worker  # noqa: E402
 from loader.packing.sources import Labels  # noqa: E402
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from loader import jpeg
+from common.images import jpeg
 from loader.dataset import Dataset
 from loader.packing import discover
 from loader.packing.dataset_writer import Writer

@@ -1,6 +1,6 @@
-"""Make `loader/probes.bin`, the JPEGs that identify a decoder.
+"""Make `common/images/probes.bin`, the JPEGs that identify a decoder.
 
-    python tests/bench/probes.py FIRST loader/probes.bin
+    python tests/bench/probes.py FIRST common/images/probes.bin
 
 FIRST is the previous file: its first JPEG stays the first. The file is committed and not made anew without need:
 another set identifies every decoder anew, and no earlier run could be resumed.

@@ -23,9 +23,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from common.images import jpeg
 from common.spec import StreamSpec
 from common.wire.slab import Slab, SlotBatch, slot_bytes
-from loader import jpeg
 from loader.dataset import Dataset
 from loader.workers import augment, sampler
 from loader.workers.augment import Scratch, TrainingBatch

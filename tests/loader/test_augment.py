@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.errors import BadImage
+from common.images import jpeg
 from common.spec import STORED_SIZE, StreamSpec
-from loader import jpeg
 from loader.workers.augment import FullBatch, Pixels, SaturatingNoise, Scratch, TrainingBatch
 from loader.workers.sampler import Draws
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
+from common.images import image_file
 from loader.dataset import Dataset
-from loader.packing import discover, image_file
+from loader.packing import discover
 from loader.packing.pack import PackOptions, pack
 
 CLASSES = ("airplane", "automobile", "bird")

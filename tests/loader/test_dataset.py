@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadImage, DatasetError
-from loader import jpeg, lmdb_file
+from common.images import jpeg
+from loader import lmdb_file
 from loader.dataset import Dataset
 from loader.packing.dataset_writer import Writer
 from loader.records import FORMAT, digest_of, extend_chain, record_bytes

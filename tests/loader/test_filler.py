@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from common import digest
 from common.errors import BadRecord
+from common.images import jpeg
 from common.spec import StreamSpec
 from common.wire import fields, messages
 from common.wire.slab import Replaced, Slab, SlotBatch, slot_bytes
-from loader import jpeg
 from loader.dataset import Dataset
 from loader.workers import sampler
 from loader.workers.augment import Scratch, TrainingBatch

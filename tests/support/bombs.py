@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from common.images import jpeg
 from common.spec import STORED_SIZE
-from loader import jpeg
 
 SCANS = 30_000
 

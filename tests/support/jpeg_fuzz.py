@@ -28,10 +28,9 @@ import numpy as np
 from PIL import Image
 
 from common.errors import BadImage
+from common.images import image_file, jpeg
 from common.spec import STORED_SIZE
-from loader import jpeg
 from loader.dataset import Dataset
-from loader.packing import image_file
 from tests.support.paths import ROOT
 
 HANG_S = 60.0  # of the clock, for all that a case does

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from loader.codec import SystemCodec
+from common.images.codec import SystemCodec
 
 # The program is the real one; what it imports first makes its decoder draw pictures of odd sizes a little otherwise.
 _HOOK = """
 import os, sys
 
 if set(os.environ["OTHER_PIXELS"].split()) & set(sys.orig_argv):
-    from loader import jpeg
+    from common.images import jpeg
 
     decode = jpeg.decode
 

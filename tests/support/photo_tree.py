@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loader import jpeg
+from common.images import jpeg
 from loader.dataset import Dataset
 
 CLASSES = ("ape", "bee", "cat")

@@ -12,7 +12,7 @@ _CHOKE = """
 import hashlib, os, signal, sys, time
 
 if "loader.workers.worker" in sys.orig_argv:
-    from loader import jpeg
+    from common.images import jpeg
 
     decode, does, poison = jpeg.decode, os.environ["POISON_DOES"], os.environ["POISON"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loader import jpeg
+from common.images import jpeg
 from loader.meta import Identity, Progress
 from loader.packing.dataset_writer import Writer
 from loader.records import FORMAT, extend_chain

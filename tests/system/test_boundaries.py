@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 PACKAGES = ("common", "loader", "trainer")
 
 NEVER = {
-    "common": ("loader", "trainer", "torch", "lmdb", "turbojpeg", "simplejpeg", "cv2"),
+    "common": ("loader", "trainer", "torch", "lmdb"),
     "loader": ("trainer", "torch"),
     "trainer": ("loader", "lmdb", "turbojpeg", "simplejpeg", "cv2"),
 }
@@ -31,9 +31,11 @@ LAYERS = (
     "cli",
 )  # each imports those before it
 NEVER_IN = {
-    "common/wire": ("common.client",),
-    "common/cli": ("common.client", "common.wire"),
-    "common/imagenet": ("common.client", "common.wire"),
+    "common/wire": ("common.client", "common.images"),
+    "common/cli": ("common.client", "common.images", "common.wire"),
+    "common/client": ("common.images",),
+    "common/imagenet": ("common.client", "common.images", "common.wire"),
+    "common/images": ("common.client", "common.wire"),
     "loader": ("common.client", *(f"common.{name}" for name in common.__all__)),  # which load the client
     "loader/packing": ("common.wire", "loader.service", "loader.workers"),
     "loader/workers": ("loader.service", "loader.packing"),
@@ -41,9 +43,9 @@ NEVER_IN = {
 }  # by folder
 ONLY_IN = {
     "lmdb": {"loader/lmdb_file.py"},
-    "turbojpeg": {"loader/codec.py"},
-    "simplejpeg": {"loader/codec.py"},
-    "cv2": {"loader/pixels.py"},
+    "turbojpeg": {"common/images/codec.py"},
+    "simplejpeg": {"common/images/codec.py"},
+    "cv2": {"common/images/pixels.py"},
     "click": {
         "common/cli/options.py",
         *(

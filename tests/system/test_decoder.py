@@ -11,7 +11,7 @@ import pytest
 from common.client.client import LoaderClient
 from common.decoder import may_agree, name_of, named, pixels_of
 from common.errors import LoaderFault, LoaderRefused
-from loader import jpeg
+from common.images import jpeg
 from tests.support.other_decoder import other_pixels, under_another_name, without_libturbojpeg
 from tests.support.processes import LoaderProcess
 from tests.support.reader import SPEC, fingerprint, read

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import CheckpointError, LoaderTimeout, NoSuchSplit, UsageError
-from loader import jpeg
+from common.images import jpeg
 from loader.dataset import Dataset
 from loader.workers import sampler
 from tests.support.bad_records import with_records

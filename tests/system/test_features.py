@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import UsageError
-from loader import jpeg
+from common.images import jpeg
 from loader.dataset import Dataset
 from tests.support.bad_records import with_records
 from tests.support.full_disk import FullDisk

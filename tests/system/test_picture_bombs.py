@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import BadImage
-from loader import limits
-from loader.packing import image_file
+from common.images import image_file, limits
 from tests.support.bombs import saved_as_jpeg, with_size
 from tests.support.photo_tree import photo
 from tests.support.picture_bombs import BOMBS, LARGEST

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import LoaderError, UsageError
+from common.images import jpeg
 from common.spec import StreamSpec
 from common.wire.slab import Slab, slot_bytes
-from loader import jpeg
 from loader.cli.serving import ServeOptions
 from loader.dataset import Dataset
 from loader.workers import link

@@ -16,9 +16,9 @@ from common import digest
 from common.client.client import LoaderClient
 from common.client.stream_sessions import Transport
 from common.errors import LoaderFault
+from common.images import jpeg
 from common.spec import StreamSpec
 from common.wire.slab import Replaced
-from loader import jpeg
 from loader.dataset import Dataset
 from loader.workers import sampler
 from tests.support.bad_records import flip_a_bit, with_records

@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import UsageError
 from common.imagenet.devkit import ORDER_SEED, Devkit, shuffled
+from common.images import jpeg
 from common.spec import StreamInfo
-from loader import jpeg
 from loader.dataset import Dataset
 from loader.packing import discover
 from loader.packing.pack import PackOptions, pack

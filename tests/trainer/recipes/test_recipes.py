@@ -47,9 +47,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.images.jpeg import decode
 from common.spec import STORED_SIZE, StreamSpec
 from loader.dataset import Dataset
-from loader.jpeg import decode
 from loader.workers import sampler
 from tests.support.memory_loader import MemoryLoader, draw
 from tests.support.paths import ROOT

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.decoder import pixels_of
 from common.errors import BadImage
-from loader import codec, jpeg
+from common.images import codec, jpeg
 from tests.support.jpeg_fuzz import mutated
 from tests.support.other_decoder import system_codec
 

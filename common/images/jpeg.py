@@ -9,11 +9,11 @@ from importlib import resources
 import msgpack
 import numpy as np
 
-from common.decoder import named
-from common.errors import BadImage
-from common.spec import STORED_SIZE
-from loader.codec import Rgb, codec
-from loader.limits import check_jpeg
+from ..decoder import named
+from ..errors import BadImage
+from ..spec import STORED_SIZE
+from .codec import Rgb, codec
+from .limits import check_jpeg
 
 # What `encode` writes for an image of the stored size, up to its data: JFIF header, two quantisation tables, frame
 # header of 256 x 256 and three components, four Huffman tables, one scan of all components.

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
-from common.errors import BadImage
-from loader import jpeg, limits
+from ..errors import BadImage
+from . import jpeg, limits
 
 # Pillow refuses more than twice this, also for an image within an image, as in icons.
 Image.MAX_IMAGE_PIXELS = limits.MAX_PIXELS // 2

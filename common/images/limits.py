@@ -6,7 +6,7 @@ bits, which Pillow decodes in Python, take some seconds a megapixel.
 
 import struct
 
-from common.errors import BadImage
+from ..errors import BadImage
 
 MAX_BYTES = 448 << 20  # of memory: the file, what its decoder holds, and the pixels
 MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest image of ILSVRC2012 has about 60 million

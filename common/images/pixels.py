@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from common.spec import STORED_SIZE
+from ..spec import STORED_SIZE
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
 Amounts = tuple[float, float, float, float]  # by channel, whole numbers of 0 to 255; the fourth is unused

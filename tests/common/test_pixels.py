@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loader import pixels
+from common.images import pixels
 
 
 def noise(seed: int, height: int, width: int) -> pixels.Rgb:

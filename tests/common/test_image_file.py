@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import BadImage
-from loader import jpeg
-from loader.packing import image_file
+from common.images import image_file, jpeg
 from tests.support.photo_tree import photo
 
 Rgb = npt.NDArray[np.uint8]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import turbojpeg
 
-from common.errors import BadImage, UsageError
+from ..errors import BadImage, UsageError
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
 

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from common.errors import BadImage
+from common.images import image_file, jpeg, limits
+from common.images.codec import codec
 from common.spec import STORED_SIZE
-from loader import jpeg, limits
-from loader.codec import codec
-from loader.packing import image_file
 from tests.support.bombs import BOMBS, saved_as_jpeg, with_size
 
 

@@ -1,0 +1,1 @@
+"""Image files and stored images: the packages of the extra `images`."""
