@@ -46,7 +46,7 @@ def codec() -> Codec:
             return BundledCodec()
         except ImportError:
             raise UsageError(
-                f'no JPEG codec: libturbojpeg cannot be loaded ({error}); pip install "alexnet[loader]", or on Debian'
+                f'no JPEG codec: libturbojpeg cannot be loaded ({error}); pip install "alexnet[images]", or on Debian'
                 " and Ubuntu apt-get install libturbojpeg0"
             ) from None
 

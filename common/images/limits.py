@@ -4,7 +4,10 @@ Each check raises BadImage. An image that passes takes at most MAX_BYTES and som
 bits, which Pillow decodes in Python, take some seconds a megapixel.
 """
 
+import re
+import resource
 import struct
+from pathlib import Path
 
 from ..errors import BadImage
 
@@ -13,6 +16,7 @@ MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest image of ILSVRC2012 has 
 MAX_SCANS = 100  # encoders write 1 to 20
 MAX_SCANNED_PIXELS = 2_000_000_000  # pixels times scans: each scan goes over the whole image
 RGB_BYTES = 3  # of a pixel
+_SLACK_BYTES = 24 << 20  # beside what is counted here: decoders' tables, libraries loaded late
 _PIXELS_PER_BYTE = 512  # of a Huffman-coded JPEG at most: a bit, or more, for each block of 8x8
 _COEFFICIENT_BYTES = 2  # libjpeg keeps those of the whole image if they come in several scans
 _MOST_COMPONENTS = 4
@@ -73,3 +77,14 @@ def _samples(components: bytes) -> list[float]:
     whole = len(components) // 3 * 3
     factors = [(sampling >> 4) * (sampling & 15) for _, sampling, _ in struct.iter_unpack("BBB", components[:whole])]
     return [factor / max(factors) for factor in factors] if factors and min(factors) else [1.0] * _MOST_COMPONENTS
+
+
+def limit_memory() -> None:
+    """Limit this process to as much more memory as one image may take: its header may understate it."""
+    held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if held is None:
+        return
+    wanted = int(held[1]) * 1024 + MAX_BYTES + _SLACK_BYTES
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    lowest = min(limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))

@@ -25,7 +25,7 @@ from common.cli.progress import ProgressBar
 from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.devkit import ORDER_SEED, shuffled
-from common.spec import STORED_SIZE
+from common.images import stored
 from loader.data_file import names
 from loader.meta import Identity, Meta, Progress
 from loader.packing import pack_worker
@@ -120,7 +120,7 @@ class _Packing:
             split=split,
             items=len(source),
             source=_fingerprint(source, train.digest if train else b""),
-            stored=f"{STORED_SIZE}x{STORED_SIZE} JPEG quality {pack_worker.QUALITY} 4:2:0",
+            stored=stored.FORM,
             order_seed=ORDER_SEED,
         )
         self._pending = _Pending()
@@ -130,7 +130,7 @@ class _Packing:
         self._refuse_another(meta or progress)
         if meta is not None:
             return self._summary(meta, 0, 0.0)
-        versions = pack_worker.versions()
+        versions = stored.versions()
         self._progress = progress or Progress.at_start(self._identity, versions)
         self._progress = replace(self._progress, versions=versions)
         before, began_s = self._progress.records, time.monotonic()
@@ -257,7 +257,7 @@ def _fingerprint(source: Source, train_digest: bytes) -> bytes:
 
 def _same_versions(found: Mapping[str, str]) -> bool:
     """Return True if the libraries make the same pixels; older files hold a shorter identity of the decoder."""
-    ours, theirs = pack_worker.versions(), found.get("decoder", "")
+    ours, theirs = stored.versions(), found.get("decoder", "")
     same_decoder = name_of(theirs) == name_of(ours["decoder"]) and may_agree(theirs, ours["decoder"])
     return same_decoder and {**found, "decoder": ours["decoder"]} == ours
 

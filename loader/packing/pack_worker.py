@@ -1,27 +1,23 @@
 """A packing process: image files in, records and sums out."""
 
-import contextlib
-import re
-import resource
 from collections.abc import Callable
 from ctypes import c_int64
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, PackError
-from common.images import image_file, jpeg, limits, pixels
+from common.images import jpeg, pixels
+from common.images.limits import limit_memory
+from common.images.stored import stored_jpeg
 from common.malloc import give_back_large_blocks
 from loader.packing.sources import Source
 from loader.records import record_bytes
 from loader.stats import PartialSums
 
-QUALITY = 90  # of the stored JPEG, 4:2:0
 RESUME = "what is committed stays: run the same command again to resume"
-_SLACK_BYTES = 24 << 20  # beside what the limits count: decoders' tables, libraries loaded late, the answer
 
 Items = npt.NDArray[np.int64]
 
@@ -33,26 +29,6 @@ class Packed:
     outcomes: list[bytes | str]
     sums: PartialSums
     warned: int
-
-
-def versions() -> dict[str, str]:
-    """The libraries that decide the stored pixels."""
-    from PIL import __version__ as pillow
-
-    return {"decoder": jpeg.decoder(), "resize": pixels.version(), "others": f"Pillow {pillow}"}
-
-
-def stored_jpeg(data: bytes) -> tuple[bytes, bool]:
-    """The JPEG to store, and True if the decoder warned. Raises BadImage with the reason.
-
-    Raises MemoryError only if the machine is out of memory, not if the image takes more than one may.
-    """
-    with contextlib.suppress(MemoryError):
-        rgb, warned = image_file.decode(data)
-        return jpeg.encode(pixels.centre_square(rgb), QUALITY), warned
-    # Everything is freed by now. If as much as an image may take can be had, this one took more.
-    np.empty(limits.MAX_BYTES - len(data), np.uint8)
-    raise BadImage(f"it takes more than {limits.MAX_BYTES >> 20} MiB to decode, whatever its header says")
 
 
 def start(source: Source, working_on: c_int64) -> Callable[[Items], Packed]:
@@ -82,14 +58,3 @@ def pack_chunk(source: Source, working_on: c_int64, items: Items) -> Packed:
         packed.warned += warned
         packed.outcomes.append(record_bytes(int(source.labels[item]), stored))
     return packed
-
-
-def limit_memory() -> None:
-    """Limit this process to as much more memory as one image may take: its header may understate it."""
-    held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if held is None:
-        return
-    wanted = int(held[1]) * 1024 + limits.MAX_BYTES + _SLACK_BYTES
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    lowest = min(limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))

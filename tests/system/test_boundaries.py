@@ -46,6 +46,7 @@ ONLY_IN = {
     "turbojpeg": {"common/images/codec.py"},
     "simplejpeg": {"common/images/codec.py"},
     "cv2": {"common/images/pixels.py"},
+    "PIL": {"common/images/image_file.py", "common/images/stored.py"},
     "click": {
         "common/cli/options.py",
         *(

@@ -11,11 +11,11 @@ import pytest
 from common.errors import UsageError
 from common.imagenet.devkit import ORDER_SEED, Devkit, shuffled
 from common.images import jpeg
+from common.images.stored import stored_jpeg
 from common.spec import StreamInfo
 from loader.dataset import Dataset
 from loader.packing import discover
 from loader.packing.pack import PackOptions, pack
-from loader.packing.pack_worker import stored_jpeg
 from tests.support.bad_records import with_records
 from tests.support.ilsvrc_archives import make_archives, unpack
 from tests.support.photo_tree import photo
