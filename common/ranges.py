@@ -43,6 +43,7 @@ CROPS = Whole(1, 256)  # height and width in pixels, up to those of a packed ima
 SIGMAS = Real(0, 10)
 EPOCHS = Whole(0, 2**31 - 1)
 RECORDS = Whole(0, 2**32 - 1)  # and positions
+RANKS = Whole(1, 1 << 16)  # processes that share a stream
 BATCH_SIZES = Whole(1, 1 << 14)  # the records, labels and digests of so many images fit a header
 
 MOST_CLASSES = 1 << 16

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from ..errors import LoaderError, LoaderTimeout, UsageError
-from ..ranges import EPOCHS, Whole
+from ..ranges import EPOCHS, RANKS, Whole
 from .batch import Batch, BatchRequest
 from .owner import Owner
 
@@ -55,12 +55,15 @@ class Pass(Iterator[Batch]):
 
 
 def plan(
-    numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int
+    numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int, share: tuple[int, int]
 ) -> Iterator[BatchRequest]:
     """Yield the requests of a pass: each epoch up to `end`, the first from `first` on."""
+    rank, ranks = share
     for epoch in epochs:
-        for position in range(first, end, batch_size):
-            yield BatchRequest(next(numbers), epoch, position, min(batch_size, end - position))
+        for position in range(first, end, batch_size * ranks):
+            count = min(batch_size * ranks, end - position)
+            low, high = count * rank // ranks, count * (rank + 1) // ranks
+            yield BatchRequest(next(numbers), epoch, position + low, high - low)
         first = 0
 
 
@@ -71,6 +74,17 @@ def places(records: int, first: Any, end: Any) -> tuple[int, int]:
     if end < first:
         raise UsageError(f"end is {end}, which lies before first, {first}")
     return first, end
+
+
+def share_of(share: Any, images: int, batch_size: int) -> tuple[int, int]:
+    """Check (rank, ranks). Raises UsageError, also if the last batch is too small."""
+    if not isinstance(share, tuple) or len(share) != 2:
+        raise UsageError(f"share is {share!r}; it is (rank, ranks)")
+    ranks = RANKS.of("ranks", share[1])
+    rank = Whole(0, ranks - 1).of("rank", share[0])
+    if 0 < (left := images % (batch_size * ranks)) < ranks:
+        raise UsageError(f"an epoch's last batch has {left} images for {ranks} ranks: end the epochs before it")
+    return rank, ranks
 
 
 def epochs_of(epochs: Iterable[Any]) -> Iterator[int]:

@@ -16,7 +16,7 @@ from ..wire.fields import StageTimes
 from ..wire.slab import KEPT
 from .batch import Batch, BatchRequest, Timeline
 from .host import Host
-from .passes import Pass, epochs_of, places, plan
+from .passes import Pass, epochs_of, places, plan, share_of
 from .patience import ReplyTimes, Wait
 from .served import Services
 from .stream_sessions import HostSession, Loaders, StreamSessions, Transport
@@ -92,9 +92,17 @@ class Stream:
         self._epoch = EPOCHS.of("epoch", epoch)
 
     def batches(
-        self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False
+        self,
+        epochs: Iterable[int],
+        *,
+        first: int = 0,
+        end: int | None = None,
+        lend: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """The batches of `epochs`, in order: the first epoch from position `first` on, each one up to `end`.
+
+        With `share`, (rank, ranks), the rank's parts of batches of `ranks * batch_size` images, equally many for each.
 
         With `lend`, those of a service on this host are views of its slab, valid until the next request, or after
         `keep` until `release`. The first batch of a pass ends the previous pass.
@@ -103,7 +111,9 @@ class Stream:
         be delivered, LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT are kept.
         """
         start, stop = places(self.info.records, first, end)
-        requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size)
+        part = share_of(share, stop - start, self.batch_size)
+        share_of(share, stop, self.batch_size)  # of the epochs after the first
+        requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size, part)
         return Pass(self._owner, partial(self._deliver, requests), one_of("lend", lend, (True, False)))
 
     def close(self) -> None:

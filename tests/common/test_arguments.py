@@ -44,6 +44,11 @@ def stream(loader: LoaderClient) -> Stream:
         ({"end": "9"}, "end is '9'; "),
         ({"first": 32, "end": 16}, "end is 16, which lies before first, 32"),
         ({"lend": 1}, "lend is 1; it is True or False"),
+        ({"share": 2}, r"share is 2; it is \(rank, ranks\)"),
+        ({"share": (2, 2)}, "rank is 2; it is a whole number from 0 to 1"),
+        ({"share": (0, 0)}, "ranks is 0; "),
+        ({"share": (0, 4), "end": 66}, "an epoch's last batch has 2 images for 4 ranks: end the epochs before it"),
+        ({"share": (0, 4), "end": 66, "first": 2}, "an epoch's last batch has 2 images for 4 ranks"),
     ],
 )
 def test_epochs_and_positions_that_do_not_exist_are_refused_at_once(
