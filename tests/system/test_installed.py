@@ -140,6 +140,12 @@ with LoaderClient(sys.argv[1]) as client:
     stream = client.stream(StreamSpec(split="train", crop=64), batch_size=16)
     print(sum(total(batch) for batch in stream.batches(range(1))))
 assert not {"torch", "lmdb", "click", "cv2"} & set(sys.modules)
+try:
+    import alexnet_client.torch
+except ImportError as error:
+    assert str(error) == "alexnet_client.torch needs torch, which is not installed: pip install torch", error
+else:
+    raise AssertionError("torch is not there")
 """
 TORCH_LOOP = """
 import sys
@@ -147,15 +153,14 @@ import sys
 import common
 import torch
 import trainer
-from alexnet_client import LoaderClient, StreamSpec
+from alexnet_client.torch import StreamDataset
 
 assert common.MINE and trainer.MINE
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
-with LoaderClient(sys.argv[1]) as client:
-    for batch in client.stream(StreamSpec(split="train", crop=64), batch_size=16).batches(range(1)):
-        images, labels = torch.from_numpy(batch.images).float(), torch.from_numpy(batch.labels)
-        loss = torch.nn.functional.cross_entropy(model(images.reshape(len(images), -1)), labels.long())
+with StreamDataset(sys.argv[1], split="train", crop=64, batch_size=16) as dataset:
+    for images, labels in torch.utils.data.DataLoader(dataset, batch_size=None):
+        loss = torch.nn.functional.cross_entropy(model(images.float()), labels)
         loss.backward()
         optimizer.step()
 print(loss.item())

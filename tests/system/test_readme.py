@@ -78,7 +78,8 @@ def test_the_examples_run_against_a_loader(service: LoaderProcess) -> None:
         names: dict[str, object] = {}
         exec(compile(example.replace("tcp://127.0.0.1:5555", service.endpoint), "README.md", "exec"), names)
         batch: Any = names["batch"]
-        assert len(batch.images) == len(batch.labels) > 0
+        images, labels = (batch.images, batch.labels) if hasattr(batch, "images") else batch
+        assert len(images) == len(labels) > 0
 
 
 @each_readme
