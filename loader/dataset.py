@@ -2,6 +2,7 @@
 
 key                                    value
 record 0..n - 1, 8 bytes, big-endian   see `records`
+"names" + record, 8 bytes              see `name_blocks`; none in files packed before names were kept
 "skipped" + item, 8 bytes              msgpack [name, reason] of an image of the source that was left out
 "progress"                             while packing, `meta.Progress`: everything a resumed run needs
 "meta"                                 once finished, `meta.Meta`; its presence makes the file a dataset
@@ -23,6 +24,7 @@ from loader import lmdb_file
 from loader.data_file import DataFile, Version
 from loader.direct_reads import DirectReads
 from loader.meta import Meta, Progress
+from loader.name_blocks import NO_NAMES, NameBlock, find_block
 from loader.records import HEAD, LONGEST, damage, digest_of, extend_chain, fault
 
 META, PROGRESS, SKIPPED = b"meta", b"progress", b"skipped"
@@ -81,7 +83,7 @@ class Dataset(SplitFile):
             if version is not None and version.digest != self.meta.digest:
                 raise self._changed()
             undo.pop_all()
-        self._sound = True
+        self._sound, self._block = True, NO_NAMES
         meta, stats = self.meta, self.meta.stats
         self.version = version or replace(before, digest=meta.digest)
         self.split, self.records, self.classes, self.digest = meta.split, meta.records, meta.classes, meta.digest
@@ -113,6 +115,27 @@ class Dataset(SplitFile):
                 if reason is None:
                     return label, jpeg
         raise BadImage(f"damaged: {reason}")
+
+    def name(self, record: int) -> bytes:
+        """Path of the file that the record was packed from, below its split's folder; empty if it is not known.
+
+        Raises DatasetError as `refuse_changes` does.
+        """
+        if not 0 <= record < self.meta.named:
+            return b""
+        if (name := self._block.name(record)) is None:
+            self.refuse_changes()  # cut off: LMDB's mapping would be a SIGBUS
+            self._block = self._block_of(record)
+            name = self._block.name(record)
+        return name or b""
+
+    def _block_of(self, record: int) -> NameBlock:
+        try:
+            with self._transaction.cursor() as cursor:
+                return find_block(cursor, record)
+        except lmdb_file.Error:
+            self._renew()
+            return NO_NAMES
 
     def find(self, records: npt.NDArray[np.integer[Any]]) -> None:
         """Find the places of these records, together and so cheaply: `read` is then one read, without LMDB."""

@@ -56,6 +56,7 @@ class Progress(Identity):
 
     consumed   items done, in the shuffled order: `records` and `skipped` together
     warned     records whose decoder warned
+    named      records that have a name, from the first on; 0 in files of programs that kept none
     """
 
     versions: Mapping[str, str]
@@ -65,6 +66,7 @@ class Progress(Identity):
     warned: int
     chain: bytes
     sums: Sums
+    named: int = 0
 
     @classmethod
     def at_start(cls, identity: Identity, versions: Mapping[str, str]) -> "Progress":
@@ -87,8 +89,9 @@ class Progress(Identity):
         self, classes: tuple[str, ...], stats: Stats, words: tuple[str, ...] | None, counts: tuple[int, ...]
     ) -> "Meta":
         digest = digest_of(self.chain, self.split, classes, stats)
-        kept = {name: value for name, value in vars(self).items() if name not in ("consumed", "sums")}
-        return Meta(**kept, classes=classes, stats=stats, digest=digest, words=words, counts=counts)
+        kept = {name: value for name, value in vars(self).items() if name not in ("consumed", "sums", "named")}
+        named = self.named if self.named == self.records else 0
+        return Meta(**kept, named=named, classes=classes, stats=stats, digest=digest, words=words, counts=counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,7 @@ class Meta(Identity):
     stats     of the training set, also in the validation split
     words     descriptions of the classes, "" for those that have none; None if none has
     counts    records of each class; None in files packed before they were noted
+    named     records that have a name: all, or 0 in files packed before names were kept
     """
 
     versions: Mapping[str, str]
@@ -110,6 +114,7 @@ class Meta(Identity):
     digest: bytes
     words: tuple[str, ...] | None = None
     counts: tuple[int, ...] | None = None
+    named: int = 0
 
     @classmethod
     def _of(cls, values: Mapping[str, Any]) -> Self:

@@ -18,6 +18,7 @@ from common.cli import options
 from common.cli.console import result, say, shown, tell
 from common.cli.entry import INTERRUPTED, interruptible
 from common.errors import DatasetError, UsageError
+from common.names import readable, told
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -173,6 +174,7 @@ def _described(dataset: "Dataset") -> str:
         f"  digest      {dataset.digest.hex()}",
         f"  classes     {len(dataset.classes):,}: {names}",
         *_sizes(dataset),
+        f"  names       {_file_names(dataset)}",
         f"  stored      {meta.stored}, shuffled with seed {meta.order_seed}",
         f"  made with   {shown(', '.join(meta.versions.values()))}",
         f"  skipped     {meta.skipped:,} of {meta.items:,}; kept despite a decoder warning: {meta.warned:,}",
@@ -199,6 +201,12 @@ def _sizes(dataset: "Dataset") -> list[str]:
     return [f"  records     from {told[1]} to {told[0]}"]
 
 
+def _file_names(dataset: "Dataset") -> str:
+    if not dataset.meta.named:
+        return "none: packed before names were kept; pack again to have them"
+    return f"of all files, such as {shown(readable(dataset.name(0)))}"
+
+
 def _numbers(values: "object") -> str:
     return " ".join(f"{value:.3f}" for value in values)  # type: ignore[attr-defined]
 
@@ -210,7 +218,7 @@ def _verify(dataset: "Dataset") -> None:
     with ProgressBar(f"verify {dataset.split}", dataset.records) as progress:
         for record, fault in enumerate(dataset.verify()):
             if fault:
-                faults.append(f"{record} ({fault})")
+                faults.append(f"{told(record, readable(dataset.name(record)))}: {fault}")
             progress.count(record)
     if faults:
         listed = ", ".join(faults[:20]) + (", ..." if len(faults) > 20 else "")

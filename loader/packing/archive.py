@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from common.errors import BadImage, UsageError
+from common.names import readable
 from common.untrusted import open_regular, open_tar, tar_members
 from loader.packing.sources import (
     MAX_FILE_BYTES,
@@ -22,7 +23,6 @@ from loader.packing.sources import (
     Names,
     check_classes,
     is_left_out,
-    readable,
     shortened,
 )
 
@@ -48,8 +48,11 @@ class ArchiveSource:
         labels: Labels,
         classes: tuple[str, ...],
         words: Mapping[str, str] = NO_WORDS,
+        below: str = "",
     ) -> None:
+        """`below`: the folder of the split, which begins each name."""
         members = list(members)
+        self._below = os.fsencode(below + "/" * bool(below))
         self._path = path
         self._names = Names(member.name for member in members)
         self._offsets = np.array([member.offset for member in members], np.int64)
@@ -62,6 +65,10 @@ class ArchiveSource:
 
     def name(self, item: int) -> str:
         return readable(self._names[item])
+
+    def path(self, item: int) -> bytes:
+        name = self._names[item].removeprefix(b"./")
+        return name.removeprefix(self._below) if self._below else name
 
     def read(self, item: int) -> bytes:
         if self._descriptor is None:
@@ -94,15 +101,15 @@ def tree(path: Path) -> dict[str, ArchiveSource]:
     if not found["train"]:
         raise UsageError(f"{path} holds no train/<class>/<image>")
     classes = tuple(readable(name) for name in sorted({folder for folder, _ in found["train"]}))
-    return {split: _labelled(path, pairs, classes) for split, pairs in found.items() if pairs}
+    return {split: _labelled(path, pairs, classes, split) for split, pairs in found.items() if pairs}
 
 
-def _labelled(path: Path, pairs: list[tuple[bytes, TarMember]], classes: tuple[str, ...]) -> ArchiveSource:
+def _labelled(path: Path, pairs: list[tuple[bytes, TarMember]], classes: tuple[str, ...], split: str) -> ArchiveSource:
     pairs = sorted(pairs, key=lambda pair: (pair[0], pair[1].name))  # as folders are listed
     label_of = {name: label for label, name in enumerate(classes)}
     check_classes((readable(folder) for folder, _ in pairs), classes, f"{path}, val")
     labels = np.array([label_of[readable(folder)] for folder, _ in pairs], np.int32)
-    return ArchiveSource(path, (member for _, member in pairs), labels, classes)
+    return ArchiveSource(path, (member for _, member in pairs), labels, classes, below=split)
 
 
 def members(path: Path, within: TarMember | None = None) -> Iterator[TarMember]:

@@ -64,6 +64,9 @@ class CifarSource:
         path, record = self._place(item)
         return f"{path.name}/{record:05d}"
 
+    def path(self, item: int) -> bytes:
+        return self.name(item).encode()
+
     def read(self, item: int) -> bytes:
         path, record = self._place(item)
         with open_regular(path) as file:

@@ -1,7 +1,7 @@
 """A split while it is packed: the file of `loader/dataset.py`, appended to."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgpack
@@ -11,6 +11,7 @@ from loader import lmdb_file
 from loader.data_file import DataFile
 from loader.dataset import META, PROGRESS, SKIPPED, SplitFile
 from loader.meta import Meta, Progress
+from loader.name_blocks import name_blocks
 
 
 class Writer(SplitFile):
@@ -32,11 +33,20 @@ class Writer(SplitFile):
             undo.pop_all()
 
     def commit(
-        self, first: int, records: Iterable[bytes], skipped: Iterable[tuple[int, str, str]], progress: Progress
+        self,
+        first: int,
+        records: Iterable[bytes],
+        skipped: Iterable[tuple[int, str, str]],
+        progress: Progress,
+        names: Sequence[bytes] = (),
     ) -> None:
-        """Add records from number `first` on, skipped (item, name, reason) and the state to resume from, atomically."""
+        """Add records from number `first` on, skipped (item, name, reason) and the state to resume from, atomically.
+
+        names   of the last records of those that `progress` counts as named
+        """
         puts = [((first + n).to_bytes(8, "big"), record) for n, record in enumerate(records)]
         puts += [(SKIPPED + item.to_bytes(8, "big"), msgpack.packb([name, why])) for item, name, why in skipped]
+        puts += name_blocks(progress.named - len(names), names)
         puts.append((PROGRESS, progress.to_bytes()))
         self._write(puts)
         self.progress = progress

@@ -111,7 +111,13 @@ class DemoSource:
         return len(self.labels)
 
     def name(self, item: int) -> str:
-        return f"demo/{self.split}/{self.classes[self.labels[item]]}/{item:06d}.jpg"
+        return f"demo/{self.split}/{self._path(item)}"
+
+    def path(self, item: int) -> bytes:
+        return self._path(item).encode()
+
+    def _path(self, item: int) -> str:
+        return f"{self.classes[self.labels[item]]}/{item:06d}.jpg"
 
     def read(self, item: int) -> bytes:
         draws = _Draws(key=(self.seed, _SPLIT_KEYS[self.split]), item=item)

@@ -13,8 +13,9 @@ import numpy as np
 
 from common.errors import UsageError
 from common.imagenet.devkit import Devkit, read_devkit
+from common.names import readable
 from loader.packing.archive import ArchiveSource, TarMember, members
-from loader.packing.sources import check_classes, readable
+from loader.packing.sources import check_classes
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 _LISTING_THREADS = 8  # headers lie far apart, so reading them waits for the disk

@@ -26,6 +26,7 @@ from common.decoder import may_agree, name_of
 from common.errors import DatasetError, PackError, UsageError
 from common.imagenet.devkit import ORDER_SEED, shuffled
 from common.images import stored
+from common.names import bounded
 from loader.data_file import names
 from loader.meta import Identity, Meta, Progress
 from loader.packing import pack_worker
@@ -105,6 +106,7 @@ def pack(sources: Mapping[str, Source], data: Path, options: PackOptions) -> lis
 @dataclass
 class _Pending:
     records: list[bytes] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)  # of these, and of earlier records that have none yet
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     began_s: float = field(default_factory=time.monotonic)
 
@@ -133,11 +135,18 @@ class _Packing:
         versions = stored.versions()
         self._progress = progress or Progress.at_start(self._identity, versions)
         self._progress = replace(self._progress, versions=versions)
+        self._pending.names = self._names_missing()
         before, began_s = self._progress.records, time.monotonic()
         self._commit()
         self._pack_the_rest(options)
         meta = self._finish()
         return self._summary(meta, meta.records - before, time.monotonic() - began_s)
+
+    def _names_missing(self) -> list[bytes]:
+        """Names of the records that an earlier program packed without."""
+        done = self._order[: self._progress.consumed]
+        packed = done[~np.isin(done, [item for item, _, _ in self._writer.skipped()])]
+        return [bounded(self._source.path(item)) for item in packed[self._progress.named :].tolist()]
 
     def _refuse_another(self, found: Meta | Progress | None) -> None:
         if found is None:
@@ -185,6 +194,7 @@ class _Packing:
                 "mend it and run again, or --on-bad skip leaves such images out and lists them"
             )
         self._pending.records += records
+        self._pending.names += [bounded(self._source.path(item)) for item, of in outcomes if isinstance(of, bytes)]
         self._pending.skipped += skipped
         progress = self._progress
         progress.sums.merge(packed.sums)
@@ -204,7 +214,8 @@ class _Packing:
     def _commit(self) -> None:
         pending, self._pending = self._pending, _Pending()
         first = self._progress.records - len(pending.records)
-        self._writer.commit(first, pending.records, pending.skipped, self._progress)
+        self._progress = replace(self._progress, named=self._progress.named + len(pending.names))
+        self._writer.commit(first, pending.records, pending.skipped, self._progress, pending.names)
 
     def _finish(self) -> Meta:
         source, progress = self._source, self._progress

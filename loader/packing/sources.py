@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadImage, UsageError
+from common.names import readable
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,13 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def name(self, item: int) -> str: ...
+    def name(self, item: int) -> str:
+        """For people: path of the file, its split's folder included."""
+        ...
+
+    def path(self, item: int) -> bytes:
+        """Path of the file below its split's folder, as the file system or archive spells it."""
+        ...
 
     def read(self, item: int) -> bytes:
         """The file's bytes. Raises BadImage if this file alone is at fault, OSError if reading failed."""
@@ -60,11 +67,6 @@ class Names:
     def __getitem__(self, item: int) -> bytes:
         start = int(self._ends[item - 1]) if item else 0
         return self._text[start : int(self._ends[item])]
-
-
-def readable(name: bytes) -> str:
-    """A file name as text for any terminal and JSON reader."""
-    return name.decode("utf-8", "backslashreplace")
 
 
 def shortened(name: bytes) -> str:
@@ -108,12 +110,12 @@ class FolderSource:
         return len(self._names)
 
     def name(self, item: int) -> str:
-        return readable(os.path.join(os.fsencode(self._root.name), self._place(item)))
+        return readable(os.path.join(os.fsencode(self._root.name), self.path(item)))
 
     def read(self, item: int) -> bytes:
-        return read_file(os.path.join(os.fsencode(self._root), self._place(item)))
+        return read_file(os.path.join(os.fsencode(self._root), self.path(item)))
 
-    def _place(self, item: int) -> bytes:
+    def path(self, item: int) -> bytes:
         return os.path.join(self._folders[int(self._folder_of[item])], self._inside, self._names[item])
 
     def _files(self, folder: bytes) -> list[bytes]:
@@ -149,6 +151,9 @@ class FlatSource:
 
     def name(self, item: int) -> str:
         return readable(os.path.join(os.fsencode(self._root.name), self._names[item]))
+
+    def path(self, item: int) -> bytes:
+        return self._names[item]
 
     def read(self, item: int) -> bytes:
         return read_file(os.path.join(os.fsencode(self._root), self._names[item]))

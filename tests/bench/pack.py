@@ -46,6 +46,9 @@ class InMemory:
     def name(self, item: int) -> str:
         return f"photo {item}"
 
+    def path(self, item: int) -> bytes:
+        return self.name(item).encode()
+
     def read(self, item: int) -> bytes:
         return self._files[item]
 

@@ -192,6 +192,9 @@ class Named:
     def name(self, item: int) -> str:
         return str(item)
 
+    def path(self, item: int) -> bytes:
+        return self.name(item).encode()
+
     def read(self, item: int) -> bytes:
         return photo(item)
 

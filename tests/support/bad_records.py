@@ -28,7 +28,8 @@ def with_records(packed: Path, folder: Path, changed: dict[int, bytes], split: s
         chain = b""
         for value in values:
             chain = extend_chain(chain, value)
-        writer.commit(0, values, [], progress_of(dataset.meta))
+        names = [dataset.name(record) for record in range(dataset.meta.named)]
+        writer.commit(0, values, [], replace(progress_of(dataset.meta), named=len(names)), names)
         writer.finish(replace(dataset.meta, digest=digest_of(chain, split, dataset.classes, dataset.stats)))
     return folder
 

@@ -6,9 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from loader import lmdb_file
+from loader.dataset import META
+from loader.name_blocks import NAMES
 from loader.packing import discover
+from loader.packing.dataset_writer import Writer
 from loader.packing.pack import PackOptions, Summary, pack
 
 COMMAND = [sys.executable, "-c", "from loader.cli.pack_command import main; main()"]
@@ -16,6 +21,21 @@ COMMAND = [sys.executable, "-c", "from loader.cli.pack_command import main; main
 
 def pack_folder(tree: Path, data: Path, **options: object) -> list[Summary]:
     return pack(discover.sources(tree), data, PackOptions(**{"jobs": 2, **options}))  # type: ignore[arg-type]
+
+
+def forget_names(path: Path) -> None:
+    """Make of a split, finished or not, what a program that kept no names would have packed."""
+    with Writer(path) as writer:
+        with writer._env.begin() as transaction, transaction.cursor() as cursor:
+            keys = [key for key in cursor.iternext(keys=True, values=False) if key.startswith(NAMES)]
+        assert keys
+        for key in keys:
+            lmdb_file.write(writer._env, path, [], delete=key)
+        if writer.meta is not None:
+            writer._write([(META, replace(writer.meta, named=0).to_bytes())])
+        else:
+            assert writer.progress is not None
+            writer.commit(0, [], [], replace(writer.progress, named=0))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -301,13 +302,15 @@ def test_info_describes_and_verify_names_a_damaged_record(undisturbed: Path, tmp
     assert sound.returncode == 0
     with Dataset(undisturbed / "train.lmdb") as dataset:
         assert dataset.digest.hex() in sound.stdout
-        stored = dataset.read(77)[1]
+        stored, name = dataset.read(77)[1], dataset.name(77).decode()
+    assert re.fullmatch(r"(ape|bee|cat)/\d{5}\.jpg", name)
+    assert "names       of all files, such as " in sound.stdout
     raw = bytearray((undisturbed / "train.lmdb").read_bytes())
     raw[raw.index(stored) + len(stored) // 2] ^= 1
     (tmp_path / "train.lmdb").write_bytes(raw)
     damaged = run_to_end("--info", "--verify", tmp_path)
     assert damaged.returncode == 1
-    assert "1 of 1,176 records are damaged: 77 (checksum)" in damaged.stderr
+    assert f"1 of 1,176 records are damaged: 77 ({name}): checksum" in damaged.stderr
 
 
 def test_the_demo_goes_the_same_way(tmp_path: Path) -> None:
