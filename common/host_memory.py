@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # bytes: version 1 has no other word for it
 
 
 def memory_size(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
@@ -45,13 +46,14 @@ def _group(folder: Path) -> _Group | None:
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
         try:
-            limit, used = (folder / limit_name).read_text().strip(), int((folder / used_name).read_text())
-            fields = _fields(folder / "memory.stat")
+            limit = (folder / limit_name).read_text().strip()
+            if not limit.isdecimal() or int(limit) >= _UNLIMITED:
+                continue
+            used, fields = int((folder / used_name).read_text()), _fields(folder / "memory.stat")
         except OSError:
             continue
-        if limit.isdecimal():
-            cache = fields.get(f"{prefix}inactive_file", 0) + fields.get(f"{prefix}active_file", 0)
-            return _Group(int(limit), int(limit) - used + cache)
+        cache = fields.get(f"{prefix}inactive_file", 0) + fields.get(f"{prefix}active_file", 0)
+        return _Group(int(limit), int(limit) - used + cache)
     return None
 
 
