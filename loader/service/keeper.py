@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from common.cli.log import RateLimiter
 from loader.dataset import Dataset
-from loader.service.resources import spare_memory
+from loader.service.resources import spare_memory, tolerated_shortage
+from loader.service.withdrawal import Withdrawal
 from loader.workers.kept import IMAGE_BYTES, KeptImages
+from loader.workers.link import Task
 
 log = logging.getLogger(__name__)
 
@@ -16,14 +18,22 @@ class Keeper:
     """Decoded images of `datasets`, `kept` by split, in `limit` bytes of memory at most.
 
     Splits share it in proportion to their records. At most half of the spare memory is promised at a time, so that
-    other programs can grow as fast; none is taken while less is spare than was promised.
+    other programs can grow as fast; none is taken while less is spare than was promised. If others take more than
+    `tolerated` bytes of what shall stay available, as much as they lack is given back.
     """
 
     def __init__(
-        self, datasets: Mapping[str, Dataset], limit: int, spare: Callable[[], int] = spare_memory, every_s: float = 1.0
+        self,
+        datasets: Mapping[str, Dataset],
+        limit: int,
+        spare: Callable[[], int] = spare_memory,
+        every_s: float = 0.25,
+        tolerated: int | None = None,
     ) -> None:
         self._spare, self._every_s, self._log_limit = spare, every_s, RateLimiter()
+        self._tolerated = tolerated_shortage() if tolerated is None else tolerated
         self._looked_s, self._growing = 0.0, True
+        self._withdrawal: Withdrawal | None = None
         total = sum(dataset.records for dataset in datasets.values())
         images = min(limit // IMAGE_BYTES, total)
         self.kept: dict[str, KeptImages] = {}
@@ -42,15 +52,24 @@ class Keeper:
             )  # fmt: skip
         self.look()
 
-    def look(self) -> None:
-        """Allow or stop growth, once a second."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s < self._every_s:
+    def look(self, fills: Collection[Task] = ()) -> None:
+        """Allow or stop growth, or give memory back; `fills` are what workers are busy with."""
+        if self._withdrawal is None:
+            now_s = time.monotonic()
+            if not self.kept or now_s - self._looked_s < self._every_s:
+                return
+            self._looked_s = now_s
+            spare = self._spare()
+            if spare < -self._tolerated:
+                self._withdrawal = self._begin_to_give_back(-spare)
+            if self._withdrawal is None:
+                self._grow(spare)
+        if self._withdrawal is not None and self._withdrawal.proceed(fills):
+            self._withdrawal = None
+
+    def _grow(self, spare: int) -> None:
+        if all(kept.held == kept.records for kept in self.kept.values()):
             return
-        self._looked_s = now_s
-        if not any(len(kept.missing) for kept in self.kept.values()):
-            return
-        spare = self._spare()
         promised = sum(max(0, self._allowed[split] * IMAGE_BYTES - kept.taken) for split, kept in self.kept.items())
         growing = spare > promised
         for split, kept in self.kept.items():
@@ -63,6 +82,21 @@ class Keeper:
                 "memory is %s: decoded images are kept %s", *(("free", "again") if growing else ("short", "no more"))
             )
         self._growing = growing
+
+    def _begin_to_give_back(self, lacking: int) -> Withdrawal | None:
+        """Of each split as large a part as of the others; None if no image is kept."""
+        held = {split: kept.held for split, kept in self.kept.items()}
+        total = sum(held.values())
+        images = min(-(-lacking // IMAGE_BYTES), total)
+        if not images:
+            return None
+        tails = [(kept, kept.tail(-(-images * held[split] // total))) for split, kept in self.kept.items()]
+        self._allowed = dict(zip(self.kept, (first for _, first in tails), strict=True))
+        self._growing = False
+        if self._log_limit.allows("given back"):
+            size = images * IMAGE_BYTES / 2**30
+            log.info("memory is short: %.3g GiB of decoded images are given back", size)
+        return Withdrawal(tails)
 
     def close(self) -> None:
         for kept in self.kept.values():

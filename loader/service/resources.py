@@ -11,12 +11,17 @@ MOST_STREAMS = 256  # of all clients: each has a slab and a descriptor
 _MOST_FILES = 1 << 16
 _FILES_BESIDE = 64  # ZeroMQ's, datasets, logs, and what is open for a moment
 _FEWEST_FILES = 96  # for streams and connections
-_RESERVE = 8  # one part of so many of the memory
+_RESERVE, _SHORTAGE = 8, 32  # one part of so many of the memory
 
 
 def spare_memory() -> int:
     """Bytes available beyond an eighth of the memory; may be negative."""
     return available_memory() - memory_size() // _RESERVE
+
+
+def tolerated_shortage() -> int:
+    """Bytes by which spare memory may be negative before decoded images are given back."""
+    return memory_size() // _SHORTAGE
 
 
 def usable_cores() -> int:

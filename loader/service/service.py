@@ -84,7 +84,7 @@ class Service:
             for pid in self._pool.end_hung():
                 log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
             self._pool.staff()
-            self._keeper.look()
+            self._keeper.look(self._pool.tasks)
             self._probe()
             self._dispatcher.give_out()
             if not announced and self._pool.all_ready:

@@ -9,6 +9,9 @@ images       256 x 256 x 3 bytes a record, from a whole page on
 # A worker killed while it writes leaves the flag unset; two write the same bytes. All write by system calls, whose
 # locks order an image before its flag on every processor. That a flag is read before its image needs no fence: no
 # processor holds a load back over the thousands of instructions between.
+#
+# An image is read or written only within the fill that found its flag or the limit: memory that the service gives back
+# is in use until the fills that were under way have ended (loader/service/withdrawal.py).
 
 import mmap
 import os
@@ -74,6 +77,11 @@ class KeptImages:
         return np.flatnonzero(np.frombuffer(self._flags, np.uint8) == 0)
 
     @property
+    def held(self) -> int:
+        """Images kept."""
+        return int(np.count_nonzero(np.frombuffer(self._flags, np.uint8)))
+
+    @property
     def taken(self) -> int:
         """Bytes of memory."""
         return os.fstat(self.fd).st_blocks * 512
@@ -81,6 +89,21 @@ class KeptImages:
     def allow(self, limit: int) -> None:
         """Let workers keep the images of records below `limit`."""
         os.pwrite(self.fd, limit.to_bytes(4, "little"), 0)
+
+    def tail(self, images: int) -> int:
+        """The record from which on so many images are kept, or 0."""
+        present = np.flatnonzero(np.frombuffer(self._flags, np.uint8))
+        return int(present[-images]) if 0 < images <= len(present) else 0
+
+    def withdraw(self, first: int) -> None:
+        """Unset the flags of records from `first` on."""
+        os.pwrite(self.fd, bytes(self.records - first), _PAGE + first)
+
+    def give_back(self, first: int) -> None:
+        """Give back the memory of images from record `first` on, which nobody reads or writes. Raises OSError."""
+        at = self._images_at + first * IMAGE_BYTES
+        with mmap.mmap(self.fd, (self.records - first) * IMAGE_BYTES, offset=at) as memory:
+            memory.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
         """Close the descriptor; views stay valid."""

@@ -119,6 +119,11 @@ class WorkerPool:
     def all_ready(self) -> bool:
         return bool(self.workers) and all(worker.ready for worker in self.workers)
 
+    @property
+    def tasks(self) -> list[link.Task]:
+        """Tasks of the busy workers; one killed is busy until it is gone."""
+        return [worker.fill for worker in self.workers if worker.fill is not None]
+
     def idle(self) -> WorkerProcess | None:
         return next((worker for worker in self.workers if worker.idle), None)
 

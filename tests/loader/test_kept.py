@@ -18,6 +18,7 @@ from loader.workers import sampler
 from loader.workers.augment import Scratch
 from loader.workers.fill import Filler
 from loader.workers.kept import IMAGE_BYTES, KeptImages
+from loader.workers.link import Fill, Place
 from tests.support.bad_records import flip_a_bit
 
 EPOCH, SPEC = 2, StreamSpec(seed=3, crop=64)
@@ -116,6 +117,59 @@ def test_growth_stops_while_memory_is_short(dataset: Dataset, caplog: pytest.Log
             filler.publish()
             assert len(kept.missing) == missing
             assert told in caplog.messages[-1]
+
+
+def test_memory_is_given_back_once_the_fills_that_may_use_it_have_ended(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    spare = [1 << 40]
+    old, late, new = (Fill((Place(1, 0),), SPEC, True, EPOCH, 0, 16) for _ in range(3))  # equal, as a retry's
+    with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0, tolerated=IMAGE_BYTES)) as keeper:
+        kept, filler = keeper.kept["train"], Filler(dataset, Scratch(), keeper.kept["train"])
+        *right, _ = filled(filler)
+        filler.publish()
+        pixels, taken = kept.image(149).copy(), kept.taken
+
+        def look(*fills: Fill) -> tuple[bool, bool, bool]:
+            """If images can be written afterwards, if the last 50 have their flags, and if they have their memory."""
+            keeper.look(fills)
+            (flagged,) = {kept.label(record) is not None for record in range(100, 150)}
+            assert kept.label(99) is not None
+            return kept.write(0, kept.image(0)), flagged, np.array_equal(kept.image(149), pixels)
+
+        spare[0] = -IMAGE_BYTES
+        assert look(old) == (True, True, True)
+        spare[0] = -50 * IMAGE_BYTES
+        assert look(old) == (False, True, True)  # a fill that began before may still write
+        assert look(old, late) == (False, True, True)
+        assert look(late) == (False, False, True)  # one may still read
+        assert look(late, new) == (False, False, True)
+        assert look(new) == (False, False, False)
+        assert taken - kept.taken == pytest.approx(50 * IMAGE_BYTES, abs=4 << 20)  # a huge page at each end
+        assert filled(filler) == (*right, 50)
+        assert len(kept.missing) == 50
+        spare[0] = 1 << 40
+        assert look(new)[0]
+        filled(filler)
+        filler.publish()
+        assert kept.held == 150
+    assert "memory is short: 0.00916 GiB of decoded images are given back" in caplog.messages
+
+
+def test_all_memory_is_given_back_if_all_is_lacking(packed: Path) -> None:
+    with Dataset(packed / "train.lmdb") as train, Dataset(packed / "val.lmdb") as val:
+        spare = [1 << 40]
+        with closing(Keeper({"train": train, "val": val}, 1 << 40, lambda: spare[0], 0, 0)) as keeper:
+            for dataset in (train, val):
+                filler = Filler(dataset, Scratch(), keeper.kept[dataset.split])
+                filled(filler, SPEC, 40)
+                filler.publish()
+            assert {split: kept.held for split, kept in keeper.kept.items()} == {"train": 40, "val": 40}
+            for lacking, left in ((40, 20), (1 << 20, 0), (1 << 20, 0)):
+                spare[0] = -lacking * IMAGE_BYTES
+                keeper.look()
+                assert {kept.held for kept in keeper.kept.values()} == {left}
 
 
 def test_the_splits_share_the_memory_in_proportion(packed: Path, caplog: pytest.LogCaptureFixture) -> None:

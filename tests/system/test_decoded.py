@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,3 +53,25 @@ def test_later_epochs_are_served_decoded_as_far_as_memory_was_given(
         assert fingerprint(batches) == undisturbed
         assert [decoded(batches, epoch) for epoch in range(2)] == [75, 75]
         assert "keeps decoded images of 95 of 190 records, up to 0.0174 GiB" in service.log.read_text()
+
+
+def test_memory_that_comes_and_goes_changes_no_pixel(packed: Path, tmp_path: Path, undisturbed: list[str]) -> None:
+    short = tmp_path / "short"
+    prefix = [sys.executable, "-m", "tests.support.pressed", str(short)]
+    with LoaderProcess(packed, tmp_path, 2, ANY_PORT, prefix=prefix) as service:
+        with LoaderClient(service.endpoint) as loader:
+            stream = loader.stream(SPEC, 16)
+
+            def reads_until(what: str, found: Callable[[], bool]) -> None:
+                def found_after_reading() -> bool:
+                    assert fingerprint(stream.batches(range(2))) == undisturbed
+                    return found()
+
+                wait_for(what, found_after_reading)
+
+            for _ in range(2):
+                reads_until("images to be kept", lambda: kept_bytes(service.pid) >= 150 * IMAGE_BYTES)
+                short.touch()
+                reads_until("memory to be given back", lambda: kept_bytes(service.pid) < 10 * IMAGE_BYTES)
+                short.unlink()
+        assert "of decoded images are given back" in service.log.read_text()
