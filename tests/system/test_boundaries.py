@@ -12,6 +12,7 @@ import common
 from tests.support.paths import ROOT
 
 PACKAGES = ("common", "loader", "trainer")
+SECOND_NAMED = ("common", "trainer/plain")  # alexnet_client, alexnet2012
 
 NEVER = {
     "common": ("loader", "trainer", "torch", "lmdb"),
@@ -19,6 +20,7 @@ NEVER = {
     "trainer": ("loader", "lmdb", "turbojpeg", "simplejpeg", "cv2"),
 }
 LAYERS = (
+    "plain",
     "recipes",
     "device",
     "kernels",
@@ -46,6 +48,7 @@ NEVER_IN = {
     "loader/workers": ("loader.service", "loader.packing"),
     "loader/service": ("loader.packing",),
     "trainer": ("common.torch",),
+    "trainer/plain": ("common", "numpy", "click"),  # users copy the folder
 }  # by folder
 MAY = {"common/torch.py": ("torch",)}  # the users' adapter, against NEVER
 ONLY_IN = {
@@ -74,9 +77,9 @@ ONLY_IN = {
         "loader/service/service.py",
         "loader/service/session.py",
     },
-    "xxhash": {"common/digest.py"},
+    "xxhash": {"common/digest.py", "trainer/plain/run_file.py"},
     "scipy": set[str](),  # the tests' alone
-    "safetensors": {"trainer/checkpoints/files.py"},
+    "safetensors": {"trainer/checkpoints/files.py", "trainer/plain/run_file.py"},
     "torch.cuda.Stream": {"trainer/device/streams.py"},
     "torch.cuda.Event": {"trainer/device/streams.py"},
     "torch.cuda.stream": {"trainer/device/streams.py"},
@@ -112,11 +115,11 @@ def names_used(path: str, source: str) -> Iterator[tuple[str, int]]:
 
 
 def absolute(path: str, node: ast.ImportFrom) -> str:
-    """The module that is imported from. Within `common`, which has a second name, imports are relative."""
-    package = path.split("/")[0]
-    imports_common = (node.module or "").split(".")[0] == "common"
-    assert node.level == 0 or package == "common", f"{path}: imports are absolute"
-    assert node.level > 0 or not (package == "common" and imports_common), f"{path}: imports in common are relative"
+    """The module that is imported from. Within folders that have a second name, imports are relative."""
+    own = next((folder for folder in SECOND_NAMED if path.startswith(f"{folder}/")), None)
+    imports_own = own is not None and f"{node.module}.".startswith(f"{own.replace('/', '.')}.")
+    assert node.level == 0 or own, f"{path}: imports are absolute"
+    assert node.level > 0 or not imports_own, f"{path}: imports in {own} are relative"
     above = path.split("/")[: -node.level] if node.level else []
     return ".".join([*above, *([node.module] if node.module else [])])
 

@@ -111,12 +111,13 @@ def trapped(tmp_path: Path) -> Iterator[Path]:
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     files = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
     sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".typed", ".bin")}
-    sources |= {path.replace("common", "alexnet_client", 1) for path in sources if path.startswith("common/")}
+    for folder, second_name in (("common", "alexnet_client"), ("trainer/plain", "alexnet2012")):
+        sources |= {path.replace(folder, second_name, 1) for path in sources if path.startswith(f"{folder}/")}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
     assert names == sources
-    assert {f"{package}/py.typed" for package in (*PACKAGES, "alexnet_client")} <= names
+    assert {f"{package}/py.typed" for package in (*PACKAGES, "alexnet_client", "alexnet2012")} <= names
     assert "Classifier: Operating System :: POSIX :: Linux" in metadata
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     assert sorted(re.split("[ >]", line)[1] for line in required) == sorted(BASE)
@@ -153,9 +154,11 @@ import sys
 import common
 import torch
 import trainer
+from alexnet2012 import AlexNet2012
 from alexnet_client.torch import StreamDataset
 
 assert common.MINE and trainer.MINE
+assert AlexNet2012("cifar10")(torch.zeros(2, 3, 256, 256, dtype=torch.uint8)).shape == (2, 10)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
 with StreamDataset(sys.argv[1], split="train", crop=64, batch_size=16) as dataset:

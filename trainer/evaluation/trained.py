@@ -68,8 +68,11 @@ def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     return next((f"class {label} is {a!r} and {b!r}" for label, (a, b) in pairs if a != b), "")
 
 
-def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
-    """The network on its devices; its pixels lose the mean image that it was trained with."""
+def member_of(trained: Trained, info: StreamInfo | None, placing: Placing) -> Member:
+    """The network on its devices; its pixels lose the mean image that it was trained with.
+
+    info   of the served dataset; None if there is none: a checkpoint without a mean image is then a CheckpointError
+    """
     recipe = trained.state.recipe
     net = build_net(
         placing.asked,
@@ -88,11 +91,13 @@ def member_of(trained: Trained, info: StreamInfo, placing: Placing) -> Member:
     return Member(str(trained.path), net, recipe, transforms)
 
 
-def _mean(trained: Trained, info: StreamInfo) -> npt.NDArray[np.float32]:
+def _mean(trained: Trained, info: StreamInfo | None) -> npt.NDArray[np.float32]:
     if trained.mean_hwc is None:
+        if info is None:
+            raise CheckpointError(f"{trained.path} holds no mean image: an older version of the trainer wrote it")
         log.info("%s holds no mean image; that of the served dataset is taken", trained.path)
         return info.mean_hwc
     mean_hwc: npt.NDArray[np.float32] = trained.mean_hwc.numpy()
-    if not np.array_equal(mean_hwc, info.mean_hwc):
+    if info is not None and not np.array_equal(mean_hwc, info.mean_hwc):
         log.info("%s brings its own mean image, which is not that of the served dataset", trained.path)
     return mean_hwc
