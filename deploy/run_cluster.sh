@@ -111,7 +111,7 @@ start_loader() {
     loader=$!
     for ((tenths = 0; tenths < READY_LIMIT_S * 10; tenths++)); do
         if [[ -s "$ready_file" ]]; then
-            endpoint="$(cat "$ready_file")"
+            endpoint="$(head -n 1 "$ready_file")" # a second line is that of --metrics
             return
         fi
         [[ -z "$signal" ]] || end_on_signal

@@ -27,7 +27,7 @@ def enter(program: str, find: Callable[[], Command], extra: str, libraries: Sequ
         signal.signal(signal.SIGINT, _Ending(program))
     try:
         need_linux()
-        _need(libraries, extra)
+        need(libraries, extra)
     except UsageError as error:
         console.tell(f"{program}: error: {error}")
         sys.exit(error.exit_code)
@@ -43,7 +43,7 @@ def enter(program: str, find: Callable[[], Command], extra: str, libraries: Sequ
         sys.exit(1)
 
 
-def _need(libraries: Sequence[str], extra: str) -> None:
+def need(libraries: Sequence[str], extra: str) -> None:
     """Raise UsageError if a library is missing; import none: this process may fork."""
     for library in libraries:
         if find_spec(library) is None:

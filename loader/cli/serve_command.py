@@ -16,12 +16,15 @@ from click.core import ParameterSource
 from common.cli import log as logs
 from common.cli import options
 from common.cli.command_line import DEFAULT_ENDPOINT
+from common.cli.entry import need
 from common.cli.outputs import refuse_unwritable
 from common.host_memory import memory_size
 from loader.cli.audit_command import audit
 from loader.cli.keys_command import keys
 from loader.cli.serving import MOST_WORKERS, ServeOptions, bytes_for_decoded, serve
-from loader.service.exposure import refuse_open_bind
+from loader.monitoring.exporter import Exporter, host_and_port
+from loader.monitoring.figures import Figures
+from loader.service.exposure import refuse_open_bind, refuse_open_metrics
 from loader.service.supervisor import supervise
 
 _PROGRAM = "alexnet-loader"
@@ -53,7 +56,11 @@ _MOST_GIB = 1 << 20
     type=click.Path(path_type=Path),
     help="Folder of keys: encrypt, and serve only clients named there. alexnet-loader keys makes one.",
 )
-@_access("--insecure", is_flag=True, help="Let a --bind to other hosts serve anyone, unencrypted.")
+@_access(
+    "--insecure",
+    is_flag=True,
+    help="Let a --bind to other hosts serve anyone, unencrypted; and a --metrics tell anyone.",
+)
 @_limits("--stream-mib", type=click.IntRange(1), default=512, help="Memory per stream of a client, in MiB.")
 @_limits(
     "--memory-mib",
@@ -75,7 +82,14 @@ _MOST_GIB = 1 << 20
 )
 @_process("--pin", is_flag=True, help="Pin each worker to one core.")
 @_process(
-    "--ready-file", type=click.Path(path_type=Path), help="Write the endpoint here once it is served; - is stdout."
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Answer Prometheus at http://HOST:PORT/metrics, any free port if PORT is *.  [default: no figures]",
+)
+@_process(
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    help="Write the endpoint here once it is served, and that of --metrics in a second line; - is stdout.",
 )
 @_process(
     "--no-restart",
@@ -96,6 +110,7 @@ def main(
     decoded_gib: float | None,
     worker_timeout: float,
     pin: bool,
+    metrics: str | None,
     ready_file: Path | None,
     no_restart: bool,
     log_level: str,
@@ -115,7 +130,7 @@ def main(
         return
     logs.setup(_PROGRAM, log_level)
     with logs.errors_as_exit_codes(_PROGRAM):
-        refuse_open_bind(bind, keys, insecure)
+        refuse_open_bind(bind, keys, insecure, metrics)
         if ready_file is not None:
             refuse_unwritable(ready_file, "--ready-file")
         settings = ServeOptions(
@@ -129,6 +144,7 @@ def main(
             worker_timeout_s=worker_timeout,
             pin=pin,
             ready_file=ready_file,
+            exporter=_exporter(metrics, insecure) if metrics is not None else None,
         )
 
         service = functools.partial(serve, settings)
@@ -136,6 +152,13 @@ def main(
             service(bind, lambda endpoint: None)
         else:
             supervise(_PROGRAM, service, bind, hangup=workers_file is not None)
+
+
+def _exporter(metrics: str, insecure: bool) -> Exporter:
+    need(["prometheus_client"], "metrics")
+    host_and_port(metrics)
+    refuse_open_metrics(metrics, insecure)
+    return Exporter(metrics, Figures.create())
 
 
 def refuse_options_of_serving(context: click.Context) -> None:

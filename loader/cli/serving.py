@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from common.decoder import name_of
 from common.errors import AlexNetError, DatasetError, UsageError
 from common.host_memory import available_memory
 from common.ranges import class_names_fault
+from loader.monitoring.exporter import Exporter
 from loader.service.resources import raise_file_limit, share_files, spare_memory
 from loader.service.signals import caught
 from loader.service.supervisor import Announce
@@ -29,7 +31,7 @@ MOST_WORKERS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """The options of `alexnet-loader`. `workers_file` takes the place of `workers`."""
+    """The options of `alexnet-loader`; `workers_file` takes the place of `workers`, `exporter` listens at --metrics."""
 
     data: Path
     workers: int = 1
@@ -41,6 +43,7 @@ class ServeOptions:
     worker_timeout_s: float = 30.0
     pin: bool = False
     ready_file: Path | None = None
+    exporter: Exporter | None = None
 
     def worker_count(self) -> int:
         """1 to MOST_WORKERS. Raises UsageError if the file does not hold such a number."""
@@ -62,12 +65,13 @@ def serve(options: ServeOptions, bind: str, announce: Announce) -> None:
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(caught(hangup=options.workers_file is not None))
         service, endpoint, description = _started(options, bind, stack)
+        figures_at = [options.exporter.url] if options.exporter is not None else []
 
         def on_ready() -> None:
-            log.info("serving %s", description)
+            log.info("serving %s%s", description, "".join(f"; figures at {url}" for url in figures_at))
             announce(endpoint)
             if options.ready_file is not None:
-                _write_endpoint(options.ready_file, endpoint)
+                _write_endpoints(options.ready_file, [endpoint, *figures_at])
 
         service.run(signals, on_ready, lambda: _resize(service, options))
         log.info("stopped")
@@ -80,8 +84,10 @@ def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "
     from common.wire import sockets
     from common.wire.keys import ServerKeys
     from loader.service.access import Access
+    from loader.service.counting import Counts
     from loader.service.keeper import Keeper
     from loader.service.listening import listen
+    from loader.service.observing import Observer
     from loader.service.service import Service
     from loader.service.sessions import MemoryLimits
     from loader.workers.pool import WorkerPool
@@ -102,10 +108,21 @@ def _started(options: ServeOptions, bind: str, stack: contextlib.ExitStack) -> "
     pool.staff()
     access = stack.enter_context(contextlib.closing(Access(context, end, keys, files.connections)))
     memory = MemoryLimits(options.stream_bytes, options.memory_bytes, files.streams)
-    service = Service(end.socket, access, datasets, decoder, pool, memory, keeper)
+    exporter = options.exporter
+    if exporter is not None:
+        stack.callback(exporter.close)
+        exporter.staff()
+    counts = Counts(
+        exporter.figures if exporter is not None else None,
+        ("unix" if endpoint.startswith("ipc:") else "tcp", keys is not None),
+    )
+    observer = Observer(counts.figures, exporter, datasets, pool, access, keeper)
+    service = Service(end.socket, access, datasets, decoder, pool, memory, keeper, counts, observer)
     stack.callback(service.close)
     sizes = ", ".join(f"{split} {dataset.records:,} records" for split, dataset in datasets.items())
     secrecy = "encrypted" if keys is not None else "unencrypted"
+    for dataset in datasets.values():
+        log.info("%s: digest %s", dataset.path, dataset.digest.hex())
     log.info("JPEG codec: %s", name_of(decoder))
     return service, endpoint, f"{options.data} ({sizes}) on {endpoint}, {secrecy}, with {workers} workers"
 
@@ -158,19 +175,20 @@ def _resize(service: "Service", options: ServeOptions) -> None:
         log.info("%d workers from now on", workers)
 
 
-def _write_endpoint(ready_file: Path, endpoint: str) -> None:
+def _write_endpoints(ready_file: Path, endpoints: Sequence[str]) -> None:
     if is_fifo(ready_file):  # which waits for its reader
-        threading.Thread(target=_write, args=(ready_file, endpoint), daemon=True).start()
+        threading.Thread(target=_write, args=(ready_file, endpoints), daemon=True).start()
     else:
-        _write(ready_file, endpoint)
+        _write(ready_file, endpoints)
 
 
-def _write(ready_file: Path, endpoint: str) -> None:
+def _write(ready_file: Path, endpoints: Sequence[str]) -> None:
+    lines = "\n".join(endpoints)
     if ready_file == STDOUT:
-        say(endpoint)
+        say(lines)
         return
     try:
         with written(ready_file) as file:
-            file.write(endpoint + "\n")
+            file.write(lines + "\n")
     except AlexNetError as error:
         log.warning("%s (--ready-file)", error)

@@ -69,7 +69,10 @@ class AllowList:
 
 
 class Access:
-    """Admission to the ROUTER `end`. Without `own_keys` anybody may connect, up to `most_connections`."""
+    """Admission to the ROUTER `end`. Without `own_keys` anybody may connect, up to `most_connections`.
+
+    refused   connections that were refused or cut, so far
+    """
 
     def __init__(self, context: Context, end: End, own_keys: ServerKeys | None, most_connections: int) -> None:
         self._end, self._most_connections = end, most_connections
@@ -82,11 +85,16 @@ class Access:
         self._least: int | None = None  # fewest bytes in use since the last look, with the inbox empty
         self._failed: ConnectionEvent | None = None
         self._log_limit = RateLimiter()
+        self.refused = 0
         self._reread = self._looked = self._unsettled = time.monotonic()
 
     @property
     def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
         return self._requests, self._end.monitor
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
 
     def close(self) -> None:
         self._requests.close(linger=0)
@@ -188,6 +196,7 @@ class Access:
         return "it has no keys" if self._allowed is not None else "it has keys, and this service none (--keys)"
 
     def _tell(self, address: str, reason: str) -> None:
+        self.refused += 1
         host = address.rpartition(":")[0] or address
         if self._log_limit.allows(host + reason):
             log.warning("%s was refused: %s", address or "somebody on this host", reason)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from common.cli.log import RateLimiter
 from common.wire import messages
 from common.wire.slab import SlotBatch
+from loader.service.counting import Counts
 from loader.service.queue import TicketQueue
 from loader.service.session import Job, Session, Tracker
 from loader.service.sessions import Sessions
@@ -29,8 +30,11 @@ Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to
 
 
 class Dispatcher:
-    def __init__(self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter) -> None:
+    def __init__(
+        self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter, counts: Counts | None = None
+    ) -> None:
         self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
+        self._counts = counts or Counts()
         self._queue, self._companions = TicketQueue(), sessions.companions
 
     @property
@@ -120,6 +124,8 @@ class Dispatcher:
     def _end(self, outcome: Finished | Crashed) -> None:
         fill, record = outcome.fill, self._in_progress_record(outcome)
         filled = isinstance(outcome, Finished) and isinstance(outcome.reply, link.Filled)
+        if isinstance(outcome, Finished) and isinstance(outcome.reply, link.Filled):
+            self._counts.worked(fill, outcome.reply)
         if isinstance(fill, link.Copy) and (shelf := self._companions.shelf_of_slab(fill.source.slab)) is not None:
             shelf.end_copy(fill.source.slot)
         for slab, slot in fill.places:
@@ -139,7 +145,7 @@ class Dispatcher:
             self._fail(job, code, outcome.reply.reason, outcome.reply.record)
         else:
             is_first = (job.session.slab_number, job.slot) == outcome.fill.places[0]
-            self._answer(job, outcome.reply, outcome.reply.decoded if is_first else 0)
+            self._answer(job, outcome.fill, outcome.reply, is_first=is_first)
 
     def _in_progress_record(self, outcome: Finished | Crashed) -> int | None:
         """The record at which a worker crashed, noted in the first place of its fill."""
@@ -149,7 +155,7 @@ class Dispatcher:
             return None
         return session.in_slot(slot).batch.in_progress_record()
 
-    def _answer(self, job: Job, filled: link.Filled, decoded: int) -> None:
+    def _answer(self, job: Job, task: link.Task, filled: link.Filled, *, is_first: bool) -> None:
         session, ticket, batch = job.session, job.ticket, job.batch
         assert job.slot is not None
         reply = messages.BatchReply(
@@ -162,8 +168,9 @@ class Dispatcher:
             digests=batch.notes["digest"].tobytes() if session.digests else b"",
             replaced=batch.replaced(ticket.first),
             stages=[*job.waited_us, filled.read_us, filled.decode_us, filled.augment_us],
-            decoded=decoded,
+            decoded=filled.decoded if is_first else 0,
         )
+        self._counts.answered(job, task, reply, is_first=is_first)  # before: the client may look as soon as it has it
         if ticket.by_slot:
             job.reply = reply
         job.tracker = self._send(session.address[0], reply, batch)

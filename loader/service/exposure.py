@@ -1,4 +1,4 @@
-"""Exposure of the service's endpoint: to this host alone, or to others."""
+"""Exposure of the service's endpoints: to this host alone, or to others."""
 
 import ipaddress
 import logging
@@ -11,15 +11,18 @@ log = logging.getLogger(__name__)
 _TCP, _IPC = "tcp://", "ipc://"
 
 
-def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None:
-    """Raise UsageError if other hosts could reach the endpoint without keys, unless `insecure` allows it."""
+def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool, metrics: str | None = None) -> None:
+    """Raise UsageError if other hosts could reach the endpoint without keys, unless `insecure` allows it.
+
+    With keys `insecure` is refused, unless it is for an open `metrics`.
+    """
     if not bind.startswith((_TCP, _IPC)):
         raise UsageError(f"{bind!r} is neither tcp://HOST:PORT nor ipc://PATH (--bind)")
     if key_folder is not None:
-        if insecure:
+        if insecure and (metrics is None or _is_local(metrics)):
             raise UsageError("--insecure cannot be used with --keys")
         return
-    if bind.startswith(_IPC) or _is_loopback(bind.removeprefix(_TCP).rpartition(":")[0]):
+    if bind.startswith(_IPC) or _is_local(bind.removeprefix(_TCP)):
         return
     if not insecure:
         raise UsageError(
@@ -29,10 +32,23 @@ def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool) -> None
     log.warning("%s can be reached from other hosts, by anyone, and nothing is encrypted (--insecure)", bind)
 
 
-def _is_loopback(host: str) -> bool:
+def refuse_open_metrics(address: str, insecure: bool) -> None:
+    """Raise UsageError if other hosts could read the figures at HOST:PORT, unless `insecure` allows it."""
+    if _is_local(address):
+        return
+    if not insecure:
+        raise UsageError(
+            f"the figures at {address} could be read from other hosts, by anyone: --insecure allows that (--metrics)"
+        )
+    log.warning("the figures at %s can be read from other hosts, by anyone, unencrypted (--insecure)", address)
+
+
+def _is_local(address: str) -> bool:
+    """Return True if HOST:PORT is this host's own."""
+    host = address.rpartition(":")[0]
     try:
-        address = ipaddress.ip_address(host.strip("[]"))
+        ip = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host == "localhost"
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback

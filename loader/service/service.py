@@ -20,9 +20,11 @@ from common.wire import messages
 from common.wire.slab import SlotBatch
 from loader.dataset import Dataset
 from loader.service.access import Access
+from loader.service.counting import Counts
 from loader.service.dispatch import Dispatcher, Payload
 from loader.service.inbox import Inbox, Request
 from loader.service.keeper import Keeper
+from loader.service.observing import Observer
 from loader.service.resources import usable_cores
 from loader.service.session import Session, Tracker
 from loader.service.sessions import MemoryLimits, Sessions, Welcomes
@@ -41,6 +43,7 @@ class Service:
 
     memory   limits of one stream, which bound its credit, and of all
     keeper   of the decoded images that the pool's workers share
+    counts   and `observer`: of the figures for --metrics
     """
 
     def __init__(
@@ -52,13 +55,16 @@ class Service:
         pool: WorkerPool,
         memory: MemoryLimits,
         keeper: Keeper,
+        counts: Counts,
+        observer: Observer,
     ) -> None:
         self._router, self._access, self._pool, self._keeper = router, access, pool, keeper
+        self._counts, self._observer = counts, observer
         self._decoder = decoder
         self._instance = os.urandom(8)
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended, pool.forget)
-        self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit)
+        self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit, counts)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[WorkerProcess]()
 
@@ -87,6 +93,7 @@ class Service:
             self._keeper.look(self._pool.tasks)
             self._probe()
             self._dispatcher.give_out()
+            self._observer.look(self._sessions, self._dispatcher.queued)
             if not announced and self._pool.all_ready:
                 announced = True
                 on_ready()
@@ -148,6 +155,7 @@ class Service:
                 raise WireError(f"a client does not send {other.kind}")
 
     def _ignored(self, request: Request, error: Exception) -> None:
+        self._counts.ignored()
         if self._log_limit.allows(f"{request.address} {type(error)}"):
             log.warning("a message from %s was ignored: %s", request.address, error)
 
@@ -254,6 +262,8 @@ class Service:
         Ends the sessions of a client that is gone, or has a thousand messages unread.
         """
         header = messages.encode(message)
+        if isinstance(message, messages.Fault):
+            self._counts.refused(message)
         try:
             if not message.payloads:
                 self._router.send_multipart([identity, header], zmq.NOBLOCK)

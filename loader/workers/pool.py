@@ -73,6 +73,9 @@ class WorkerPool:
     A worker that cannot be started leaves its place vacant for a while. Every method that may start one raises
     LoaderError if none could be started for long. A `pinned` worker stays on one core. All share `kept`, decoded images
     by split.
+
+    crashes    of workers that could take work, so far
+    failures   of workers to start
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class WorkerPool:
         self._last_ready_s: float | None = None
         self._log_limit = RateLimiter()
         self.workers: list[WorkerProcess] = []
+        self.crashes = self.failures = 0
 
     def staff(self) -> None:
         vacant = self.count - sum(not worker.retiring for worker in self.workers)
@@ -236,6 +240,7 @@ class WorkerPool:
         if worker.ready:
             log.warning("worker %d ended (%s); another takes its place", worker.process.pid, how)
             self._last_ready_s = time.monotonic()
+            self.crashes += 1
         else:
             self._start_failed(f"it ended early, {how}", _KILLED_SHARE if status == -signal.SIGKILL else 1)
         self.staff()
@@ -244,6 +249,7 @@ class WorkerPool:
     def _start_failed(self, reason: str, weight: float) -> None:
         """Pause, the longer the more starts failed in a row. Raises LoaderError if it is hopeless."""
         now = time.monotonic()
+        self.failures += 1
         self._failed_starts += weight
         without_s = 0.0 if any(worker.ready for worker in self.workers) else now - (self._last_ready_s or -math.inf)
         if self._failed_starts >= _START_LIMIT and without_s >= NO_WORKER_LIMIT_S:

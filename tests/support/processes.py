@@ -104,7 +104,7 @@ class LoaderProcess:
             )
         wait_for("the loader to be ready or to end", lambda: ready_file.exists() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
-        self.endpoint = ready_file.read_text().strip()
+        self.endpoint, *self.figures_at = ready_file.read_text().split()
 
     @property
     def pid(self) -> int:

@@ -47,6 +47,7 @@ NEVER_IN = {
     "loader/packing": ("common.wire", "loader.service", "loader.workers"),
     "loader/workers": ("loader.service", "loader.packing"),
     "loader/service": ("loader.packing",),
+    "loader/monitoring": ("loader.packing", "loader.service", "loader.workers", "common.wire"),
     "trainer": ("common.torch",),
     "trainer/plain": ("common", "numpy", "click"),  # users copy the folder
 }  # by folder
@@ -56,6 +57,7 @@ ONLY_IN = {
     "turbojpeg": {"common/images/codec.py"},
     "simplejpeg": {"common/images/codec.py"},
     "cv2": {"common/images/pixels.py"},
+    "prometheus_client": {"loader/monitoring/exposition.py"},
     "PIL": {"common/images/image_file.py", "common/images/stored.py"},
     "click": {
         "common/cli/options.py",

@@ -113,7 +113,7 @@ def test_ctrl_c_at_a_terminal_which_reaches_both_processes_stops_it_once(packed:
         os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0, told
     assert told.count(b"stopped") == 1
-    assert len(told.splitlines()) == 3  # the codec, the endpoint, stopped
+    assert len(told.splitlines()) == 5  # two digests, the codec, the endpoint, stopped
 
 
 def read_terminal(terminal: int) -> bytes:

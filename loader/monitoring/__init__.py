@@ -1,0 +1,1 @@
+"""Live figures: counted by the service, told by a process beside it."""
