@@ -7,6 +7,7 @@ a folder, block device or socket   refused
 """
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -43,18 +44,35 @@ def refuse_unwritable(path: Path, option: str, *, as_file: bool = False) -> None
 
 
 @contextlib.contextmanager
-def written(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
-    """Open `path` for text, whatever it is. Raises AlexNetError if it cannot be written."""
+def written(path: Path, encoding: str = "utf-8", errors: str | None = None) -> Iterator[TextIO]:
+    """Open `path` for text, whatever it is. Raises AlexNetError if it cannot be written.
+
+    errors   as `open` takes it, and stdout in `encoding` too then; None: strict, stdout as it is
+    """
     descriptor = _own_descriptor(path)
     if path == STDOUT or descriptor == 1:
-        with console.results() as stream:
-            yield stream
+        with console.results() as stream, _encoded(stream, encoding, errors) as text:
+            yield text
     elif descriptor is not None or _is_stream(_mode(path)):
-        with _errors_of(path), open(path if descriptor is None else os.dup(descriptor), "w", encoding=encoding) as file:
+        target = path if descriptor is None else os.dup(descriptor)
+        with _errors_of(path), open(target, "w", encoding=encoding, errors=errors) as file:
             yield file
     else:
-        with whole_file(path) as partial, partial.open("w", encoding=encoding) as file:
+        with whole_file(path) as partial, partial.open("w", encoding=encoding, errors=errors) as file:
             yield file
+
+
+@contextlib.contextmanager
+def _encoded(stream: TextIO, encoding: str, errors: str | None) -> Iterator[TextIO]:
+    if errors is None:
+        yield stream
+        return
+    stream.flush()
+    text = io.TextIOWrapper(stream.buffer, encoding, errors)
+    try:
+        yield text
+    finally:
+        text.detach()  # flushes it, and leaves stdout open
 
 
 @contextlib.contextmanager

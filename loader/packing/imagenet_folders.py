@@ -23,6 +23,7 @@ from pathlib import Path
 from common.cli.log import error_text
 from common.errors import UsageError
 from common.imagenet.devkit import DEVKIT, Devkit, read_devkit
+from common.imagenet.words import read_words
 from common.untrusted import read_regular
 from loader.packing.sources import FlatSource, FolderSource, Source, warn_of_test
 
@@ -33,7 +34,6 @@ _SUFFIX = ".JPEG"
 _TINY_IMAGES, _TINY_ANNOTATIONS, _TINY_WORDS = "images", "val_annotations.txt", "words.txt"
 
 _MAX_TEXT_BYTES = 1 << 26  # ILSVRC's list of validation images, with all boxes, has some megabytes
-_MAX_WORDS = 200  # characters
 
 
 def find_kaggle(folder: Path) -> Path | None:
@@ -54,7 +54,7 @@ def _is_flat(val: Path) -> bool:
 def kaggle(images: Path) -> dict[str, Source]:
     """Sources of "train" and, if it is there, "val". Raises UsageError naming what is missing."""
     mapping = _beside(images, _MAPPING)
-    words = _read_words(mapping, " ") if mapping else {}
+    words = _read_words(mapping) if mapping else {}
     train = FolderSource(images / "train", words=words)
     warn_of_test(images)
     if not (images / "val").is_dir():
@@ -96,7 +96,7 @@ def is_tiny(folder: Path) -> bool:
 
 
 def tiny(folder: Path) -> dict[str, Source]:
-    words = _read_words(folder / _TINY_WORDS, "\t") if (folder / _TINY_WORDS).exists() else {}
+    words = _read_words(folder / _TINY_WORDS) if (folder / _TINY_WORDS).exists() else {}
     train = FolderSource(folder / "train", inside=_TINY_IMAGES)
     train.words = {name: words[name] for name in train.classes if name in words}
     warn_of_test(folder)
@@ -120,7 +120,8 @@ def _read_lines(path: Path) -> list[str]:
     return [line for line in data.decode("utf-8-sig", "replace").splitlines() if line.strip()]
 
 
-def _read_words(path: Path, separator: str) -> dict[str, str]:
-    """Descriptions of classes, by name: `n01440764<separator>tench, Tinca tinca` a line."""
-    rows = (line.partition(separator) for line in _read_lines(path))
-    return {name: words.strip()[:_MAX_WORDS] for name, _, words in rows}
+def _read_words(path: Path) -> dict[str, str]:
+    try:
+        return read_words(path)
+    except OSError as error:
+        raise UsageError(f"{error_text(error)}: it describes the classes") from None

@@ -29,6 +29,7 @@ LAYERS = (
     "feeding",
     "checkpoints",
     "evaluation",
+    "predicting",
     "training",
     "cli",
 )  # each imports those before it

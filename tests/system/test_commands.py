@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from loader.cli.pack_command import main as pack
 from loader.cli.serve_command import main as loader
 from trainer.cli.evaluate_command import main as evaluate
+from trainer.cli.predict_command import main as predict
 from trainer.cli.train_command import main as trainer
 
 BIN = Path(sys.executable).parent
-COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate")
-FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate), strict=True))
+COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate", "alexnet-predict")
+FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate, predict), strict=True))
 WRONG = {  # a command, and what its error names
     "alexnet-pack --nonsense": "--nonsense",
     "alexnet-pack": "SOURCE|DATA|missing|Missing",
@@ -66,12 +67,23 @@ WRONG = {  # a command, and what its error names
     "alexnet-evaluate --cpu run --ilsvrc s.txt --devkit d --limit 9": "--limit",
     "alexnet-evaluate --cpu run --skipped skipped.jsonl": "--ilsvrc",
     "alexnet-evaluate --cpu run --json no-such-folder/x.json": "no-such-folder",
+    "alexnet-predict": "RUN",
+    "alexnet-predict run": "IMAGE",
+    "alexnet-predict --cpu no-such-run .": "no-such-run",
+    "alexnet-predict --cpu run no-such.jpg": "no-such.jpg",
+    "alexnet-predict --cpu run . --views both": "views",
+    "alexnet-predict --cpu run . --top 0": "top",
+    "alexnet-predict --cpu run . --with run --weights 1": "weights",
+    "alexnet-predict --cpu run . --words no-such.txt": "no-such.txt",
+    "alexnet-predict --cpu run . --csv no-such-folder/x.csv": "no-such-folder",
+    "alexnet-predict --cpu run . --csv - --json -": "both",
 }
 AS_PROCESSES = (  # one of each; the others are the same code in this process
     "alexnet-pack no-such-photos data",
     "alexnet-loader --data no-such-data",
     "alexnet-trainer --cpu --loader nowhere",
     "alexnet-evaluate --cpu no-such-run",
+    "alexnet-predict --cpu no-such-run .",
 )
 SLOW_IMPORTS = {"torch", "cv2", "lmdb", "scipy", "PIL", "turbojpeg", "matplotlib"}
 
@@ -126,7 +138,7 @@ def test_an_environment_variable_sets_an_option_and_the_command_line_takes_prece
 
 
 def test_every_option_of_every_command_has_a_variable_of_its_name() -> None:
-    for command in (pack, loader, *loader.commands.values(), trainer, evaluate):
+    for command in (pack, loader, *loader.commands.values(), trainer, evaluate, predict):
         for option in (each for each in command.params if isinstance(each, click.Option) and each.allow_from_autoenv):
             longest = max(option.opts, key=len)
             assert f"--{(option.name or '').replace('_', '-')}" == longest

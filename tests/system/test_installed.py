@@ -195,6 +195,7 @@ def test_a_type_checker_knows_the_client_s_types(base: Path, project: Path) -> N
     [
         ((), "alexnet-loader", "click", "loader"),
         ((), "alexnet-evaluate", "click", "trainer"),
+        (("click", "safetensors"), "alexnet-predict", "torch", "trainer,images"),
         (("click", "safetensors"), "alexnet-trainer", "torch", "trainer"),
         (("click", "opencv-python-headless"), "alexnet-pack", "lmdb", "loader"),
     ],

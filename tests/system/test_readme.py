@@ -48,6 +48,7 @@ def helps() -> dict[str, str]:
     from loader.cli.pack_command import main as pack
     from loader.cli.serve_command import main as loader
     from trainer.cli.evaluate_command import main as evaluate
+    from trainer.cli.predict_command import main as predict
     from trainer.cli.train_command import main as trainer
 
     groups = {
@@ -55,6 +56,7 @@ def helps() -> dict[str, str]:
         "alexnet-loader": loader,
         "alexnet-trainer": trainer,
         "alexnet-evaluate": evaluate,
+        "alexnet-predict": predict,
     }
     found = {name: CliRunner().invoke(command, ["--help"]).output for name, command in groups.items()}
     for sub in loader.commands:

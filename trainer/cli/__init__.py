@@ -13,6 +13,10 @@ def evaluate() -> None:
     enter("alexnet-evaluate", _evaluate, *_NEEDS)
 
 
+def predict() -> None:
+    enter("alexnet-predict", _predict, "trainer,images", (*_NEEDS[1], "cv2", "PIL", "turbojpeg"))
+
+
 def _trainer() -> Command:
     from trainer.cli.train_command import main
 
@@ -21,5 +25,11 @@ def _trainer() -> Command:
 
 def _evaluate() -> Command:
     from trainer.cli.evaluate_command import main
+
+    return main
+
+
+def _predict() -> Command:
+    from trainer.cli.predict_command import main
 
     return main

@@ -45,7 +45,7 @@ def _evaluate(options: EvaluateOptions) -> EvaluationReport:
     options.refuse_unwritable_files()
     placing = placing_of(options)
     trained = [load_trained(path) for path in options.checkpoints]
-    check_same_classes(trained)
+    check_same_classes([(each.path, each.state.class_names) for each in trained])
     with client_of(options) as client:
         stream = client.stream(StreamSpec(options.split, view="full"), options.batch_size)
         check_classes_served(trained[0], stream.info)

@@ -91,17 +91,19 @@ class EvaluateOptions:
 
     @property
     def weight_of_each(self) -> list[float]:
-        """Weights of the checkpoints, not normalised. Raises UsageError."""
-        if self.weights is None:
-            return [1.0] * len(self.checkpoints)
-        try:
-            weights = [float(text) for text in self.weights.split(",")]
-        except ValueError:
-            raise UsageError(f"--weights {self.weights}: they are numbers with commas between, such as 1,1,2") from None
-        if len(weights) != len(self.checkpoints):
-            raise UsageError(
-                f"--weights {self.weights}: there are {len(weights)} for {len(self.checkpoints)} checkpoints"
-            )
-        if not all(0 <= weight < float("inf") for weight in weights) or sum(weights) == 0:
-            raise UsageError(f"--weights {self.weights}: they are 0 or more, and not all 0")
-        return weights
+        return weights_of(self.weights, len(self.checkpoints))
+
+
+def weights_of(text: str | None, checkpoints: int) -> list[float]:
+    """Weights of so many checkpoints from --weights, not normalised. Raises UsageError."""
+    if text is None:
+        return [1.0] * checkpoints
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--weights {text}: they are numbers with commas between, such as 1,1,2") from None
+    if len(weights) != checkpoints:
+        raise UsageError(f"--weights {text}: there are {len(weights)} for {checkpoints} checkpoints")
+    if not all(0 <= weight < float("inf") for weight in weights) or sum(weights) == 0:
+        raise UsageError(f"--weights {text}: they are 0 or more, and not all 0")
+    return weights

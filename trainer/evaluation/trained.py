@@ -1,6 +1,7 @@
 """Trained networks from their checkpoints."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,12 @@ def load_trained(path: Path) -> Trained:
     return Trained(found.path, found.checkpoint.state, found.checkpoint.weights, found.checkpoint.mean_hwc)
 
 
-def check_same_classes(trained: list[Trained]) -> None:
-    """Raise CheckpointError if networks have different classes."""
-    first = trained[0]
-    for other in trained[1:]:
-        if difference := _difference(first.state.class_names, other.state.class_names):
-            raise CheckpointError(f"{first.path} and {other.path} know other classes: {difference}")
+def check_same_classes(classes_of: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
+    """Raise CheckpointError if networks, each by its path, have different classes."""
+    path, classes = classes_of[0]
+    for other, theirs in classes_of[1:]:
+        if difference := _difference(classes, theirs):
+            raise CheckpointError(f"{path} and {other} know other classes: {difference}")
 
 
 def check_classes_served(trained: Trained, info: StreamInfo) -> None:

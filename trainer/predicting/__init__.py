@@ -1,0 +1,1 @@
+"""Answers of trained networks for image files."""
