@@ -12,7 +12,7 @@ usage() {
 Usage: $PROGRAM [OPTIONS] [-- TRAINER OPTIONS]
 
   Sets up .venv, makes a demo dataset if data/ is missing, starts alexnet-loader and alexnet-trainer, shows progress, ends
-  with the validation error and the folder of the run, and stops both.
+  with the validation error, the folder of the run and a report of it, and stops both.
 
 Options:
   --data DIR        packed dataset  [default: data; the demo dataset if missing]
@@ -23,7 +23,8 @@ Options:
   --gpus LIST       GPUs of the halves: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
   --cpu             train on the CPU
   --seed N          seed of order, augmentation and weights  [default: the trainer's]
-  --run DIR         folder for checkpoints, metrics.jsonl and loader.log  [default: runs/DATE-TIME-PID]
+  --run DIR         folder for checkpoints, metrics.jsonl, loader.log and report.html
+                    [default: runs/DATE-TIME-PID]
   --resume          resume the run in --run DIR
   --bind ENDPOINT   endpoint of the loader  [default: tcp://127.0.0.1:*, any free port]
   --keys DIR        keys for both, made by alexnet-loader keys; required if --bind is reachable from other hosts
@@ -137,9 +138,23 @@ watch_both() {
     wait "$trainer" 2>/dev/null || code=$?
     if ((code != 0)) && ! running "$loader"; then end_on_loader "ended while training"; fi
     trainer=''
+    if ((code == 0)); then write_report; fi
     take_down
     if ((code > 128)); then fail "$code" "the trainer was ended by SIG$(kill -l $((code - 128))); the run is $run"; fi
     if ((code != 0)); then exit "$code"; fi # its own last line has said why
+}
+
+# Without it the run is finished all the same.
+write_report() {
+    local code=0
+    say "writing the report; Ctrl-C leaves it out"
+    in_background "$VENV/bin/alexnet-report" "$run" --loader "$endpoint" "${keys[@]}" "${devices[@]}" --out "$run/report.html"
+    reporter=$!
+    while running "$reporter" && [[ -z "$signal" ]]; do sleep 0.2 || true; done
+    if [[ -n "$signal" ]]; then kill -INT "$reporter" 2>/dev/null || true; fi
+    wait "$reporter" 2>/dev/null || code=$?
+    reporter=''
+    if ((code != 0)); then say "training is finished, and its report is not complete; the run is $run"; fi
 }
 
 end_on_signal() {
@@ -162,8 +177,9 @@ show_loader_log() { tail -n 10 "$run/loader.log" | in_time sed 's/^/  loader: /'
 # The trainer first: it may still be waiting for a batch.
 take_down() {
     if [[ -n "$trainer" ]]; then end_process "$trainer"; fi
+    if [[ -n "$reporter" ]]; then end_process "$reporter"; fi
     if [[ -n "$loader" ]]; then end_process "$loader"; fi
-    trainer='' loader=''
+    trainer='' reporter='' loader=''
     if [[ -t 2 ]]; then in_time printf '\r\033[K' >&2 2>/dev/null || true; fi
 }
 
@@ -190,7 +206,7 @@ run="${run:-$ROOT/runs/$(date +%Y%m%d-%H%M%S)-$$}"
 if ((${#devices[@]} == 0)) && [[ -z "${ALEXNET_TRAINER_GPUS-}${ALEXNET_TRAINER_CPU-}" ]]; then default_devices; fi
 mkdir -p "$run" || fail 2 "--run $run cannot be made"
 
-loader='' trainer='' endpoint='' signal='' signals=0
+loader='' trainer='' reporter='' endpoint='' signal='' signals=0
 for name in INT TERM HUP USR1; do
     # shellcheck disable=SC2064
     trap "signal=$name signals=\$((signals + 1))" "$name"

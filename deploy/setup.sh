@@ -101,7 +101,7 @@ apt_install() {
 install_packages() {
     say "installing into .venv; torch is large, so a first time takes some minutes"
     guarded env PYTHONWARNINGS=ignore "$VENV/bin/python" -P -m pip install --disable-pip-version-check --no-input --progress-bar off \
-        -c "$ROOT/deploy/constraints.txt" -e "$ROOT[${1:-loader,trainer}]" \
+        -c "$ROOT/deploy/constraints.txt" -e "$ROOT[${1:-loader,trainer,report}]" \
         > >(sed -un -e 's/^ *Downloading \([^- ]*-[^- ]*\)[^ ]* (/  \1 (/p' -e 's/^Installing collected.*/  unpacking/p' >&2 || cat >/dev/null) ||
         fail 1 "pip could not install; its reason is above"
 }

@@ -53,6 +53,6 @@ if wanted train; then
     if [[ ! -s $out/ready ]]; then cat "$out/loader.log" && exit 1; fi
     run "$python" -m trainer.cli.train_command "${train_devices[@]}" --loader "$(cat "$out/ready")" --recipe source --precision bf16 \
         --width "$width" --epochs "$epochs" --profile 20 --run "$out/cifar10" > >(tee "$out/train.log") 2>&1
-    run "$python" tests/bench/curve.py "$out/cifar10" --out "$out/cifar10.svg"
+    run "$python" -m trainer.cli.report_command "$out/cifar10" --data "$out/data" "${train_devices[@]}" --out "$out/report.html"
 fi
 exit "$failed"

@@ -16,7 +16,8 @@ def help_seconds(command: Path) -> float:
 
 
 def main() -> None:
-    for name in ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate", "alexnet-predict"):
+    names = ("pack", "loader", "trainer", "evaluate", "predict", "report")
+    for name in (f"alexnet-{each}" for each in names):
         seconds = [help_seconds(Path(sys.executable).parent / name) for _ in range(7)]
         best, median = min(seconds), statistics.median(seconds)
         sys.stdout.write(f"{name} --help: best {best:.3f} s, median {median:.3f} s (limit {LIMIT_S} s)\n")

@@ -20,7 +20,7 @@ def run(photos: Path, out: Path, parts: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_curve(tmp_path: Path) -> None:
+def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_report(tmp_path: Path) -> None:
     photos, out = make_tree(tmp_path / "photos", train=6, val=3), tmp_path / "out"
     for script in [run(photos, out, "step upload"), run(photos, out, "train")]:  # beside each other
         told, _ = script.communicate(timeout=200)
@@ -34,7 +34,7 @@ def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_curve(tmp_
     assert "waiting for data" in training
     assert "epoch 13/13" in training
     assert (out / "cifar10" / "trace.json").exists()
-    assert "<svg" in (out / "cifar10.svg").read_text()
+    assert "Filters of conv1" in (out / "report.html").read_text()
 
 
 def test_photos_that_are_not_there_end_it_with_their_name(tmp_path: Path) -> None:

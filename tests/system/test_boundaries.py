@@ -31,6 +31,7 @@ LAYERS = (
     "evaluation",
     "predicting",
     "training",
+    "reporting",
     "cli",
 )  # each imports those before it
 NEVER_IN = {
@@ -80,6 +81,9 @@ ONLY_IN = {
         "loader/service/service.py",
         "loader/service/session.py",
     },
+    "jinja2": {"trainer/reporting/page.py"},
+    "markupsafe": {"trainer/reporting/page.py"},
+    "matplotlib": {"trainer/reporting/drawing.py"},
     "xxhash": {"common/digest.py", "trainer/plain/run_file.py"},
     "scipy": set[str](),  # the tests' alone
     "safetensors": {"trainer/checkpoints/files.py", "trainer/plain/run_file.py"},

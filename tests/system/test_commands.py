@@ -14,11 +14,19 @@ from loader.cli.pack_command import main as pack
 from loader.cli.serve_command import main as loader
 from trainer.cli.evaluate_command import main as evaluate
 from trainer.cli.predict_command import main as predict
+from trainer.cli.report_command import main as report
 from trainer.cli.train_command import main as trainer
 
 BIN = Path(sys.executable).parent
-COMMANDS = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate", "alexnet-predict")
-FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate, predict), strict=True))
+COMMANDS = (
+    "alexnet-pack",
+    "alexnet-loader",
+    "alexnet-trainer",
+    "alexnet-evaluate",
+    "alexnet-predict",
+    "alexnet-report",
+)
+FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate, predict, report), strict=True))
 WRONG = {  # a command, and what its error names
     "alexnet-pack --nonsense": "--nonsense",
     "alexnet-pack": "SOURCE|DATA|missing|Missing",
@@ -77,6 +85,14 @@ WRONG = {  # a command, and what its error names
     "alexnet-predict --cpu run . --words no-such.txt": "no-such.txt",
     "alexnet-predict --cpu run . --csv no-such-folder/x.csv": "no-such-folder",
     "alexnet-predict --cpu run . --csv - --json -": "both",
+    "alexnet-report": "RUN",
+    "alexnet-report --nonsense": "--nonsense",
+    "alexnet-report no-such-run": "no-such-run",
+    "alexnet-report . --figures figures": "metrics.jsonl",
+    "alexnet-report run --data data --loader tcp://127.0.0.1:9": "--data",
+    "alexnet-report run --data no-such-data": "no-such-data",
+    "alexnet-report run --every 0": "every",
+    "alexnet-report run --out -- run/../run": "RUN|twice",
 }
 AS_PROCESSES = (  # one of each; the others are the same code in this process
     "alexnet-pack no-such-photos data",
@@ -138,7 +154,7 @@ def test_an_environment_variable_sets_an_option_and_the_command_line_takes_prece
 
 
 def test_every_option_of_every_command_has_a_variable_of_its_name() -> None:
-    for command in (pack, loader, *loader.commands.values(), trainer, evaluate, predict):
+    for command in (pack, loader, *loader.commands.values(), trainer, evaluate, predict, report):
         for option in (each for each in command.params if isinstance(each, click.Option) and each.allow_from_autoenv):
             longest = max(option.opts, key=len)
             assert f"--{(option.name or '').replace('_', '-')}" == longest

@@ -110,7 +110,8 @@ def trapped(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     files = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
-    sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".typed", ".bin")}
+    kinds = (".py", ".typed", ".bin", ".jinja")
+    sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in kinds}
     for folder, second_name in (("common", "alexnet_client"), ("trainer/plain", "alexnet2012")):
         sources |= {path.replace(folder, second_name, 1) for path in sources if path.startswith(f"{folder}/")}
     with zipfile.ZipFile(wheel) as archive:
@@ -197,6 +198,7 @@ def test_a_type_checker_knows_the_client_s_types(base: Path, project: Path) -> N
         ((), "alexnet-evaluate", "click", "trainer"),
         (("click", "safetensors"), "alexnet-predict", "torch", "trainer,images"),
         (("click", "safetensors"), "alexnet-trainer", "torch", "trainer"),
+        (("click", "safetensors", "torch"), "alexnet-report", "jinja2", "trainer,report"),
         (("click", "opencv-python-headless"), "alexnet-pack", "lmdb", "loader"),
     ],
 )
@@ -242,6 +244,8 @@ def test_installed_commands_pack_serve_train_and_evaluate_and_import_nothing_of_
             served = ("--cpu", "--threads", "1", "--loader", ready.read_text().strip())
             run("alexnet-trainer", *served, "--recipe", "demo", "--width", "0.05", "--steps", "1", "--run", "run")
             assert "top-1" in run("alexnet-evaluate", *served, "run", "--views", "1")
+            run("alexnet-report", "run", "--data", "data", "--cpu", "--threads", "1")
+            assert "Filters of conv1" in (trapped / "report.html").read_text()
         finally:
             loader.terminate()
     assert loader.returncode == 0

@@ -17,7 +17,7 @@ for name in ("fcntl", "resource", "termios", "click", "numpy"):
     sys.modules[name] = None  # an import of it fails
 import loader.cli, trainer.cli
 sys.platform = sys.argv[1]
-for command in (loader.cli.pack, loader.cli.loader, trainer.cli.trainer, trainer.cli.evaluate):
+for command in (loader.cli.pack, loader.cli.loader, trainer.cli.trainer, trainer.cli.evaluate, trainer.cli.report):
     try:
         command()
     except SystemExit as end:
@@ -29,7 +29,7 @@ for command in (loader.cli.pack, loader.cli.loader, trainer.cli.trainer, trainer
 def test_every_command_says_on_another_system_that_it_runs_on_linux_only(platform: str) -> None:
     command = [sys.executable, "-c", EVERY_COMMAND, platform, "--help"]
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
-    names = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate")
+    names = ("alexnet-pack", "alexnet-loader", "alexnet-trainer", "alexnet-evaluate", "alexnet-report")
     told = (f"{name}: error: AlexNet runs on Linux only, and this is {platform}\nexit code 2\n" for name in names)
     assert ended.stdout == "".join(told)
 

@@ -18,7 +18,7 @@ READMES = [ROOT / "README.md", *sorted(path for room in ROOMS for path in (ROOT 
 each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 OTHERS = ("pip", "tensorboard", "#SBATCH")  # commands whose options are not ours
-SUFFIXES = (".py", ".sh", ".md", ".svg", ".bin")
+SUFFIXES = (".py", ".sh", ".md", ".svg", ".bin", ".jinja", ".png")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
@@ -49,6 +49,7 @@ def helps() -> dict[str, str]:
     from loader.cli.serve_command import main as loader
     from trainer.cli.evaluate_command import main as evaluate
     from trainer.cli.predict_command import main as predict
+    from trainer.cli.report_command import main as report
     from trainer.cli.train_command import main as trainer
 
     groups = {
@@ -57,6 +58,7 @@ def helps() -> dict[str, str]:
         "alexnet-trainer": trainer,
         "alexnet-evaluate": evaluate,
         "alexnet-predict": predict,
+        "alexnet-report": report,
     }
     found = {name: CliRunner().invoke(command, ["--help"]).output for name, command in groups.items()}
     for sub in loader.commands:

@@ -52,7 +52,9 @@ def test_two_beside_each_other_train_to_the_end_to_the_same_bits_though_the_serv
     for cluster in (killed, undisturbed):
         code, last = cluster.end()
         assert code == 0, cluster.output.read_text()
-        assert re.search(r"top-1 error \d+\.\d %.*" + str(cluster.run), last)
+        assert re.search(r"top-1 error \d+\.\d %.*" + str(cluster.run), cluster.output.read_text())
+        assert last == f"report in {cluster.run}/report.html"
+        assert "Confusions" in (cluster.run / "report.html").read_text()
         assert cluster.steps() == (KILLS + 1) * between
         assert family(cluster.run) == []
     assert (killed.run / "loader.log").read_text().count("was ended by SIGKILL; it is started again") == KILLS

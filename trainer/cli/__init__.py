@@ -17,6 +17,10 @@ def predict() -> None:
     enter("alexnet-predict", _predict, "trainer,images", (*_NEEDS[1], "cv2", "PIL", "turbojpeg"))
 
 
+def report() -> None:
+    enter("alexnet-report", _report, "trainer,report", (*_NEEDS[1], "jinja2", "matplotlib"))
+
+
 def _trainer() -> Command:
     from trainer.cli.train_command import main
 
@@ -31,5 +35,11 @@ def _evaluate() -> Command:
 
 def _predict() -> Command:
     from trainer.cli.predict_command import main
+
+    return main
+
+
+def _report() -> Command:
+    from trainer.cli.report_command import main
 
     return main

@@ -1,4 +1,4 @@
-"""Options of both commands. Parameters are named like options; `fields_of` maps them."""
+"""Options of several commands. Parameters are named like options; `fields_of` maps them."""
 
 import glob
 from collections.abc import Mapping
@@ -25,8 +25,7 @@ device_options = together(
     devices("--threads", type=click.IntRange(1), show_default="all cores", help="CPU threads that compute."),
 )
 
-loader_options = together(
-    data("--loader", multiple=True, show_default=DEFAULT_ENDPOINT, help="Endpoint of an alexnet-loader; repeatable."),
+more_loader_options = together(
     data(
         "--loaders",
         type=click.Path(path_type=Path),
@@ -40,6 +39,10 @@ loader_options = together(
         help="Seconds without a response from a loader before giving up.",
     ),
 )
+loader_options = together(
+    data("--loader", multiple=True, show_default=DEFAULT_ENDPOINT, help="Endpoint of an alexnet-loader; repeatable."),
+    more_loader_options,
+)
 
 _FIELDS = {
     "loader": "loaders",
@@ -48,6 +51,7 @@ _FIELDS = {
     "lr": "rate",
     "run": "folder",
     "digest": "digests",
+    "every": "every_s",
 }
 
 

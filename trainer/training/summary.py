@@ -12,7 +12,7 @@ WORTH_IT = 0.02  # share of the time: shorter stalls are not mentioned
 _NAMED = 0.1  # share of the stalls: smaller reasons are not named
 
 _WORKERS = ("workers_busy", "read", "decode", "augment")
-_NAMES = {
+WAIT_NAMES = {
     "no_loader": "no loader",
     "workers_busy": "all workers at other batches",
     "free_slot": "no free slot",
@@ -29,7 +29,7 @@ def waits_in_words(shares: Mapping[str, float], loaders: Loaders, decodes_per_s:
     if waited < WORTH_IT:
         return f"waited {percent(waited)} of the time for data: nothing to gain there"
     largest_first = sorted((reason for reason in shares if shares[reason] >= _NAMED * waited), key=lambda r: -shares[r])
-    named = ", ".join(f"{_NAMES[reason]} {percent(shares[reason])}" for reason in largest_first)
+    named = ", ".join(f"{WAIT_NAMES[reason]} {percent(shares[reason])}" for reason in largest_first)
     return f"waited {percent(waited)} of the time for data: {named}; {_advice(shares, loaders, decodes_per_s, images)}"
 
 
