@@ -207,6 +207,9 @@ class LoaderClient:
                     host.answered(message.stream, message.number)
                     if (stream := self._named(message.stream)) is not None:
                         stream.batch_arrived(host, message, payloads[0] if payloads else None)
+                case messages.NamesReply():
+                    if (stream := self._named(message.stream)) is not None:
+                        stream.naming.arrived(host, message)
                 case messages.Fault():
                     self._fault(host, message)
         except VersionMismatch as error:

@@ -16,6 +16,7 @@ from ..wire.fields import StageTimes
 from ..wire.slab import KEPT
 from .batch import Batch, BatchRequest, Timeline
 from .host import Host
+from .naming import Naming
 from .passes import Pass, epochs_of, places, plan, share_of
 from .patience import ReplyTimes, Wait
 from .served import Services
@@ -47,6 +48,7 @@ class Stream:
         self._digests = one_of("digests", digests, DIGEST_USES)
         hello = messages.Hello.of(request, spec, digests=digests != "off", batch_size=self.batch_size)
         self._sessions = StreamSessions(services.hosts, services.served, spec, hello, way)
+        self.naming = Naming(services, self._sessions, self.reopen)
         self._pass: Pass | None = None
         self._window: Window | None = None
         self._times = ReplyTimes()
@@ -115,6 +117,12 @@ class Stream:
         share_of(share, stop, self.batch_size)  # of the epochs after the first
         requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size, part)
         return Pass(self._owner, partial(self._deliver, requests), one_of("lend", lend, (True, False)))
+
+    def names(self, records: Iterable[int]) -> list[str]:
+        """Path of the file that each of `records` was packed from, below its split's folder; "" if it is not known.
+        Raises UsageError for a record that does not exist, LoaderTimeout, LoaderRefused.
+        """
+        return self._owner.run(lambda: self.naming.of(records))
 
     def close(self) -> None:
         """End the stream, at the services too. Idempotent."""

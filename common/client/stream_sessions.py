@@ -86,6 +86,7 @@ class StreamSessions:
     ) -> None:
         self._hosts, self._served, self._spec, self._hello, self._transport = hosts, served, spec, hello, transport
         self.id = b""
+        self.closed = False
         self._open: dict[Host, HostSession] = {}
         self._refusals: dict[Host, messages.Fault] = {}
         self._hello_sent: dict[Host, float] = {}
@@ -205,6 +206,7 @@ class StreamSessions:
         return self._leases.get(nonce, set())
 
     def close(self) -> None:
+        self.closed = True
         for host, session in self._open.items():
             host.send(messages.Bye(self.id))
             session.close()

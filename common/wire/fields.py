@@ -10,6 +10,7 @@ MAX_RECORD = RECORDS.high
 MAX_REASON = 80  # characters, of a corrupt record
 MAX_SLOTS = 4096
 MAX_CORES = 1 << 16
+MAX_NAMES = 256  # of a request for names of records
 MOST_US = 1 << 50  # of any duration: 35 years
 
 
@@ -57,6 +58,13 @@ def words(most: int) -> Any:
 def names(most: int, longest: int) -> Any:
     def check(value: Any) -> bool:
         return type(value) is list and len(value) <= most and all(type(v) is str and len(v) <= longest for v in value)
+
+    return field(metadata={"check": check})
+
+
+def binaries(most: int, longest: int) -> Any:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) <= most and all(type(v) is bytes and len(v) <= longest for v in value)
 
     return field(metadata={"check": check})
 

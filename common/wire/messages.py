@@ -9,6 +9,8 @@ anything is built from it.
     TICKET   client -> service   "epoch 3, positions 1280..1407", under a number; acknowledgements
     BATCH    service -> client   records, labels, replaced positions, stage times; pixels: a slot or a payload
     FAULT    service -> client   why a HELLO or a TICKET failed
+    ASK      client -> service   asks for the names of some records
+    NAMES    service -> client   those names
     PING     client -> service   asks for a PONG
     PONG     service -> client   instance and load
     BYE      client -> service   closes the stream
@@ -23,6 +25,7 @@ from typing import Any, ClassVar
 import msgpack
 
 from ..errors import VersionMismatch, WireError
+from ..names import MOST_BYTES
 from ..ranges import (
     BATCH_SIZES,
     CLASS_NAME_CHARACTERS,
@@ -37,7 +40,7 @@ from ..ranges import (
 from ..spec import StreamSpec
 from . import fields
 
-VERSION = 5
+VERSION = 6
 MAX_FAULT_REASON = 1024  # characters of a FAULT, the longest of all strings
 MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large dataset fit; a flood does not
 
@@ -164,6 +167,23 @@ class Fault(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class AskNames(Message):
+    kind: ClassVar[str] = "ASK"
+    number: int = fields.integer(0, 2**63 - 1)  # the client's, echoed in the answer
+    stream: bytes = fields.binary(16, 16)
+    records: bytes = fields.words(fields.MAX_NAMES)  # little-endian uint32
+
+
+@dataclass(frozen=True, slots=True)
+class NamesReply(Message):
+    kind: ClassVar[str] = "NAMES"
+    number: int = fields.integer(0, 2**63 - 1)
+    stream: bytes = fields.binary(16, 16)
+    # In the order asked for, empty if unknown:
+    names: list[bytes] = fields.binaries(fields.MAX_NAMES, MOST_BYTES)  # noqa: RUF009
+
+
+@dataclass(frozen=True, slots=True)
 class Ping(Message):
     kind: ClassVar[str] = "PING"
 
@@ -184,7 +204,7 @@ class Bye(Message):
 
 
 _KINDS: dict[str, type[Message]] = {
-    kind.kind: kind for kind in (Hello, Welcome, Ticket, BatchReply, Fault, Ping, Pong, Bye)
+    kind.kind: kind for kind in (Hello, Welcome, Ticket, BatchReply, Fault, AskNames, NamesReply, Ping, Pong, Bye)
 }
 
 

@@ -24,6 +24,7 @@ from loader.service.counting import Counts
 from loader.service.dispatch import Dispatcher, Payload
 from loader.service.inbox import Inbox, Request
 from loader.service.keeper import Keeper
+from loader.service.name_answers import NameAnswers
 from loader.service.observing import Observer
 from loader.service.resources import usable_cores
 from loader.service.session import Session, Tracker
@@ -65,6 +66,7 @@ class Service:
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended, pool.forget)
         self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit, counts)
+        self._names = NameAnswers(self._sessions, self._send)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[WorkerProcess]()
 
@@ -86,6 +88,7 @@ class Service:
             if self._access.hear(lambda: self._sessions.clients, self._inbox.emptied):
                 self._probed = min(self._probed, time.monotonic() - PROBE_S + _SOON_S)
             self._hear_clients()
+            self._names.answer()
             self._dispatcher.take_in(ready)
             for pid in self._pool.end_hung():
                 log.warning("worker %d took too long over a ticket and was ended (--worker-timeout)", pid)
@@ -121,7 +124,8 @@ class Service:
                 self._poller.register(socket, zmq.POLLIN)
             for fd in (wakeup_fd, *(worker.fileno() for worker in self._polled)):
                 self._poller.register(fd, zmq.POLLIN)
-        events = self._poller.poll(_SOON_MS if self._dispatcher.starved else _IDLE_MS)
+        soon_ms = 0 if self._names.waiting else _SOON_MS if self._dispatcher.starved else _IDLE_MS
+        events = self._poller.poll(soon_ms)
         return {source for source, _ in events if isinstance(source, int)}
 
     def _hear_clients(self) -> None:
@@ -147,6 +151,8 @@ class Service:
                 self._hello(request.identity, hello)
             case messages.Ticket() as ticket:
                 self._ticket(request.identity, ticket)
+            case messages.AskNames() as ask:
+                self._ask_names(request.identity, ask)
             case messages.Ping():
                 self._pong(request.identity)
             case messages.Bye() as bye:
@@ -204,6 +210,13 @@ class Service:
         else:
             self._dispatcher.accept(session, ticket)
 
+    def _ask_names(self, identity: bytes, ask: messages.AskNames) -> None:
+        session = self._sessions.get((identity, ask.stream))
+        if session is None:
+            self._unknown(identity, ask.stream, ask.number)
+        else:
+            self._names.ask(session, ask)
+
     def _unknown(self, identity: bytes, stream: bytes, number: int) -> None:
         self._send(
             identity, messages.Fault(number, stream, messages.UNKNOWN_STREAM, "say HELLO first", messages.NO_RECORD)
@@ -257,7 +270,7 @@ class Service:
     # Sending
 
     def _send(self, identity: bytes, message: messages.Message, payload: Payload | None = None) -> Tracker | None:
-        """Send a message; returns a tracker of the payload, if it has one.
+        """Send a message; returns a tracker of the payload, if it has one, or of names.
 
         Ends the sessions of a client that is gone, or has a thousand messages unread.
         """
@@ -265,6 +278,9 @@ class Service:
         if isinstance(message, messages.Fault):
             self._counts.refused(message)
         try:
+            if isinstance(message, messages.NamesReply):
+                named = zmq.Frame(header, track=True, copy=False, copy_threshold=0)
+                return self._router.send_multipart([identity, named], zmq.NOBLOCK, copy=False, track=True)
             if not message.payloads:
                 self._router.send_multipart([identity, header], zmq.NOBLOCK)
                 return None

@@ -21,6 +21,8 @@ MESSAGES = [
     messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], [0] * 5, 2),
     messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, 3, STREAM, bytes(16), REPLACED, [0, 12, 340, 25_000, 30], 0),
     messages.Fault(-1, b"", messages.REFUSED, "no such split", messages.NO_RECORD),
+    messages.AskNames(2**62, STREAM, b"\0\0\0\0\7\0\0\0"),
+    messages.NamesReply(2**62, STREAM, [b"ape/00001.jpg", b"", b"\xff"]),
     messages.Ping(),
     messages.Pong(b"12345678", 2, 8, 0),
     messages.Bye(STREAM),

@@ -32,6 +32,8 @@ def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
         messages.Hello(request, "val", 5, "full", 64, 0.0, "float32", "stop", False, True, 2),
         messages.Ticket(1, stream, 0, 0, 16, False, 0, b""),
         messages.Ticket(9, stream, 2, 64, 8, True, 5, struct.pack("<2I", 0, 2)),
+        messages.AskNames(3, stream, struct.pack("<3I", 0, 2, 149)),
+        messages.NamesReply(3, stream, [b"ape/00001.jpg", b"", b"\xff\n"]),
         messages.Ping(),
         messages.Welcome(
             request, stream, b"instance", 150, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096

@@ -81,6 +81,7 @@ def test_a_client_of_a_lying_service_gets_what_is_right_or_an_error(
         with contextlib.suppress(LoaderError):
             with LoaderClient(proxy.endpoint, timeout_s=3, transport="frames") as loader:
                 stream = loader.stream(SPEC, 16, digests="verify")
+                assert len(stream.names([0, 7, 149])) == 3
                 for batch in stream.batches([0]):
                     got.extend(fingerprint([batch]))
         assert got == undisturbed[: len(got)]
