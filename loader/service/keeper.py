@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from common.cli.log import RateLimiter
 from loader.dataset import Dataset
-from loader.service.resources import spare_memory, tolerated_shortage
+from loader.service.resources import spare_margin, spare_memory
 from loader.service.withdrawal import Withdrawal
 from loader.workers.kept import IMAGE_BYTES, KeptImages
 from loader.workers.link import Task
@@ -18,8 +18,8 @@ class Keeper:
     """Decoded images of `datasets`, `kept` by split, in `limit` bytes of memory at most.
 
     Splits share it in proportion to their records. At most half of the spare memory is promised at a time, so that
-    other programs can grow as fast; none is taken while less is spare than was promised. If others take more than
-    `tolerated` bytes of what shall stay available, as much as they lack is given back.
+    other programs can grow as fast; none is taken while less than that and `margin` is spare. If none is spare, as much
+    is given back as makes `margin` spare again.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class Keeper:
         limit: int,
         spare: Callable[[], int] = spare_memory,
         every_s: float = 0.25,
-        tolerated: int | None = None,
+        margin: int | None = None,
     ) -> None:
         self._spare, self._every_s, self._log_limit = spare, every_s, RateLimiter()
-        self._tolerated = tolerated_shortage() if tolerated is None else tolerated
-        self._looked_s, self._growing = 0.0, True
+        self._margin = spare_margin() if margin is None else margin
+        self._look_at_s, self._growing = 0.0, True
         self._withdrawal: Withdrawal | None = None
         total = sum(dataset.records for dataset in datasets.values())
         images = min(limit // IMAGE_BYTES, total)
@@ -56,14 +56,15 @@ class Keeper:
         """Allow or stop growth, or give memory back; `fills` are what workers are busy with."""
         if self._withdrawal is None:
             now_s = time.monotonic()
-            if not self.kept or now_s - self._looked_s < self._every_s:
+            if not self.kept or now_s < self._look_at_s:
                 return
-            self._looked_s = now_s
             spare = self._spare()
-            if spare < -self._tolerated:
-                self._withdrawal = self._begin_to_give_back(-spare)
+            may_be_short_soon = spare < 2 * self._margin
+            self._look_at_s = now_s + self._every_s / (5 if may_be_short_soon else 1)
+            if spare < 0:
+                self._withdrawal = self._begin_to_give_back(self._margin - spare)
             if self._withdrawal is None:
-                self._grow(spare)
+                self._grow(spare - self._margin)
         if self._withdrawal is not None and self._withdrawal.proceed(fills):
             self._withdrawal = None
 

@@ -11,7 +11,7 @@ MOST_STREAMS = 256  # of all clients: each has a slab and a descriptor
 _MOST_FILES = 1 << 16
 _FILES_BESIDE = 64  # ZeroMQ's, datasets, logs, and what is open for a moment
 _FEWEST_FILES = 96  # for streams and connections
-_RESERVE, _SHORTAGE = 8, 32  # one part of so many of the memory
+_RESERVE, _MARGIN = 8, 32  # one part of so many of the memory
 
 
 def spare_memory() -> int:
@@ -19,9 +19,9 @@ def spare_memory() -> int:
     return available_memory() - memory_size() // _RESERVE
 
 
-def tolerated_shortage() -> int:
-    """Bytes by which spare memory may be negative before decoded images are given back."""
-    return memory_size() // _SHORTAGE
+def spare_margin() -> int:
+    """Bytes of spare memory that decoded images are not to take: another program that takes them costs none."""
+    return memory_size() // _MARGIN
 
 
 def usable_cores() -> int:

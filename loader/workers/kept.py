@@ -95,9 +95,11 @@ class KeptImages:
         present = np.flatnonzero(np.frombuffer(self._flags, np.uint8))
         return int(present[-images]) if 0 < images <= len(present) else 0
 
-    def withdraw(self, first: int) -> None:
-        """Unset the flags of records from `first` on."""
+    def withdraw(self, first: int) -> int:
+        """Unset the flags of records from `first` on; return how many were set."""
+        were_set = int(np.count_nonzero(np.frombuffer(self._flags, np.uint8)[first:]))
         os.pwrite(self.fd, bytes(self.records - first), _PAGE + first)
+        return were_set
 
     def give_back(self, first: int) -> None:
         """Give back the memory of images from record `first` on, which nobody reads or writes. Raises OSError."""

@@ -107,7 +107,7 @@ def test_no_more_images_are_kept_than_allowed(dataset: Dataset, kept: KeptImages
 def test_growth_stops_while_memory_is_short(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     spare = [2 * 20 * IMAGE_BYTES]
-    with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0)) as keeper:
+    with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0, margin=0)) as keeper:
         kept = keeper.kept["train"]
         filler = Filler(dataset, Scratch(), kept)
         for room, missing, told in ((-1, 150, "no more"), (20 * IMAGE_BYTES, 130, "again"), (1 << 30, 0, "again")):
@@ -125,32 +125,31 @@ def test_memory_is_given_back_once_the_fills_that_may_use_it_have_ended(
     caplog.set_level("INFO")
     spare = [1 << 40]
     old, late, new = (Fill((Place(1, 0),), SPEC, True, EPOCH, 0, 16) for _ in range(3))  # equal, as a retry's
-    with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0, tolerated=IMAGE_BYTES)) as keeper:
+    with closing(Keeper({"train": dataset}, 1 << 30, lambda: spare[0], every_s=0, margin=0)) as keeper:
         kept, filler = keeper.kept["train"], Filler(dataset, Scratch(), keeper.kept["train"])
         *right, _ = filled(filler)
         filler.publish()
         pixels, taken = kept.image(149).copy(), kept.taken
 
-        def look(*fills: Fill) -> tuple[bool, bool, bool]:
-            """If images can be written afterwards, if the last 50 have their flags, and if they have their memory."""
+        def look(*fills: Fill) -> tuple[bool, int, bool]:
+            """If images can be written afterwards, how many have flags, and if the last one has its memory."""
             keeper.look(fills)
-            (flagged,) = {kept.label(record) is not None for record in range(100, 150)}
-            assert kept.label(99) is not None
-            return kept.write(0, kept.image(0)), flagged, np.array_equal(kept.image(149), pixels)
+            return kept.write(0, kept.image(0)), kept.held, np.array_equal(kept.image(149), pixels)
 
-        spare[0] = -IMAGE_BYTES
-        assert look(old) == (True, True, True)
+        spare[0] = 0
+        assert look(old) == (True, 150, True)
         spare[0] = -50 * IMAGE_BYTES
-        assert look(old) == (False, True, True)  # a fill that began before may still write
-        assert look(old, late) == (False, True, True)
-        assert look(late) == (False, False, True)  # one may still read
-        assert look(late, new) == (False, False, True)
-        assert look(new) == (False, False, False)
+        assert look(old) == (False, 100, True)
+        assert look(old, late) == (False, 100, True)  # the old fill may read images, and write them
+        kept.publish(149, 0)
+        assert look(late, new) == (False, 100, True)  # these may have seen that flag
+        assert look(new) == (False, 100, True)
+        assert look() == (False, 100, False)
         assert taken - kept.taken == pytest.approx(50 * IMAGE_BYTES, abs=4 << 20)  # a huge page at each end
         assert filled(filler) == (*right, 50)
         assert len(kept.missing) == 50
         spare[0] = 1 << 40
-        assert look(new)[0]
+        assert look(new) == (True, 100, False)
         filled(filler)
         filler.publish()
         assert kept.held == 150
