@@ -20,14 +20,29 @@ Raw = npt.NDArray[np.uint64]
 _BLOCK = 4  # 64-bit numbers that one step of Philox4x64's counter gives
 _BLOCKS_PER_POSITION = 2
 _DRAWS_PER_POSITION = _BLOCK * _BLOCKS_PER_POSITION  # six are used; a position's share never changes
+_MOST_ORDERS, _ORDERS_BYTES = 64, 64 << 20  # twelve of ImageNet's, each as much work as a batch
+
+_orders: dict[tuple[int, int, int], Records] = {}  # the latest used last
 
 
-@functools.lru_cache(maxsize=4)  # an epoch of training, the next one, and validation
 def order(records: int, seed: int, epoch: int) -> Records:
     """The epoch's permutation of 0..records - 1, uint32, read only.
 
-    Sorts one 64-bit key a record, random bits above the record's number: half the time of an argsort.
+    The latest two of each seed are kept, an epoch's and the next one's, of as many seeds as there is room for.
     """
+    key = records, seed, epoch
+    if (result := _orders.pop(key, None)) is None:
+        for old in [other for other in _orders if other[:2] == key[:2]][:-1]:
+            del _orders[old]
+        result = _order(records, seed, epoch)
+    _orders[key] = result
+    while len(_orders) > 2 and (len(_orders) > _MOST_ORDERS or sum(map(len, _orders.values())) * 4 > _ORDERS_BYTES):
+        del _orders[next(iter(_orders))]
+    return result
+
+
+def _order(records: int, seed: int, epoch: int) -> Records:
+    """Sort one 64-bit key a record, random bits above the record's number: half the time of an argsort."""
     record_bits = np.uint64(max(records - 1, 1).bit_length())
     mask = (np.uint64(1) << record_bits) - np.uint64(1)
     keys = _philox("order", seed, epoch).random_raw(records)

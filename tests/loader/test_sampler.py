@@ -38,6 +38,12 @@ def test_seeds_and_epochs_give_different_orders_and_draws() -> None:
     assert len(orders) == len(draws) == 25
 
 
+def test_seven_streams_of_imagenet_and_more_small_ones_each_sort_their_epoch_once() -> None:
+    for records, seeds in ((1_281_167, range(7)), (10_000, range(30))):
+        first, again = ([sampler.order(records, seed, 0) for seed in seeds] for _ in range(2))
+        assert all(one is other for one, other in zip(first, again, strict=True))
+
+
 def test_the_stream_is_the_one_that_earlier_versions_gave() -> None:
     draws = sampler.draws_at(StreamSpec(seed=7, crop=227), COLOUR, 3, 1280, 128)
     parts = (sampler.order(1_281_167, 7, 3).astype(np.int64), draws.top, draws.left, draws.flip, draws.offset)
