@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from tests.support.full_disk import full_device
 from tests.support.packing import pack_folder
 from tests.support.photo_tree import make_tree, photo
 from tests.support.processes import LoaderProcess
-from tests.support.trained_nets import save_net
+from tests.support.trained_nets import SMALL, save_net
 from trainer.checkpoints import checkpoint
 from trainer.cli.evaluate_command import main as evaluate_main
 from trainer.cli.predict_command import main
 
+FEW_PIXELS = replace(SMALL, input_size=67, crop=67)
 CLASSES = ("ape", "bee", "cat", "dog", "eel", "fox")
 LOCAL = ("--cpu", "--threads", "1")
 HOSTILE = ("a\nb\x1b[2J.jpg", 'quote",comma.jpg', "cr\r.jpg", "not utf-8 \udcff.jpg", "\u202eright.jpg", " .jpg")
@@ -35,8 +37,8 @@ HOSTILE = ("a\nb\x1b[2J.jpg", 'quote",comma.jpg', "cr\r.jpg", "not utf-8 \udcff.
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("nets")
-    mean = np.random.default_rng(0).uniform(100, 150, (256, 256, 3)).astype(np.float32)
-    return save_net(folder / "a", CLASSES, mean).parent, save_net(folder / "b", CLASSES, mean, seed=1).parent
+    known = CLASSES, np.random.default_rng(0).uniform(100, 150, (256, 256, 3)).astype(np.float32), FEW_PIXELS
+    return save_net(folder / "a", *known).parent, save_net(folder / "b", *known, seed=1).parent
 
 
 def predict(*arguments: object) -> Result:
@@ -58,9 +60,8 @@ def test_the_answers_are_those_of_an_evaluation_of_the_same_images_packed(tmp_pa
     source = discover.sources(tree)["val"]
     names = [source.name(int(item)) for item in shuffled(len(source), ORDER_SEED)]
     with Dataset(data / "val.lmdb") as dataset:
-        nets = [
-            save_net(tmp_path / name, dataset.classes, dataset.mean_hwc, seed=seed) for seed, name in enumerate("ab")
-        ]
+        known = dataset.classes, dataset.mean_hwc, FEW_PIXELS
+    nets = [save_net(tmp_path / name, *known, seed=seed) for seed, name in enumerate("ab")]
     lines, errors = tmp_path / "p.jsonl", tmp_path / "e.json"
     with LoaderProcess(data, tmp_path, 1) as service:
         asked = [*nets, "--weights", "1,3", "--loader", service.endpoint, "--predictions", lines, "--json", errors]
