@@ -189,15 +189,22 @@ def test_ctrl_c_ends_it_in_one_line_and_leaves_no_file(nets: tuple[Path, Path], 
     (photos / "0.jpg").write_bytes(photo(0, 500, 500))
     for index in range(1, 5000):
         os.link(photos / "0.jpg", photos / f"{index}.jpg")
-    command = [sys.executable, "-m", "trainer.cli.predict_command", nets[0], photos, *LOCAL, "--batch-size", "1"]
-    with subprocess.Popen(
+    program = [sys.executable, "-X", "importtime", "-m", "trainer.cli.predict_command"]
+    command = [*program, nets[0], photos, *LOCAL, "--batch-size", "1"]
+    with (tmp_path / "err").open("w+") as err, subprocess.Popen(
         [*map(str, command), "--json", str(tmp_path / "out.json")],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True,
     ) as running:  # fmt: skip
         assert running.stdout is not None
         assert "0.jpg" in running.stdout.readline()
         assert (tmp_path / "out.json.partial").exists()
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=60)
-    assert (running.returncode, err) == (130, "alexnet-predict: interrupted\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+        running.communicate(timeout=60)
+        lines = (tmp_path / "err").read_text().splitlines()
+    said = [line for line in lines if not line.startswith("import time:")]
+    assert (running.returncode, said) == (130, ["alexnet-predict: interrupted"])
+    imported = {line.split()[-1] for line in lines} - {"interrupted"}
+    assert ("torch.nn" in imported, "torch._dynamo" in imported) == (True, False), (
+        "the compiler takes seconds to import"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["err", "photos"]

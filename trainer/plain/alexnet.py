@@ -168,6 +168,8 @@ def _weighted(layer: AnyLayer, inputs: int, outputs: int, groups: int) -> nn.Mod
         module = nn.Linear(inputs, outputs)
     else:
         module = GroupedLinear(inputs, outputs, groups)
+    if module.weight.is_meta:  # normal_ would load torch's compiler, which takes seconds
+        return module
     std = layer.weight_std
     nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()) if isinstance(std, str) else std)
     assert module.bias is not None
