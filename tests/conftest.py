@@ -22,7 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # An option set by the environment would change what a test runs.
-for name in [name for name in os.environ if re.match("ALEXNET_(PACK|LOADER|TRAINER|EVALUATE|PREDICT|REPORT)_", name)]:
+_COMMANDS = "PACK|LOADER|TRAINER|EVALUATE|PREDICT|EXPORT|REPORT"
+for name in [name for name in os.environ if re.match(f"ALEXNET_({_COMMANDS})_", name)]:
     del os.environ[name]
 
 # Processes that run side by side would spin for each other's cores between two operations of torch.

@@ -1,5 +1,6 @@
 """Checkpoints of any recipe whose nets tell images apart, and the trainer's own answers of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 SPREAD = 2.0  # standard deviation of the logits
 
 VARIANTS = [(recipe, "") for recipe in RECIPES] + [
-    (recipe, change) for recipe in ("paper", "source", "cifar10") for change in ABLATIONS
+    (recipe, change) for recipe in ("paper", "source", "cifar10") for change in ABLATIONS if change != "no-noise"
 ]
 
 
@@ -68,6 +69,9 @@ def trainers_member(path: Path, dtype: torch.dtype = torch.float32) -> Member:
     return member_of(load_trained(path), None, Placing(None, (CPU, CPU), dtype, Streams()))
 
 
-def trainers_probabilities(path: Path, images_nchw: Tensor, dtype: torch.dtype = torch.float32) -> dict[int, Tensor]:
+def trainers_probabilities(
+    path: Path, images_nchw: Tensor, view_counts: Sequence[int] = (1,), dtype: torch.dtype = torch.float32
+) -> dict[int, Tensor]:
     """float32 n x classes by number of views, 1 and 10, as `alexnet-evaluate` averages them."""
-    return trainers_member(path, dtype).probabilities({CPU: images_nchw.permute(0, 2, 3, 1).contiguous()}, (1, 10))
+    images = {CPU: images_nchw.permute(0, 2, 3, 1).contiguous()}
+    return trainers_member(path, dtype).probabilities(images, view_counts)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from loader.cli.pack_command import main as pack
 from loader.cli.serve_command import main as loader
 from trainer.cli.evaluate_command import main as evaluate
+from trainer.cli.export_command import main as export
 from trainer.cli.predict_command import main as predict
 from trainer.cli.report_command import main as report
 from trainer.cli.train_command import main as trainer
@@ -25,8 +26,9 @@ COMMANDS = (
     "alexnet-evaluate",
     "alexnet-predict",
     "alexnet-report",
+    "alexnet-export",
 )
-FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate, predict, report), strict=True))
+FOUND = dict(zip(COMMANDS, (pack, loader, trainer, evaluate, predict, report, export), strict=True))
 WRONG = {  # a command, and what its error names
     "alexnet-pack --nonsense": "--nonsense",
     "alexnet-pack": "SOURCE|DATA|missing|Missing",
@@ -93,6 +95,14 @@ WRONG = {  # a command, and what its error names
     "alexnet-report run --data no-such-data": "no-such-data",
     "alexnet-report run --every 0": "every",
     "alexnet-report run --out -- run/../run": "RUN|twice",
+    "alexnet-export": "RUN",
+    "alexnet-export run": "--hub",
+    "alexnet-export run --to onnx": "--out",
+    "alexnet-export run --out net": "--to",
+    "alexnet-export run --to caffe --out net": "caffe",
+    "alexnet-export no-such-run --to torch --out net": "no-such-run",
+    "alexnet-export run --to torch --out no-such-folder/net": "no-such-folder",
+    "alexnet-export run --hub no-such-folder/hub": "no-such-folder",
 }
 AS_PROCESSES = (  # one of each; the others are the same code in this process
     "alexnet-pack no-such-photos data",
@@ -100,6 +110,7 @@ AS_PROCESSES = (  # one of each; the others are the same code in this process
     "alexnet-trainer --cpu --loader nowhere",
     "alexnet-evaluate --cpu no-such-run",
     "alexnet-predict --cpu no-such-run .",
+    "alexnet-export no-such-run --to torch --out net",
 )
 SLOW_IMPORTS = {"torch", "cv2", "lmdb", "scipy", "PIL", "turbojpeg", "matplotlib"}
 

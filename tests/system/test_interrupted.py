@@ -16,6 +16,7 @@ STARTS = {  # a way to start a command, and modules of which one is about to be 
     "alexnet-evaluate --cpu run": ("click.core", "torch.nn"),
     "alexnet-predict --cpu run .": ("click.core", "cv2"),
     "alexnet-report run": ("click.core", "torch.nn"),
+    "alexnet-export run --to onnx --out net": ("torch.nn",),
     "-m loader.cli.pack_command --demo d": ("click.globals", "cv2"),
     "-m trainer.cli.train_command --cpu --recipe demo": ("click.globals", "torch._C"),
 }

@@ -21,6 +21,10 @@ def report() -> None:
     enter("alexnet-report", _report, "trainer,report", (*_NEEDS[1], "jinja2", "matplotlib"))
 
 
+def export() -> None:
+    enter("alexnet-export", _export, *_NEEDS)
+
+
 def _trainer() -> Command:
     from trainer.cli.train_command import main
 
@@ -41,5 +45,11 @@ def _predict() -> Command:
 
 def _report() -> Command:
     from trainer.cli.report_command import main
+
+    return main
+
+
+def _export() -> Command:
+    from trainer.cli.export_command import main
 
     return main

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .architecture import STORED_SIZE, AnyLayer, Architecture, ConvLayer, FullLayer
 from .operations import ChannelNorm, GroupedLinear, HalfExchange, MapNorm, PaperDropout, wide
 from .published import ablated, architecture
-from .run_file import read_run
+from .run_file import StoredNet, read_run
 
 VIEWS = (1, 10)
 MOST_WIDTH = 16
@@ -55,7 +55,11 @@ class AlexNet2012(nn.Module):
 
         Raises FileNotFoundError if there is none, ValueError if none is valid.
         """
-        stored = read_run(run)
+        return cls.of(read_run(run))
+
+    @classmethod
+    def of(cls, stored: StoredNet) -> "AlexNet2012":
+        """A trained network in eval mode. Raises ValueError if the weights are of another network."""
         with torch.device("meta"):  # no weights are drawn
             net = cls(stored.architecture)
         try:

@@ -86,6 +86,22 @@ def read_file(path: Path) -> StoredNet:
     raise ValueError(f"{path} is neither a checkpoint nor an export of this program")
 
 
+def to_bytes(stored: StoredNet, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file that `read_file` reads, with recipe and class names in its metadata; the same each time."""
+    from safetensors.torch import save
+
+    data = bytes(save(stored.tensors, {"format": "pt", **described(stored), **metadata}))
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()  # the library leaves the order to chance
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def described(stored: StoredNet) -> dict[str, str]:
+    """Metadata of an export: recipe and class names as JSON."""
+    return {"recipe": json.dumps(stored.architecture.to_dict()), "class_names": json.dumps(stored.class_names)}
+
+
 def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open  # only who reads a run needs it
 
