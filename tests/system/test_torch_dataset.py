@@ -1,6 +1,8 @@
 """A stream under torch's DataLoader, and under the loaders of others that are installed."""
 
+import contextlib
 import hashlib
+import itertools
 import pickle
 import re
 import signal
@@ -127,6 +129,72 @@ def test_epochs_can_be_chosen_left_and_read_again(make: Make, whole: list[list[s
     with pytest.raises(LoaderError, match="another pass over the stream began"):
         next(left)
     assert dataset.state_dict() == dataset.state_at(2, 0)
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("batches", [0, 4, 10])
+def test_a_stateful_dataloader_resumes_by_its_own_state(make: Make, whole: list[list[str]], batches: int) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    loader = stateful(make(), batch_size=None)
+    list(loader)
+    loop = iter(loader)
+    assert bits(next(loop) for _ in range(batches)) == whole[1][:batches]
+    resumed = stateful(make(), batch_size=None)
+    resumed.load_state_dict(loader.state_dict())
+    assert bits(resumed) == whole[1][batches:]
+    assert bits(resumed) == whole[2]
+
+
+def test_a_loop_of_accelerate_resumes_by_its_own_count(make: Make, whole: list[list[str]]) -> None:
+    shard = pytest.importorskip("accelerate.data_loader").DataLoaderShard
+    dataset = make()
+    loader = shard(dataset, batch_size=None)
+    assert bits(loader) == whole[0]
+    for count, _ in enumerate(loader, 1):
+        if count == 4:
+            break
+    assert dataset.state_dict() == dataset.state_at(1, 5)  # it reads ahead
+    resumed = make()
+    resumed.load_state_dict(dataset.state_at(1, 4))
+    loader = shard(resumed, batch_size=None)
+    loader.set_epoch(resumed.epoch)
+    assert [bits(loader), bits(loader)] == [whole[1][4:], whole[2]]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's
+@pytest.mark.parametrize("stopped", [4, 10, 13])
+def test_lightning_reads_every_epoch_and_resumes_from_its_checkpoint(
+    make: Make, whole: list[list[str]], stopped: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails after so many steps: in an epoch, at its end, and in the second one."""
+    lightning = pytest.importorskip("lightning")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it takes over SIGTERM
+
+    class Reader(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, steps: int) -> None:
+            super().__init__()
+            self.weight, self.seen, self.steps = torch.nn.Parameter(torch.zeros(())), list[str](), steps
+
+        def training_step(self, batch: Any) -> torch.Tensor:
+            if self.global_step == self.steps:
+                raise InterruptedError
+            self.seen += bits([batch])
+            return self.weight * 1
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def fit(steps: int, **named: Any) -> list[str]:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        saves = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, "reader", every_n_train_steps=stopped)
+        trainer = lightning.Trainer(accelerator="cpu", callbacks=[saves], max_epochs=3, **quiet)
+        with contextlib.suppress(InterruptedError):
+            trainer.fit(reader := Reader(steps), make(), **named)
+        return list(reader.seen)
+
+    every = list(itertools.chain(*whole))
+    assert fit(stopped) == every[:stopped]
+    assert fit(-1, ckpt_path=tmp_path / "reader.ckpt") == every[stopped:]
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(15, False), (24, True), (48, False)])
