@@ -62,6 +62,10 @@ def grown(once: Path, path: Path, records: int) -> None:
             writer.commit(first, chunk, [], progress_of(dataset.meta))
         digest = digest_of(chain, "train", dataset.classes, dataset.stats)
         writer.finish(replace(dataset.meta, records=records, digest=digest))
+
+
+def enlarge(path: Path) -> None:
+    """Add a hole: a service takes the data for larger than memory."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
         file.truncate(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -171,6 +175,7 @@ def main() -> None:
         data.mkdir()
         once = photos.packed_records(given.data, folder, 1000) / "train.lmdb"
         grown(once, data / "train.lmdb", given.records)
+        enlarge(data / "train.lmdb")
         disks: dict[str, tuple[Path, subprocess.Popen[str] | None]] = {"warm": (data, None), "cold": (data, None)}
         if given.ms > 0:
             disks["slow"] = folder / "slow", stack.enter_context(slow(data, folder / "slow", given.ms))

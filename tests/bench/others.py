@@ -7,7 +7,8 @@ them. To install what there is, beside this project in an environment of its own
 
     pip install tensorflow-cpu nvidia-dali-cuda120 spdl spdl-io grain array-record webdataset mosaicml-streaming ffcv
 
-SPDL wants FFmpeg's libraries; FFCV is compiled, with pkg-config, OpenCV's and libturbojpeg's headers.
+SPDL wants FFmpeg's libraries, Debian's libavdevice59 and libavfilter8; FFCV is compiled, with pkg-config, OpenCV's and
+libturbojpeg's headers.
 """
 
 import importlib.util
