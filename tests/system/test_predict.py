@@ -108,6 +108,8 @@ def test_the_table_names_files_right_and_wrong_and_errors(nets: tuple[Path, Path
     assert "other: no class has this folder's name" in result.stderr
     likely = told(nets[0], root, "--words", words)["files"][0]["likeliest"][0]
     assert likely["words"] == f"great {likely['class']}, {likely['class']}us"
+    words.write_text("n01440764 tench, Tinca tinca\n")
+    assert "words.txt describes none of the classes, such as ape" in predict(nets[0], root, "--words", words).stderr
 
 
 def test_names_are_escaped_on_a_terminal_and_true_in_json_and_csv(nets: tuple[Path, Path], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from trainer.predicting.collection import Collection, ImageFile, check_images
 from trainer.predicting.likeliest import Answer, Score, answers_of
 from trainer.predicting.networks import Networks
 from trainer.predicting.predict_options import PredictOptions
-from trainer.predicting.reading import Read, read_ahead
+from trainer.predicting.reading import MOST_THREADS, Read, read_ahead
 from trainer.predicting.sinks import Sink, Sinks, Vocabulary, csv_file, json_file, table
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ def _predict(options: PredictOptions) -> Score:
     if not files:
         raise UsageError(f"there is no file in {', '.join(map(str, options.images))}")
     vocabulary = Vocabulary(networks.classes, words)
+    if options.words is not None and not words.keys() & set(networks.classes):
+        log.warning("%s describes none of the classes, such as %s (--words)", options.words, networks.classes[0])
     with Sinks(_sinks(options, weights, vocabulary, _is_labelled(collection))) as sinks, showing_progress() as progress:
         run = _Prediction(networks, options, sinks, progress, files)
         run.answer_all(collection)
@@ -65,7 +67,7 @@ class _Prediction:
 
     def answer_all(self, collection: Iterable[ImageFile]) -> None:
         size = self._options.batch_size
-        reads = read_ahead(collection, size)
+        reads = read_ahead(collection, max(size, 2 * MOST_THREADS))
         with contextlib.closing(reads):
             while batch := list(itertools.islice(reads, size)):
                 self._take(self._answers(batch))

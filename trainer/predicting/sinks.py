@@ -29,7 +29,8 @@ class Vocabulary:
     def short(self, label: int) -> str:
         """The first words of a description, or the name, to print."""
         name = self.classes[label]
-        text = shown(self.words.get(name, name).partition(", ")[0])
+        words, _, _ = self.words.get(name, "").partition(", ")
+        text = shown(words or name)
         return text if len(text) <= _CLASS_WIDTH else text[: _CLASS_WIDTH - 3] + "..."
 
 
