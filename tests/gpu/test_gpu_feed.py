@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from common.spec import STORED_SIZE, StreamSpec
+from common.torch import StreamDataset
 from common.wire.slab import KEPT, Slab, slot_bytes
 from tests.support.processes import LoaderProcess
 from trainer.device.streams import DeviceStream, Event, Streams
@@ -148,3 +150,14 @@ def test_one_slot_goes_to_two_gpus() -> None:
     for number, batch in enumerate(fed):
         for x_nchw in batch.pixels.values():
             assert ((x_nchw[:, :, :64, :64] + 120) == number).all()
+
+
+def test_a_dataloader_pins_a_stream_s_batches_in_their_memory_order(packed: Path, tmp_path: Path) -> None:
+    with LoaderProcess(packed, tmp_path) as service:
+        with StreamDataset(service.endpoint, SPEC, batch_size=COUNT) as dataset:
+            (pinned, _) = next(iter(DataLoader(dataset, batch_size=None, pin_memory=True)))
+            dataset.set_epoch(0)
+            (plain, _) = next(iter(dataset))
+    assert pinned.is_pinned()
+    assert pinned.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pinned.to(GPU, non_blocking=True).cpu(), plain)
