@@ -12,6 +12,7 @@ to one process. Rounds of all rows alternate; figures are medians, with the lowe
     frames        this loader, pixels over tcp on loopback
     curve         the same, encrypted
     many          this loader by slab, with eight times the workers
+    scraped       by slab, with --metrics, scraped 5 times a second; at the end an epoch is counted
     first-epoch   by slab, while decoded images are kept (--decoded-gib)
     kept          later epochs, every image kept
     half-kept     later epochs, half of the images kept
@@ -39,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
 from tests.bench import contenders, others, photos
-from tests.bench.services import BATCH, FirstEpoch, Ours, Setting, Sharing
+from tests.bench.services import BATCH, FirstEpoch, Ours, Scraped, Setting, Sharing
 
 
 class Row(Protocol):
@@ -76,6 +77,7 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "frames": lambda setting: Ours(setting, "frames"),
     "curve": lambda setting: Ours(setting, "frames", encrypted=True),
     "many": lambda setting: Ours(setting, "slab", lend=True, workers=8 * setting.workers),
+    "scraped": Scraped,
     "first-epoch": FirstEpoch,
     "kept": lambda setting: Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib, epochs=1),
     "half-kept": lambda setting: Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib / 2, epochs=1),

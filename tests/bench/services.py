@@ -16,6 +16,7 @@ from common.wire import keys
 from tests.bench import contenders
 from tests.bench.measured_process import MeasuredProcess
 from tests.support.processes import LoaderProcess
+from tests.support.scrapes import ask, scrape
 
 BATCH = 128
 SPEC = StreamSpec(split="train", seed=0, crop=contenders.CROP, sigma=contenders.SIGMA)
@@ -76,12 +77,13 @@ class Ours:
         decoded_gib: float = 0.0,
         epochs: int = 0,
         last_epoch: int = 10**6,
+        more: tuple[str, ...] = (),
     ) -> None:
         key_folder = setting.folder / "keys" if encrypted else None
         if key_folder is not None and not key_folder.exists():
             keys.make(key_folder)
         began = time.perf_counter()
-        options = ["--keys", str(key_folder)] if key_folder is not None else []
+        options = [*more, *(["--keys", str(key_folder)] if key_folder is not None else [])]
         self._service = started(setting, workers or setting.workers, decoded_gib, *options)
         self.ready_s = time.perf_counter() - began
         began = time.perf_counter()
@@ -135,6 +137,72 @@ class Ours:
             f" {self.images:,} images; ready {self.ready_s:.2f} s after its start; first batch"
             f" {self.first_batch_ms:.0f} ms after HELLO"
         )
+
+
+class Scraped(Ours):
+    """A service with --metrics, scraped all the time that it is measured, `SCRAPES_PER_S` times a second."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting, "slab", lend=True, more=("--metrics", "127.0.0.1:*"))
+        (self._url,) = self._service.figures_at
+        self._setting, self._scrapes = setting, 0.0
+        self._scraper = setting.stack.enter_context(MeasuredProcess(partial(_scrapes_of, self._url)))
+        (self._responder,) = [pid for pid in self._service.workers if b"responder" in _command_line(pid)]
+        self._cpu_s["figures"] = 0.0
+
+    def run(self, seconds: float) -> float:
+        """Images a second."""
+        self._scraper.begin(seconds)
+        rate = super().run(seconds)
+        self._scrapes += self._scraper.rate() * seconds
+        return rate
+
+    def _cpu(self) -> dict[str, float]:
+        spent, figures = super()._cpu(), cpu_seconds([self._responder])
+        return spent | {"workers": spent["workers"] - figures, "figures": figures}
+
+    def told(self) -> str:
+        each_ms = self._cpu_s["figures"] / max(self._scrapes, 1) * 1e3
+        return (
+            f"{super().told()}; {self._scrapes:.0f} scrapes, {each_ms:.2f} ms of a core each, which is"
+            f" {each_ms / 150:.3f} % of one at a scrape in 15 s; {self._epoch_told()}"
+        )
+
+    def _epoch_told(self) -> str:
+        """An epoch of a second client, as it and the figures count it."""
+        before = self._settled_images()
+        self._scraper.begin(1.0)
+        with LoaderClient(self._service.endpoint, transport="slab") as client:
+            images = sum(len(batch) for batch in client.stream(replace(SPEC, seed=1), BATCH).batches([0], lend=True))
+            counted = scrape(self._url).total("images_total") - before
+        self._scraper.rate()
+        return f"an epoch of {images:,} images was counted as {counted:,.0f}"
+
+    def _settled_images(self) -> float:
+        """Images answered, once nothing is in flight to the client that was measured."""
+        counts = [-1.0, scrape(self._url).total("images_total")]
+        while counts[-1] != counts[-2]:
+            time.sleep(0.5)
+            counts.append(scrape(self._url).total("images_total"))
+        return counts[-1]
+
+
+SCRAPES_PER_S = 5  # 75 times as many as Prometheus makes
+
+
+def _scrapes_of(url: str) -> Iterator[int]:
+    """1 for each scrape. The text is not parsed, which Prometheus does on another host."""
+    due = time.monotonic()
+    while True:
+        due = max(due + 1 / SCRAPES_PER_S, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+        answer = ask(url, b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200"), answer[:100]
+        yield 1
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 class FirstEpoch:
