@@ -8,6 +8,7 @@ if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C m
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from common.cli.console import result, say, shown, tell
 from common.cli.entry import INTERRUPTED, interruptible
 from common.errors import DatasetError, UsageError
 from common.names import readable, told
+from loader.cli.dataset_info import Damaged, as_object, described, to_json
 
 if TYPE_CHECKING:
     from loader.dataset import Dataset
@@ -53,6 +55,7 @@ _packing, _demo_data, _looking = options.section("Packing"), options.section("De
 @_demo_data("--demo-val", default=500, type=click.IntRange(10), help="Validation images.")
 @_looking("--info", is_flag=True, help="Describe DATA; writes nothing.")
 @_looking("--verify", is_flag=True, help="With --info: check every record's checksum, label and size.")
+@_looking("--json", is_flag=True, help="With --info: print one JSON object, with all classes.")
 def main(
     paths: tuple[Path, ...],
     demo: bool,
@@ -60,6 +63,7 @@ def main(
     demo_val: int,
     info: bool,
     verify: bool,
+    json: bool,
     jobs: int | None,
     on_bad: str,
     commit: int,
@@ -81,8 +85,11 @@ def main(
     with logs.errors_as_exit_codes(_PROGRAM):
         if verify and not info:
             raise UsageError("--verify goes with --info: alexnet-pack --info --verify DATA")
+        if json and not info:
+            raise UsageError("--json goes with --info: alexnet-pack --info --json DATA")
         if info:
-            _show(_only_data(paths, demo, "--info"), verify)
+            data = _only_data(paths, demo, "--info")
+            (_show_json if json else _show)(data, verify)
             return
         from loader.packing.pack import PackOptions, pack
 
@@ -152,6 +159,29 @@ def _told_empty(summary: "Summary") -> str:
 
 
 def _show(data: Path, verify: bool) -> None:
+    for dataset in _opened(data):
+        result(described(dataset))
+        if verify:
+            _refuse_damage(dataset, _damaged(dataset))
+            result("  verified    every record's checksum, label and size, and the digest")
+
+
+def _show_json(data: Path, verify: bool) -> None:
+    """Print an object even if records are damaged, which then is an error too."""
+    splits, damage = dict[str, object](), list[DatasetError]()
+    for dataset in _opened(data):
+        damaged = _damaged(dataset) if verify else None
+        splits[dataset.split] = as_object(dataset, damaged)
+        try:
+            _refuse_damage(dataset, damaged or [])
+        except DatasetError as error:
+            damage.append(error)
+    result(to_json(data, splits))
+    if damage:
+        raise damage[0]
+
+
+def _opened(data: Path) -> "Iterator[Dataset]":
     from loader.dataset import Dataset
 
     interruptible()
@@ -160,69 +190,25 @@ def _show(data: Path, verify: bool) -> None:
         raise UsageError(f"{data} holds neither train.lmdb nor val.lmdb")
     for path in filter(Path.exists, paths):
         with Dataset(path) as dataset:
-            result(_described(dataset))
-            if verify:
-                _verify(dataset)
+            yield dataset
 
 
-def _described(dataset: "Dataset") -> str:
-    meta = dataset.meta
-    classes = [_class(dataset, label) for label in range(min(10, len(dataset.classes)))]
-    names = ", ".join(classes) + (", ..." if len(dataset.classes) > 10 else "")
-    lines = [
-        f"{shown(dataset.path)}: {dataset.records:,} records, {dataset.path.stat().st_size / 1e6:,.1f} MB",
-        f"  digest      {dataset.digest.hex()}",
-        f"  classes     {len(dataset.classes):,}: {names}",
-        *_sizes(dataset),
-        f"  names       {_file_names(dataset)}",
-        f"  stored      {meta.stored}, shuffled with seed {meta.order_seed}",
-        f"  made with   {shown(', '.join(meta.versions.values()))}",
-        f"  skipped     {meta.skipped:,} of {meta.items:,}; kept despite a decoder warning: {meta.warned:,}",
-        f"  mean RGB    {_numbers(dataset.mean_hwc.mean(axis=(0, 1), dtype=float))} (of the training set, 0..255)",
-    ]
-    lines += [
-        f"  component   sd {sd:7.3f} along RGB {_numbers(component)}"
-        for sd, component in zip(dataset.sd, dataset.components, strict=True)
-    ]
-    return "\n".join(lines)
-
-
-def _class(dataset: "Dataset", label: int) -> str:
-    words = dataset.meta.words
-    return shown(dataset.classes[label]) + (f" ({shown(words[label])})" if words and words[label] else "")
-
-
-def _sizes(dataset: "Dataset") -> list[str]:
-    counts = dataset.meta.counts
-    if not counts:
-        return []
-    largest, smallest = max(counts), min(counts)
-    told = [f"{count:,} of {_class(dataset, counts.index(count))}" for count in (largest, smallest)]
-    return [f"  records     from {told[1]} to {told[0]}"]
-
-
-def _file_names(dataset: "Dataset") -> str:
-    if not dataset.meta.named:
-        return "none: packed before names were kept; pack again to have them"
-    return f"of all files, such as {shown(readable(dataset.name(0)))}"
-
-
-def _numbers(values: "object") -> str:
-    return " ".join(f"{value:.3f}" for value in values)  # type: ignore[attr-defined]
-
-
-def _verify(dataset: "Dataset") -> None:
+def _damaged(dataset: "Dataset") -> "list[Damaged]":
     from common.cli.progress import ProgressBar
 
-    faults = []
+    found: list[Damaged] = []
     with ProgressBar(f"verify {dataset.split}", dataset.records) as progress:
         for record, fault in enumerate(dataset.verify()):
             if fault:
-                faults.append(f"{told(record, readable(dataset.name(record)))}: {fault}")
+                found.append((record, readable(dataset.name(record)), fault))
             progress.count(record)
-    if faults:
-        listed = ", ".join(faults[:20]) + (", ..." if len(faults) > 20 else "")
+    return found
+
+
+def _refuse_damage(dataset: "Dataset", damaged: "list[Damaged]") -> None:
+    if damaged:
+        listed = ", ".join(f"{told(record, name)}: {fault}" for record, name, fault in damaged[:20])
+        more = ", ..." if len(damaged) > 20 else ""
         raise DatasetError(
-            f"{dataset.path}: {len(faults):,} of {dataset.records:,} records are damaged: {listed}; pack again"
+            f"{dataset.path}: {len(damaged):,} of {dataset.records:,} records are damaged: {listed}{more}; pack again"
         )
-    result("  verified    every record's checksum, label and size, and the digest")

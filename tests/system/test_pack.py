@@ -284,6 +284,9 @@ def test_real_photos_pack_and_verify(tmp_path: Path) -> None:
         (["--info", "not-there"], "holds neither train.lmdb nor val.lmdb"),
         (["--info", "--demo", "data"], "--demo cannot be used with --info"),
         (["--verify", "data"], "--verify goes with --info"),
+        (["--json", "one", "two"], "--json goes with --info"),
+        (["--json", "--demo", "data"], "--json goes with --info"),
+        (["--json", "--info", "not-there"], "holds neither train.lmdb nor val.lmdb"),
         (["--jobs", "0", "a", "b"], "--jobs"),
         (["--on-bad", "hope", "a", "b"], "--on-bad"),
         (["--fast", "a", "b"], "--fast"),
@@ -311,6 +314,27 @@ def test_info_describes_and_verify_names_a_damaged_record(undisturbed: Path, tmp
     damaged = run_to_end("--info", "--verify", tmp_path)
     assert damaged.returncode == 1
     assert f"1 of 1,176 records are damaged: 77 ({name}): checksum" in damaged.stderr
+    damaged = run_to_end("--info", "--json", "--verify", tmp_path)
+    assert damaged.returncode == 1
+    ((record,),) = [split["damaged"] for split in json.loads(damaged.stdout)["splits"].values()]
+    assert (record["record"], record["name"]) == (77, name)
+
+
+def test_info_as_json_holds_all_that_the_text_tells(undisturbed: Path) -> None:
+    done = run_to_end("--info", "--json", undisturbed)
+    assert done.returncode == 0
+    told = json.loads(done.stdout)
+    assert told["data"] == str(undisturbed)
+    for split, of in told["splits"].items():
+        with Dataset(undisturbed / f"{split}.lmdb") as dataset:
+            assert (of["records"], of["digest"]) == (dataset.records, dataset.digest.hex())
+            assert [each["name"] for each in of["classes"]] == list(dataset.classes)
+            assert sum(each["records"] for each in of["classes"]) == dataset.records
+            assert [each["sd"] for each in of["components"]] == dataset.sd.tolist()
+            assert of["bytes"] == dataset.path.stat().st_size
+            assert of["items"] == of["records"] + of["skipped"]
+        assert of["first_name"] in run_to_end("--info", undisturbed).stdout
+        assert of["damaged"] is None
 
 
 def test_the_demo_goes_the_same_way(tmp_path: Path) -> None:
