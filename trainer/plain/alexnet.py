@@ -128,16 +128,19 @@ class AlexNet2012(nn.Module):
     def _add(self, net: Architecture) -> None:
         self.shrunk = nn.AvgPool2d(net.shrink) if net.shrink > 1 else nn.Identity()
         self.after, self.crossings = nn.ModuleDict(), nn.ModuleDict()
-        inputs = 3
+        full = replace(net, width=1.0)
+        inputs = inputs_at_width_1 = 3
         for layer in net.layers:
+            widening = inputs_at_width_1 / inputs
             groups = net.columns if layer.reads == "own" else 1
             if layer.reads == "both" and net.exchange == "float16" and net.columns == 2:
                 groups = 1 if layer is net.fc[-1] else 2
                 self.crossings[layer.name], inputs = HalfExchange(groups), inputs * groups
             outputs = net.outputs(layer)
-            self._add_layer(layer.name, _weighted(layer, inputs, outputs, groups))
+            self._add_layer(layer.name, _weighted(layer, inputs, outputs, groups, widening))
             self.after[layer.name] = nn.Sequential(*_after(layer, net))
-            inputs = outputs * (net.last_map_size() ** 2 if layer is net.conv[-1] else 1)
+            places = net.last_map_size() ** 2 if layer is net.conv[-1] else 1
+            inputs, inputs_at_width_1 = outputs * places, full.outputs(layer) * places
 
     def _add_layer(self, name: str, module: nn.Module) -> None:
         if hasattr(self, name):
@@ -163,8 +166,8 @@ def _architecture(
     return replace(net, classes=classes or net.classes, width=width or net.width)
 
 
-def _weighted(layer: AnyLayer, inputs: int, outputs: int, groups: int) -> nn.Module:
-    """The layer's weights and biases, with their initial values."""
+def _weighted(layer: AnyLayer, inputs: int, outputs: int, groups: int, widening: float) -> nn.Module:
+    """The layer's weights and biases, with their initial values; width 1 has `widening` times the inputs."""
     module: nn.Conv2d | nn.Linear
     if isinstance(layer, ConvLayer):
         module = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, layer.padding, groups=groups)
@@ -174,8 +177,8 @@ def _weighted(layer: AnyLayer, inputs: int, outputs: int, groups: int) -> nn.Mod
         module = GroupedLinear(inputs, outputs, groups)
     if module.weight.is_meta:  # normal_ would load torch's compiler, which takes seconds
         return module
-    std = layer.weight_std
-    nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()) if isinstance(std, str) else std)
+    he, std = math.sqrt(2 / module.weight[0].numel()), layer.weight_std
+    nn.init.normal_(module.weight, std=he if isinstance(std, str) else std * math.sqrt(widening))
     assert module.bias is not None
     nn.init.constant_(module.bias, layer.bias)
     return module

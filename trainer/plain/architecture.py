@@ -19,7 +19,7 @@ class ConvLayer:
     channels    outputs in each column, at width 1
     reads       "image"; "own": the same column's half of the layer before; "both": all of it
     then        in order: activation, lrn (over channels), spatial (over a map), pool
-    weight_std  of the initial weights; "he": sqrt(2 / inputs of a unit)
+    weight_std  of the initial weights at width 1; "he": sqrt(2 / inputs of a unit)
     """
 
     name: str

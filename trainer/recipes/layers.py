@@ -25,7 +25,7 @@ class Conv:
     padding     rows and columns of zeros on each side
     reads       "image": only the first layer; "own": the same column's half of the layer before; "both": all of it
     then        what follows, in order: activation, lrn (over channels), spatial (over a map), pool
-    weight_std  standard deviation of the initial weights; "he": sqrt(2 / inputs of a unit) (He et al., 2015)
+    weight_std  standard deviation of the initial weights at width 1; "he": sqrt(2 / inputs of a unit) (He et al., 2015)
     bias        initial value of every bias
     """
 

@@ -57,7 +57,7 @@ from trainer.feeding.data import TrainingData
 from trainer.feeding.feed import DeviceBatch
 from trainer.feeding.pixel_transform import PixelTransform
 from trainer.network.initial import initial_tensors
-from trainer.network.model import after_convolution, groups_of
+from trainer.network.model import after_convolution, groups_of, reference_shapes
 from trainer.network.one_device import OneDevice
 from trainer.ops.convolution import convolve
 from trainer.recipes.layers import Op
@@ -264,3 +264,16 @@ def test_each_row_s_tests_are_there() -> None:
     there = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
     assert len(named) > 25
     assert set(named) <= there
+
+
+@BOTH
+@pytest.mark.parametrize("width", [0.125, 1.0])
+def test_a_narrow_net_begins_with_sums_that_spread_as_at_width_1(recipe: Recipe, width: float) -> None:
+    narrow_net, layers = replace(recipe, width=width, classes=10), {layer.name: layer for layer in recipe.layers}
+    full = reference_shapes(replace(recipe, classes=10))
+    for name, weights in initial_tensors(narrow_net, seed=0).items():
+        layer, _, kind = name.partition(".")
+        if kind == "weight":
+            spread = float(weights.std()) * math.sqrt(weights[0].numel())
+            expected = float(layers[layer].weight_std) * math.sqrt(math.prod(full[name][1:]))
+            assert spread == pytest.approx(expected, rel=0.05)
