@@ -300,8 +300,8 @@ def test_the_command_prints_a_table(service: LoaderProcess, checkpoints: list[Pa
     lines = out.splitlines()
     assert re.fullmatch(r"val: 40 images of 10 classes; [\d,]+ images/s, waiting for data [\d.]+ %", lines[0]), err
     assert re.fullmatch(r" +1 view +10 views", lines[2])
-    assert re.fullmatch(r" +top-1 error +top-5 error +log p +top-1 error +top-5 error +log p", lines[3])
-    figures = r"( +\d+\.\d %){2} +-\d+\.\d{3}( +\d+\.\d %){2} +-\d+\.\d{3}"
+    assert re.fullmatch(r"( +top-1 error +95 % +top-5 error +log p){2}", lines[3])
+    figures = r"( +\d+\.\d % +\d+\.\d\.\.\d+\.\d +\d+\.\d % +-\d+\.\d{3}){2}"
     for line, name in zip(lines[4:7], [*map(str, checkpoints), "all together"], strict=True):
         assert re.fullmatch(re.escape(name) + figures, line)
     assert lines[7:9] == ["", "most confused"]

@@ -60,13 +60,14 @@ def undisturbed(loader: LoaderProcess, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_run_ends_with_its_errors_and_its_folder(undisturbed: Trained) -> None:
-    errors = r"validation top-1 error [\d.]+ %, top-5 error [\d.]+ %"
+    errors = r"validation top-1 error [\d.]+ % \(95 %: [\d.]+\.\.[\d.]+\), top-5 error [\d.]+ %"
     (last,) = undisturbed.out
     assert re.fullmatch(rf"trained 2 epochs: {errors}; run in runs/{re.escape(undisturbed.folder.name)}", last)
     assert undisturbed.folder.name.startswith("demo-")
     assert (undisturbed.folder / checkpoint.BEST).exists()
     err = undisturbed.err
     assert any(line.startswith("epoch 1/2: loss") for line in err), "plain lines, as this is no terminal"
+    assert sum(bool(re.search(r": dataset [0-9a-f]{32}$", line)) for line in err) == 1
     assert any(line.startswith("  the lowest validation error so far") for line in err)
     assert any(re.match(r"  waited [\d.]+ % of the time for data: \w", line) for line in err), err
 
@@ -142,7 +143,7 @@ def test_a_loader_that_does_not_come_back_ends_the_run_with_its_cause_and_a_chec
         killing.result()
     assert result.exit_code == 1
     last_line = re.search(
-        r"error: no response from tcp.*--loader-timeout.*; the run is saved in (\S+), and --resume",
+        r"error: no response from tcp.*--loader-timeout.*; the run is saved in (\S+); to continue: alexnet-trainer ",
         result.stderr.splitlines()[-1],
     )
     assert last_line is not None, result.stderr
@@ -170,7 +171,8 @@ def test_without_any_loader_the_trainer_waits_says_so_goes_on_when_one_is_back_a
     trainer.send_signal(signal.SIGINT)
     code, out, err = finish(trainer)
     assert code == 128 + signal.SIGINT, err
-    assert re.search(r"stopped by SIGINT after step \d+; saved in \S+; --resume", out[-1])
+    to_continue = "to continue: alexnet-trainer --resume --run"
+    assert re.search(rf"stopped by SIGINT after step \d+; saved in \S+; {to_continue} \S+ --cpu ", out[-1])
     assert checkpoint.load(checkpoint.newest(run)).state.step >= before + 3
 
 

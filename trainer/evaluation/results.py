@@ -12,6 +12,7 @@ from common.cli.outputs import written
 from common.cli.progress import percent
 from common.errors import AlexNetError
 from trainer.evaluation.answers import Answers, Confusion
+from trainer.evaluation.intervals import in_percent, wilson
 from trainer.evaluation.validation import Evaluation
 
 ByViews = Mapping[int, Evaluation]
@@ -66,8 +67,8 @@ class EvaluationReport:
         return f"{label} taken for {taken_for}: {share} of {label} ({pair.count:,} of {pair.of_label:,})"
 
     def to_dict(self) -> dict[str, Any]:
-        """An object for JSON: errors are shares, top-5 null with five classes or fewer; `log_probability` is the mean
-        natural logarithm of the label's.
+        """An object for JSON: errors are shares, with 95 % intervals, top-5 null with five classes or fewer;
+        `log_probability` is the mean natural logarithm of the label's.
         """
         return {
             "split": self.split,
@@ -90,13 +91,14 @@ class EvaluationReport:
         }
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, float | None]:
-    log_probability = -evaluation.loss
-    return {
-        "top1_error": evaluation.top1_error,
-        "top5_error": evaluation.top5_error,
-        "log_probability": _finite(log_probability),
+def _numbers(evaluation: Evaluation) -> dict[str, float | list[float] | None]:
+    errors = {"top1": evaluation.top1_error, "top5": evaluation.top5_error}
+    shares = {f"{name}_error": error for name, error in errors.items()}
+    intervals = {
+        f"{name}_interval": None if error is None else list(wilson(error, evaluation.images))
+        for name, error in errors.items()
     }
+    return {**shares, **intervals, "log_probability": _finite(-evaluation.loss)}
 
 
 def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
@@ -112,6 +114,7 @@ def _table(rows: Sequence[tuple[str, ByViews]]) -> list[str]:
 
 def _figures(of: Evaluation) -> dict[str, str]:
     figures = {f"{'top-1 error':>11}": f"{percent(of.top1_error):>11}"}
+    figures[f"{'95 %':>11}"] = f"{in_percent(of.top1_error, of.images):>11}"
     if of.top5_error is not None:
         figures[f"{'top-5 error':>11}"] = f"{percent(of.top5_error):>11}"
     return figures | {f"{'log p':>7}": f"{-of.loss:>7.3f}"}

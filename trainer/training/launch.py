@@ -29,6 +29,7 @@ from trainer.training.metrics import Metrics
 from trainer.training.outcome import Outcome
 from trainer.training.profile import Profile, WatchedStreams
 from trainer.training.report import Plan, Report
+from trainer.training.resuming import resume_command
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 from trainer.training.start import Start, all_changes, is_done, settings_of, start_of, starting_state
@@ -103,6 +104,7 @@ def _train(
             report=Report(metrics, progress, plan, every_steps=options.log_steps, board=board),
             profile=profile,
             resumed_from=found.path if found else None,
+            resume=resume_command(options, folder),
         ).train()
 
 
@@ -189,6 +191,7 @@ def say_start(
         len(data.info.classes),
         metrics.path.parent,
     )
+    log.info("dataset %s", data.info.digest.hex())
 
 
 def _versions(data: TrainingData) -> dict[str, str]:

@@ -48,7 +48,7 @@ class _QueuedStep:
 
 
 class Trainer:
-    """Trains `net` from `state` on; `state` is always that of a checkpoint taken now."""
+    """Trains `net` from `state` on; `state` is always that of a checkpoint taken now. `resume`: the command to tell."""
 
     def __init__(
         self,
@@ -65,10 +65,11 @@ class Trainer:
         keep: int,
         profile: Profile | None,
         resumed_from: Path | None,
+        resume: str = "",
     ) -> None:
         self._net, self._sgd, self._schedule, self._data = net, sgd, schedule, data
         self._run_folder, self._plan, self._report = run_folder, plan, report
-        self._profile, self._resumed_from = profile, resumed_from
+        self._profile, self._resumed_from, self._resume = profile, resumed_from, resume
         self.state = state
         self._began = state.position
         self._tally = dataclasses.replace(state.tally) if state.tally else Tally()
@@ -216,7 +217,7 @@ class Trainer:
 
     def _last_words(self) -> str:
         try:
-            return f"the run is saved in {self.save()}, and --resume continues from there"
+            return f"the run is saved in {self.save()}; to continue: {self._resume}"
         except SaveError as error:
             return str(error)
 
@@ -253,7 +254,8 @@ class Trainer:
 
     def _diverged(self, what: str) -> Diverged:
         self._writer.abandon()
-        return diverged(what, self.state, self._run_folder, self._learning_rate(), self._resumed_from)
+        rate = self._learning_rate()
+        return diverged(what, self.state, self._run_folder, rate, self._resumed_from, self._resume)
 
     def _to_show(self, fed: DeviceBatch) -> Tensor | None:
         if not self._report.shows_images or self._shown_epoch == fed.batch.epoch:
@@ -280,4 +282,4 @@ class Trainer:
         return self._plan.last_step is not None and self.state.step >= self._plan.last_step
 
     def _outcome(self, signal_number: int | None) -> Outcome:
-        return Outcome(self.state, self._evaluation, self.save(), signal_number)
+        return Outcome(self.state, self._evaluation, self.save(), signal_number, resume=self._resume)

@@ -8,6 +8,7 @@ from common.cli.progress import percent
 from common.errors import Diverged
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.state import State
+from trainer.evaluation.intervals import in_percent
 from trainer.evaluation.validation import Evaluation
 from trainer.training.report import errors_of
 
@@ -19,6 +20,7 @@ class Outcome:
     checkpoint: Path
     stopped_by: int | None = None
     idle: bool = False
+    resume: str = ""  # the command that continues
 
 
 def last_line(outcome: Outcome) -> str:
@@ -30,24 +32,32 @@ def last_line(outcome: Outcome) -> str:
         return f"nothing to train: {done} were done already{best}; {folder} is left as it is"
     if outcome.stopped_by is not None:
         name = signal.Signals(outcome.stopped_by).name
-        resume = f"--resume --run {folder}"
-        return f"stopped by {name} after step {state.step}; saved in {outcome.checkpoint}; {resume} continues"
+        return (
+            f"stopped by {name} after step {state.step}; saved in {outcome.checkpoint}; to continue: {outcome.resume}"
+        )
     if state.epoch < epochs:
-        errors = f", validation {errors_of(evaluation)}" if evaluation else ""
+        errors = f", validation {_errors_with_interval(evaluation)}" if evaluation else ""
         return f"stopped after step {state.step}, in epoch {state.epoch + 1} of {epochs}{errors}; run in {folder}"
     if evaluation is not None:
-        return f"trained {epochs} epochs: validation {errors_of(evaluation)}; run in {folder}"
+        return f"trained {epochs} epochs: validation {_errors_with_interval(evaluation)}; run in {folder}"
     return f"trained {epochs} epochs, without validation; run in {folder}"
 
 
-def diverged(what: str, state: State, run_folder: Path, rate: float, resumed_from: Path | None) -> Diverged:
+def _errors_with_interval(evaluation: Evaluation) -> str:
+    top1 = percent(evaluation.top1_error)
+    interval = in_percent(evaluation.top1_error, evaluation.images)
+    return errors_of(evaluation).replace(top1, f"{top1} (95 %: {interval})", 1)
+
+
+def diverged(
+    what: str, state: State, run_folder: Path, rate: float, resumed_from: Path | None, resume: str
+) -> Diverged:
     """The error that says `what`, and how to resume from the last checkpoint."""
     saved = checkpoint.all_in(run_folder)
     if not saved:
         advice = "nothing was saved; start again with a lower --lr"
     else:
-        resume = f"--resume --run {run_folder} --lr {rate / 10:g}"
-        advice = f"{saved[-1]} is the last good checkpoint; {resume} continues from it"
+        advice = f"{saved[-1]} is the last good checkpoint; to continue from it: {resume} --lr {rate / 10:g}"
         if saved[-1] == resumed_from and len(saved) > 1:
             advice += f", or from {saved[-2]} once {saved[-1].name} is moved away"
     return Diverged(f"{what} at step {state.step} (epoch {state.epoch + 1}): training diverged; {advice}")

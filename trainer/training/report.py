@@ -15,7 +15,7 @@ from trainer.training.board import Board, filters_image, tiled
 from trainer.training.contention import Contention
 from trainer.training.metrics import Metrics
 from trainer.training.schedule import Outlook
-from trainer.training.summary import cores_in_words, course_in_words, waits_in_words
+from trainer.training.summary import beginning_in_words, cores_in_words, course_in_words, waits_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +165,10 @@ class Report:
         left_s = self._left_s(state.step, state.epoch + 1, 0, tally.images_per_s)
         course = course_in_words(state.epoch, lowest, rate, outlook, left_s)
         decodes_per_s = tally.images_per_s * (1 - tally.decoded_share)
-        waits = waits_in_words(tally.wait_shares, loaders, decodes_per_s, self._plan.records)
-        for words in (course, waits, cores_in_words(self._contention.share)):
+        contention = self._contention.share
+        waits = waits_in_words(tally.wait_shares, loaders, decodes_per_s, self._plan.records, contention)
+        beginning = beginning_in_words(state.recipe, tally.loss)
+        for words in (beginning, course, waits, cores_in_words(contention)):
             if words:
                 self.progress.line(f"  {words}")
 

@@ -1,12 +1,15 @@
 """An epoch's summary in words."""
 
+import math
 from collections.abc import Mapping
 
 from common.cli.progress import duration, percent
 from common.client.stream_sessions import Loaders
 from common.spec import STORED_SIZE
+from trainer.recipes.recipe import Recipe
 from trainer.training.schedule import Outlook
 
+GUESSING = 0.01  # a loss that is no further from that of guessing, as a share of it, tells of nothing learnt
 CROWDED = 0.1  # share of the time: less contention for the cores is not mentioned
 WORTH_IT = 0.02  # share of the time: shorter stalls are not mentioned
 _NAMED = 0.1  # share of the stalls: smaller reasons are not named
@@ -23,23 +26,34 @@ WAIT_NAMES = {
 }
 
 
-def waits_in_words(shares: Mapping[str, float], loaders: Loaders, decodes_per_s: float, images: int) -> str:
-    """The reasons for stalls, and a remedy; `shares` as in metrics.jsonl, `images` of the dataset."""
+def waits_in_words(
+    shares: Mapping[str, float], loaders: Loaders, decodes_per_s: float, images: int, contention: float = 0.0
+) -> str:
+    """The reasons for stalls, and a remedy; `shares` as in metrics.jsonl, `images` of the dataset.
+
+    contention   for this host's cores, a share of the time
+    """
     waited = sum(shares.values())
     if waited < WORTH_IT:
-        return f"waited {percent(waited)} of the time for data: nothing to gain there"
+        what = "the cores were short, not the data" if contention >= CROWDED else "nothing to gain there"
+        return f"waited {percent(waited)} of the time for data: {what}"
     largest_first = sorted((reason for reason in shares if shares[reason] >= _NAMED * waited), key=lambda r: -shares[r])
     named = ", ".join(f"{WAIT_NAMES[reason]} {percent(shares[reason])}" for reason in largest_first)
-    return f"waited {percent(waited)} of the time for data: {named}; {_advice(shares, loaders, decodes_per_s, images)}"
+    advice = _advice(shares, loaders, decodes_per_s, images, contention)
+    return f"waited {percent(waited)} of the time for data: {named}; {advice}"
 
 
-def _advice(shares: Mapping[str, float], loaders: Loaders, decodes_per_s: float, images: int) -> str:
+def _advice(shares: Mapping[str, float], loaders: Loaders, decodes_per_s: float, images: int, contention: float) -> str:
     of_workers = sum(shares[reason] for reason in _WORKERS)
     causes = {"workers": of_workers} | {reason: shares[reason] for reason in ("wire", "free_slot", "no_loader")}
     cause = max(causes, key=causes.__getitem__)
     if cause == "workers":
         reading = shares["read"] > of_workers / 2
-        return _faster_disk(decodes_per_s, images) if reading else _more_workers(loaders)
+        if reading:
+            return _faster_disk(decodes_per_s, images)
+        if contention >= CROWDED and loaders.by_socket == 0:
+            return "the loader is on this host, whose cores other programs hold: more workers would not help"
+        return _more_workers(loaders)
     if cause == "wire":
         return _better_wire(loaders)
     if cause == "free_slot":
@@ -82,6 +96,23 @@ def cores_in_words(contention: float) -> str:
         f"other programs had this one's cores for {percent(contention)} of the time (a loader on this host is one of"
         " them): fewer would help, and OMP_WAIT_POLICY=passive costs less beside them"
     )
+
+
+def beginning_in_words(recipe: Recipe, loss: float) -> str:
+    """A sentence on a net that has learnt nothing yet, for its loss in training is that of guessing; else ""."""
+    guessing = math.log(recipe.classes)
+    if recipe.classes < 2 or abs(loss - guessing) > GUESSING * guessing:
+        return ""
+    helps = ["more steps"]
+    if any(layer.weight_std != "he" for layer in recipe.layers):
+        helps += [*(["full --width"] if recipe.width < 1 else []), _HE]
+    return (
+        f"nothing learnt yet: the loss is that of guessing, {guessing:.3f} for {recipe.classes:,} classes; what helps:"
+        f" {', '.join(helps)}"
+    )
+
+
+_HE = 'weight_std = "he" in a recipe file (--show-recipe writes one)'
 
 
 def course_in_words(

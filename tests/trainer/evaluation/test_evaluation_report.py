@@ -1,13 +1,17 @@
 """Tables and files of alexnet-evaluate, from given figures."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.evaluation.answers import Answers, Confusion, answer_rows
+from trainer.evaluation.intervals import wilson
 from trainer.evaluation.results import EvaluationReport, write_jsonl
 from trainer.evaluation.validation import Evaluation
 
@@ -29,9 +33,9 @@ def test_each_figure_stands_below_its_head() -> None:
     assert REPORT.text().splitlines() == [
         "val: 40 of 50 images of 2 classes, 1 corrupt records left out; 20 images/s, waiting for data 25.0 %",
         "",
-        "                    1 view                             10 views",
-        "      top-1 error  top-5 error    log p   top-1 error  top-5 error    log p",
-        "net        50.0 %       25.0 %   -1.500        37.5 %       12.5 %   -1.250",
+        "                          1 view                                          10 views",
+        "      top-1 error         95 %  top-5 error    log p   top-1 error         95 %  top-5 error    log p",
+        "net        50.0 %   35.2..64.8       25.0 %   -1.500        37.5 %   24.2..53.0       12.5 %   -1.250",
         "",
         "most confused",
         "  bee taken for ape: 25.0 % of bee (5 of 20)",
@@ -39,6 +43,10 @@ def test_each_figure_stands_below_its_head() -> None:
 
 
 def test_the_object_holds_the_same_figures() -> None:
+    def of(top1: float, top5: float, log_probability: float) -> dict[str, object]:
+        errors: dict[str, object] = {"top1_error": top1, "top5_error": top5, "log_probability": log_probability}
+        return errors | {"top1_interval": list(wilson(top1, 40)), "top5_interval": list(wilson(top5, 40))}
+
     assert REPORT.to_dict() == {
         "split": "val",
         "dataset": "ab",
@@ -53,8 +61,8 @@ def test_the_object_holds_the_same_figures() -> None:
             {
                 "name": "net",
                 "views": {
-                    "1": {"top1_error": 0.5, "top5_error": 0.25, "log_probability": -1.5},
-                    "10": {"top1_error": 0.375, "top5_error": 0.125, "log_probability": -1.25},
+                    "1": of(0.5, 0.25, -1.5),
+                    "10": of(0.375, 0.125, -1.25),
                 },
             }
         ],
@@ -62,6 +70,21 @@ def test_the_object_holds_the_same_figures() -> None:
             {"label": 1, "taken_for": 0, "count": 5, "of_label": 20, "class": "bee", "taken_for_class": "ape"}
         ],
     }
+
+
+@given(st.integers(1, 100_000), st.floats(0, 1))
+def test_an_interval_holds_its_share_and_is_wilson_s(images: int, share: float) -> None:
+    low, high = wilson(share, images)
+    assert 0 <= low <= share <= high <= 1
+    for bound in (low, high):
+        assert abs(bound - share) <= 1.96 * math.sqrt(bound * (1 - bound) / images) + 1e-6
+
+
+def test_an_interval_covers_19_times_in_20() -> None:
+    found = np.random.default_rng(0).binomial(500, 0.056, 20_000)
+    bounds = np.array([wilson(wrong / 500, 500) for wrong in range(501)])
+    held = (bounds[found, 0] <= 0.056) & (bounds[found, 1] >= 0.056)
+    assert 0.93 < held.mean() < 0.97
 
 
 def test_what_a_spoilt_net_answers_is_null_in_json(tmp_path: Path) -> None:

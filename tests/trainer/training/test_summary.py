@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from common.client.stream_sessions import Loaders
 from common.client.waits import Waits
 from tests.support.processes import wait_for
+from trainer.recipes.named import DEMO, SOURCE
 from trainer.training.contention import Contention
 from trainer.training.schedule import Outlook
-from trainer.training.summary import cores_in_words, course_in_words, waits_in_words
+from trainer.training.summary import (
+    beginning_in_words,
+    cores_in_words,
+    course_in_words,
+    waits_in_words,
+)
 
 LOCAL = Loaders(hosts=1, workers=2, cores=8, by_socket=0)
 NONE = dict.fromkeys(asdict(Waits()), 0.0)
@@ -33,6 +39,27 @@ def test_waits_that_are_short_are_left_alone() -> None:
 def test_cores_that_other_programs_take_are_told() -> None:
     assert cores_in_words(0.456).startswith("other programs had this one's cores for 45.6 % of the time")
     assert cores_in_words(0.05) == ""
+
+
+def test_short_cores_are_told_apart_from_nothing_to_gain_and_from_too_few_workers() -> None:
+    short = "waited 0.4 % of the time for data: the cores were short, not the data"
+    assert waits_in_words(NONE | {"decode": 0.004}, LOCAL, 1234.5, 50_000, 0.3) == short
+    busy = {"decode": 0.15, "workers_busy": 0.05}
+    assert "whose cores other programs hold" in waits_in_words(NONE | busy, LOCAL, 1234.5, 50_000, 0.3)
+    elsewhere = replace(LOCAL, by_socket=1)  # its cores are not these
+    assert "more workers would help" in waits_in_words(NONE | busy, elsewhere, 1234.5, 50_000, 0.3)
+    assert "more workers would help" in waits_in_words(NONE | busy, LOCAL, 1234.5, 50_000, 0.05)
+
+
+def test_a_net_that_has_learnt_nothing_is_told_so_with_what_helps() -> None:
+    narrow = replace(SOURCE, classes=200, width=0.25)
+    told = beginning_in_words(narrow, 5.298 * 1.009)
+    assert told.startswith("nothing learnt yet: the loss is that of guessing, 5.298 for 200 classes; what helps: more")
+    assert told.endswith('more steps, full --width, weight_std = "he" in a recipe file (--show-recipe writes one)')
+    assert "--width" not in beginning_in_words(replace(narrow, width=1.0), 5.298)
+    assert beginning_in_words(DEMO, 2.31).endswith("what helps: more steps")
+    assert beginning_in_words(narrow, 5.298 * 0.98) == beginning_in_words(narrow, 5.298 * 1.02) == ""
+    assert beginning_in_words(replace(DEMO, classes=1), 0.0) == ""
 
 
 def test_contention_for_the_cores_is_seen() -> None:
