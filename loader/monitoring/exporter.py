@@ -5,14 +5,19 @@ the service is restarted. Each life of the service has a process of its own at i
 """
 
 import contextlib
+import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 
+from common.cli.log import RateLimiter
 from common.errors import UsageError
 from loader.monitoring.figures import Figures
+
+log = logging.getLogger(__name__)
 
 PAUSE_S = 1.0  # between two starts
 
@@ -23,7 +28,7 @@ class Exporter:
     def __init__(self, address: str, figures: Figures) -> None:
         self.figures, self._listener = figures, _listening(address)
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_s = 0.0
+        self._started_s, self._log_limit = 0.0, RateLimiter()
 
     @property
     def url(self) -> str:
@@ -32,10 +37,12 @@ class Exporter:
 
     def staff(self) -> None:
         """Start the process that answers, unless it runs."""
-        if self._process is not None and self._process.poll() is None:
+        code = self._process.poll() if self._process is not None else None
+        if (self._process is not None and code is None) or time.monotonic() - self._started_s < PAUSE_S:
             return
-        if time.monotonic() - self._started_s < PAUSE_S:
-            return
+        if code is not None and self._log_limit.allows("ended"):
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            log.warning("the process that answers scrapes ended (%s); another takes its place (--metrics)", how)
         self._started_s = time.monotonic()
         descriptors = self._listener.fileno(), self.figures.fd
         program = [sys.executable, "-P", "-m", "loader.monitoring.responder"]  # -P as for workers

@@ -149,6 +149,7 @@ def test_a_responder_that_is_killed_is_started_again(watched: LoaderProcess) -> 
     wait_for("it to be gone", lambda: not alive(before))
     assert scrape(watched.figures_at[0]).total("service_starts_total") == 1
     assert responder_of(watched) != before
+    assert "the process that answers scrapes ended (by SIGKILL); another takes its place" in watched.log.read_text()
 
 
 def test_counters_go_on_after_a_restart_of_the_service_and_all_end_with_it(packed: Path, tmp_path: Path) -> None:

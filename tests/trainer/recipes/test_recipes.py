@@ -267,9 +267,8 @@ def test_each_row_s_tests_are_there() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("width", [0.125, 1.0])
-def test_a_narrow_net_begins_with_sums_that_spread_as_at_width_1(recipe: Recipe, width: float) -> None:
-    narrow_net, layers = replace(recipe, width=width, classes=10), {layer.name: layer for layer in recipe.layers}
+def test_a_narrow_net_begins_with_sums_that_spread_as_at_width_1(recipe: Recipe) -> None:
+    narrow_net, layers = replace(recipe, width=0.125, classes=10), {layer.name: layer for layer in recipe.layers}
     full = reference_shapes(replace(recipe, classes=10))
     for name, weights in initial_tensors(narrow_net, seed=0).items():
         layer, _, kind = name.partition(".")
