@@ -2,13 +2,13 @@
 
 import fcntl
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,27 +54,23 @@ def command(*arguments: str | Path) -> "subprocess.Popen[str]":
     )
 
 
-def loaders_of(data: Path) -> list[int]:
-    """Processes of the loaders that serve `data`."""
+def loaders_of(path: Path) -> list[int]:
+    """Processes of the loaders that serve, or serve at, `path`."""
     lines = {entry.name: command_line(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    return [int(pid) for pid, line in lines.items() if f"serve_command\0--data\0{data}\0" in line]
+    return [int(pid) for pid, line in lines.items() if "serve_command" in line and f"{path}\0" in line]
 
 
-@pytest.fixture
-def data(packed: Path, tmp_path: Path) -> Iterator[Path]:
-    """`packed` under a name of its own, by which its loader is found."""
-    (folder := tmp_path / "data").mkdir()
-    for split in ("train", "val"):
-        (folder / f"{split}.lmdb").symlink_to(packed / f"{split}.lmdb")
-    yield folder
-    wait_for("the loader to end", lambda: not loaders_of(folder))
-
-
-def test_a_loader_gives_the_parts_that_need_images(service: LoaderProcess, run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "r.html"
+@pytest.fixture(scope="module")
+def whole(service: LoaderProcess, run: Path) -> Path:
+    """A page with every part."""
+    out = run.with_name("whole.html")
     ended = CliRunner().invoke(main, [str(run), "--loader", service.endpoint, "--out", str(out), *QUICK])
     assert ended.exit_code == 0, ended.output
-    page = ReadPage(out)
+    return out
+
+
+def test_a_loader_gives_the_parts_that_need_images(whole: Path) -> None:
+    page = ReadPage(whole)
     assert page.faults == []
     assert set(page.ids) >= IMAGE_PARTS
     assert "left-out" not in page.ids
@@ -87,27 +83,48 @@ def test_a_loader_gives_the_parts_that_need_images(service: LoaderProcess, run: 
     assert "the nearest of 40 training images" in page.text
 
 
-def test_data_are_served_by_a_loader_of_its_own_which_ends_with_it(run: Path, data: Path, tmp_path: Path) -> None:
-    done = command(run, "--data", data, "--out", tmp_path / "r.html", *QUICK)
-    _, err = done.communicate(timeout=120)
-    assert done.returncode == 0, err
-    assert set(ReadPage(tmp_path / "r.html").ids) >= IMAGE_PARTS
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_shows_it_without_a_message(whole: Path, tmp_path: Path) -> None:
+    shot = tmp_path / "shot.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+               "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
+               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=400,900", f"--screenshot={shot}"]  # fmt: skip
+    shown = subprocess.run([str(CHROMIUM), *options, whole.as_uri()], capture_output=True, text=True, timeout=120)
+    assert shot.stat().st_size > 10_000, shown.stderr
+    assert [line for line in shown.stderr.splitlines() if "CONSOLE" in line] == []
+
+
+def test_its_own_loader_of_a_dataset_without_validation_leaves_out_the_answers_and_ends_with_it(
+    run: Path, packed: Path, tmp_path: Path
+) -> None:
+    (data := tmp_path / "data").mkdir()
+    (data / "train.lmdb").symlink_to(packed / "train.lmdb")
+    out = tmp_path / "r.html"
+    ended = CliRunner().invoke(main, [str(run), "--data", str(data), "--out", str(out), *QUICK])
+    assert ended.exit_code == 0, ended.output
+    page = ReadPage(out)
+    assert "no val" in page.text
+    assert set(page.ids) & IMAGE_PARTS == {"augmentations", "colours"}
     assert loaders_of(data) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_its_loader_ends_however_it_ends_and_nothing_is_half_written(
-    number: signal.Signals, run: Path, data: Path, tmp_path: Path
-) -> None:
-    reporting = command(run, "--data", data, "--out", tmp_path / "r.html", *QUICK)
-    wait_for("the loader", lambda: loaders_of(data) or reporting.poll() is not None)
-    reporting.send_signal(number)
-    _, err = reporting.communicate(timeout=60)
-    assert reporting.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(number, -number), err
-    wait_for("the loader to end", lambda: not loaders_of(data))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-    if number != signal.SIGKILL:
-        assert list(Path(os.environ.get("TMPDIR", "/tmp")).glob(f"alexnet-report-*/{data.name}")) == []
+SERVE = "import sys, time; from pathlib import Path; from trainer.reporting.own_loader import serving\n"
+SERVE += "with serving(Path(sys.argv[1])) as endpoint: print(endpoint, flush=True); time.sleep(600)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_its_own_loader_does_not_outlive_it(number: signal.Signals, packed: Path, tmp_path: Path) -> None:
+    report = subprocess.Popen([sys.executable, "-c", SERVE, str(packed)], stdout=subprocess.PIPE, text=True)
+    with report:
+        assert report.stdout is not None
+        socket = Path(report.stdout.readline().strip().removeprefix("ipc://"))
+        assert socket.is_socket()
+        assert loaders_of(socket) != []
+        report.send_signal(number)
+    assert report.returncode == {signal.SIGTERM: 143}.get(number, -number)
+    wait_for("the loader to end", lambda: not loaders_of(socket))
+    assert not socket.parent.exists() or number == signal.SIGKILL
+    shutil.rmtree(socket.parent, ignore_errors=True)
 
 
 def test_a_loader_that_is_not_there_costs_its_parts_and_the_exit_code(run: Path, tmp_path: Path) -> None:
@@ -130,44 +147,43 @@ def test_data_that_cannot_be_served_are_refused_with_the_loader_s_own_reason(run
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_net_of_other_classes_and_a_dataset_without_validation_are_told_apart(
-    run: Path, packed: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other"
+def test_a_net_of_other_classes_than_the_loader_s_has_no_answers(service: LoaderProcess, tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "r.html"
     save_net(other, ("cat", "dog"), np.zeros((256, 256, 3), np.float32))
     log_step(other, 1)
-    (half := tmp_path / "half").mkdir()
-    (half / "train.lmdb").symlink_to(packed / "train.lmdb")
-    (whole := tmp_path / "whole").mkdir()
-    for split in ("train", "val"):
-        (whole / f"{split}.lmdb").symlink_to(packed / f"{split}.lmdb")
-    for data, reason in ((half, "no val"), (whole, "other classes than the loader serves")):
-        out = tmp_path / f"{data.name}.html"
-        ended = CliRunner().invoke(main, [str(other), "--data", str(data), "--out", str(out), *QUICK])
-        assert ended.exit_code == 0, ended.output
-        page = ReadPage(out)
-        assert reason in page.text
-        assert {"augmentations", "colours"} <= set(page.ids)
+    ended = CliRunner().invoke(main, [str(other), "--loader", service.endpoint, "--out", str(out), *QUICK])
+    assert ended.exit_code == 0, ended.output
+    page = ReadPage(out)
+    assert "other classes than the loader serves" in page.text
+    assert set(page.ids) & IMAGE_PARTS == {"augmentations", "colours"}
 
 
 def test_a_page_that_is_watched_grows_reloads_itself_and_stops_with_its_run(run: Path, tmp_path: Path) -> None:
     watched, out = tmp_path / "run", tmp_path / "r.html"
     shutil.copytree(run, watched)
-    with (watched / FILE_NAME).open("a") as trainer:
-        fcntl.flock(trainer, fcntl.LOCK_EX)
-        watching = command(watched, "--watch", "--every", "0.1", "--out", out)
-        wait_for("the page", lambda: out.exists() or watching.poll() is not None)
-        first = out.read_text()
-        assert "location.reload" in first
-        assert ">training</td>" in first
-        log_step(watched, 3)
-        wait_for("the page to grow", lambda: out.read_text() != first)
-    _, err = watching.communicate(timeout=60)
-    assert watching.returncode == 0, err
+
+    def train() -> None:
+        with (watched / FILE_NAME).open("a") as trainer:
+            fcntl.flock(trainer, fcntl.LOCK_EX)
+            begun.set()
+            wait_for("the page", out.exists)
+            pages.append(out.read_text())
+            log_step(watched, 3)
+            wait_for("the page to grow", lambda: out.read_text() != pages[0])
+
+    begun, pages = threading.Event(), list[str]()
+    with ThreadPoolExecutor() as threads:
+        training = threads.submit(train)
+        begun.wait()
+        ended = CliRunner().invoke(main, [str(watched), "--watch", "--every", "0.1", "--out", str(out)])
+        training.result()
+    assert ended.exit_code == 0, ended.output
+    assert "location.reload" in pages[0]
+    assert ">training</td>" in pages[0]
     last = ReadPage(out)
     assert last.faults == []
     assert "location.reload" not in last.source
-    assert "ended" in last.text
+    assert ">ended</td>" in last.source
 
 
 def test_ctrl_c_leaves_a_watched_page_that_reloads_itself_no_more(run: Path, tmp_path: Path) -> None:
@@ -194,15 +210,3 @@ def test_a_full_disk_leaves_the_page_that_was_there(run: Path, tmp_path: Path) -
         assert ended.stderr.splitlines()[-1].endswith("r.html cannot be written: No space left on device")
         assert out.read_text() == "the page of yesterday"
         assert sorted(path.name for path in disk.folder.iterdir()) == ["ballast", "r.html"]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_browser_shows_it_without_a_message(service: LoaderProcess, run: Path, tmp_path: Path) -> None:
-    out, shot = tmp_path / "r.html", tmp_path / "shot.png"
-    CliRunner().invoke(main, [str(run), "--loader", service.endpoint, "--out", str(out), *QUICK])
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-               "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=400,900", f"--screenshot={shot}"]  # fmt: skip
-    shown = subprocess.run([str(CHROMIUM), *options, out.as_uri()], capture_output=True, text=True, timeout=120)
-    assert shot.stat().st_size > 10_000, shown.stderr
-    assert [line for line in shown.stderr.splitlines() if "CONSOLE" in line] == []
