@@ -25,11 +25,12 @@ MATRIX = 20  # classes; of more, only the pairs are shown
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A stored image, halved, and its caption."""
+    """A stored image, halved, its caption, and the name of its file; "" if that is not known."""
 
     image: Image
     record: int
     caption: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Stored:
         return batch
 
     def picture(self, record: int, caption: str) -> Picture:
-        return Picture(halved(self.batch(record).images[0]), record, caption)
+        (name,) = self._stream.names([record])
+        return Picture(halved(self.batch(record).images[0]), record, caption, name)
 
 
 def image_parts(
