@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from common.cli.log import RateLimiter
 from common.wire import messages
 from common.wire.slab import SlotBatch
+from loader.service.corrupt import CorruptRecords, file_of
 from loader.service.counting import Counts
 from loader.service.queue import TicketQueue
 from loader.service.session import Job, Session, Tracker
@@ -34,6 +35,7 @@ class Dispatcher:
         self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter, counts: Counts | None = None
     ) -> None:
         self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
+        self._corrupt = CorruptRecords()
         self._counts = counts or Counts()
         self._queue, self._companions = TicketQueue(), sessions.companions
 
@@ -171,6 +173,7 @@ class Dispatcher:
             decoded=filled.decoded if is_first else 0,
         )
         self._counts.answered(job, task, reply, is_first=is_first)  # before: the client may look as soon as it has it
+        self._corrupt.replaced(session, reply.replaced)
         if ticket.by_slot:
             job.reply = reply
         job.tracker = self._send(session.address[0], reply, batch)
@@ -192,6 +195,8 @@ class Dispatcher:
 
     def _fail(self, job: Job, code: str, reason: str, record: int | None) -> None:
         job.session.end(job)
+        if record is not None and (name := file_of(job.session, record)):
+            reason = f"{reason}; its file is {name}"
         self._refuse(job.session, job.ticket, reason, code, record)
 
     def _refuse(

@@ -38,7 +38,8 @@ Message = TypeVar("Message", messages.Ticket, messages.BatchReply)
 
 COUNT, TICKETS, WORKERS = 8, 14, 2
 HELLO = messages.Hello.of(0, SPEC, digests=False, batch_size=COUNT)
-DATASET = cast(Dataset, SimpleNamespace(digest=bytes(16), records=COUNT * TICKETS, record_bytes=24_000))
+_SHAPE = {"digest": bytes(16), "records": COUNT * TICKETS, "record_bytes": 24_000}
+DATASET = cast(Dataset, SimpleNamespace(**_SHAPE, name=lambda _: b""))
 BATCHES = BatchFormat(SPEC, StreamInfo(TICKETS * COUNT, ("ape",), np.zeros(0, np.float32), b"", ""), digests=False)
 TIMELINE = Timeline(0, 0, StageTimes())
 

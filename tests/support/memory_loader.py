@@ -79,6 +79,9 @@ class MemoryStream:
     def loaders(self) -> Loaders:
         return Loaders(hosts=1, workers=1, cores=1, by_socket=0)
 
+    def names(self, records: Iterable[int]) -> list[str]:
+        return [f"{self.spec.split}-{record}.jpg" for record in records]
+
     def close(self) -> None:
         pass
 

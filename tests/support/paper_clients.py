@@ -21,7 +21,8 @@ from tests.support.paper_service import SPEC, PaperPool, PaperWorker, mark
 COUNT, TICKETS, CREDIT = 8, 30, 2
 SLOTS = CREDIT + SPARE_SLOTS
 SESSION_BYTES = slot_bytes(SPEC, COUNT) * SLOTS
-DATASET = cast(Dataset, SimpleNamespace(digest=bytes(16), records=COUNT * TICKETS, record_bytes=24_000))
+_SHAPE = {"digest": bytes(16), "records": COUNT * TICKETS, "record_bytes": 24_000}
+DATASET = cast(Dataset, SimpleNamespace(**_SHAPE, name=lambda _: b""))
 
 
 @dataclass(eq=False)

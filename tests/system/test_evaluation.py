@@ -136,7 +136,13 @@ def test_the_predictions_name_every_record_once_in_order_and_agree_with_the_erro
             assert [one["probability"] for one in answer["likeliest"]] == pytest.approx(
                 np.sort(row)[::-1][:5], rel=1e-3
             )
+    with Dataset(packed / "val.lmdb") as dataset:
+        assert [line["name"] for line in lines] == [dataset.name(record).decode() for record in range(40)]
     wrong = [line for line in lines if line["views"]["10"]["rank"] != 1]
+    wrong.sort(key=lambda line: -line["views"]["10"]["likeliest"][0]["probability"])
+    mistakes = json.loads((tmp_path / "m.json").read_text())["mistakes"]
+    assert [(one["record"], one["name"]) for one in mistakes] == [(one["record"], one["name"]) for one in wrong[:5]]
+    assert f"most confident mistakes\n  {wrong[0]['name']}: {wrong[0]['class']} taken for " in report.text()
     (result,) = json.loads((tmp_path / "m.json").read_text())["results"]
     assert len(wrong) == round(result["views"]["10"]["top1_error"] * 40) > 0
     assert sum(pair.count for pair in report.confusions) == len(wrong)
@@ -168,7 +174,11 @@ def test_a_bad_record_is_left_out_and_named(
         report = evaluate_checkpoints(options)
     assert (report.bad, report.images) == ([3, 11], 148)
     assert "train: 148 of 150 images of 10 classes, 2 corrupt records left out" in report.text()
-    assert "record 11 of train is corrupt, and left out" in caplog.messages
+    with Dataset(packed / "train.lmdb") as dataset:
+        file = dataset.name(11).decode()
+    assert f"record 11 ({file}) of train is corrupt, and left out" in caplog.messages
+    assert report.to_dict()["bad_files"][1] == file
+    assert f"record 11 ({file}) of train is corrupt, another takes its place: Not a JPEG" in service.log.read_text()
     records = [json.loads(line)["record"] for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert records == [record for record in range(150) if record not in (3, 11)]
 
@@ -296,7 +306,9 @@ def command(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def test_the_command_prints_a_table(service: LoaderProcess, checkpoints: list[Path]) -> None:
-    out, err = command(*checkpoints, "--loader", service.endpoint, "--confused", "2").communicate(timeout=120)
+    out, err = command(*checkpoints, "--loader", service.endpoint, "--confused", "2", "--mistakes", "3").communicate(
+        timeout=120
+    )
     lines = out.splitlines()
     assert re.fullmatch(r"val: 40 images of 10 classes; [\d,]+ images/s, waiting for data [\d.]+ %", lines[0]), err
     assert re.fullmatch(r" +1 view +10 views", lines[2])
@@ -306,7 +318,9 @@ def test_the_command_prints_a_table(service: LoaderProcess, checkpoints: list[Pa
         assert re.fullmatch(re.escape(name) + figures, line)
     assert lines[7:9] == ["", "most confused"]
     assert re.fullmatch(r"  \w+ taken for \w+: [\d.]+ % of \w+ \(\d+ of \d+\)", lines[9])
-    assert len(lines) == 11
+    assert lines[11:13] == ["", "most confident mistakes"]
+    assert re.fullmatch(r"  \w+/\d{6}\.jpg: \w+ taken for \w+, [\d.]+ %", lines[13])
+    assert len(lines) == 16
 
 
 def test_the_command_prints_json_of_the_same_figures(

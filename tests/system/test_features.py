@@ -1,5 +1,6 @@
 """alexnet-evaluate --features on a real loader service, against the reference in float64."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,10 @@ def test_features_are_the_reference_s_in_the_order_of_records(
     assert 0 < (rows > 0).mean() < 1, "after ReLU, and alive"
     assert np.load(tmp_path / "f.labels.npy").tolist() == labels
     assert np.load(tmp_path / "f.records.npy").tolist() == list(range(40))
-    assert len(list(tmp_path.iterdir())) == 3
+    with Dataset(data / "val.lmdb") as dataset:
+        names = [dataset.name(record).decode() for record in range(40)]
+    assert json.loads((tmp_path / "f.names.json").read_text()) == names
+    assert len(list(tmp_path.iterdir())) == 4
     assert f"f.npy: {layer} of 40 images, 80 units each" in written.text()
 
 

@@ -48,8 +48,15 @@ _file = click.Path(path_type=Path)
 @_output(
     "--confused", type=click.IntRange(0), default=EvaluateOptions.confused, help="Pairs of confused classes to show."
 )
+@_output(
+    "--mistakes", type=click.IntRange(0), default=EvaluateOptions.mistakes, help="Most confident mistakes to show."
+)
 @_output("--json", type=_file, help="Write the figures as a JSON object; - prints it instead of the table.")
-@_output("--predictions", type=_file, help="Write the five likeliest classes of each record, a JSON object per line.")
+@_output(
+    "--predictions",
+    type=_file,
+    help="Write file name and five likeliest classes of each record, a JSON object per line.",
+)
 @_output(
     "--ilsvrc",
     type=_file,
@@ -60,7 +67,9 @@ _file = click.Path(path_type=Path)
 @_output("--skipped", type=_file, help="DATA/skipped.jsonl, for --ilsvrc, if alexnet-pack skipped validation images.")
 @_output("--features", metavar="LAYER", help="Write the outputs of fc6 or fc7 for each centre view instead.")
 @_output(
-    "--out", type=_file, help="FILE.npy of --features, images x units; beside it FILE.labels.npy and FILE.records.npy."
+    "--out",
+    type=_file,
+    help="FILE.npy of --features, images x units; beside it FILE.labels.npy, FILE.records.npy and FILE.names.json.",
 )
 def main(log_level: str, **options: Any) -> None:
     """Evaluate checkpoints of alexnet-trainer on the images of alexnet-loader.

@@ -40,6 +40,16 @@ class Confusion:
     of_label: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """`probability`: of the class that the image was taken for."""
+
+    record: int
+    label: int
+    taken_for: int
+    probability: float
+
+
 class Answers:
     """The answers for n records.
 
@@ -84,6 +94,13 @@ class Answers:
         pairs, counts = np.unique((labels * self.class_count + taken_for)[labels != taken_for], return_counts=True)
         order = np.lexsort((pairs, -counts))[:most]
         return [_confusion(int(pairs[k]), int(counts[k]), self.class_count, of_label) for k in order]
+
+    def mistakes(self, most: int) -> list[Mistake]:
+        """The most confident ones, falling."""
+        wrong = self.answered[self.classes[self.answered, 0] != self.labels[self.answered]]
+        records = wrong[np.argsort(-self.probabilities[wrong, 0], kind="stable")][:most]
+        columns = self.labels[records], self.classes[records, 0], self.probabilities[records, 0]
+        return [Mistake(*row) for row in zip(records.tolist(), *(of.tolist() for of in columns), strict=True)]
 
 
 def _confusion(pair: int, count: int, classes: int, of_label: Sequence[int] | npt.NDArray[np.int64]) -> Confusion:

@@ -5,15 +5,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from common.cli.outputs import written
 from common.cli.progress import duration, percent, showing_progress
 from common.client.batch import Batch
 from common.client.client import LoaderClient
+from common.client.stream import Stream
 from common.client.waits import WaitClock
 from common.errors import AlexNetError
 from common.imagenet.devkit import read_devkit
+from common.names import told
 from common.spec import StreamInfo, StreamSpec
 from trainer.device.devices import default_precision, devices_of_halves, make_repeatable, set_precision
 from trainer.device.streams import Streams
@@ -27,6 +30,7 @@ from trainer.evaluation.trained import Placing, check_classes_served, check_same
 from trainer.feeding.data import open_client
 from trainer.feeding.feed import Feed
 from trainer.feeding.pinned import Pinned
+from trainer.feeding.record_names import names_of
 from trainer.network.build import full_memory_as_error
 from trainer.network.model import check_hidden
 
@@ -58,7 +62,8 @@ def _evaluate(options: EvaluateOptions) -> EvaluationReport:
         if submission is not None:
             batches = submission.checked(batches)
         ask_all(answering, batches, members, options, stream.info)
-        report = _report(options, stream.info, answering, weights, time.monotonic() - started_s, clock.waited_s)
+        seconds = time.monotonic() - started_s
+        report = _report(options, stream, answering, weights, seconds, clock.waited_s)
     return replace(report, unwritten=tuple(_write_files(options, report, answering, submission)))
 
 
@@ -80,7 +85,10 @@ def features_of(options: EvaluateOptions) -> Written:
             records = stream.info.records
             rows = min(options.limit or records, records)
             batches = stream.batches([0], end=options.limit, lend=True)
-            return write_features(out, layer, member, batches, rows=rows, records=records, streams=placing.streams)
+            names = partial(names_of, stream)
+            return write_features(
+                out, layer, member, batches, names, rows=rows, records=records, streams=placing.streams
+            )
 
 
 def placing_of(options: EvaluateOptions) -> Placing:
@@ -119,14 +127,19 @@ def ask_all(
 
 def _report(
     options: EvaluateOptions,
-    info: StreamInfo,
+    stream: Stream,
     answering: Answering,
     weights: Sequence[float],
     seconds: float,
     waited_s: float,
 ) -> EvaluationReport:
-    for record in sorted(answering.bad):
-        log.warning("record %d of %s is corrupt, and left out", record, options.split)
+    info, answers = stream.info, answering.together[max(options.view_counts)]
+    mistakes, bad = answers.mistakes(options.mistakes), sorted(answering.bad)
+    to_name = [*bad, *(one.record for one in mistakes)]
+    to_name += answers.answered.tolist() if options.predictions is not None else []
+    names = dict(zip(to_name, names_of(stream, to_name), strict=True))
+    for record in bad:
+        log.warning("record %s of %s is corrupt, and left out", told(record, names[record]), options.split)
     return EvaluationReport(
         split=options.split,
         dataset=info.digest.hex(),
@@ -137,8 +150,10 @@ def _report(
             for name, by_views in answering.by_answerer
         ],
         weights=[weight / sum(weights) for weight in weights],
-        confusions=answering.together[max(options.view_counts)].confusions(options.confused),
-        bad=sorted(answering.bad),
+        confusions=answers.confusions(options.confused),
+        mistakes=mistakes,
+        names=names,
+        bad=bad,
         seconds=seconds,
         waited_s=waited_s,
     )
@@ -149,7 +164,7 @@ def _write_files(
 ) -> Iterator[AlexNetError]:
     """Write each file; yield the errors of those that cannot be written."""
     writers: list[tuple[Path | None, Callable[[Path], None]]] = [
-        (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes)),
+        (options.predictions, lambda path: write_jsonl(path, answering.together, report.classes, report.names)),
         (options.json, lambda path: _write_json(path, report)),
     ]
     if submission is not None:

@@ -22,6 +22,7 @@ class EvaluateOptions:
     batch_size: int = 128
     limit: int | None = None
     confused: int = 5
+    mistakes: int = 5
     json: Path | None = None
     predictions: Path | None = None
     ilsvrc: Path | None = None
@@ -52,8 +53,8 @@ class EvaluateOptions:
         if len(on_stdout := [option for option, path in files.items() if path == STDOUT]) > 1:
             raise UsageError(f"{' and '.join(on_stdout)} cannot both be -: there is one stdout")
         if self.out is not None:
-            for path in (self.out, self.out.with_suffix(".labels.npy"), self.out.with_suffix(".records.npy")):
-                refuse_unwritable(path, "--out", as_file=True)
+            for suffix in (".npy", ".labels.npy", ".records.npy", ".names.json"):
+                refuse_unwritable(self.out.with_suffix(suffix), "--out", as_file=True)
 
     @property
     def fills_stdout(self) -> bool:

@@ -3,20 +3,22 @@
     OUT.npy           float32 n x units: the columns are the layer's units, half 0's first
     OUT.labels.npy    int64 n, of the served dataset; -1 for a corrupt record, whose row is NaN
     OUT.records.npy   int64 n, the record of each row, rising
+    OUT.names.json    a list of n texts, the path of each record's file below its split's folder; "" if unknown
 
 Features are outputs after activation, times 1 - dropout.
 """
 
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.cli.outputs import whole_file
+from common.cli.outputs import whole_file, written
 from common.cli.progress import duration, showing_progress
 from common.client.batch import Batch
 from common.errors import CheckpointError
@@ -41,9 +43,17 @@ class Written:
 
 
 def write_features(
-    path: Path, layer: str, member: Member, batches: Iterator[Batch], *, rows: int, records: int, streams: Streams
+    path: Path,
+    layer: str,
+    member: Member,
+    batches: Iterator[Batch],
+    names: Callable[[Sequence[int]], list[str]],
+    *,
+    rows: int,
+    records: int,
+    streams: Streams,
 ) -> Written:
-    """Write features of the centre views of `rows` images, of a split of `records`.
+    """Write features of the centre views of `rows` images, of a split of `records`, and what `names` returns of theirs.
 
     Raises AlexNetError if the disk is full, CheckpointError if features are not finite.
     """
@@ -65,6 +75,7 @@ def write_features(
         table.finish()
     _save(path.with_suffix(".labels.npy"), table.labels)
     _save(path.with_suffix(".records.npy"), table.records)
+    _save_names(path.with_suffix(".names.json"), names(table.records.tolist()))
     return Written(path, layer, rows, table.units, time.monotonic() - started_s)
 
 
@@ -125,3 +136,8 @@ def _reserve(path: Path) -> None:
 def _save(path: Path, array: np.ndarray) -> None:
     with whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, array)
+
+
+def _save_names(path: Path, names: Sequence[str]) -> None:
+    with written(path) as file:
+        file.write("[\n" + ",\n".join(json.dumps(name, ensure_ascii=False) for name in names) + "\n]\n")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from common.cli.console import shown
 from common.cli.outputs import written
 from common.cli.progress import percent
 from common.errors import AlexNetError
-from trainer.evaluation.answers import Answers, Confusion
+from trainer.evaluation.answers import Answers, Confusion, Mistake
 from trainer.evaluation.intervals import in_percent, wilson
 from trainer.evaluation.validation import Evaluation
 
@@ -23,7 +23,8 @@ class EvaluationReport:
     """The outcome of one `alexnet-evaluate`.
 
     rows         name and errors by number of views: of each checkpoint, then of all together
-    confusions   of the last row with the most views
+    confusions, mistakes   of the last row with the most views
+    names        of the files of some records; "" if unknown
     unwritten    the errors of files that could not be written
     """
 
@@ -37,6 +38,8 @@ class EvaluationReport:
     bad: Sequence[int]
     seconds: float
     waited_s: float
+    mistakes: Sequence[Mistake] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
     unwritten: Sequence[AlexNetError] = ()
 
     @property
@@ -51,6 +54,8 @@ class EvaluationReport:
         lines = [self._head(), "", *_table([(shown(name), by_views) for name, by_views in self.rows])]
         if self.confusions:
             lines += ["", "most confused", *(f"  {self._confusion(pair)}" for pair in self.confusions)]
+        if self.mistakes:
+            lines += ["", "most confident mistakes", *(f"  {self._mistake(one)}" for one in self.mistakes)]
         return "\n".join(lines)
 
     def _head(self) -> str:
@@ -66,6 +71,11 @@ class EvaluationReport:
         share = percent(pair.count / pair.of_label)
         return f"{label} taken for {taken_for}: {share} of {label} ({pair.count:,} of {pair.of_label:,})"
 
+    def _mistake(self, one: Mistake) -> str:
+        file = shown(self.names.get(one.record) or f"record {one.record}")
+        label, taken_for = shown(self.classes[one.label]), shown(self.classes[one.taken_for])
+        return f"{file}: {label} taken for {taken_for}, {percent(one.probability)}"
+
     def to_dict(self) -> dict[str, Any]:
         """An object for JSON: errors are shares, with 95 % intervals, top-5 null with five classes or fewer;
         `log_probability` is the mean natural logarithm of the label's.
@@ -77,6 +87,7 @@ class EvaluationReport:
             "images": self.images,
             "classes": len(self.classes),
             "bad_records": list(self.bad),
+            "bad_files": [self.names.get(record, "") for record in self.bad],
             "images_per_s": self.images_per_s,
             "wait_share": self.waited_s / self.seconds,
             "weights": list(self.weights),
@@ -87,6 +98,15 @@ class EvaluationReport:
             "confused": [
                 {**asdict(pair), "class": self.classes[pair.label], "taken_for_class": self.classes[pair.taken_for]}
                 for pair in self.confusions
+            ],
+            "mistakes": [
+                {
+                    **asdict(one),
+                    "name": self.names.get(one.record, ""),
+                    "class": self.classes[one.label],
+                    "taken_for_class": self.classes[one.taken_for],
+                }
+                for one in self.mistakes
             ],
         }
 
@@ -120,10 +140,13 @@ def _figures(of: Evaluation) -> dict[str, str]:
     return figures | {f"{'log p':>7}": f"{-of.loss:>7.3f}"}
 
 
-def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str, ...]) -> None:
+def write_jsonl(
+    path: Path, by_views: Mapping[int, Answers], classes: tuple[str, ...], names: Mapping[int, str] | None = None
+) -> None:
     """Write a line for each answered record, in their order:
 
     record, label, class     of the dataset; label counts from 0
+    name                     of the record's file, a path below the split's folder; "" if unknown
     views                    by number of views: `rank` of the label and its `probability`, and the `likeliest` classes,
                              falling, each with `class`, `label` and `probability`
     """
@@ -132,7 +155,8 @@ def write_jsonl(path: Path, by_views: Mapping[int, Answers], classes: tuple[str,
         for record in first.answered.tolist():
             label = int(first.labels[record])
             views = {str(count): _answer(answers, record, classes) for count, answers in by_views.items()}
-            line = {"record": record, "label": label, "class": classes[label], "views": views}
+            name = (names or {}).get(record, "")
+            line = {"record": record, "name": name, "label": label, "class": classes[label], "views": views}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -17,11 +17,13 @@ from common.client.stream import Stream
 from common.client.stream_sessions import Loaders
 from common.client.waits import WaitClock
 from common.errors import LoaderRefused, NoSuchSplit, UsageError
+from common.names import told
 from common.spec import DigestUse, OnBadRecord, StreamInfo, StreamSpec
 from trainer.device.streams import Streams
 from trainer.feeding.feed import DeviceBatch, Feed
 from trainer.feeding.pinned import Pinned
 from trainer.feeding.pixel_transform import PixelTransform, pixel_transforms
+from trainer.feeding.record_names import names_of
 from trainer.network.net import Net
 from trainer.recipes.recipe import Recipe
 
@@ -107,15 +109,20 @@ class TrainingData:
         if self._feed is None:  # one for the run, made once there is a net
             self._feed = Feed(net, streams=Streams(), pinned=Pinned())
         transforms = pixel_transforms(net, self.info.mean_hwc, self._recipe.input_shape, scale)
-        source = self._breakable(self._logging_replaced(split, batches))
+        stream = self._training_stream if split == "train" else self._validation_stream
+        assert stream is not None
+        source = self._breakable(self._logging_replaced(stream, batches))
         return self._feed.batches(self.clock.timed(source), transforms)
 
-    def _logging_replaced(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _logging_replaced(self, stream: Stream, batches: Iterator[Batch]) -> Iterator[Batch]:
+        split = stream.spec.split
         for batch in batches:
             for _, record, reason in batch.replaced:
                 if (split, record) not in self._logged:
                     self._logged.add((split, record))
-                    log.warning("record %d of %s is corrupt, another takes its place: %s", record, split, reason)
+                    (name,) = names_of(stream, [record])
+                    known = told(record, name)
+                    log.warning("record %s of %s is corrupt, another takes its place: %s", known, split, reason)
             yield batch
 
     def _training_scale(self, sigma: float) -> float:

@@ -110,7 +110,7 @@ def image_parts(
         stream.info.records,
         answers.evaluation().top1_error,
         shown,
-        [_answered(stored, answers, record, classes) for record in _most_confident(answers, mistakes)],
+        [_answered(stored, answers, mistake.record, classes) for mistake in answers.mistakes(mistakes)],
         answers.confusions(PAIRS),
         _matrix(answers) if len(classes) <= MATRIX else None,
         layer,
@@ -135,11 +135,6 @@ def _one_of_each_class(answers: Answers, count: int) -> list[int]:
     turn = np.empty(len(records), np.int64)
     turn[order] = np.arange(len(records)) - starts[labels[order]]
     return [int(record) for record in records[np.lexsort((labels, turn))][:count]]
-
-
-def _most_confident(answers: Answers, count: int) -> list[int]:
-    wrong = answers.answered[answers.classes[answers.answered, 0] != answers.labels[answers.answered]]
-    return [int(record) for record in wrong[np.argsort(-answers.probabilities[wrong, 0], kind="stable")][:count]]
 
 
 def _answered(stored: Stored, answers: Answers, record: int, classes: Sequence[str]) -> Answered:

@@ -46,6 +46,14 @@ def test_errors_are_those_of_validation_in_whatever_order_and_batches(
         for row, label in zip(probabilities, labels, strict=True)
         if int(label) != int(row.argmax())
     )
+    wrong = [record for record, row in enumerate(probabilities) if int(row.argmax()) != int(labels[record])]
+    falling = sorted(wrong, key=lambda record: -float(probabilities[record].max()))
+    mistakes = answers.mistakes(4)
+    assert [mistake.record for mistake in mistakes] == falling[:4]
+    for mistake in mistakes:
+        row = probabilities[mistake.record]
+        assert (mistake.label, mistake.taken_for) == (int(labels[mistake.record]), int(row.argmax()))
+        assert mistake.probability == float(row.max())
     confusions = answers.confusions(3)
     assert [pair.count for pair in confusions] == [count for _, count in pairs.most_common(3)]
     assert all(pairs[pair.label, pair.taken_for] == pair.count for pair in confusions)

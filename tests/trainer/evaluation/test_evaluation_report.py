@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluation.answers import Answers, Confusion, answer_rows
+from trainer.evaluation.answers import Answers, Confusion, Mistake, answer_rows
 from trainer.evaluation.intervals import wilson
 from trainer.evaluation.results import EvaluationReport, write_jsonl
 from trainer.evaluation.validation import Evaluation
@@ -23,6 +23,8 @@ REPORT = EvaluationReport(
     rows=[("net", {1: Evaluation(0.5, 0.25, 1.5, 40), 10: Evaluation(0.375, 0.125, 1.25, 40)})],
     weights=[1.0],
     confusions=[Confusion(label=1, taken_for=0, count=5, of_label=20)],
+    mistakes=[Mistake(7, label=1, taken_for=0, probability=0.9375), Mistake(8, 0, 1, 0.5)],
+    names={3: "bee/3.jpg", 7: "bee/\x1b7.jpg", 8: ""},
     bad=[3],
     seconds=2.0,
     waited_s=0.5,
@@ -39,6 +41,10 @@ def test_each_figure_stands_below_its_head() -> None:
         "",
         "most confused",
         "  bee taken for ape: 25.0 % of bee (5 of 20)",
+        "",
+        "most confident mistakes",
+        "  bee/\\x1b7.jpg: bee taken for ape, 93.8 %",
+        "  record 8: ape taken for bee, 50.0 %",
     ]
 
 
@@ -54,6 +60,7 @@ def test_the_object_holds_the_same_figures() -> None:
         "images": 40,
         "classes": 2,
         "bad_records": [3],
+        "bad_files": ["bee/3.jpg"],
         "images_per_s": 20.0,
         "wait_share": 0.25,
         "weights": [1.0],
@@ -68,6 +75,26 @@ def test_the_object_holds_the_same_figures() -> None:
         ],
         "confused": [
             {"label": 1, "taken_for": 0, "count": 5, "of_label": 20, "class": "bee", "taken_for_class": "ape"}
+        ],
+        "mistakes": [
+            {
+                "record": 7,
+                "label": 1,
+                "taken_for": 0,
+                "probability": 0.9375,
+                "name": "bee/\x1b7.jpg",
+                "class": "bee",
+                "taken_for_class": "ape",
+            },
+            {
+                "record": 8,
+                "label": 0,
+                "taken_for": 1,
+                "probability": 0.5,
+                "name": "",
+                "class": "ape",
+                "taken_for_class": "bee",
+            },
         ],
     }
 

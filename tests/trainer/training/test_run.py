@@ -165,8 +165,8 @@ def test_bad_records_are_logged_once_and_counted_every_epoch(
     train(resume=True)
     assert [line["replaced"] for line in lines(tmp_path / "run", "epoch")] == [2, 2, 2]
     told = [message for message in caplog.messages if "is corrupt" in message]
-    assert told.count("record 1009 of train is corrupt, another takes its place: cut off") == 1
-    assert told.count("record 1002 of val is corrupt, another takes its place: cut off") == 1
+    assert told.count("record 1009 (train-1009.jpg) of train is corrupt, another takes its place: cut off") == 1
+    assert told.count("record 1002 (val-1002.jpg) of val is corrupt, another takes its place: cut off") == 1
     assert capsys.readouterr().err.count("corrupt records replaced: 2") == 3
 
 
