@@ -197,18 +197,20 @@ def test_lightning_reads_every_epoch_and_resumes_from_its_checkpoint(
     assert fit(-1, ckpt_path=tmp_path / "reader.ckpt") == every[stopped:]
 
 
-@pytest.mark.parametrize(("batch_size", "drop_last"), [(15, False), (24, True), (48, False)])
-def test_ranks_read_equal_parts_that_together_are_every_batch(make: Make, batch_size: int, drop_last: bool) -> None:
+@pytest.mark.parametrize(("batch_size", "ranks", "drop_last"), [(15, 3, False), (24, 3, True), (16, 4, False)])
+def test_ranks_read_equal_parts_that_together_are_every_batch(
+    make: Make, batch_size: int, ranks: int, drop_last: bool
+) -> None:
     named = {"batch_size": batch_size, "drop_last": drop_last}
-    ranks = [list(make(**named, rank=rank, world_size=3, transform=lambda batch: batch)) for rank in range(3)]
+    read = [list(make(**named, rank=rank, world_size=ranks, transform=lambda batch: batch)) for rank in range(ranks)]
     whole = list(make(**named, transform=lambda batch: batch))
     assert len(whole) == len(make(**named)) == (RECORDS // batch_size if drop_last else -(-RECORDS // batch_size))
-    for parts, batch in zip(zip(*ranks, strict=True), whole, strict=True):
-        assert [part.first for part in parts] == [batch.first + len(batch) * rank // 3 for rank in range(3)]
+    for parts, batch in zip(zip(*read, strict=True), whole, strict=True):
+        assert [part.first for part in parts] == [batch.first + len(batch) * rank // ranks for rank in range(ranks)]
         assert np.array_equal(np.concatenate([part.images for part in parts]), batch.images)
         assert np.concatenate([part.records for part in parts]).tolist() == batch.records.tolist()
-    sizes = {len(part) for rank in ranks for part in rank[:-1]}
-    assert sizes == {batch_size // 3}
+    sizes = {len(part) for rank in read for part in rank[:-1]}
+    assert sizes == {batch_size // ranks}
 
 
 def test_a_state_of_one_rank_resumes_any_number_of_ranks(make: Make) -> None:
