@@ -1,5 +1,6 @@
 """Checkpoints of small nets with random weights, and their answers, computed plainly in float64."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.state import State
-from trainer.network.model import hidden, logits
+from trainer.network.model import hidden, logits, reference_shapes
 from trainer.network.one_device import OneDevice
 from trainer.ops.dropout import Scaling
 from trainer.recipes.named import RECIPES
@@ -35,6 +36,9 @@ def save_net(
     recipe = replace(recipe, classes=len(classes))
     weights = OneDevice(recipe, seed=seed, device=CPU).gather()
     scale = {"fc8.weight": 20.0} | {name: 0.1 for name in weights if name.endswith(".bias")}
+    full = reference_shapes(replace(recipe, width=1.0))  # for which the recipe's deviations are, as these shall be
+    for name in (name for name in weights if name.endswith(".weight")):
+        weights[name] = weights[name] * (weights[name][0].numel() / math.prod(full[name][1:])) ** 0.5
     weights = {name: weight * scale.get(name, 10.0) for name, weight in weights.items()}
     state = State(
         epoch=1, first=0, step=step, seed=seed, recipe=recipe, dataset="ab" * 16, class_names=classes, threads=1
