@@ -7,7 +7,6 @@ import numpy.typing as npt
 from ..spec import STORED_SIZE
 
 Rgb = npt.NDArray[np.uint8]  # height x width x 3
-Amounts = tuple[float, float, float, float]  # by channel, whole numbers of 0 to 255; the fourth is unused
 
 
 def use_one_thread() -> None:
@@ -47,14 +46,14 @@ def _sum_of_squares(*planes: npt.NDArray[np.generic]) -> int:
     return round(float(cv2.norm(*planes, cv2.NORM_L2SQR)))  # type: ignore[call-overload]
 
 
-def add_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
+def add_saturating(rgb: Rgb, amounts: Rgb, target: Rgb) -> None:
     """target = min(rgb + amounts, 255); `target` may be `rgb`."""
-    cv2.add(rgb, amounts, dst=target)  # type: ignore[call-overload]  # a tuple is a scalar
+    cv2.add(rgb, amounts, dst=target)
 
 
-def subtract_saturating(rgb: Rgb, amounts: Amounts, target: Rgb) -> None:
+def subtract_saturating(rgb: Rgb, amounts: Rgb, target: Rgb) -> None:
     """target = max(rgb - amounts, 0); `target` may be `rgb`."""
-    cv2.subtract(rgb, amounts, dst=target)  # type: ignore[call-overload]
+    cv2.subtract(rgb, amounts, dst=target)
 
 
 def mirror(rgb: Rgb, target: Rgb) -> None:

@@ -48,28 +48,31 @@ def plain(index: int, source: Bytes, target: Pixels) -> None:
 class SaturatingNoise:
     """target = clip(source + offset, 0, 255) on bytes; `offset` float64 n x 3, rounded half to even.
 
-    Most images have one sign in all channels, and take one pass.
+    `shape` is an image's. Most images have one sign in all channels, and take one pass.
     """
 
-    def __init__(self, offset: Floats) -> None:
+    def __init__(self, offset: Floats, shape: tuple[int, ...]) -> None:
         shift = np.clip(np.rint(offset), -255, 255)
-        self._more, self._less = _amounts(np.maximum(shift, 0)), _amounts(np.maximum(-shift, 0))
+        self._more, self._less = (_rows(np.maximum(part, 0), shape[1]) for part in (shift, -shift))
+        self._amounts: Bytes = np.empty(shape, np.uint8)  # stays in the cache: OpenCV is slower at adding scalars
 
     def __call__(self, index: int, source: Bytes, target: Pixels) -> None:
         more, less = self._more[index], self._less[index]
         if more is not None or less is None:
-            pixels.add_saturating(source, more or _NOTHING, target)
+            pixels.add_saturating(source, self._all(more), target)
             source = target
         if less is not None:
-            pixels.subtract_saturating(source, less, target)
+            pixels.subtract_saturating(source, self._all(less), target)
+
+    def _all(self, row: Bytes | None) -> Bytes:
+        self._amounts[...] = 0 if row is None else row
+        return self._amounts
 
 
-_NOTHING = (0.0, 0.0, 0.0, 0.0)
-
-
-def _amounts(of_channels: Floats) -> list[pixels.Amounts | None]:
-    """None for an image if all are 0."""
-    return [(red, green, blue, 0.0) if red or green or blue else None for red, green, blue in of_channels.tolist()]
+def _rows(of_channels: Floats, width: int) -> list[Bytes | None]:
+    """A row of pixels for each image; None if all are 0."""
+    rows = np.repeat(of_channels.astype(np.uint8)[:, np.newaxis], width, axis=1)
+    return [row if some else None for row, some in zip(rows, np.any(of_channels, axis=1), strict=True)]
 
 
 class ExactNoise:
@@ -93,7 +96,7 @@ class TrainingBatch:
         self._colour: Colouring = plain
         if spec.sigma > 0:
             exact = spec.pixels == "float32"
-            self._colour = ExactNoise(draws.offset, spec.crop) if exact else SaturatingNoise(draws.offset)
+            self._colour = ExactNoise(draws.offset, spec.crop) if exact else SaturatingNoise(draws.offset, spec.image_shape)
 
     def room(self, index: int) -> Bytes:
         """Room to decode image `index` to, 256x256x3."""

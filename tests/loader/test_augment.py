@@ -44,7 +44,7 @@ def test_the_sum_of_bytes_saturates_like_a_clipped_float_sum(
     offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
 ) -> None:
     target = np.empty_like(source)
-    SaturatingNoise(offset[np.newaxis])(0, source, target)
+    SaturatingNoise(offset[np.newaxis], source.shape)(0, source, target)
     assert np.array_equal(target, np.clip(source + offset, 0, 255))
 
 
