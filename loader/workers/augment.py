@@ -65,13 +65,13 @@ class SaturatingNoise:
             pixels.subtract_saturating(source, self._all(less), target)
 
     def _all(self, row: Bytes | None) -> Bytes:
-        self._amounts[...] = 0 if row is None else row
+        self._amounts.reshape(len(self._amounts), -1)[...] = 0 if row is None else row  # a view with longer runs
         return self._amounts
 
 
 def _rows(of_channels: Floats, width: int) -> list[Bytes | None]:
     """A row of pixels for each image; None if all are 0."""
-    rows = np.repeat(of_channels.astype(np.uint8)[:, np.newaxis], width, axis=1)
+    rows = np.tile(of_channels.astype(np.uint8), width)
     return [row if some else None for row, some in zip(rows, np.any(of_channels, axis=1), strict=True)]
 
 
@@ -95,8 +95,10 @@ class TrainingBatch:
         self._top, self._left, self._flip = draws.top.tolist(), draws.left.tolist(), draws.flip.tolist()
         self._colour: Colouring = plain
         if spec.sigma > 0:
-            exact = spec.pixels == "float32"
-            self._colour = ExactNoise(draws.offset, spec.crop) if exact else SaturatingNoise(draws.offset, spec.image_shape)
+            if spec.pixels == "float32":
+                self._colour = ExactNoise(draws.offset, spec.crop)
+            else:
+                self._colour = SaturatingNoise(draws.offset, spec.image_shape)
 
     def room(self, index: int) -> Bytes:
         """Room to decode image `index` to, 256x256x3."""
