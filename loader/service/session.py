@@ -170,6 +170,6 @@ def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: in
         needed_mib = -(-size * (SPARE_SLOTS + 1) // 2**20)
         raise LoaderError(
             f"batches of {batch_size} need {needed_mib} MiB; a stream may take {stream_bytes >> 20} MiB"
-            " (alexnet-loader --stream-mib)"
+            " (alexnet-loader --stream-mib, --memory-mib)"
         )
     return credit

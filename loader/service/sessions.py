@@ -59,7 +59,7 @@ class Sessions:
         return len(self._by_address) >= self._memory.streams
 
     def credit(self, spec: StreamSpec, batch_size: int, workers: int) -> int:
-        return credit_for(spec, batch_size, workers, self._memory.stream)
+        return credit_for(spec, batch_size, workers, min(self._memory.stream, self._memory.total))
 
     def open(self, identity: bytes, hello: messages.Hello, workers: int) -> tuple[Session, bool]:
         """Find or open the session that `hello` asks for; True if it is new.
