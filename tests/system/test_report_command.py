@@ -95,8 +95,9 @@ def test_a_browser_shows_it_without_a_message(whole: Path, tmp_path: Path) -> No
 
 
 def test_its_own_loader_of_a_dataset_without_validation_leaves_out_the_answers_and_ends_with_it(
-    run: Path, packed: Path, tmp_path: Path
+    run: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ALEXNET_LOADER_METRICS", "an option of the user's own loader")
     (data := tmp_path / "data").mkdir()
     (data / "train.lmdb").symlink_to(packed / "train.lmdb")
     out = tmp_path / "r.html"

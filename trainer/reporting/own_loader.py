@@ -17,6 +17,7 @@ from common.errors import AlexNetError, UsageError
 START_S = 60.0  # for the loader to serve
 STOP_S = 10.0  # for it to end after SIGTERM
 _LOOK_S = 0.05
+_OPTIONS = "ALEXNET_LOADER_"  # variables that set options of the user's own loader
 _USAGE = 2  # the exit code of a wrong path
 
 
@@ -31,6 +32,7 @@ def serving(data: Path) -> Iterator[str]:
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*_command(data), "--bind", f"ipc://{socket}", "--ready-file", str(ready)],
+                env={name: value for name, value in os.environ.items() if not name.startswith(_OPTIONS)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
