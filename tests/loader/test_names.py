@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import PackError
+from common.errors import DatasetError, PackError
 from common.imagenet.devkit import ORDER_SEED, shuffled
 from common.images.stored import stored_jpeg
 from common.names import MOST_BYTES, bounded, readable
@@ -22,7 +22,7 @@ from loader.dataset import Dataset
 from loader.name_blocks import NAMES
 from loader.packing import discover
 from loader.packing.dataset_writer import Writer
-from loader.records import record_bytes
+from loader.records import HEAD, record_bytes
 from tests.support.packing import forget_names, pack_folder
 from tests.support.photo_tree import contents, make_tree, photo
 from tests.support.small_lmdb import PICTURE, finish, progress, write
@@ -111,6 +111,23 @@ def test_a_damaged_block_costs_names_alone(damage: bytes, tmp_path: Path) -> Non
     with Writer(path) as writer:
         lmdb_file.write(writer._env, path, [(NAMES + bytes(8), damage)])
     assert names_of(path) == [b""] * 3
+
+
+def test_a_touched_file_is_not_read_anew_for_a_name_which_would_hold_up_the_service(
+    packed: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(packed / "train.lmdb", tmp_path))
+    with Dataset(path) as dataset:
+        _, jpeg = dataset.read(0)
+        with path.open("r+b") as file:  # a reader of the whole would see that it is another dataset
+            file.seek(path.read_bytes().index(jpeg) - HEAD.size)
+            file.write(b"other")
+        assert dataset.name(0) == names_of(packed / "train.lmdb")[0]
+        with pytest.raises(DatasetError, match="another dataset now"):
+            dataset.refuse_changes()
+        os.truncate(path, path.stat().st_size - 4096)
+        with pytest.raises(DatasetError, match="another dataset now"):
+            dataset.name(dataset.records - 1)
 
 
 def test_every_record_keeps_its_place_in_the_file_beside_names(tmp_path: Path) -> None:
