@@ -102,9 +102,9 @@ _PLACES = {key: at for at, key in enumerate((figure.name, *of) for figure in FIG
 
 
 class Figures:
-    """The figures in the descriptor `fd`, which it owns; one process writes."""
+    """The figures in the descriptor `fd`, which it owns, or in memory of this process; one process writes."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int = -1) -> None:
         self.fd = fd
         self._values = memoryview(mmap.mmap(fd, _WORD * len(_PLACES))).cast("q")
 

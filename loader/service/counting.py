@@ -20,7 +20,7 @@ class Counts:
     """Events, added to `figures`; pixels that take no slab go by `wire`: tcp or unix, encrypted or not."""
 
     def __init__(self, figures: Figures | None = None, wire: tuple[str, bool] = ("tcp", False)) -> None:
-        self.figures = figures or Figures.create()
+        self.figures = figures or Figures()
         self._wire = wire[0], str(wire[1]).lower()
 
     def answered(self, job: Job, task: link.Task, reply: BatchReply, *, is_first: bool) -> None:

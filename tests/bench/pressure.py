@@ -25,8 +25,8 @@ from common.client.client import LoaderClient
 from common.spec import StreamSpec
 from tests.bench import photos
 from tests.bench.cold import bounded
+from tests.support.kept_memory import kept_bytes
 from tests.support.processes import LoaderProcess
-from tests.system.test_decoded import kept_bytes
 
 BATCH, IMAGE_MIB = 128, 3 / 16
 _TAKE = """

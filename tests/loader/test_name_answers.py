@@ -15,6 +15,7 @@ from loader.service.name_answers import MOST_OF_A_CLIENT, NameAnswers
 from loader.service.session import Session, Tracker
 from loader.service.sessions import Sessions
 from tests.support.paper_service import paper_session
+from tests.support.processes import wait_for
 
 
 class _Desk:
@@ -71,7 +72,9 @@ def test_a_client_that_reads_nothing_is_owed_a_few_answers_and_another_is_answer
         desk.ask(other, 0, 3)
         desk.answers.answer()
         assert desk.sent[-1] == messages.NamesReply(0, other.address[1], [b"3.jpg"])
+        trackers = [frame.tracker for frame in desk.frames]
         desk.frames.clear()  # read at last
+        wait_for("ZeroMQ to tell", lambda: all(tracker.done for tracker in trackers))
         desk.ask(deaf, 100, 1)
         desk.answers.answer()
         assert desk.sent[-1].number == 100

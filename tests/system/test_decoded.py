@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,11 @@ import pytest
 from common.client.batch import Batch
 from common.client.client import LoaderClient
 from loader.workers.kept import IMAGE_BYTES
+from tests.support.kept_memory import kept_bytes
 from tests.support.processes import ANY_PORT, LoaderProcess, wait_for
 from tests.support.reader import SPEC, fingerprint
 
 HALF = 95  # of 150 + 40 records: 75 of train
-
-
-def kept_bytes(pid: int) -> int:
-    """Shared memory that holds the decoded images of train; of val none were read."""
-    found = {}  # by file: a mapping holds a descriptor of its own
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            if "alexnet-kept" in os.readlink(fd):
-                found[fd.stat().st_dev, fd.stat().st_ino] = fd.stat().st_blocks * 512
-    return max(found.values())
 
 
 def decoded(batches: Iterable[Batch], epoch: int) -> int:

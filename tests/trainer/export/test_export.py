@@ -31,6 +31,13 @@ from trainer.plain import AlexNet2012
 Run = Callable[[Path, torch.Tensor], torch.Tensor]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _precision_of_a_new_process() -> None:
+    """Trainings of other tests, in this process, have set it; torch.export then asks for settings by operation."""
+    torch.backends.cuda.matmul.fp32_precision = "none"
+    torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recipe source, whose net has every kind of layer."""
