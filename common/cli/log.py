@@ -23,11 +23,16 @@ _PATH_ERRORS = {
     errno.ENAMETOOLONG,
 }  # fmt: skip
 
+_OURS = {"common", "alexnet_client", "loader", "trainer", "alexnet2012", "__main__"}  # packages
+
 _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}  # in ZeroMQ's own errors
 
 
 def setup(program: str, level: str = "info") -> None:
+    """Log to the console: of libraries only their warnings, unless `level` is debug."""
     handler = _Handler()
+    if level != "debug":
+        handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS)
     handler.setFormatter(_Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 

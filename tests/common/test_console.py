@@ -220,3 +220,16 @@ signal.setitimer(signal.ITIMER_REAL, 0.7)  # it waits for 2 s
     with pipe() as (_, writer):
         ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"), [("info", ["ours", "a warning"]), ("debug", ["ours", "theirs", "a warning"])]
+)
+def test_of_libraries_only_warnings_are_told(level: str, heard: list[str]) -> None:
+    told = (
+        "import logging; from common.cli import log; log.setup('alexnet-x', %r); "
+        "logging.getLogger('loader.pack').info('ours'); logging.getLogger('matplotlib.fonts').info('theirs'); "
+        "logging.getLogger('matplotlib').warning('a warning')"
+    )
+    done = subprocess.run([sys.executable, "-c", told % level], capture_output=True, text=True, check=True)
+    assert [line.partition("alexnet-x: ")[2] for line in done.stderr.splitlines()] == heard
