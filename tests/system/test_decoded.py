@@ -62,6 +62,8 @@ def test_memory_that_comes_and_goes_changes_no_pixel(packed: Path, tmp_path: Pat
             for _ in range(2):
                 reads_until("images to be kept", lambda: kept_bytes(service.pid) >= 150 * IMAGE_BYTES)
                 short.touch()
-                reads_until("memory to be given back", lambda: kept_bytes(service.pid) < 10 * IMAGE_BYTES)
+                reads_until(
+                    "memory to be given back", lambda: kept_bytes(service.pid) < 20 * IMAGE_BYTES
+                )  # a huge page may stay
                 short.unlink()
         assert "of decoded images are given back" in service.log.read_text()

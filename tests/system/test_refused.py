@@ -96,10 +96,10 @@ def test_streams_that_would_take_too_much_memory_together_are_refused_naming_the
 
 def test_a_stream_has_fewer_batches_in_flight_if_all_memory_is_little(packed: Path, tmp_path: Path) -> None:
     large = StreamSpec(crop=256)
-    with LoaderProcess(packed, tmp_path, 1, "tcp://127.0.0.1:*", "--memory-mib", "14") as service:
+    with LoaderProcess(packed, tmp_path, 1, "tcp://127.0.0.1:*", "--memory-mib", "10") as service:
         with LoaderClient(service.endpoint) as loader:
             assert sum(len(batch) for batch in loader.stream(large, 16).batches([0])) == 150
-            with pytest.raises(LoaderRefused, match=r"100 need \d+ MiB; a stream may take 14 MiB .*--memory-mib"):
+            with pytest.raises(LoaderRefused, match=r"100 need \d+ MiB; a stream may take 10 MiB .*--memory-mib"):
                 loader.stream(large, 100)
         assert "batches of 16, credit 1" in service.log.read_text()
 

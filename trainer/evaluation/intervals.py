@@ -10,7 +10,8 @@ def wilson(share: float, images: int) -> tuple[float, float]:
     spread = _Z**2 / images
     middle = share + spread / 2
     half = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+    low, high = ((middle + side) / (1 + spread) for side in (-half, half))
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # at 0 and 1 a bound is the share, but for rounding
 
 
 def in_percent(share: float, images: int) -> str:
