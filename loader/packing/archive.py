@@ -14,10 +14,10 @@ from typing import BinaryIO
 import numpy as np
 
 from common.errors import BadImage, UsageError
+from common.images.file_bytes import MAX_FILE_BYTES
 from common.names import readable
 from common.untrusted import open_regular, open_tar, tar_members
 from loader.packing.sources import (
-    MAX_FILE_BYTES,
     NO_WORDS,
     Labels,
     Names,

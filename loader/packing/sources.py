@@ -1,9 +1,7 @@
 """Sources of images: indexed lists that any process can read at random."""
 
-import errno
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,14 +9,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import BadImage, UsageError
+from common.errors import UsageError
+from common.images.file_bytes import read_file
 from common.names import readable
 
 log = logging.getLogger(__name__)
 
 NO_WORDS: Mapping[str, str] = {}
 
-MAX_FILE_BYTES = 1 << 28  # no photo is larger; a disk image among them must not fill the memory
 _TOLD_BYTES = 200  # of a name
 
 Labels = npt.NDArray[np.int32]
@@ -171,26 +169,6 @@ def check_classes(own: Iterable[str], known: tuple[str, ...], where: str) -> Non
     if strange:
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
         raise UsageError(f"{where}: class {strange[0]!r}{more} is not among the training set's {len(known)} classes")
-
-
-def read_file(path: bytes) -> bytes:
-    """Raises as `Source.read` does."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
-    except OSError as error:
-        lost_link = error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path)
-        if lost_link or error.errno in (errno.EACCES, errno.EPERM):
-            raise BadImage("a link to nothing" if lost_link else str(error.strerror)) from None
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device that is not there
-            raise BadImage("not a regular file") from None
-        raise
-    with open(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImage("not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise BadImage(f"{status.st_size:,} bytes are more than {MAX_FILE_BYTES:,}")
-        return file.readall() or b""
 
 
 def warn_of_test(folder: Path) -> None:

@@ -19,7 +19,7 @@ from common.errors import LoaderRefused, LoaderTimeout
 from common.spec import StreamSpec
 from common.wire import messages
 from tests.support.lying_service import answering
-from tests.support.processes import LoaderProcess, memory_mib
+from tests.support.processes import PATIENCE_S, LoaderProcess, memory_mib
 from tests.support.storm import connect
 
 ZMQ_HEARTBEAT_S = 2.5
@@ -113,6 +113,7 @@ def test_a_service_that_floods_and_resets_does_not_end_its_client(packed: Path, 
         most, began = before, time.monotonic()
         while not done.is_set() or time.monotonic() - began < ZMQ_HEARTBEAT_S:
             assert client.poll() is None
+            assert time.monotonic() - began < PATIENCE_S, "three floods did not come"
             most = max(most, memory_mib(client.pid))
             time.sleep(0.02)
         said, _ = client.communicate(b"\n", timeout=60)

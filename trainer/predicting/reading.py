@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -11,11 +10,11 @@ from multiprocessing.pool import ThreadPool  # its threads end with the process,
 
 from common.errors import BadImage
 from common.images import pixels
+from common.images.file_bytes import read_file
 from common.images.pixels import Rgb
 from common.images.stored import stored_pixels
 from trainer.predicting.collection import ImageFile
 
-MAX_FILE_BYTES = 1 << 28  # as in packing
 MOST_THREADS = 8
 
 Read = Rgb | str  # stored pixels, or the reason why there are none
@@ -51,31 +50,10 @@ def _read(file: ImageFile) -> Read:
     if file.fault:
         return file.fault
     try:
-        return stored_pixels(bytes_of(file.path))
+        return stored_pixels(read_file(file.path))
     except BadImage as error:
         return str(error)
-
-
-def bytes_of(path: bytes) -> bytes:
-    """A regular file's bytes. Raises BadImage with the reason; never waits for a FIFO."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise BadImage("not a regular file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise BadImage(f"{status.st_size:,} bytes are more than {MAX_FILE_BYTES:,}")
-            return file.readall() or b""
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
             raise
-        raise BadImage(_reason(path, error)) from None
-
-
-def _reason(path: bytes, error: OSError) -> str:
-    if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device that is not there
-        return "not a regular file"
-    if error.errno == errno.ENOENT and os.path.islink(path):
-        return "a link to nothing"
-    return error.strerror or str(error)
+        return error.strerror or str(error)
