@@ -14,6 +14,7 @@ AlexNetError            exit code 1
     LoaderFault         failed on a record or a ticket
     LoaderTimeout       no response for too long
   ExchangeError         copies between two GPUs arrive with wrong bits
+  RankLost              another rank of the run ended, stopped or is out of reach
   CheckpointError       missing, damaged or of another network
   OutputError           stdout cannot be written
     ReaderGone          nobody reads it (`| head`): ends silently
@@ -82,6 +83,10 @@ class LoaderTimeout(LoaderError):
 
 
 class ExchangeError(AlexNetError):
+    pass
+
+
+class RankLost(AlexNetError):
     pass
 
 

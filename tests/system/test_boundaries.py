@@ -26,6 +26,7 @@ LAYERS = (
     "kernels",
     "ops",
     "network",
+    "ranks",
     "feeding",
     "checkpoints",
     "evaluation",
@@ -96,6 +97,7 @@ ONLY_IN = {
     "onnx": set[str](),  # torch's exporter needs it
     "onnxruntime": {"trainer/export/onnx_file.py"},
     "torch.onnx": {"trainer/export/onnx_file.py"},
+    "torch.distributed": {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer/ranks").glob("*.py")},
     "torch.utils.tensorboard": {"trainer/training/board.py"},
     "pickle": set[str](),
     "importlib.import_module": set[str](),  # would get past this file
