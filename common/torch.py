@@ -71,7 +71,7 @@ class StreamDataset(IterableDataset[Any]):
         client = LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
         self._finalize = weakref.finalize(self, client.close)
         try:
-            self._stream = client.stream(spec, self.batch_size // ranks)
+            self._stream = client.stream(spec, self.batch_size // ranks, ranks=ranks)
             self._end = self._end_of_an_epoch()
         except BaseException:
             self.close()

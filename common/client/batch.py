@@ -207,6 +207,12 @@ class BatchFormat:
             timeline=timeline,
         )
 
+    def empty(self, request: BatchRequest) -> Batch:
+        images, numbers = np.zeros((0, *self.spec.image_shape), self.spec.dtype), np.zeros(0, np.int64)
+        digests = np.zeros(0, np.uint64) if self.digests else None
+        images.flags.writeable = False
+        return Batch(request.epoch, request.first, images, numbers, numbers.copy(), digests=digests)
+
     def _check_sizes(self, request: BatchRequest, reply: BatchReply, pixels: memoryview) -> None:
         if not len(reply.records) == len(reply.labels) == 4 * request.count:
             raise WireError(f"BATCH: ticket {request.number} is for {request.count} images")

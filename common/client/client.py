@@ -85,19 +85,22 @@ class LoaderClient:
             self.close()
             raise
 
-    def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> Stream:
+    def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off", ranks: int = 1) -> Stream:
         """Open a stream of batches of up to `batch_size` images.
+
+        ranks   processes that share each batch (`Stream.batches`), each with a stream: the services divide by it the
+                slots that one reader would get
 
         With `digests` "on" batches carry a digest of each image; "verify" also checks them and retries damaged batches.
 
         Raises UsageError for a value of the wrong type or out of range, NoSuchSplit, LoaderRefused if every service
         refuses, LoaderTimeout if none responds.
         """
-        return self._owner.run(lambda: self._open(spec, batch_size, digests))
+        return self._owner.run(lambda: self._open(spec, batch_size, digests, ranks))
 
-    def _open(self, spec: StreamSpec, batch_size: int, digests: DigestUse) -> Stream:
+    def _open(self, spec: StreamSpec, batch_size: int, digests: DigestUse, ranks: int) -> Stream:
         services = Services(self._owner, self._hosts, self._served, self.timeout_s, self.wait, self.hear)
-        stream = Stream(services, spec, batch_size, self._requests, self._transport, digests)
+        stream = Stream(services, spec, batch_size, self._requests, self._transport, digests, ranks)
         self._streams[self._requests] = stream
         self._requests += 1
         try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from ..errors import LoaderError, LoaderTimeout, UsageError
-from ..ranges import EPOCHS, RANKS, Whole
+from ..ranges import EPOCHS, RANKS, RECORDS, Whole
 from .batch import Batch, BatchRequest
 from .owner import Owner
 
@@ -55,13 +55,13 @@ class Pass(Iterator[Batch]):
 
 
 def plan(
-    numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, batch_size: int, share: tuple[int, int]
+    numbers: Iterator[int], epochs: Iterator[int], first: int, end: int, whole: int, share: tuple[int, int]
 ) -> Iterator[BatchRequest]:
-    """Yield the requests of a pass: each epoch up to `end`, the first from `first` on."""
+    """Yield a rank's requests: each epoch up to `end`, the first from `first` on, in batches of `whole` images."""
     rank, ranks = share
     for epoch in epochs:
-        for position in range(first, end, batch_size * ranks):
-            count = min(batch_size * ranks, end - position)
+        for position in range(first, end, whole):
+            count = min(whole, end - position)
             low, high = count * rank // ranks, count * (rank + 1) // ranks
             yield BatchRequest(next(numbers), epoch, position + low, high - low)
         first = 0
@@ -76,15 +76,27 @@ def places(records: int, first: Any, end: Any) -> tuple[int, int]:
     return first, end
 
 
-def share_of(share: Any, images: int, batch_size: int) -> tuple[int, int]:
-    """Check (rank, ranks). Raises UsageError, also if the last batch is too small."""
+def share_of(share: Any) -> tuple[int, int]:
+    """Check (rank, ranks). Raises UsageError."""
     if not isinstance(share, tuple) or len(share) != 2:
         raise UsageError(f"share is {share!r}; it is (rank, ranks)")
     ranks = RANKS.of("ranks", share[1])
-    rank = Whole(0, ranks - 1).of("rank", share[0])
-    if 0 < (left := images % (batch_size * ranks)) < ranks:
+    return Whole(0, ranks - 1).of("rank", share[0]), ranks
+
+
+def refuse_fewer_than_ranks(images: int, whole: int, ranks: int) -> None:
+    if 0 < (left := images % whole) < ranks:
         raise UsageError(f"an epoch's last batch has {left} images for {ranks} ranks: end the epochs before it")
-    return rank, ranks
+
+
+def whole_of(whole: Any, batch_size: int, ranks: int) -> int:
+    """Check the size of all ranks' batches. Raises UsageError, also if a rank's part exceeds `batch_size`."""
+    whole = Whole(1, RECORDS.high).of("whole", whole)
+    if (needed := -(-whole // ranks)) > batch_size:
+        raise UsageError(
+            f"whole is {whole}: parts for {ranks} ranks have up to {needed} images, the stream's batches {batch_size}"
+        )
+    return int(whole)
 
 
 def epochs_of(epochs: Iterable[Any]) -> Iterator[int]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import LoaderError, LoaderFault, UsageError
-from ..ranges import BATCH_SIZES, EPOCHS
+from ..ranges import BATCH_SIZES, EPOCHS, RANKS
 from ..spec import DIGEST_USES, DigestUse, StreamInfo, StreamSpec, one_of
 from ..wire import messages
 from ..wire.fields import StageTimes
@@ -17,7 +17,7 @@ from ..wire.slab import KEPT
 from .batch import Batch, BatchRequest, Timeline
 from .host import Host
 from .naming import Naming
-from .passes import Pass, epochs_of, places, plan, share_of
+from .passes import Pass, epochs_of, places, plan, refuse_fewer_than_ranks, share_of, whole_of
 from .patience import ReplyTimes, Wait
 from .served import Services
 from .stream_sessions import HostSession, Loaders, StreamSessions, Transport
@@ -37,7 +37,14 @@ class Stream:
     """
 
     def __init__(
-        self, services: Services, spec: StreamSpec, batch_size: int, request: int, way: Transport, digests: DigestUse
+        self,
+        services: Services,
+        spec: StreamSpec,
+        batch_size: int,
+        request: int,
+        way: Transport,
+        digests: DigestUse,
+        ranks: int,
     ) -> None:
         if not isinstance(spec, StreamSpec):
             raise UsageError(f"spec is {spec!r}; it is a StreamSpec")
@@ -46,7 +53,9 @@ class Stream:
         self._epoch = 0
         self._services, self._owner, self._settled = services, services.owner, services.owner.interruptions
         self._digests = one_of("digests", digests, DIGEST_USES)
-        hello = messages.Hello.of(request, spec, digests=digests != "off", batch_size=self.batch_size)
+        hello = messages.Hello.of(
+            request, spec, digests=digests != "off", batch_size=self.batch_size, ranks=RANKS.of("ranks", ranks)
+        )
         self._sessions = StreamSessions(services.hosts, services.served, spec, hello, way)
         self.naming = Naming(services, self._sessions, self.reopen)
         self._pass: Pass | None = None
@@ -101,10 +110,12 @@ class Stream:
         end: int | None = None,
         lend: bool = False,
         share: tuple[int, int] = (0, 1),
+        whole: int | None = None,
     ) -> Iterator[Batch]:
         """The batches of `epochs`, in order: the first epoch from position `first` on, each one up to `end`.
 
-        With `share`, (rank, ranks), the rank's parts of batches of `ranks * batch_size` images, equally many for each.
+        With `share`, (rank, ranks), the rank's parts of batches of `whole` images, equally many for each; a part may
+        have no images. Without `whole` batches have `ranks * batch_size`, and none of its parts may be empty.
 
         With `lend`, those of a service on this host are views of its slab, valid until the next request, or after
         `keep` until `release`. The first batch of a pass ends the previous pass.
@@ -113,9 +124,13 @@ class Stream:
         be delivered, LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT are kept.
         """
         start, stop = places(self.info.records, first, end)
-        part = share_of(share, stop - start, self.batch_size)
-        share_of(share, stop, self.batch_size)  # of the epochs after the first
-        requests = plan(self._numbers, epochs_of(epochs), start, stop, self.batch_size, part)
+        rank, ranks = share_of(share)
+        if whole is None:
+            whole = ranks * self.batch_size
+            refuse_fewer_than_ranks(stop - start, whole, ranks)
+            refuse_fewer_than_ranks(stop, whole, ranks)  # of the epochs after the first
+        whole = whole_of(whole, self.batch_size, ranks)
+        requests = plan(self._numbers, epochs_of(epochs), start, stop, whole, (rank, ranks))
         return Pass(self._owner, partial(self._deliver, requests), one_of("lend", lend, (True, False)))
 
     def names(self, records: Iterable[int]) -> list[str]:
@@ -156,7 +171,7 @@ class Stream:
             self._settled = self._owner.interruptions
             for host in [host for host, _ in self._sessions]:
                 self.leave(host)
-        self._pass, self._window = pass_, Window(requests)
+        self._pass, self._window = pass_, Window(requests, self._sessions.empty_batch)
         for host, session in self._sessions:
             self._add_host(self._window, host, session)
         return self._window

@@ -194,6 +194,9 @@ class StreamSessions:
         give_back = partial(self._give_back, session.nonce, request.number)
         return batches.batch(request, reply, pixels, timeline, slab=session.slab, give_back=give_back)
 
+    def empty_batch(self, request: BatchRequest) -> Batch:
+        return BatchFormat(self._spec, self.info, self._hello.digests).empty(request)
+
     def lease(self, nonce: bytes, number: int) -> None:
         self._leases[nonce].add(number)
 

@@ -6,7 +6,7 @@ one of these by a copy. A late ticket is hedged: an idle host gets it too, and t
 """
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,15 +42,15 @@ class _HostState:
 class Window:
     """Requests in order, takes answers in any order, delivers in order, each once."""
 
-    def __init__(self, plan: Iterator[BatchRequest]) -> None:
-        self._plan = plan
+    def __init__(self, plan: Iterator[BatchRequest], empty: Callable[[BatchRequest], Answer]) -> None:
+        self._plan, self._empty = plan, empty
         self._next = next(plan, None)
         self._hosts: dict[Host, _HostState] = {}
         self._requests: dict[int, BatchRequest] = {}  # requested once and not taken yet
         self._order: deque[int] = deque()  # their numbers
         self._retries: deque[int] = deque()  # that no host has in flight any more
         self._tried: dict[int, list[Host]] = {}
-        self._answers: dict[int, tuple[Host, Answer]] = {}
+        self._answers: dict[int, tuple[Host | None, Answer]] = {}
         self._hedges_left = float(HEDGES_FREE)
         self.requested_last = -1  # the highest number ever requested
 
@@ -97,14 +97,27 @@ class Window:
         """The next request and its host, retries first; None without credit or work."""
         if self._retries:
             return self._request_retry(now)
+        self._pass_over_empty()
         host = max(self._hosts, key=lambda host: self._hosts[host].credit_left, default=None)
-        if host is None or self._hosts[host].credit_left < 1 or self._next is None:
+        if host is None or self._hosts[host].credit_left < 1 or self._next is None or not self._next.count:
             return None
-        request, self._next = self._next, next(self._plan, None)
-        self._requests[request.number], self.requested_last = request, request.number
-        self._order.append(request.number)
+        request = self._advance(self._next)
+        self.requested_last = request.number
         self._hedges_left += HEDGE_SHARE
         return self._note(host, request, now)
+
+    def _pass_over_empty(self) -> None:
+        """Answer a request for no images here. Of several in a row each waits until the one before is taken."""
+        last = self._requests[self._order[-1]] if self._order else None
+        if self._next is not None and not self._next.count and (last is None or last.count):
+            request = self._advance(self._next)
+            self._answers[request.number] = None, self._empty(request)
+
+    def _advance(self, request: BatchRequest) -> BatchRequest:
+        self._next = next(self._plan, None)
+        self._requests[request.number] = request
+        self._order.append(request.number)
+        return request
 
     def hedge(self, now: float, before: float) -> tuple[Host, BatchRequest] | None:
         """The earliest late request that one host alone has in flight, and an idle host for it."""
@@ -142,7 +155,7 @@ class Window:
             return None
         number = self._order.popleft()
         host, answer = self._answers.pop(number)
-        if host in self._hosts:
+        if host is not None and host in self._hosts:
             self._hosts[host].held.discard(number)
         self._tried.pop(number, None)
         del self._requests[number]

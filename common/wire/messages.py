@@ -4,7 +4,7 @@ A message is a header, followed by a payload in two kinds (`framed`). The header
 field, field, ...]`, its fields in the order of the kind's dataclass. Each field is checked for type and range before
 anything is built from it.
 
-    HELLO    client -> service   opens a stream: its specification, its largest batch
+    HELLO    client -> service   opens a stream: its specification, its largest batch, its ranks
     WELCOME  service -> client   the stream's id, dataset, credit and slab; payload: the mean image
     TICKET   client -> service   "epoch 3, positions 1280..1407", under a number; acknowledgements
     BATCH    service -> client   records, labels, replaced positions, stage times; pixels: a slot or a payload
@@ -33,6 +33,7 @@ from ..ranges import (
     CROPS,
     EPOCHS,
     MOST_CLASSES,
+    RANKS,
     RECORDS,
     SEEDS,
     SIGMAS,
@@ -40,7 +41,7 @@ from ..ranges import (
 from ..spec import StreamSpec
 from . import fields
 
-VERSION = 6
+VERSION = 7
 MAX_FAULT_REASON = 1024  # characters of a FAULT, the longest of all strings
 MAX_HEADER_BYTES = CLASS_NAMES_BYTES + (1 << 12)  # class names of a large dataset fit; a flood does not
 
@@ -78,10 +79,11 @@ class Hello(Message):
     shuffle: bool = fields.flag()
     digests: bool = fields.flag()  # True if each BATCH shall carry them
     batch_size: int = fields.integer(*BATCH_SIZES)
+    ranks: int = fields.integer(*RANKS)  # streams that share each batch, and the credit of one
 
     @classmethod
-    def of(cls, request: int, spec: StreamSpec, *, digests: bool, batch_size: int) -> "Hello":
-        return cls(request, **asdict(spec), digests=digests, batch_size=batch_size)
+    def of(cls, request: int, spec: StreamSpec, *, digests: bool, batch_size: int, ranks: int = 1) -> "Hello":
+        return cls(request, **asdict(spec), digests=digests, batch_size=batch_size, ranks=ranks)
 
     @property
     def spec(self) -> StreamSpec:

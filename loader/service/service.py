@@ -109,7 +109,7 @@ class Service:
         """Change the number of workers. Clients reopen the streams whose credit that changes."""
         self._pool.resize(workers)
         for session in self._sessions:
-            if session.credit != self._sessions.credit(session.spec, session.batch_size, workers):
+            if session.credit != self._sessions.credit(session.spec, session.batch_size, session.ranks, workers):
                 self._sessions.end(session)
                 self._unknown(session.address[0], session.address[1], -1)
 

@@ -74,6 +74,7 @@ class Session:
     dataset: Dataset
     batch_size: int
     digests: bool
+    ranks: int
     credit: int
     slab_number: int
     now_us: Callable[[], int] = _monotonic_us
@@ -159,13 +160,14 @@ class Session:
         return self._starved_us + running_us
 
 
-def credit_for(spec: StreamSpec, batch_size: int, workers: int, stream_bytes: int) -> int:
-    """Batches a client may have in flight: enough to keep the cores busy, within the memory.
+def credit_for(spec: StreamSpec, batch_size: int, ranks: int, workers: int, stream_bytes: int) -> int:
+    """Batches one of `ranks` clients may have in flight: enough that all keep the cores busy, within the memory.
 
     Raises LoaderError if not even one fits.
     """
     size = slot_bytes(spec, batch_size)
-    credit = min(min(workers, usable_cores()) + 2, stream_bytes // size - SPARE_SLOTS)
+    alone = min(workers, usable_cores()) + 2
+    credit = min(alone, -(-alone // ranks) + 2, stream_bytes // size - SPARE_SLOTS)
     if credit < 1:
         needed_mib = -(-size * (SPARE_SLOTS + 1) // 2**20)
         raise LoaderError(

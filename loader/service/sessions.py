@@ -58,8 +58,8 @@ class Sessions:
     def full(self) -> bool:
         return len(self._by_address) >= self._memory.streams
 
-    def credit(self, spec: StreamSpec, batch_size: int, workers: int) -> int:
-        return credit_for(spec, batch_size, workers, min(self._memory.stream, self._memory.total))
+    def credit(self, spec: StreamSpec, batch_size: int, ranks: int, workers: int) -> int:
+        return credit_for(spec, batch_size, ranks, workers, min(self._memory.stream, self._memory.total))
 
     def open(self, identity: bytes, hello: messages.Hello, workers: int) -> tuple[Session, bool]:
         """Find or open the session that `hello` asks for; True if it is new.
@@ -72,16 +72,17 @@ class Sessions:
             raise NoSuchSplit(f"this dataset has no {spec.split} split, only {', '.join(self._datasets)}")
         address = identity, spec.stream_id(dataset.digest, hello.request)
         session = self.get(address)
-        if session is not None and (session.batch_size, session.digests) == (hello.batch_size, hello.digests):
+        asked = hello.batch_size, hello.digests, hello.ranks
+        if session is not None and (session.batch_size, session.digests, session.ranks) == asked:
             return session, False
         if session is not None:
             self.end(session)
         self._refuse_too_many(identity)
-        credit = self.credit(spec, hello.batch_size, workers)
+        credit = self.credit(spec, hello.batch_size, hello.ranks, workers)
         self._make_room(Session.bytes_of(spec, hello.batch_size, credit))
         number = next(self._slab_numbers)
         try:
-            session = Session(address, spec, dataset, hello.batch_size, hello.digests, credit, number)
+            session = Session(address, spec, dataset, *asked, credit, number)
         except OSError as error:
             raise LoaderError(f"there is no memory for the stream: {error.strerror}") from None
         self._by_address[address] = self._by_slab[number] = session

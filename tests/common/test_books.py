@@ -127,7 +127,7 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         requests = [BatchRequest(number, 0, number * COUNT, COUNT) for number in range(TICKETS)]
-        self.window = Window(iter(requests))
+        self.window = Window(iter(requests), BATCHES.empty)
         self.hosts = [Host(unserved("a"), 1), Host(unserved("b"), 3)]
         for host in self.hosts:
             self.window.add_host(host.peer, host.credit)

@@ -1,6 +1,7 @@
 """The client's books: every ticket once, in order, whatever hosts do; and nothing ever waits for itself."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -17,8 +18,10 @@ HOSTS = [unserved("a"), unserved("b"), unserved("c")]
 NO_IMAGES, NO_NUMBERS = np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64)
 
 
-def plan(tickets: int) -> list[BatchRequest]:
-    return [BatchRequest(number, 0, number * 8, 8) for number in range(tickets)]
+def window_of(tickets: int, empty: Collection[int] = ()) -> Window:
+    """A window on so many tickets, those in `empty` for no images."""
+    plan = [BatchRequest(number, 0, number * 8, 0 if number in empty else 8) for number in range(tickets)]
+    return Window(iter(plan), lambda request: answer(request.number))
 
 
 def answer(number: int, give_back: Callable[[], None] = lambda: None) -> Batch:
@@ -35,7 +38,7 @@ class Disturbed(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.window = Window(iter(plan(12)))
+        self.window = window_of(12, empty=(3, 4, 8))
         self.credit: dict[Host, int] = {}
         self.silent: set[Host] = set()
         self.asked: dict[tuple[Host, int], bool] = {}  # what the window waits for; whether as a second
@@ -52,6 +55,7 @@ class Disturbed(RuleBasedStateMachine):
 
     def note(self, asked: tuple[Host, BatchRequest], second: bool) -> None:
         host, request = asked
+        assert request.count
         assert host in self.credit
         assert host not in self.silent
         assert (host, request.number) not in self.asked
@@ -162,7 +166,7 @@ TestDisturbed = Disturbed.TestCase
 
 
 def test_a_host_has_no_more_asked_and_held_than_its_credit() -> None:
-    window = Window(iter(plan(9)))
+    window = window_of(9)
     window.add_host(unserved("a"), 2)
     assert [window.request(0.0) for _ in range(3)][2] is None
     window.answer(unserved("a"), 1, answer(1))
@@ -173,7 +177,7 @@ def test_a_host_has_no_more_asked_and_held_than_its_credit() -> None:
 
 
 def test_the_ticket_all_wait_for_is_asked_again_although_the_credit_is_spent_on_what_waits_for_it() -> None:
-    window = Window(iter(plan(9)))
+    window = window_of(9)
     window.add_host(unserved("dying"), 1)
     first = window.request(0.0)
     assert first is not None
@@ -189,7 +193,7 @@ def test_the_ticket_all_wait_for_is_asked_again_although_the_credit_is_spent_on_
 
 
 def test_a_late_ticket_goes_to_a_host_that_was_not_asked_yet() -> None:
-    window = Window(iter(plan(1)))
+    window = window_of(1)
     window.add_host(unserved("a"), 2)
     window.add_host(unserved("b"), 2)
     first = window.request(0.0)
@@ -200,9 +204,28 @@ def test_a_late_ticket_goes_to_a_host_that_was_not_asked_yet() -> None:
     assert {first[0], second[0]} == {unserved("a"), unserved("b")}
 
 
+def test_requests_for_no_images_come_in_their_turn_ask_nobody_and_are_not_read_ahead_for_ever() -> None:
+    window = Window(
+        (BatchRequest(number, 0, 0, 8 * (number == 1)) for number in itertools.count()),
+        lambda request: answer(request.number),
+    )
+    assert window.request(0.0) is None
+    assert number_of(window.take()) == 0  # although there is no host
+    window.add_host(unserved("a"), 5)
+    asked = window.request(0.0)
+    assert asked is not None
+    assert window.request(0.0) is None
+    assert window.take() is None
+    window.answer(unserved("a"), 1, answer(1))
+    for number in (1, 2, 3):
+        assert number_of(window.take()) == number
+        assert window.request(0.0) is None
+    assert not window.finished
+
+
 @pytest.mark.parametrize("tickets", [0, 1])
 def test_a_pass_ends(tickets: int) -> None:
-    window = Window(iter(plan(tickets)))
+    window = window_of(tickets)
     window.add_host(unserved("a"), 1)
     while (asked := window.request(0.0)) is not None:
         window.answer(unserved("a"), asked[1].number, answer(asked[1].number))
@@ -212,7 +235,7 @@ def test_a_pass_ends(tickets: int) -> None:
 
 def late_window() -> Window:
     """Ticket 0 asked of "slow" at 0 s; "quick" has answered 1 and 2, which is all its credit."""
-    window = Window(iter(plan(9)))
+    window = window_of(9)
     window.add_host(unserved("slow"), 1)
     assert window.request(0.0) is not None
     window.add_host(unserved("quick"), 2)
@@ -236,7 +259,7 @@ def test_a_late_ticket_is_asked_of_an_idle_host_too_and_the_first_answer_wins() 
 
 
 def test_hedges_are_rationed() -> None:
-    window, hedges = Window(iter(plan(30))), 0
+    window, hedges = window_of(30), 0
     window.add_host(unserved("slow"), 30)
     while window.request(0.0) is not None:
         pass
@@ -249,7 +272,7 @@ def test_hedges_are_rationed() -> None:
 
 
 def test_a_host_with_work_of_its_own_is_not_asked_for_a_late_ticket() -> None:
-    window = Window(iter(plan(9)))
+    window = window_of(9)
     for host in HOSTS:
         window.add_host(host, 1)
         assert window.request(0.0) is not None
@@ -269,7 +292,7 @@ def test_a_silent_host_is_asked_nothing_and_its_tickets_go_to_another() -> None:
 
 
 def test_a_ticket_asked_again_is_asked_since_the_first_time_unless_its_host_was_away() -> None:
-    window = Window(iter(plan(1)))
+    window = window_of(1)
     window.add_host(unserved("a"), 1)
     window.request(now=1)
     window.expire(before=5)
@@ -285,7 +308,7 @@ def test_a_ticket_asked_again_is_asked_since_the_first_time_unless_its_host_was_
 
 
 def test_a_late_answer_of_a_host_that_another_was_asked_after_tells_since_when_it_was_asked() -> None:
-    window = Window(iter(plan(1)))
+    window = window_of(1)
     window.add_host(unserved("a"), 1)
     window.request(now=1)
     window.expire(before=5)

@@ -15,7 +15,7 @@ from common.wire import fields, messages
 STREAM = bytes(range(16))
 REPLACED: Any = [[1281, 9, "checksum"]]  # lists, as they come back
 MESSAGES = [
-    messages.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", False, True, 128),
+    messages.Hello(1, "train", 2**63 - 1, "train", 227, 0.1, "uint8", "stop", False, True, 128, 4),
     messages.Welcome(1, STREAM, b"12345678", 10, ["a", "b"], STREAM, "libjpeg", 2, 8, 4, 77, 5, STREAM, 6, 4096),
     messages.Ticket(5, STREAM, 3, 1280, 128, True, 3, b"\1\0\0\0\7\0\0\0"),
     messages.BatchReply(5, STREAM, b"\0" * 8, b"\0" * 8, messages.NO_SLOT, b"", b"", [], [0] * 5, 2),
@@ -45,7 +45,7 @@ def test_a_stream_comes_back_whole() -> None:
 
 @pytest.mark.parametrize("view", ["", "half"])
 def test_an_unknown_view_is_decoded_so_that_the_service_can_refuse_it(view: str) -> None:
-    hello = messages.Hello(1, "train", 0, view, 227, 0.1, "uint8", "stop", False, True, 128)
+    hello = messages.Hello(1, "train", 0, view, 227, 0.1, "uint8", "stop", False, True, 128, 1)
     came = messages.decode(messages.encode(hello))
     assert isinstance(came, messages.Hello)
     with pytest.raises(UsageError, match="view is"):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.wire import messages
-from loader.service.session import SPARE_SLOTS, Job
-from tests.support.paper_service import paper_session, ticket
+from loader.service.session import SPARE_SLOTS, Job, credit_for
+from tests.support.paper_service import SPEC, paper_session, ticket
 
 
 class Now:
@@ -73,6 +73,15 @@ def test_acknowledgements_that_overtake_each_other_take_nothing_back() -> None:
         session.settle(ticket(9, oldest=7))
         session.settle(ticket(8, oldest=3))
         assert session.is_done(6)
+
+
+@given(ranks=st.integers(1, 65), workers=st.integers(1, 64))
+def test_ranks_get_credit_for_all_workers_together_and_none_gets_more_than_one_reader_would(
+    ranks: int, workers: int
+) -> None:
+    alone, each = (credit_for(SPEC, 8, count, workers, 1 << 40) for count in (1, ranks))
+    assert alone <= ranks * each <= alone + 3 * ranks
+    assert each <= alone
 
 
 STEPS = st.sampled_from(["admit", "begin", "crash", "lend", "acknowledge", "fail"])

@@ -1,5 +1,6 @@
 """A loader without sockets, behind the seam of `common.client.client.LoaderClient`."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from common import digest
 from common.client.batch import Batch
+from common.client.passes import plan
 from common.client.stream_sessions import Loaders
 from common.decoder import named
 from common.errors import NoSuchSplit
@@ -32,7 +34,9 @@ class MemoryLoader:
         self.on_ask: Callable[[StreamSpec, int, int], None] = lambda *_: None
         self.bad: set[tuple[str, int]] = set()
 
-    def stream(self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off") -> "MemoryStream":
+    def stream(
+        self, spec: StreamSpec, batch_size: int, *, digests: DigestUse = "off", ranks: int = 1
+    ) -> "MemoryStream":
         if self.records[spec.split] == 0:
             raise NoSuchSplit(f"there is no {spec.split} split")
         self.specs.append(spec)
@@ -53,27 +57,33 @@ class MemoryStream:
         self._buffer = np.zeros((batch_size, *spec.image_shape), spec.dtype)
 
     def batches(
-        self, epochs: Iterable[int], *, first: int = 0, end: int | None = None, lend: bool = False
+        self,
+        epochs: Iterable[int],
+        *,
+        first: int = 0,
+        end: int | None = None,
+        lend: bool = False,
+        share: tuple[int, int] = (0, 1),
+        whole: int | None = None,
     ) -> Iterator[Batch]:
         """Yield batches; a lent one's images are painted over at the next request."""
         end = self.info.records if end is None else min(end, self.info.records)
-        for epoch in epochs:
-            for position in range(first, end, self.batch_size):
-                self._loader.on_ask(self.spec, epoch, position)
-                count = min(self.batch_size, end - position)
-                labels = np.array([(position + k) % len(CLASSES) for k in range(count)], np.int64)
-                for k in range(count):
-                    self._buffer[k] = draw(self.spec, epoch, position + k, int(labels[k]))
-                images = self._buffer[:count].view()
-                images.flags.writeable = False
-                records = np.arange(position, position + count)
-                told = None if self._digests == "off" else digest.of_images(images, records.tolist(), labels.tolist())
-                places = [at for at in records.tolist() if (self.spec.split, at) in self._loader.bad]
-                replaced = [Replaced(at, 1000 + at, "cut off") for at in places]
-                batch = Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)
-                yield batch if lend else batch.copy()
-                self._buffer[:] = 255
-            first = 0
+        whole = self.batch_size * share[1] if whole is None else whole
+        for request in plan(itertools.count(), iter(epochs), first, end, whole, share):
+            epoch, position, count = request.epoch, request.first, request.count
+            self._loader.on_ask(self.spec, epoch, position)
+            labels = np.array([(position + k) % len(CLASSES) for k in range(count)], np.int64)
+            for k in range(count):
+                self._buffer[k] = draw(self.spec, epoch, position + k, int(labels[k]))
+            images = self._buffer[:count].view()
+            images.flags.writeable = False
+            records = np.arange(position, position + count)
+            told = None if self._digests == "off" else digest.of_images(images, records.tolist(), labels.tolist())
+            places = [at for at in records.tolist() if (self.spec.split, at) in self._loader.bad]
+            replaced = [Replaced(at, 1000 + at, "cut off") for at in places]
+            batch = Batch(epoch, position, images, labels, records, replaced=replaced, digests=told)
+            yield batch if lend else batch.copy()
+            self._buffer[:] = 255
 
     @property
     def loaders(self) -> Loaders:

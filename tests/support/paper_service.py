@@ -26,7 +26,7 @@ def ticket(number: int, count: int = 8, oldest: int = 0, done: bytes = b"", by_s
 @contextlib.contextmanager
 def paper_session(name: str = "a", credit: int = 1, now_us: Callable[[], int] = lambda: 0) -> Iterator[Session]:
     address = name.encode(), name.encode().ljust(16)
-    session = Session(address, SPEC, cast(Dataset, None), 8, False, credit, 0, now_us)
+    session = Session(address, SPEC, cast(Dataset, None), 8, False, 1, credit, 0, now_us)
     yield session
     session.slab.close()
 

@@ -133,7 +133,7 @@ class Attacker:
     def streams(self) -> None:
         """Opens a stream, asks for batches, and leaves in the middle of the answers."""
         with shake_hands(self.endpoint) as connection:
-            hello = messages.Hello(1, "train", 5, "train", 64, 0.1, "uint8", "replace", True, False, 8)
+            hello = messages.Hello(1, "train", 5, "train", 64, 0.1, "uint8", "replace", True, False, 8, 1)
             connection.sendall(frame_of(messages.encode(hello)) * self.random.choice([1, 40]))
             self._perhaps_wait(connection)
 

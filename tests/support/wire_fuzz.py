@@ -28,8 +28,8 @@ _EXTREMES: list[Any] = [
 def seeds(stream: bytes = STREAM, request: int = 0) -> list[Frames]:
     """One or two messages of each kind, with `stream` as the stream's id."""
     corpus = [
-        messages.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, 16),
-        messages.Hello(request, "val", 5, "full", 64, 0.0, "float32", "stop", False, True, 2),
+        messages.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, 16, 1),
+        messages.Hello(request, "val", 5, "full", 64, 0.0, "float32", "stop", False, True, 2, 65_536),
         messages.Ticket(1, stream, 0, 0, 16, False, 0, b""),
         messages.Ticket(9, stream, 2, 64, 8, True, 5, struct.pack("<2I", 0, 2)),
         messages.AskNames(3, stream, struct.pack("<3I", 0, 2, 149)),

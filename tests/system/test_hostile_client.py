@@ -46,7 +46,7 @@ def dealer(service: LoaderProcess) -> "Iterator[zmq.Socket[bytes]]":
 
 
 def hello(request: int = 0, batch_size: int = 16) -> messages.Hello:
-    return messages.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, batch_size)
+    return messages.Hello(request, "train", 3, "train", 64, 0.1, "uint8", "replace", True, False, batch_size, 1)
 
 
 def ask(socket: "zmq.Socket[bytes]", message: messages.Message) -> messages.Message:

@@ -285,12 +285,15 @@ def test_a_timeout_is_waited_out_and_an_error_does_not_look_like_the_end(
             next(loop)
 
 
-def test_a_dropped_dataset_closes_its_stream(packed: Path, tmp_path: Path) -> None:
-    with LoaderProcess(packed, tmp_path, 1) as service:
-        dataset = StreamDataset(service.endpoint, SPEC, batch_size=11)
+def test_a_dropped_dataset_closes_its_stream_which_had_a_rank_s_share_of_the_slots(
+    packed: Path, tmp_path: Path
+) -> None:
+    with LoaderProcess(packed, tmp_path, 2) as service:
+        dataset = StreamDataset(service.endpoint, SPEC, batch_size=64 * 11, world_size=64)
         for _ in under_torch(dataset):
             break
-        (name,) = re.findall(r"stream (\w+): .*, batches of 11,", service.log.read_text())
+        ((name, credit),) = re.findall(r"stream (\w+): .*, batches of 11, credit (\d+)", service.log.read_text())
+        assert credit == "3"  # one of 64, and two more
         del dataset, _
         wait_for("its stream to be closed", lambda: f"stream {name} closed" in service.log.read_text())
 

@@ -162,7 +162,7 @@ class Hoarder:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.connect(endpoint)
-        self._send(messages.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", True, False, 8))
+        self._send(messages.Hello(0, "train", 0, "train", 8, 0.1, "uint8", "replace", True, False, 8, 1))
         welcome = self._receive()
         assert isinstance(welcome, messages.Welcome)
         self._stream, self.slots = welcome.stream, welcome.slots
