@@ -6,7 +6,6 @@ client reads from it. And from any state, once all goes well again, the pass com
 slot that only its own answer would free.
 """
 
-import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,8 +97,7 @@ class Host:
         self.pool.stop()
 
     def _hear_workers(self) -> None:
-        readable, _, _ = select.select(self.pool.workers, [], [], 0)
-        self.dispatcher.take_in({worker.fileno() for worker in readable})
+        self.dispatcher.take_in(self.pool.heard_from())
 
     def _ended(self, session: Session) -> None:
         self.dispatcher.forget(session)

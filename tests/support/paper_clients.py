@@ -1,6 +1,5 @@
 """Clients of one paper service, that read streams from their start."""
 
-import select
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import cast
@@ -123,8 +122,7 @@ class PaperService:
         self.hear()
 
     def hear(self) -> None:
-        readable, _, _ = select.select(self.pool.workers, [], [], 0)
-        self.dispatcher.take_in({worker.fileno() for worker in readable})
+        self.dispatcher.take_in(self.pool.heard_from())
 
     @property
     def taken_bytes(self) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from typing import cast
 
 import numpy as np
@@ -124,6 +125,10 @@ class PaperPool(WorkerPool):
     def hear(self) -> None:
         for worker in self.staffed.values():
             worker.hear()
+
+    def heard_from(self) -> set[int]:
+        """File descriptors of the workers that have told something."""
+        return {worker.fileno() for worker in self.workers if connection.wait([worker.connection], 0)}
 
     @property
     def busy(self) -> list[PaperWorker]:

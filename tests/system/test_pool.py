@@ -1,10 +1,10 @@
 """Workers as real processes: how many there are, and what becomes of those that are too many."""
 
-import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,8 @@ def hear(pool: WorkerPool, until: Callable[[], object]) -> list[Finished | Crash
     outcomes: list[Finished | Crashed] = []
 
     def listen() -> bool:
-        for worker in select.select(pool.workers, [], [], 0.05)[0]:
+        ready = connection.wait([worker.connection for worker in pool.workers], 0.05)
+        for worker in [worker for worker in pool.workers if worker.connection in ready]:
             if (outcome := pool.receive(worker)) is not None:
                 outcomes.append(outcome)
         return bool(until())
