@@ -14,9 +14,9 @@ import socket
 import sys
 
 from common.cli import console
+from common.parent import die_with_parent
 from loader.monitoring.exposition import Exposition
 from loader.monitoring.figures import Figures
-from loader.parent import die_with_parent
 
 LONGEST_REQUEST = 1 << 13  # bytes, with all headers
 DEADLINE_S = 5.0  # from the connection to the last byte of the answer

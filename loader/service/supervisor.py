@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from common.cli.log import errors_as_exit_codes
 from common.errors import AlexNetError, LoaderError
-from loader.parent import die_with_parent
+from common.parent import die_with_parent
 from loader.service.signals import STOP
 
 log = logging.getLogger(__name__)

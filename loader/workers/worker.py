@@ -16,9 +16,9 @@ from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
 from common.images import jpeg
 from common.malloc import give_back_large_blocks
+from common.parent import die_with_parent
 from common.wire.slab import Slab, SlotBatch
 from loader.dataset import Dataset
-from loader.parent import die_with_parent
 from loader.workers import link, sampler
 from loader.workers.augment import Scratch
 from loader.workers.fill import Filler

@@ -67,6 +67,23 @@ WRONG = {  # a command, and what its error names
     "alexnet-trainer --cpu --gpus 0,1": "cpu",
     "alexnet-trainer --cpu --loader nowhere": "nowhere",
     "alexnet-trainer --cpu --resume": "resume",
+    "alexnet-trainer --cpu --ranks 0": "ranks",
+    "alexnet-trainer --cpu --ranks 3": "3 ranks.*1, 2 or 4",
+    "alexnet-trainer --cpu --ranks 2 --parts 6": "--parts 6.*4",
+    "alexnet-trainer --cpu --ranks 4 --parts 2": "4 ranks cannot share 2 parts.*1 or 2",
+    "alexnet-trainer --cpu --ranks 2 --batch-size 1": "batch of 1.*2 parts",
+    "alexnet-trainer --ranks 2 --gpus 0,1": "--gpus-per-rank",
+    "alexnet-trainer --cpu --gpus-per-rank 1": "--gpus-per-rank",
+    "alexnet-trainer --cpu --ranks 2 --reduce somehow": "somehow",
+    "alexnet-trainer --cpu --ranks 2 --rank-timeout 0": "rank-timeout",
+    "alexnet-trainer --cpu --ranks 2 --restarts -1": "restarts",
+    "alexnet-trainer --cpu --nodes 2 --rendezvous a:29400": "--run",
+    "alexnet-trainer --cpu --nodes 2 --run run": "--rendezvous.*missing",
+    "alexnet-trainer --cpu --nodes 2 --run run --rendezvous a": "HOST:PORT.* it is a",
+    "alexnet-trainer --cpu --nodes 2 --run run --rendezvous a:99999": "HOST:PORT.*99999",
+    "alexnet-trainer --cpu --rendezvous a:29400": "--nodes",
+    "alexnet-trainer --cpu --resume-if-begun": "--run",
+    "alexnet-trainer --cpu --resume-if-begun --resume --run run": "exclude",
     "alexnet-evaluate": "CHECKPOINT",
     "alexnet-evaluate --nonsense": "--nonsense",
     "alexnet-evaluate --cpu no-such-run": "no-such-run",
@@ -140,7 +157,7 @@ def test_h_is_help_and_every_command_tells_its_version(command: str) -> None:
 
 def test_help_has_sections_in_the_order_of_use() -> None:
     sections = re.findall(r"^(\w[\w ]*):$", CliRunner().invoke(trainer, ["-h"]).output, re.MULTILINE)
-    assert sections == ["Devices", "Training", "Data", "Output", "Inspection", "Messages and help"]
+    assert sections == ["Devices", "Training", "Data", "Ranks", "Output", "Inspection", "Messages and help"]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,12 @@ class Found:
             checkpoint.save_best(self.path)
 
 
+def is_begun(run_folder: Path) -> bool:
+    return any(_candidates(run_folder))
+
+
 def check_not_begun(run_folder: Path) -> None:
-    if any(_candidates(run_folder)):
+    if is_begun(run_folder):
         raise UsageError(f"{run_folder} already holds a run; --resume continues it, another --run starts anew")
 
 

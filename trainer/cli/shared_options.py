@@ -52,6 +52,7 @@ _FIELDS = {
     "run": "folder",
     "digest": "digests",
     "every": "every_s",
+    "rank_timeout": "rank_timeout_s",
 }
 
 

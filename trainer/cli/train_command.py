@@ -21,10 +21,12 @@ from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import to_toml
+from trainer.training.rank_options import refuse_impossible
 from trainer.training.train_options import DEFAULT_RECIPE, TrainOptions, recipe_of
 
 _PROGRAM = "alexnet-trainer"
-_training, _output, _looking = section("Training"), section("Output"), section("Inspection")
+_training, _ranks = section("Training"), section("Ranks")
+_output, _looking = section("Output"), section("Inspection")
 _path = click.Path(path_type=Path)
 
 
@@ -109,8 +111,43 @@ _path = click.Path(path_type=Path)
     show_default="off",
     help="Digest of each epoch's pixels in metrics.jsonl, for alexnet-loader audit; verify also checks what arrives.",
 )
+@_ranks("--ranks", type=click.IntRange(1), default=TrainOptions.ranks, help="Processes that train together, a node.")
+@_ranks(
+    "--nodes",
+    type=click.IntRange(1),
+    default=TrainOptions.nodes,
+    help="Machines; each is given the same command, and --run on a shared disk.",
+)
+@_ranks("--rendezvous", metavar="HOST:PORT", help="Where the nodes meet: any free port of one of them.")
+@_ranks("--run-id", show_default="alexnet", help="Name of this start, the same on all nodes.")
+@_ranks(
+    "--gpus-per-rank",
+    type=click.IntRange(1, 2),
+    show_default="2 if there are as many, else 1",
+    help="GPUs of a rank: rank 1 of a node takes those after rank 0's.",
+)
+@_ranks(
+    "--parts",
+    type=click.IntRange(1),
+    show_default="all ranks; on a resume the run's own",
+    help="Parts a batch is computed in, a power of two: bits are the same for every number of ranks that divides it.",
+)
+@_ranks(
+    "--reduce",
+    type=click.Choice(["ordered", "fast"]),
+    default=TrainOptions.reduce,
+    help="Sum of gradients: in one order, or as the library prefers, whose bits depend on the ranks.",
+)
+@_ranks(
+    "--rank-timeout",
+    type=click.FloatRange(1),
+    default=TrainOptions.rank_timeout_s,
+    help="Seconds without a rank's answer before all restart.",
+)
+@_ranks("--restarts", type=click.IntRange(0), default=TrainOptions.restarts, help="Restarts after a rank is lost.")
 @_output("--run", type=_path, show_default="runs/RECIPE-TIME", help="Folder of the run.")
 @_output("--resume", is_flag=True, help="Resume from the newest valid checkpoint in --run.")
+@_output("--resume-if-begun", is_flag=True, help="Resume if --run holds a checkpoint; else begin.")
 @_output(
     "--checkpoint-minutes",
     type=click.FloatRange(0),
@@ -137,6 +174,7 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
     logs.setup(_PROGRAM, log_level)
     with logs.errors_as_exit_codes(_PROGRAM):
         asked = TrainOptions(**fields_of(options))
+        refuse_impossible(asked)
         if show_recipe:
             result(to_toml(_recipe(asked)).removesuffix("\n"))
             return
@@ -151,7 +189,7 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
 
 
 def _recipe(options: TrainOptions) -> Recipe:
-    if not options.resume and options.init is None:
+    if not options.resume and not options.resume_if_begun and options.init is None:
         return recipe_of(options).recipe
     from trainer.training.start import start_of  # reads a checkpoint
 

@@ -20,6 +20,14 @@ _OPTIONS = {  # those that no checkpoint holds; recipe, seeds, rate, precision a
     "log_steps": "--log-steps",
     "steps": "--steps",
     "tensorboard": "--tensorboard",
+    "ranks": "--ranks",
+    "nodes": "--nodes",
+    "rendezvous": "--rendezvous",
+    "run_id": "--run-id",
+    "gpus_per_rank": "--gpus-per-rank",
+    "reduce": "--reduce",
+    "rank_timeout_s": "--rank-timeout",
+    "restarts": "--restarts",
 }
 
 

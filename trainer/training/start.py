@@ -16,6 +16,7 @@ from trainer.checkpoints.resume import (
     check_not_begun,
     check_same_data,
     check_same_stream,
+    is_begun,
     load_named,
     newest_whole,
 )
@@ -53,7 +54,8 @@ def start_of(options: TrainOptions) -> Start:
     """The start that the options ask for. Raises UsageError and CheckpointError."""
     if options.resume and options.init is not None:
         raise UsageError("--resume continues a run, --init begins a new one: leave one of them out")
-    if options.resume:
+    begun = options.resume_if_begun and options.folder is not None and is_begun(options.folder)
+    if options.resume or begun:
         if options.folder is None:
             raise UsageError("--resume needs --run, the folder of the run to resume")
         found = newest_whole(options.folder)

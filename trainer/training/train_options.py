@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from common.cli.command_line import DEFAULT_TIMEOUT_S
 from common.errors import UsageError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # it imports torch, which --help need not wait for
     from trainer.device.devices import Precision
 
 DEFAULT_RECIPE = "source"
+
+Reduce = Literal["ordered", "fast"]
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class
@@ -55,6 +57,20 @@ class TrainOptions:
     on_bad_record: OnBadRecord | None = None
     digests: DigestUse | None = None
     threads: int | None = None
+    ranks: int = 1
+    nodes: int = 1
+    rendezvous: str | None = None
+    run_id: str | None = None
+    gpus_per_rank: int | None = None
+    parts: int | None = None
+    reduce: Reduce = "ordered"
+    rank_timeout_s: float = 120.0
+    restarts: int = 3
+    resume_if_begun: bool = False
+
+    @property
+    def all_ranks(self) -> int:
+        return self.ranks * self.nodes
 
 
 def recipe_of(options: TrainOptions) -> Derived:

@@ -19,9 +19,9 @@ from trainer.training.train_options import TrainOptions
 
 STORED = {  # by a checkpoint
     "precision", "recipe", "ablate", "width", "epochs", "batch_size", "seed", "data_seed", "rate", "on_bad_record",
-    "digests", "threads",
+    "digests", "threads", "parts",
 }  # fmt: skip
-OF_ONE_RUN = {"profile", "folder", "resume", "init"}
+OF_ONE_RUN = {"profile", "folder", "resume", "resume_if_begun", "init"}
 
 
 def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> TrainOptions:
@@ -41,7 +41,7 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> TrainOptions:
 
 def test_every_option_that_no_checkpoint_holds_is_told_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     given = TrainOptions(
-        gpus="0,1",
+        gpus="0",
         net="halves",
         exchange="host",
         cuda_graphs=False,
@@ -54,6 +54,10 @@ def test_every_option_that_no_checkpoint_holds_is_told_and_comes_back(monkeypatc
         log_steps=3,
         steps=1000,
         tensorboard=True,
+        gpus_per_rank=1,
+        reduce="fast",
+        rank_timeout_s=8.5,
+        restarts=0,
         recipe="paper",
         rate=0.1,
     )
@@ -62,6 +66,14 @@ def test_every_option_that_no_checkpoint_holds_is_told_and_comes_back(monkeypatc
     assert (back.resume, back.folder, back.recipe, back.rate) == (True, Path("runs/my first; rm -r"), None, None)
     assert {name: getattr(back, name) for name in _OPTIONS} == {name: getattr(given, name) for name in _OPTIONS}
     assert {field.name for field in fields(TrainOptions)} == _OPTIONS.keys() | STORED | OF_ONE_RUN
+
+
+def test_a_run_of_several_nodes_is_resumed_by_the_same_command_on_each() -> None:
+    given = TrainOptions(ranks=2, nodes=4, rendezvous="node-0:29400", run_id="7.0", cpu=True, restarts=1)
+    assert resume_command(given, Path("/shared/a")) == (
+        "alexnet-trainer --resume --run /shared/a --cpu --ranks 2 --nodes 4 --rendezvous node-0:29400 --run-id 7.0"
+        " --restarts 1"
+    )
 
 
 def test_a_plain_run_is_resumed_by_a_short_command() -> None:
