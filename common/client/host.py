@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 _BROKEN_IN_A_ROW = 12  # handshakes, in about half a second: no service dies in each of them
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before a host that refused is dialled again
 _NOTE_S = 0.5  # between two questions to the kernel
+_DIALS_S = 0.5  # a lost connection that ZeroMQ does not dial again within this, it never will
 SILENT_S = 1.0  # after this long without a PONG, the host's tickets are reassigned
 
 
@@ -43,6 +44,7 @@ class Host:
         self._broken = 0
         self._pause_s = _FIRST_PAUSE_S
         self._dial_again = 0.0
+        self._lost_since: float | None = None  # the connection, which ZeroMQ has not begun to dial again
         self.connection: TcpConnection | None = None
         self.taken, self.flooded = 0, False
         self._noted = 0.0  # when `taken` last came from the kernel
@@ -119,6 +121,10 @@ class Host:
         for event in self._end.events():
             if event.kind == zmq.EVENT_CONNECTED:
                 self._connected(event.value)
+            elif event.kind == zmq.EVENT_DISCONNECTED:
+                self._lost_since = time.monotonic()
+            elif event.kind == zmq.EVENT_CONNECT_RETRIED:
+                self._lost_since = None
             elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.refusal, self._broken, self._pause_s, self._admitted = "", 0, _FIRST_PAUSE_S, True
             else:
@@ -129,9 +135,15 @@ class Host:
             self.refuses("it sends more than was requested")
         if self.refusal and time.monotonic() > self._dial_again:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            self.close()
-            self._dial()
+            self._redial()
+        elif not self.refusal and self._lost_since is not None and time.monotonic() - self._lost_since > _DIALS_S:
+            log.warning("%s, or the way to it, broke the protocol; it is dialled again", self.endpoint)
+            self._redial()
         return bool(self.refusal) and self.refusal != before
+
+    def _redial(self) -> None:
+        self.close()
+        self._dial()
 
     def _connected(self, fd: int) -> None:
         connection = TcpConnection.of(fd)
@@ -161,4 +173,4 @@ class Host:
             raise LoaderRefused(
                 f"loader endpoint {self.endpoint!r}: {error.strerror}; expected something like tcp://host:5555"
             ) from None
-        self.reachable = False
+        self.reachable, self._lost_since = False, None

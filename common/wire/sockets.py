@@ -79,8 +79,12 @@ def new_context() -> Context:
 
 
 def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> End:
-    """The client's end, which reconnects by itself. Raises zmq.ZMQError if the endpoint is malformed."""
-    end = End(context, zmq.DEALER, zmq.EVENT_CONNECTED | HANDSHAKES)
+    """The client's end. It reconnects by itself, with EVENT_CONNECT_RETRIED, unless the peer broke the protocol.
+
+    Raises zmq.ZMQError if the endpoint is malformed.
+    """
+    lost = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+    end = End(context, zmq.DEALER, zmq.EVENT_CONNECTED | lost | HANDSHAKES)
     socket = end.socket
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
