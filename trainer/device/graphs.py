@@ -83,6 +83,11 @@ class GraphRunner:
         recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
         return {stream: recorder for stream, recorder in recorders.items() if recorder is not None}
 
+    def between(self, work: Callable[[], object]) -> None:
+        """Do `work` between pieces, unless they are being recorded: their results are then still to be computed."""
+        if self._mode != "record":
+            work()
+
     def piece(self, stream: DeviceStream, name: str, work: Callable[[], T]) -> T:
         """The result of `work` on `stream`; in a replay that of the recording."""
         with self._streams.on(stream), self._streams.span(stream, name):

@@ -173,11 +173,11 @@ class Crossing:
     def receive(self, activation: Tensor) -> Tensor:
         return activation.to(self.computed)
 
-    def send_gradient(self, gradient: Tensor) -> Tensor:
-        return gradient if self._is_same else (gradient * len(gradient)).to(self.crossing)
+    def send_gradient(self, gradient: Tensor, whole: int) -> Tensor:
+        return gradient if self._is_same else (gradient * whole).to(self.crossing)
 
-    def receive_gradient(self, gradient: Tensor) -> Tensor:
-        return gradient if self._is_same else gradient.to(self.computed) / len(gradient)
+    def receive_gradient(self, gradient: Tensor, whole: int) -> Tensor:
+        return gradient if self._is_same else gradient.to(self.computed) / whole
 
     @property
     def _is_same(self) -> bool:

@@ -88,6 +88,10 @@ class Half:
     def weights(self, layer: Layer) -> Weights:
         return self._weights[layer.name]
 
+    def of(self, segment: Segment) -> list[Parameter]:
+        weights = [self.weights(layer) for layer in segment.layers]
+        return [each for layer in weights for each in (layer.own, layer.bias, layer.peer) if each is not None]
+
     def own(self, layer: Layer, x: Tensor) -> Tensor:
         """The own inputs' part of the layer's outputs, before bias and activation."""
         return _linear_map(layer, x, self.weights(layer).own.operand)

@@ -108,11 +108,18 @@ def linear(x: Tensor, weight: Tensor, groups: int = 1, bias: Tensor | None = Non
     return y if bias is None else y + bias
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+def loss_of(logits: Tensor, labels: Tensor, whole: int) -> Tensor:
+    """The cross entropies' sum over `whole`, the size of the batch of which this is all or a part."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return _share(F.cross_entropy(logits, labels, reduction="sum"), whole)
 
 
 @torch.no_grad()
-def loss_and_error(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss, and the share of wrong top-1 answers."""
-    return torch.stack((loss, (logits.argmax(dim=1) != labels).to(loss.dtype).mean()))
+def loss_and_error(loss: Tensor, logits: Tensor, labels: Tensor, whole: int) -> Tensor:
+    """The loss, and the wrong top-1 answers over `whole`."""
+    wrong = (logits.argmax(dim=1) != labels).to(loss.dtype).sum()
+    return torch.stack((loss, _share(wrong, whole)))
+
+
+def _share(total: Tensor, whole: int) -> Tensor:
+    return total / torch.full_like(total, whole)  # as a mean does; by a number, a GPU would multiply by its reciprocal

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.network.parameters import Parameter
+from trainer.network.parameters import Keeper, Parameter, assign_gradients
 
 # For each of `input_devices`, in `input_dtype`: n x 3 x 227 x 227, less the mean and scaled; or the same with a row and
 # a column that conv1 does not read, folded to n x 48 x 57 x 57 (`trainer.ops.convolution.space_to_depth`).
@@ -30,11 +30,24 @@ class Net(Protocol):
     def loss_device(self) -> torch.device:
         """The device of labels, loss and probabilities."""
 
-    def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
-        """Assign each parameter's gradient; return `model.loss_and_error`, which the next step may overwrite.
+    def train_step(
+        self,
+        x_nchw: Pixels,
+        labels: Tensor,
+        *,
+        step: int,
+        first: int = 0,
+        whole: int | None = None,
+        keep: Keeper = assign_gradients,
+    ) -> Tensor:
+        """Compute gradients and hand them to `keep`; return `model.loss_and_error`.
 
         labels   int64 n, on `loss_device`
         step     decides, with the seed, the dropout masks
+        first    the batch's first image among those of the batch of which it is a part
+        whole    images of that; None if the batch is no part
+        keep     called as soon as a group of `buckets` or some of it is computed, with tensors that, like the result,
+                 the next step may overwrite
         """
 
     def predict(self, x_nchw: Pixels) -> Tensor:
@@ -49,6 +62,10 @@ class Net(Protocol):
     @property
     def parameters(self) -> Sequence[Parameter]:
         """Every block; those of one reference tensor share its name."""
+
+    @property
+    def buckets(self) -> Sequence[Sequence[Parameter]]:
+        """The parameters of each device, in the order in which their gradients are computed."""
 
     def gather(self, tensors: Mapping[Parameter, Tensor] | None = None) -> dict[str, Tensor]:
         """CPU copies of the weights, or of `tensors`, in the reference's names and shapes."""

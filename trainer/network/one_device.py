@@ -11,7 +11,7 @@ from trainer.device.streams import Side, Streams
 from trainer.network.initial import initial_tensors
 from trainer.network.model import check_hidden, hidden, logits, loss_and_error, loss_of
 from trainer.network.net import Pixels
-from trainer.network.parameters import Block, Gradients, Parameter, Placement, assign_gradients
+from trainer.network.parameters import Block, Gradients, Keeper, Parameter, Placement, assign_gradients
 from trainer.ops.dropout import Masking, Scaling
 from trainer.recipes.recipe import Recipe
 
@@ -32,8 +32,8 @@ class OneDevice(Placement):
         super().__init__(parameters, reference)
         self._recipe = recipe
         self._operands = {parameter.name: parameter.operand for parameter in self.parameters}
-        self._step = torch.zeros((), dtype=torch.int64, device=device)
-        self._masking = Masking(recipe.dropout, seed, (self._step, self._step))
+        self.buckets = [self.parameters]
+        self._masking = Masking.at_start(recipe.dropout, seed, device, device)
         streams = streams or Streams()
         self._streams, self._side = streams, Side(streams, device, "0")
         self._runner, self._predict_runner, self._features_runner = (
@@ -42,21 +42,33 @@ class OneDevice(Placement):
         self.input_devices: tuple[torch.device, ...] = (device,)
         self.input_dtype, self.loss_device = dtype, device
 
-    def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
-        with self._streams.on(self._streams.current(self.loss_device)):
-            self._step.fill_(step)
-        return self._runner.run(self._train, [*x_nchw, labels])
+    def train_step(
+        self,
+        x_nchw: Pixels,
+        labels: Tensor,
+        *,
+        step: int,
+        first: int = 0,
+        whole: int | None = None,
+        keep: Keeper = assign_gradients,
+    ) -> Tensor:
+        masking = self._masking.part_of(whole)
+        masking.move_to(step, first, self._streams)
+        train = partial(self._train, masking, len(labels) if whole is None else whole, keep)
+        return self._runner.run(train, [*x_nchw, labels], whole)
 
-    def _train(self, inputs: Sequence[Tensor]) -> Tensor:
-        result, gradients = self._runner.piece(self._side.stream, "step", partial(self._forward_backward, *inputs))
-        assign_gradients(gradients)
+    def _train(self, masking: Masking, whole: int, keep: Keeper, inputs: Sequence[Tensor]) -> Tensor:
+        x, labels = inputs
+        work = partial(self._forward_backward, x, labels, masking, whole)
+        result, gradients = self._runner.piece(self._side.stream, "step", work)
+        self._runner.between(partial(keep, gradients, self._side.stream))
         return result
 
-    def _forward_backward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
-        scores = logits(x, self._operands, self._recipe, self._masking)
-        loss = loss_of(scores, labels)
+    def _forward_backward(self, x: Tensor, labels: Tensor, masking: Masking, whole: int) -> tuple[Tensor, Gradients]:
+        scores = logits(x, self._operands, self._recipe, masking)
+        loss = loss_of(scores, labels, whole)
         gradients = torch.autograd.grad(loss, list(self._operands.values()))
-        return loss_and_error(loss, scores, labels), dict(zip(self.parameters, gradients, strict=True))
+        return loss_and_error(loss, scores, labels, whole), dict(zip(self.parameters, gradients, strict=True))
 
     @torch.no_grad()
     def predict(self, x_nchw: Pixels) -> Tensor:

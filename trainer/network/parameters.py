@@ -3,13 +3,14 @@
 So any placement can read any other's checkpoint.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from common.errors import CheckpointError
+from trainer.device.streams import DeviceStream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +53,11 @@ class Parameter:
 
 
 Gradients = Mapping[Parameter, Tensor]
+Keeper = Callable[[Gradients, DeviceStream], None]
 
 
-def assign_gradients(gradients: Gradients) -> None:
-    """Set each parameter's `gradient`. Call it between pieces: a replay runs no Python."""
+def assign_gradients(gradients: Gradients, stream: DeviceStream) -> None:
+    """Set each parameter's `gradient`, computed on `stream`. Call it between pieces: a replay runs no Python."""
     for parameter, gradient in gradients.items():
         parameter.gradient = gradient
 

@@ -28,7 +28,7 @@ from trainer.network.halves import Half, Segment, segments
 from trainer.network.initial import initial_tensors
 from trainer.network.model import check_hidden, loss_and_error, loss_of
 from trainer.network.net import Pixels
-from trainer.network.parameters import Gradients, Placement, assign_gradients
+from trainer.network.parameters import Gradients, Keeper, Placement, assign_gradients
 from trainer.ops.dropout import Dropout, Masking, Scaling
 from trainer.recipes.recipe import Recipe
 
@@ -58,6 +58,15 @@ class _Gradient:
         return buffer.clone() if self.own is None else self.own.add_(buffer)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a step's arithmetic needs to know besides its inputs; `whole` is their number if they are no part."""
+
+    masking: Masking
+    whole: int
+    keep: Keeper
+
+
 class TwoHalves(Placement):
     """A `Net` whose halves lie on `devices`; both may be one device."""
 
@@ -82,28 +91,37 @@ class TwoHalves(Placement):
         self._runner, self._predict_runner, self._features_runner = (
             GraphRunner(self._streams, self._sides, recorded=recorded) for recorded in (graphs, graphs, False)
         )
-        first, second = (torch.zeros((), dtype=torch.int64, device=device) for device in devices)
-        self._masking = Masking(recipe.dropout, seed, (first, second))
+        self._masking = Masking.at_start(recipe.dropout, seed, *devices)
         self._segments = segments(recipe)
+        self.buckets = [self._halves[half].of(segment) for segment in reversed(self._segments) for half in segment.on]
         self._crossing = Crossing.of(recipe.exchange, dtype)
         self._exchanges = self._make_exchanges(devices, ways)
         self._links = [link for exchange in self._exchanges.values() for link in exchange.links]
         self.input_devices: tuple[torch.device, ...] = devices
         self.input_dtype, self.loss_device = dtype, devices[0]
 
-    def train_step(self, x_nchw: Pixels, labels: Tensor, *, step: int) -> Tensor:
-        for device, number in zip(self.input_devices, self._masking.steps, strict=True):
-            with self._streams.on(self._streams.current(device)):
-                number.fill_(step)
+    def train_step(
+        self,
+        x_nchw: Pixels,
+        labels: Tensor,
+        *,
+        step: int,
+        first: int = 0,
+        whole: int | None = None,
+        keep: Keeper = assign_gradients,
+    ) -> Tensor:
+        masking = self._masking.part_of(whole)
+        masking.move_to(step, first, self._streams)
         addresses = tuple(link.address for link in self._links)
-        return self._runner.run(self._train, [*x_nchw, labels], addresses)
+        part = _Part(masking, len(labels) if whole is None else whole, keep)
+        return self._runner.run(partial(self._train, part), [*x_nchw, labels], (addresses, whole))
 
-    def _train(self, inputs: Sequence[Tensor]) -> Tensor:
+    def _train(self, part: _Part, inputs: Sequence[Tensor]) -> Tensor:
         *x_nchw, labels = inputs
-        passages = self._forward(self._runner, x_nchw, self._masking)
-        loss = partial(_loss, passages[-1][0].output, labels)
+        passages = self._forward(self._runner, x_nchw, part.masking)
+        loss = partial(_loss, passages[-1][0].output, labels, part.whole)
         result, gradient = self._runner.piece(self._compute[0], "loss", loss)
-        self._backward(passages, gradient)
+        self._backward(passages, gradient, part)
         self._settle()
         return result
 
@@ -179,50 +197,56 @@ class TwoHalves(Placement):
 
     # Backward
 
-    def _backward(self, passages: list[dict[int, _Passage]], gradient: Tensor) -> None:
+    def _backward(self, passages: list[dict[int, _Passage]], gradient: Tensor, part: _Part) -> None:
         gradients = {0: _Gradient(gradient, None)}
         for segment, of_halves in zip(reversed(self._segments), reversed(passages), strict=True):
-            gradients = self._segment_backward(segment, of_halves, gradients)
+            gradients = self._segment_backward(segment, of_halves, gradients, part)
 
     def _segment_backward(
-        self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient]
+        self, segment: Segment, passages: dict[int, _Passage], gradients: dict[int, _Gradient], part: _Part
     ) -> dict[int, _Gradient]:
         exchange = self._exchanges.get(segment.first.name)
         dz = {}
         for half, passage in passages.items():
             gradient = gradients[half]
             received = gradient.received.receive() if gradient.received else None
-            rest = partial(self._rest_backward, segment, half, passage, gradient, received)
+            rest = partial(self._rest_backward, segment, half, passage, gradient, received, part.whole)
             dz[half], peer, grads = self._runner.piece(self._compute[half], f"{segment.first.name} backward", rest)
-            assign_gradients(grads)
             if gradient.received:
                 gradient.received.release()
             if exchange:
                 exchange.gradient[1 - half].send(peer)
+            self._runner.between(partial(part.keep, grads, self._compute[half]))
         own = {}
         for half, passage in passages.items():
             first = partial(self._first_backward, segment, half, passage, dz[half])
             own[half], grads = self._runner.piece(self._compute[half], f"{segment.first.name} own backward", first)
-            assign_gradients(grads)
+            self._runner.between(partial(part.keep, grads, self._compute[half]))
         if not exchange:
             return {}
         self._release_activations(segment)
         return {half: _Gradient(own.get(half), exchange.gradient.get(half)) for half in range(HALVES)}
 
     def _rest_backward(
-        self, segment: Segment, half: int, passage: _Passage, gradient: _Gradient, received: Tensor | None
+        self,
+        segment: Segment,
+        half: int,
+        passage: _Passage,
+        gradient: _Gradient,
+        received: Tensor | None,
+        whole: int,
     ) -> tuple[Tensor, Tensor, Gradients]:
         """The gradients by z, the peer's input and the parameters above z."""
         weights = [self._halves[half].weights(layer) for layer in segment.layers]
         parameters = [layer.own for layer in weights[1:]] + [layer.bias for layer in weights]
         wanted = [passage.z_start, *(parameter.operand for parameter in parameters)]
-        received = None if received is None else self._crossing.receive_gradient(received)
+        received = None if received is None else self._crossing.receive_gradient(received, whole)
         dz, *others = torch.autograd.grad(passage.output, wanted, gradient.total(received))
         gradients = dict(zip(parameters, others, strict=True))
         if passage.peer_input is None:
             return dz, dz, gradients
         (peer,) = torch.autograd.grad(passage.z, passage.peer_input, dz, retain_graph=True)
-        return dz, self._crossing.send_gradient(peer), gradients
+        return dz, self._crossing.send_gradient(peer, whole), gradients
 
     def _first_backward(
         self, segment: Segment, half: int, passage: _Passage, dz: Tensor
@@ -269,8 +293,8 @@ class TwoHalves(Placement):
             link.settle()
 
 
-def _loss(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _loss(output: Tensor, labels: Tensor, whole: int) -> tuple[Tensor, Tensor]:
     logits = output.detach().requires_grad_()
-    loss = loss_of(logits, labels)
+    loss = loss_of(logits, labels, whole)
     (gradient,) = torch.autograd.grad(loss, logits)
-    return loss_and_error(loss, logits, labels), gradient
+    return loss_and_error(loss, logits, labels, whole), gradient

@@ -104,9 +104,22 @@ def test_bias_and_relu_in_one_pass_are_those_in_two(kernels: ModuleType) -> None
 def test_a_mask_is_the_one_a_cpu_draws(kernels: ModuleType, count: int) -> None:
     seed, step = 2**62 + 12345, 2**33 + 7
     x = torch.ones(count, device=DEVICE)
-    found = kernels.drop(x, seed, torch.tensor(step, device=DEVICE), 5, 1, 1 << 31)
-    expected = torch.from_numpy(philox_words(count, seed, step, 2 * 5 + 1) >= 1 << 31)
+    found = kernels.drop(x, seed, torch.tensor([step, 0], device=DEVICE), 5, 1, 1 << 31)
+    expected = torch.from_numpy(philox_words(range(count), count, seed, step, 2 * 5 + 1) >= 1 << 31)
     assert torch.equal(found.cpu(), expected.float())
+
+
+@given(st.integers(1, 9), st.integers(1, 90), st.data())
+@settings(max_examples=12, deadline=None)
+def test_a_part_s_mask_is_its_rows_of_the_whole_s(rows: int, units: int, data: st.DataObject) -> None:
+    from trainer.kernels import fused as kernels
+
+    first = data.draw(st.integers(0, rows - 1))
+    count = data.draw(st.integers(1, rows - first))
+    x = torch.ones(count, units, device=DEVICE)
+    found = kernels.drop(x, 7, torch.tensor([3, first], device=DEVICE), 5, 1, 1 << 31, rows)
+    expected = torch.from_numpy(philox_words(range(rows * units), rows * units, 7, 3, 2 * 5 + 1) >= 1 << 31)
+    assert torch.equal(found.cpu(), expected.float().view(rows, units)[first : first + count])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

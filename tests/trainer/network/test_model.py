@@ -1,14 +1,19 @@
 """The reference network: its shape, its first weights, its order of operations, its dropout."""
 
+import hashlib
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
+from trainer.device.streams import Streams
 from trainer.network.initial import initial_tensors
-from trainer.network.model import after_convolution, reference_shapes
+from trainer.network.model import after_convolution, loss_and_error, loss_of, reference_shapes
 from trainer.network.one_device import OneDevice
 from trainer.ops.dropout import Masking, Scaling
 from trainer.recipes.layers import Conv
@@ -131,8 +136,10 @@ def test_the_source_normalises_conv2_in_space_too() -> None:
     torch.testing.assert_close(after_convolution(conv_of(SOURCE, "conv2"), x.clone(), bias, SOURCE, groups=2), expected)
 
 
-def masking(seed: int, step: int) -> Masking:
-    return Masking(0.5, seed, (torch.tensor(step), torch.tensor(step)))
+def masking(seed: int, step: int, first: int = 0, whole: int | None = None) -> Masking:
+    of_part = Masking.at_start(0.5, seed, CPU, CPU).part_of(whole)
+    of_part.move_to(step, first, Streams())
+    return of_part
 
 
 def test_training_masks_half_of_the_outputs_and_does_not_scale_the_rest() -> None:
@@ -159,6 +166,33 @@ def test_a_mask_belongs_to_its_seed_step_layer_and_half() -> None:
         masking(1, 2)(x, 5, 1),
     ]
     assert not any(torch.equal(first, other) for other in others)
+
+
+def test_masks_are_those_that_older_checkpoints_were_trained_with() -> None:
+    x = torch.ones(30, 41)
+    kept = [masking(2**62 + 1, step)(x, layer, half) for step in (0, 2**33 + 7) for layer, half in ((5, 0), (6, 1))]
+    bits = torch.cat(kept).to(torch.uint8).numpy().tobytes()
+    assert hashlib.blake2b(bits, digest_size=8).hexdigest() == "93e56589ee1c93c1"
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.data())
+def test_parts_get_their_rows_of_the_whole_batch_s_mask(rows: int, units: int, data: st.DataObject) -> None:
+    whole = masking(3, 4)(torch.ones(rows, units), 5, 1)
+    cuts = [0, *sorted(data.draw(st.sets(st.integers(1, rows)))), rows]
+    spans = [span for span in itertools.pairwise(cuts) if span[0] < span[1]]
+    parts = [masking(3, 4, first, rows)(torch.ones(end - first, units), 5, 1) for first, end in spans]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_a_whole_batch_s_loss_and_gradient_are_the_mean_cross_entropy_s_bit_for_bit(count: int) -> None:
+    draws = torch.Generator().manual_seed(count)
+    scores, labels = torch.randn(count, 7, generator=draws, requires_grad=True), torch.randint(7, (count,))
+    loss, mean = loss_of(scores, labels, count), F.cross_entropy(scores, labels)
+    assert torch.equal(loss, mean)
+    assert torch.equal(*(torch.autograd.grad(each, scores)[0] for each in (loss, mean)))
+    wrong = (scores.argmax(dim=1) != labels).float().mean()
+    assert torch.equal(loss_and_error(loss, scores, labels, count), torch.stack((mean, wrong)).detach())
 
 
 def test_a_step_gives_the_mean_cross_entropy_the_error_and_fresh_gradients() -> None:

@@ -85,9 +85,9 @@ def test_what_crosses_in_half_precision_changes_gradients_a_little(dtype: torch.
 def test_a_small_gradient_of_a_mean_survives_half_precision() -> None:
     crossing = Crossing.of("float16", torch.float32)
     gradient = torch.full((128, 3), 2e-9)
-    sent = crossing.send_gradient(gradient)
+    sent = crossing.send_gradient(gradient, 128)
     assert sent.dtype == torch.float16
-    torch.testing.assert_close(crossing.receive_gradient(sent), gradient, rtol=0.2, atol=0)
+    torch.testing.assert_close(crossing.receive_gradient(sent, 128), gradient, rtol=0.2, atol=0)
     assert (gradient.half() == 0).all()
 
 
@@ -98,7 +98,9 @@ def test_activations_cross_in_half_precision_and_come_back_as_they_are_computed_
     received = narrow.receive(narrow.send(activation))
     assert (received.dtype, received.tolist()) == (torch.float32, [1.0, 1.0])
     same = Crossing.of("same", torch.bfloat16)
-    assert same.send(activation.bfloat16()).dtype == same.send_gradient(activation.bfloat16()).dtype == torch.bfloat16
+    assert (
+        same.send(activation.bfloat16()).dtype == same.send_gradient(activation.bfloat16(), 2).dtype == torch.bfloat16
+    )
 
 
 def layers(recipe: Recipe) -> dict[str, tuple[int, ...]]:
