@@ -22,6 +22,7 @@ class MemoryLoader:
     """Serves drawn images, `train_records` and `val_records` of them (0: no such split).
 
     specs    of the streams opened
+    open     those that were not closed
     on_ask   called with (spec, epoch, position) before each batch; may raise, or send a signal
     bad      (split, position) of corrupt records that were replaced
     """
@@ -31,6 +32,7 @@ class MemoryLoader:
         self.digest, self.decoder = digest, named("drawn", "0" * 32)
         self.classes: tuple[str, ...] = CLASSES
         self.specs: list[StreamSpec] = []
+        self.open: list[MemoryStream] = []
         self.on_ask: Callable[[StreamSpec, int, int], None] = lambda *_: None
         self.bad: set[tuple[str, int]] = set()
 
@@ -40,7 +42,8 @@ class MemoryLoader:
         if self.records[spec.split] == 0:
             raise NoSuchSplit(f"there is no {spec.split} split")
         self.specs.append(spec)
-        return MemoryStream(self, spec, batch_size, digests)
+        self.open.append(stream := MemoryStream(self, spec, batch_size, digests))
+        return stream
 
     def __enter__(self) -> "MemoryLoader":
         return self
@@ -93,7 +96,8 @@ class MemoryStream:
         return [f"{self.spec.split}-{record}.jpg" for record in records]
 
     def close(self) -> None:
-        pass
+        if self in self._loader.open:
+            self._loader.open.remove(self)
 
 
 def draw(spec: StreamSpec, epoch: int, position: int, label: int) -> npt.NDArray[np.uint8]:

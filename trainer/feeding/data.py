@@ -1,5 +1,6 @@
-"""The streams a run reads: training, reopened whenever the colour noise changes, and validation."""
+"""The streams a run reads: training, reopened whenever the colour noise changes, and validation, while it is read."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -63,8 +64,7 @@ class TrainingData:
         self._logged: set[tuple[str, int]] = set()  # corrupt records, with their split
         self._training_stream = self._open_training(sigma=recipe.current_phase(epoch).sigma)
         self.info: StreamInfo = self._training_stream.info
-        self._validation_stream = self._open_validation()
-        self.validation_info: StreamInfo | None = self._validation_stream.info if self._validation_stream else None
+        self.validation_info: StreamInfo | None = self._find_validation()
         self.clock = WaitClock()
         self._feed: Feed | None = None
 
@@ -78,7 +78,7 @@ class TrainingData:
 
     @property
     def validates(self) -> bool:
-        return self._validation_stream is not None
+        return self.validation_info is not None
 
     def stream_name(self, epoch: int, on_bad_record: OnBadRecord | None = None, decoder: str | None = None) -> str:
         """This epoch's stream, or one with another `on_bad_record` or decoder."""
@@ -92,7 +92,9 @@ class TrainingData:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
             batches = self._training_stream.batches(list(group), first=first, lend=True)
-            yield from self._fed(net, "train", batches, self._training_scale(sigma))
+            yield from self._fed(
+                net, self._logging_replaced(self._training_stream, batches), self._training_scale(sigma)
+            )
             first = 0
 
     def visible(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
@@ -101,18 +103,17 @@ class TrainingData:
         return PixelTransform(self.info.mean_hwc, self._recipe.input_shape, scale, device).images(x_nchw.cpu())
 
     def validation(self, net: Net) -> Iterator[DeviceBatch]:
-        assert self._validation_stream is not None
-        batches = self._validation_stream.batches([0], lend=True)
-        return self._fed(net, "val", batches, self._recipe.test_scale)
+        return self._fed(net, self._validation_batches(), self._recipe.test_scale)
 
-    def _fed(self, net: Net, split: str, batches: Iterator[Batch], scale: float) -> Iterator[DeviceBatch]:
+    def _validation_batches(self) -> Iterator[Batch]:
+        with contextlib.closing(self._open_validation()) as stream:  # whose slots are the services' memory
+            yield from self._logging_replaced(stream, stream.batches([0], lend=True))
+
+    def _fed(self, net: Net, batches: Iterator[Batch], scale: float) -> Iterator[DeviceBatch]:
         if self._feed is None:  # one for the run, made once there is a net
             self._feed = Feed(net, streams=Streams(), pinned=Pinned())
         transforms = pixel_transforms(net, self.info.mean_hwc, self._recipe.input_shape, scale)
-        stream = self._training_stream if split == "train" else self._validation_stream
-        assert stream is not None
-        source = self._breakable(self._logging_replaced(stream, batches))
-        return self._feed.batches(self.clock.timed(source), transforms)
+        return self._feed.batches(self.clock.timed(self._breakable(batches)), transforms)
 
     def _logging_replaced(self, stream: Stream, batches: Iterator[Batch]) -> Iterator[Batch]:
         split = stream.spec.split
@@ -135,10 +136,15 @@ class TrainingData:
         spec = training_spec(self._recipe, self._seed, sigma, self._on_bad_record)
         return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
 
-    def _open_validation(self) -> Stream | None:
+    def _open_validation(self) -> Stream:
+        spec = StreamSpec("val", view="full", on_bad_record=self._on_bad_record)
+        return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
+
+    def _find_validation(self) -> StreamInfo | None:
+        """Open the stream, so that what would refuse it does so before the first step, and close it."""
         try:
-            spec = StreamSpec("val", view="full", on_bad_record=self._on_bad_record)
-            return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
+            with contextlib.closing(self._open_validation()) as stream:
+                return stream.info
         except NoSuchSplit as refusal:
             log.info("training without validation: %s", refusal)
             return None

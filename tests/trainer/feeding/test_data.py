@@ -1,10 +1,13 @@
 """The streams that a run reads, and the scale of their pixels."""
 
+import contextlib
 from dataclasses import replace
 from itertools import islice
 
+import pytest
 import torch
 
+from common.errors import LoaderFault
 from common.spec import StreamSpec
 from tests.support.memory_loader import MemoryLoader, draw
 from trainer.feeding.data import TrainingData
@@ -64,3 +67,24 @@ def test_validation_reads_stored_pictures_at_the_test_scale() -> None:
     assert [len(batch) for batch in batches] == [4, 2]
     for fed in batches:
         assert torch.equal(fed.pixels[CPU], expected(data, spec, 0, fed, 0.5))
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_the_validation_stream_is_open_while_it_is_read(broken_off: bool) -> None:
+    loader = MemoryLoader(train_records=8, val_records=6)
+    data = data_of(loader)
+    for _ in range(2):
+        assert [stream.spec.split for stream in loader.open] == ["train"]
+        batches = data.validation(OneInput())  # type: ignore[arg-type]
+        next(batches)
+        assert [stream.spec.split for stream in loader.open] == ["train", "val"]
+        if broken_off:
+            loader.on_ask = fail
+        with contextlib.suppress(LoaderFault):
+            list(batches)
+        loader.on_ask = lambda *_: None
+    assert [stream.spec.split for stream in loader.open] == ["train"]
+
+
+def fail(*_: object) -> None:
+    raise LoaderFault("broken off")
