@@ -1,6 +1,7 @@
 """Shared fixtures: small packed datasets of drawn images, made once; and a tiny run."""
 
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -91,3 +92,13 @@ def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path)
     from tests.support.tiny_run import train_with  # torch is slow to import, and most tests need none
 
     return train_with(monkeypatch, loader, tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_descriptors_stay_open() -> Iterator[None]:
+    """A module's descriptors go with it: those of all would pass 1,024, the limit of a process."""
+    most = len(os.listdir("/proc/self/fd")) + 20
+    yield
+    if len(os.listdir("/proc/self/fd")) > most:
+        gc.collect()  # slow, so not after each
+    assert len(os.listdir("/proc/self/fd")) <= most

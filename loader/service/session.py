@@ -155,6 +155,10 @@ class Session:
         for job in [job for job in self.jobs.values() if job.tracker is not None and job.tracker.done]:
             self.end(job)
 
+    def close(self) -> None:
+        self.jobs.clear()  # which refer to this: the memory would stay until they are found to be garbage
+        self.slab.close()
+
     def _starved(self, now_us: int) -> int:
         running_us = 0 if self._starved_since_us is None else now_us - self._starved_since_us
         return self._starved_us + running_us

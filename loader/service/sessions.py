@@ -94,7 +94,7 @@ class Sessions:
         self.companions.leave(session)
         self._ended(session)
         self._forget(session.slab_number)
-        session.slab.close()
+        session.close()
 
     def end_all(self, identity: bytes) -> None:
         for session in self:

@@ -16,13 +16,14 @@ from common.errors import BadRecord
 from common.images import jpeg
 from common.spec import StreamSpec
 from common.wire import fields, messages
-from common.wire.slab import Replaced, Slab, SlotBatch, slot_bytes
+from common.wire.slab import Replaced, SlotBatch
 from loader.dataset import Dataset
 from loader.workers import sampler
 from loader.workers.augment import Scratch, TrainingBatch
 from loader.workers.fill import DECODE, Filler
 from loader.workers.sampler import Floats, Records
 from tests.support.bad_records import flip_a_bit, with_records
+from tests.support.one_slot import one_slot
 
 RECORDS, EPOCH = 150, 4
 SPEC = StreamSpec(seed=3, crop=64)
@@ -55,8 +56,7 @@ def sound(packed: Path) -> Stored:
 
 def filled(dataset: Dataset | Stored, spec: StreamSpec, first: int, count: int, digests: bool = False) -> SlotBatch:
     """A slot that has been used before."""
-    slab = Slab.create(slot_bytes(spec, count), 1)
-    batch = slab.batch(0, spec, count)
+    batch = one_slot(spec, count)
     batch.images[...] = 77
     batch.notes["reason"], batch.notes["digest"] = b"old", 5
     Filler(dataset, Scratch()).fill(spec, EPOCH, first, batch, digests=digests)  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ def test_where_every_record_is_bad_nothing_can_take_their_place(sound: Stored) -
 
 def test_an_answer_whose_every_place_was_replaced_fits_into_a_header() -> None:
     spec, count = StreamSpec(crop=1), fields.MAX_COUNT
-    batch = Slab.create(slot_bytes(spec, count), 1).batch(0, spec, count)
+    batch = one_slot(spec, count)
     for index in range(count):
         batch.note_replaced(index, fields.MAX_RECORD, "Corrupt JPEG data: 60 extraneous bytes before marker 0xd9" * 2)
     replaced = batch.replaced(first=fields.MAX_RECORD - count)
@@ -170,8 +170,8 @@ def test_the_time_of_a_fill_is_told_by_stage(sound: Stored, monkeypatch: pytest.
 
     place = {"read": (Stored, "read"), "decode": (jpeg, "decode"), "augment": (TrainingBatch, "finish")}
     monkeypatch.setattr(*place[slow], slowly(getattr(*place[slow])))
-    slab, began_ns = Slab.create(slot_bytes(SPEC, 20), 1), time.perf_counter_ns()
-    us = Filler(sound, Scratch()).fill(SPEC, EPOCH, 0, slab.batch(0, SPEC, 20), digests=True)  # type: ignore[arg-type]
+    batch, began_ns = one_slot(SPEC, 20), time.perf_counter_ns()
+    us = Filler(sound, Scratch()).fill(SPEC, EPOCH, 0, batch, digests=True)  # type: ignore[arg-type]
     by_stage = dict(zip(("read", "decode", "augment"), us[:3], strict=True))
     assert by_stage[slow] == max(by_stage.values())
     assert by_stage[slow] >= 20 * 5000
@@ -187,6 +187,5 @@ def test_the_time_that_a_bad_record_takes_is_the_decoders(sound: Stored, monkeyp
 
     monkeypatch.setattr(jpeg, "decode", slow_where_bad)
     spoilt = sound.spoilt([sampler.order(RECORDS, SPEC.seed, EPOCH)[0]])
-    slab = Slab.create(slot_bytes(SPEC, 1), 1)
-    us = Filler(spoilt, Scratch()).fill(SPEC, EPOCH, 0, slab.batch(0, SPEC, 1), digests=False)  # type: ignore[arg-type]
+    us = Filler(spoilt, Scratch()).fill(SPEC, EPOCH, 0, one_slot(SPEC, 1), digests=False)  # type: ignore[arg-type]
     assert us[DECODE] >= 50_000

@@ -10,7 +10,6 @@ import pytest
 
 from common.host_memory import available_memory, memory_size
 from common.spec import StreamSpec
-from common.wire.slab import Slab, slot_bytes
 from loader.cli.serving import bytes_for_decoded
 from loader.dataset import Dataset
 from loader.service.keeper import Keeper
@@ -20,6 +19,7 @@ from loader.workers.fill import Filler
 from loader.workers.kept import IMAGE_BYTES, KeptImages
 from loader.workers.link import Fill, Place
 from tests.support.bad_records import flip_a_bit
+from tests.support.one_slot import one_slot
 
 EPOCH, SPEC = 2, StreamSpec(seed=3, crop=64)
 SPECS = [
@@ -48,7 +48,7 @@ def kept(dataset: Dataset) -> Iterator[KeptImages]:
 
 def filled(filler: Filler, spec: StreamSpec = SPEC, count: int = 150) -> tuple[bytes, bytes, int]:
     """Pixels and notes of an epoch's first images, and how many were decoded for it."""
-    batch = Slab.create(slot_bytes(spec, count), 1).batch(0, spec, count)
+    batch = one_slot(spec, count)
     work = filler.fill(spec, EPOCH, 0, batch, digests=True)
     return bytes(batch.pixels), batch.notes.tobytes(), work.decoded
 

@@ -1,12 +1,15 @@
 """A stream's jobs and slots at a service, on paper."""
 
+import gc
 import struct
+import weakref
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.wire import messages
 from loader.service.session import SPARE_SLOTS, Job, credit_for
+from tests.support.paper_clients import PaperService
 from tests.support.paper_service import SPEC, paper_session, ticket
 
 
@@ -113,3 +116,19 @@ def test_no_history_gives_a_slot_to_two_jobs_or_loses_one_or_makes_a_wait_negati
                 session.end(filling[0])
             slots = [job.slot for job in session.jobs.values() if job.slot is not None]
             assert len(set(slots)) == len(slots) == 1 + SPARE_SLOTS - session.free_slots
+
+
+def test_the_memory_of_a_closed_stream_goes_at_once_whatever_was_being_done_for_it() -> None:
+    service = PaperService(workers=1)
+    reader = service.open()
+    service.ask(reader, reader)
+    memory = weakref.ref(reader.session.slab)
+    gc.disable()  # it would find it, much later
+    try:
+        service.leave(reader)
+        del reader
+        service.finish()
+        assert memory() is None
+    finally:
+        gc.enable()
+        service.close()

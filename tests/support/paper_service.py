@@ -66,6 +66,8 @@ class PaperWorker:
                 if isinstance(message, link.Attach):
                     assert fd is not None
                     self._slabs[message.slab] = Slab(fd, message.size, message.slots)
+                elif isinstance(message, link.Detach):
+                    self._slabs.pop(message.slab).close()
                 elif isinstance(message, link.Fill | link.Copy):
                     self.fill = message
                     self._write()
