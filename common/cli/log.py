@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..errors import AlexNetError, ReaderGone
 from . import console
@@ -55,22 +55,35 @@ class _Formatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def errors_as_exit_codes(program: str) -> Iterator[None]:
-    """Run a command's body; an AlexNetError, a system error or a lack of memory becomes one line and an exit code."""
+def errors_as_exit_codes(
+    program: str, shown_by_others: Callable[[BaseException, str], bool] | None = None
+) -> Iterator[None]:
+    """Run a command's body; an AlexNetError, a system error or a lack of memory becomes one line and an exit code.
+
+    shown_by_others   takes the error and its words; if it returns True, no line is written here
+    """
+
+    def end(error: Exception, message: str, exit_code: int) -> None:
+        log.debug("traceback", exc_info=True)
+        message = console.shown(message)
+        if shown_by_others is None or not shown_by_others(error, message):
+            console.tell(f"{program}: error: {message}")
+        sys.exit(exit_code)
+
     try:
         yield
     except ReaderGone as error:
         sys.exit(error.exit_code)
     except AlexNetError as error:
-        _end(program, str(error), error.exit_code)
+        end(error, str(error), error.exit_code)
     except OSError as error:
-        _end(program, error_text(error), 2 if error.errno in _PATH_ERRORS else 1)
+        end(error, error_text(error), 2 if error.errno in _PATH_ERRORS else 1)
     except MemoryError as error:
-        _end(program, f"not enough memory: {error}" if str(error) else "not enough memory", 1)
+        end(error, f"not enough memory: {error}" if str(error) else "not enough memory", 1)
     except Exception as error:
         if getattr(error, "errno", None) not in _LACKS:
             raise
-        _end(program, getattr(error, "strerror", None) or str(error), 1)
+        end(error, getattr(error, "strerror", None) or str(error), 1)
     except KeyboardInterrupt:
         console.tell(f"{program}: interrupted")
         sys.exit(INTERRUPTED)
@@ -81,12 +94,6 @@ def error_text(error: OSError) -> str:
     names = [name for name in (error.filename, error.filename2) if name is not None]
     files = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names]
     return ": ".join([" to ".join(files)] * bool(files) + [error.strerror or str(error) or type(error).__name__])
-
-
-def _end(program: str, message: str, exit_code: int) -> None:
-    log.debug("traceback", exc_info=True)
-    console.tell(f"{program}: error: {console.shown(message)}")
-    sys.exit(exit_code)
 
 
 class RateLimiter:

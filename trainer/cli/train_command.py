@@ -6,7 +6,9 @@ if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C m
     trainer()
     raise SystemExit
 
+import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from common.cli.console import result, say
 from common.cli.entry import interruptible
 from common.cli.options import command, section
 from trainer.cli.shared_options import complete_recipe, data, device_options, devices, fields_of, loader_options
+from trainer.ranks.place import die_with_launcher, is_rank, is_restarted, is_told_by_launcher, rank
 from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.recipe_file import to_toml
 from trainer.training.rank_options import refuse_impossible
+from trainer.training.run_folder import run_folder
 from trainer.training.train_options import DEFAULT_RECIPE, TrainOptions, recipe_of
 
 _PROGRAM = "alexnet-trainer"
@@ -171,21 +175,50 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
     nohup) finish the step, save, and stop with exit code 128 + the signal's number; --resume continues from there. A
     second Ctrl-C or SIGTERM stops at once.
     """
-    logs.setup(_PROGRAM, log_level)
-    with logs.errors_as_exit_codes(_PROGRAM):
+    _set_up_logs(log_level)
+    with logs.errors_as_exit_codes(_PROGRAM, is_told_by_launcher):
         asked = TrainOptions(**fields_of(options))
         refuse_impossible(asked)
         if show_recipe:
             result(to_toml(_recipe(asked)).removesuffix("\n"))
             return
+        if asked.all_ranks > 1 and not is_rank():
+            sys.exit(_launch(asked))
+        die_with_launcher()
         from trainer.training.launch import run
         from trainer.training.outcome import last_line
 
         interruptible()
-        outcome = run(asked)
-        say(last_line(outcome))
+        outcome = run(replace(asked, resume_if_begun=not asked.resume) if is_restarted() else asked)
+        if rank() == 0:
+            say(last_line(outcome))
         if outcome.stopped_by is not None:
             sys.exit(128 + outcome.stopped_by)
+
+
+def _set_up_logs(level: str) -> None:
+    """Of ranks but the first, only warnings."""
+    if rank() == 0:
+        logs.setup(_PROGRAM, level)
+    else:
+        logs.setup(f"{_PROGRAM}[{rank()}]", "warning" if level == "info" else level)
+
+
+def _launch(asked: TrainOptions) -> int:
+    from trainer.ranks.launcher import Launch, launch
+
+    folder = asked.folder or run_folder(None, _recipe(asked).name)  # one, for all ranks and restarts
+    command = [sys.executable, "-P", "-m", __spec__.name, *sys.argv[1:]]  # -P: modules may lie where it is called
+    if asked.folder is None:
+        command += ["--run", str(folder)]
+    try:
+        return launch(
+            command, Launch(asked.ranks, asked.nodes, asked.rendezvous, asked.run_id or "alexnet", asked.restarts)
+        )
+    finally:
+        if asked.folder is None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing came of it
 
 
 def _recipe(options: TrainOptions) -> Recipe:

@@ -2,18 +2,14 @@
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import platform
-from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from common.cli.progress import showing_progress
-from common.errors import UsageError
 from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.state import State
@@ -30,6 +26,7 @@ from trainer.training.outcome import Outcome
 from trainer.training.profile import Profile, WatchedStreams
 from trainer.training.report import Plan, Report
 from trainer.training.resuming import resume_command
+from trainer.training.run_folder import run_folder
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
 from trainer.training.start import Start, all_changes, is_done, settings_of, start_of, starting_state
@@ -134,25 +131,6 @@ def build(
         net.scatter(resumed.weights)
         net.scatter(resumed.velocities, sgd.velocities)
     return net, sgd
-
-
-def run_folder(asked: Path | None, recipe_name: str) -> Path:
-    """The run's folder, created if missing: --run, or runs/RECIPE-TIME."""
-    try:
-        if asked is not None:
-            asked.mkdir(parents=True, exist_ok=True)
-            return asked
-        return _new_folder(f"{recipe_name}-{datetime.now():%Y%m%d-%H%M%S}")
-    except OSError as error:
-        raise UsageError(f"the run's folder {error.filename} cannot be made: {error.strerror} (--run)") from None
-
-
-def _new_folder(stem: str) -> Path:
-    for number in itertools.count(1):
-        with contextlib.suppress(FileExistsError):
-            (folder := Path("runs") / (stem if number == 1 else f"{stem}-{number}")).mkdir(parents=True)
-            return folder
-    raise AssertionError("counting does not end")
 
 
 def say_start(

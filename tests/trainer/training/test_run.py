@@ -22,8 +22,9 @@ from tests.support.tiny_run import STEPS, STEPS_PER_EPOCH, Train, equal, lines, 
 from trainer.checkpoints import checkpoint
 from trainer.evaluation.validation import Evaluation
 from trainer.network.one_device import OneDevice
-from trainer.training import launch, loop
+from trainer.training import loop
 from trainer.training.outcome import Outcome, last_line
+from trainer.training.run_folder import run_folder
 
 
 def test_a_run_leaves_its_history_and_its_checkpoints(train: Train, tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_checkpoints_are_written_as_often_as_asked(train: Train, tmp_path: Path)
 
 def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = [launch.run_folder(None, "demo") for _ in range(3)]
+    folders = [run_folder(None, "demo") for _ in range(3)]
     assert len(set(folders)) == 3
     assert all(folder.is_dir() for folder in folders)
 
@@ -311,7 +312,7 @@ def test_runs_without_a_name_get_folders_of_their_own(tmp_path: Path, monkeypatc
 def test_a_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--run"):
-        launch.run_folder(tmp_path / "file" / "run", "demo")
+        run_folder(tmp_path / "file" / "run", "demo")
 
 
 def test_an_interrupted_epoch_keeps_what_it_waited_for_before(
