@@ -177,7 +177,8 @@ class Stream:
         return self._window
 
     def _add_host(self, window: Window, host: Host, session: HostSession) -> None:
-        window.add_host(host, session.credit, self._sessions.leased(session.nonce))
+        leased = self._sessions.leased(session.nonce)
+        window.add_host(host, session.credit, leased, by_slab=session.slab is not None)
 
     def _give_up_pass(self, why: str) -> None:
         self._release_last()

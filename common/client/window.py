@@ -1,8 +1,9 @@
 """Request window for one pass over a stream. Pure bookkeeping: no sockets, no clock.
 
 A ticket is in flight until answered, then held until its turn; credit bounds both, since a held answer may lie in a
-slot. A retry must never wait for a slot: it could wait for answers held behind it, which wait for it. So it displaces
-one of these by a copy. A late ticket is hedged: an idle host gets it too, and the first answer wins.
+slot. Hosts whose slab is mapped are asked first: their pixels cross no socket. A retry must never wait for a slot: it
+could wait for answers held behind it, which wait for it. So it displaces one of these by a copy. A late ticket is
+hedged: an idle host gets it too, and the first answer wins.
 """
 
 from collections import Counter, deque
@@ -25,6 +26,7 @@ class _HostState:
     """Books of one host. A silent one gets no requests, but what it holds still fills its slots."""
 
     credit: int
+    by_slab: bool
     in_flight: dict[int, float] = field(default_factory=dict)  # when last requested, by number
     since: dict[int, float] = field(default_factory=dict)  # when first, unless it was gone or silent meanwhile
     held: set[int] = field(default_factory=set)
@@ -33,6 +35,10 @@ class _HostState:
     @property
     def credit_left(self) -> int:
         return 0 if self.silent else self.credit - len(self.in_flight) - len(self.held)
+
+    @property
+    def precedence(self) -> tuple[bool, bool, int]:
+        return self.credit_left > 0, self.by_slab, self.credit_left
 
     @property
     def can_take_retry(self) -> bool:
@@ -66,9 +72,14 @@ class Window:
     def wanted(self) -> set[int]:
         return self._requests.keys() - self._answers.keys()
 
-    def add_host(self, host: Host, credit: int, in_slots: Collection[int] = ()) -> None:
-        """Admit a host; `in_slots` are tickets whose answers already lie in its slots."""
-        self._hosts[host] = _HostState(credit, held={number for number in in_slots if number in self._answers})
+    def add_host(self, host: Host, credit: int, in_slots: Collection[int] = (), *, by_slab: bool = False) -> None:
+        """Admit a host.
+
+        in_slots   tickets whose answers already lie in its slots
+        by_slab    its slab is mapped
+        """
+        held = {number for number in in_slots if number in self._answers}
+        self._hosts[host] = _HostState(credit, by_slab, held=held)
 
     def drop_host(self, host: Host) -> None:
         if lost := self._hosts.pop(host, None):
@@ -98,7 +109,7 @@ class Window:
         if self._retries:
             return self._request_retry(now)
         self._pass_over_empty()
-        host = max(self._hosts, key=lambda host: self._hosts[host].credit_left, default=None)
+        host = max(self._hosts, key=lambda host: self._hosts[host].precedence, default=None)
         if host is None or self._hosts[host].credit_left < 1 or self._next is None or not self._next.count:
             return None
         request = self._advance(self._next)

@@ -40,6 +40,7 @@ class Disturbed(RuleBasedStateMachine):
         super().__init__()
         self.window = window_of(12, empty=(3, 4, 8))
         self.credit: dict[Host, int] = {}
+        self.by_slab: set[Host] = set()
         self.silent: set[Host] = set()
         self.asked: dict[tuple[Host, int], bool] = {}  # what the window waits for; whether as a second
         self.pending: list[tuple[Host, int]] = []  # asked of a host, unanswered, maybe given up by the window
@@ -64,14 +65,19 @@ class Disturbed(RuleBasedStateMachine):
         waiting = sum(other == host for other, _ in self.asked)
         assert waiting + len(self.in_slots[host]) <= self.credit[host]
 
+    def has_credit(self, host: Host) -> bool:
+        waiting = sum(other == host for other, _ in self.asked)
+        return waiting + len(self.in_slots[host]) < self.credit[host]
+
     def give_up(self, host: Host) -> None:
         self.asked = {key: second for key, second in self.asked.items() if key[0] != host}
 
-    @rule(host=st.sampled_from(HOSTS), credit=st.integers(1, 3))
-    def host_joins(self, host: Host, credit: int) -> None:
+    @rule(host=st.sampled_from(HOSTS), credit=st.integers(1, 3), by_slab=st.booleans())
+    def host_joins(self, host: Host, credit: int, by_slab: bool) -> None:
         if host not in self.credit:
             self.credit[host], self.in_slots[host] = credit, set()
-            self.window.add_host(host, credit)
+            (self.by_slab.add if by_slab else self.by_slab.discard)(host)
+            self.window.add_host(host, credit, by_slab=by_slab)
 
     @precondition(lambda self: self.credit)
     @rule(data=st.data())
@@ -97,7 +103,10 @@ class Disturbed(RuleBasedStateMachine):
         self.now += 1
         before = self.window.wanted
         while (asked := self.window.request(self.now)) is not None:
-            self.firsts += asked[1].number not in before
+            is_first = asked[1].number not in before
+            if is_first and asked[0] not in self.by_slab:
+                assert not any(self.has_credit(host) for host in self.by_slab & self.credit.keys() - self.silent)
+            self.firsts += is_first
             self.note(asked, second=False)
 
     @rule(age=st.integers(0, 3))
@@ -144,12 +153,12 @@ class Disturbed(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """From any state, hosts that answer what they are asked bring it to its end."""
-        self.host_joins(unserved("a"), 1)
+        self.host_joins(unserved("a"), 1, by_slab=False)
         for host in self.credit:
             self.window.set_silent(host, False)
         self.silent = set()
         self.all_is_overdue()  # what was asked before is given up
-        self.pending = []
+        self.pending, self.by_slab = [], set()  # below nothing is kept of who has credit
         for _ in range(100):
             self.ask()
             for host, number in self.pending:
@@ -231,6 +240,18 @@ def test_a_pass_ends(tickets: int) -> None:
         window.answer(unserved("a"), asked[1].number, answer(asked[1].number))
         assert window.take() is not None
     assert window.finished
+
+
+def test_hosts_whose_slab_is_mapped_are_asked_first_and_others_for_what_is_beyond_their_credit() -> None:
+    window = window_of(9)
+    window.add_host(unserved("remote"), 5)
+    window.add_host(unserved("here"), 2, by_slab=True)
+    asked = [window.request(0.0) for _ in range(3)]
+    assert [each[0] for each in asked if each is not None] == [unserved(name) for name in ("here", "here", "remote")]
+    window.set_silent(unserved("here"), True)
+    again = window.request(1.0)
+    assert again is not None
+    assert (again[0], again[1].number) == (unserved("remote"), 0)
 
 
 def late_window() -> Window:
