@@ -2,12 +2,14 @@
 
 import signal
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from common.client.client import LoaderClient
+from common.client.stream import Stream
 from common.errors import LoaderRefused, UsageError
 from common.spec import OnBadRecord, StreamSpec
 from loader.dataset import Dataset
@@ -135,6 +137,10 @@ def test_a_host_whose_disk_damaged_a_record_is_left_out_and_changes_nothing(
     assert bad.endpoint in caplog.text
 
 
+def both_are_open(stream: Stream) -> bool:
+    return bool(stream.names([0])) and stream.loaders.hosts == 2
+
+
 def test_a_host_that_fails_on_several_tickets_at_once_is_left_out_once(
     packed: Path, service: LoaderProcess, tmp_path: Path, undisturbed: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,6 +152,7 @@ def test_a_host_that_fails_on_several_tickets_at_once_is_left_out_once(
             caplog.clear()
             with LoaderClient([bad.endpoint, service.endpoint]) as loader:
                 stream = loader.stream(replace(SPEC, on_bad_record="stop"), 16)
+                wait_for("both hosts", partial(both_are_open, stream))  # alone it is believed
                 read_until(stream.batches(range(10**6)), lambda: "is left out" in caplog.text)
                 assert fingerprint(stream.batches(range(2))) == undisturbed
             assert caplog.text.count("is left out: its record") == 1
