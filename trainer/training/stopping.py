@@ -1,18 +1,22 @@
 """Requests to stop: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the step, not the process.
 
 A second Ctrl-C or SIGTERM ends the process. SIGHUP (from a terminal and its shell) and SIGUSR1 (from a batch system)
-may come repeatedly for one event, so they never do.
+may come repeatedly for one event, so they never do. Nor does SIGTERM for a while in a rank: a batch system sends it to
+every process, and the launcher passes it on.
 """
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from common.client.batch import Batch
+from trainer.ranks.place import is_rank
 
 _URGENT = (signal.SIGINT, signal.SIGTERM)
 _REPEATED = (signal.SIGHUP, signal.SIGUSR1)
+_SAME_WISH_S = 30.0  # in a rank, for a SIGTERM after the first signal
 
 
 class StopRequested(Exception):
@@ -27,8 +31,10 @@ class StopSignals:
     Ignored SIGHUP and SIGUSR1 stay ignored, as SIGHUP is under nohup.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self.received: int | None = None
+        self._now_s = now_s
+        self._first_s: float | None = None  # when the first signal came
         self._urgent = 0  # Ctrl-C and SIGTERM so far
         self._waiting = False
         self._previous: dict[int, object] = {}
@@ -61,7 +67,15 @@ class StopSignals:
                 return
             yield batch
 
+    def _is_same_wish(self, number: int) -> bool:
+        if self._first_s is None:
+            self._first_s = self._now_s()
+            return False
+        return is_rank() and number == signal.SIGTERM and self._now_s() - self._first_s < _SAME_WISH_S
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_same_wish(number):
+            return
         self._urgent += number in _URGENT
         if self._urgent > 1:
             signal.signal(number, signal.SIG_DFL)

@@ -204,17 +204,37 @@ def test_sighup_stays_ignored_under_nohup(train: Train, loader: MemoryLoader) ->
     assert (outcome.stopped_by, outcome.state.epoch) == (None, 1)
 
 
-@pytest.mark.parametrize(
-    ("sent", "ends_by"),
-    [("HUP HUP USR1 TERM HUP", 0), ("TERM HUP USR1", 0), ("TERM TERM", signal.SIGTERM), ("INT TERM", signal.SIGTERM)],
-)
-def test_only_a_second_ctrl_c_or_sigterm_ends_the_process_at_once(sent: str, ends_by: int) -> None:
-    program = (
-        "import os, signal, sys\nfrom trainer.training.stopping import StopSignals\nwith StopSignals() as signals:\n"
-        "    for name in sys.argv[1:]: os.kill(os.getpid(), signal.Signals[f'SIG{name}'])\n"
-        "    assert signals.received == signal.Signals[f'SIG{sys.argv[1]}']\n"
-    )
-    assert subprocess.run([sys.executable, "-c", program, *sent.split()], cwd=ROOT).returncode == -ends_by
+ENDS_BY = {  # what is sent, and seconds between; whether to a rank; the signal that ends the process
+    ("HUP HUP USR1 TERM HUP", False): 0,
+    ("TERM HUP USR1", False): 0,
+    ("TERM TERM", False): signal.SIGTERM,
+    ("INT TERM", False): signal.SIGTERM,
+    ("TERM 29 TERM TERM USR1", True): 0,
+    ("INT TERM", True): 0,
+    ("TERM 30 TERM", True): signal.SIGTERM,
+    ("TERM TERM INT", True): signal.SIGINT,
+}
+FORKS = """
+import os, signal, sys
+from trainer.training.stopping import StopSignals
+for case in sys.argv[1:]:
+    of_rank, *words = case.split()
+    if (child := os.fork()) == 0:
+        os.environ |= {"RANK": "0"} if of_rank == "True" else {}
+        clock = 0.0
+        with StopSignals(now_s=lambda: clock) as signals:
+            for word in words:
+                if word.isdigit(): clock += int(word)
+                else: os.kill(os.getpid(), signal.Signals[f"SIG{word}"])
+            os._exit(signals.received != signal.Signals[f"SIG{words[0]}"])
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_second_ctrl_c_or_sigterm_ends_the_process_at_once_but_a_rank_not_by_sigterm_for_30_s() -> None:
+    cases = [f"{of_rank} {sent}" for sent, of_rank in ENDS_BY]
+    done = subprocess.run([sys.executable, "-c", FORKS, *cases], cwd=ROOT, capture_output=True, text=True)
+    assert [int(line) for line in done.stdout.split()] == [-number for number in ENDS_BY.values()]
 
 
 def test_a_loader_that_fails_costs_nothing(
