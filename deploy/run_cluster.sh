@@ -22,6 +22,7 @@ Options:
   --workers N       worker processes of the loader  [default: one per core, at most 16]
   --gpus LIST       GPUs of the halves: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
   --cpu             train on the CPU
+  --ranks N         processes that train together, each with GPUs of its own  [default: 1]
   --seed N          seed of order, augmentation and weights  [default: the trainer's]
   --run DIR         folder for checkpoints, metrics.jsonl, loader.log and report.html
                     [default: runs/DATE-TIME-PID]
@@ -35,7 +36,7 @@ END
 bad_option() { fail 2 "$*; see $PROGRAM --help"; }
 
 read_options() {
-    data='' recipe='' run='' resume='' keys=() bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=()
+    data='' recipe='' run='' resume='' keys=() bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=() ranks=1
     if ((workers > 16)); then workers=16; fi
     while (($#)); do
         if [[ "$1" == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
@@ -44,7 +45,7 @@ read_options() {
             --cpu) devices=(--cpu) && shift && continue ;;
             --resume) resume=yes && passed_on+=(--resume) && shift && continue ;;
             --) passed_on+=("${@:2}") && break ;;
-            --data | --recipe | --epochs | --workers | --gpus | --seed | --run | --bind | --keys) ;;
+            --data | --recipe | --epochs | --workers | --gpus | --ranks | --seed | --run | --bind | --keys) ;;
             *) bad_option "no such option: $1" ;;
         esac
         [[ -n "${2-}" ]] || bad_option "$1 needs a value"
@@ -57,7 +58,7 @@ read_options() {
 
 take_option() {
     case "$1" in
-        --workers | --epochs | --seed) [[ "$2" =~ ^[0-9]+$ ]] || bad_option "$1 is '$2', not a whole number" ;;
+        --workers | --epochs | --ranks | --seed) [[ "$2" =~ ^[0-9]+$ ]] || bad_option "$1 is '$2', not a whole number" ;;
     esac
     case "$1" in
         --data) data="$2" ;;
@@ -67,6 +68,7 @@ take_option() {
         --bind) bind="$2" ;;
         --keys) keys=(--keys "$2") ;;
         --gpus) devices=(--gpus "$2") ;;
+        --ranks) ranks="$2" passed_on+=(--ranks "$2") ;;
         *) passed_on+=("$1" "$2") ;;
     esac
 }
@@ -94,8 +96,8 @@ default_devices() {
     fi
     case "$gpus" in
         0) devices=(--cpu) ;;
-        1) devices=(--gpus 0) ;;
-        *) devices=(--gpus "0,1") ;;
+        1) if ((ranks == 1)); then devices=(--gpus 0); fi ;;
+        *) if ((ranks == 1)); then devices=(--gpus "0,1"); fi ;; # each of several ranks takes its own
     esac
 }
 
