@@ -1,5 +1,6 @@
 """The examples of deploy/examples, as printed but for the loader's endpoint."""
 
+import json
 import os
 import runpy
 import subprocess
@@ -78,6 +79,18 @@ def test_others_trainers_resume_with_the_same_weights(
     command = [sys.executable, "-m", "tests.system.test_examples", name, service.endpoint, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE_S)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+def test_two_ranks_train_on_ray(service: LoaderProcess, tmp_path: Path) -> None:
+    script, run = example("on_ray.py", service.endpoint, tmp_path), tmp_path / "run"
+    quick = f'"--run={run}", "--width=0.05", "--steps=6"'
+    script.write_text(script.read_text().replace('"--run=/tmp/on-ray"', quick))
+    path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run([sys.executable, script], env=path, capture_output=True, text=True, timeout=4 * PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    first, *_, last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert (first["ranks"], last["step"]) == (2, 6)
 
 
 def test_the_notebook_runs_and_shows_images(

@@ -1,6 +1,7 @@
 """The READMEs: examples run; every file, option and extra they name exists; the front door is short."""
 
 import re
+import runpy
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -141,6 +142,11 @@ def test_extras_exist(readme: Path) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for named in re.findall(r"alexnet\[([\w,]+)\]", readme.read_text()):
         assert set(named.split(",")) <= set(extras)
+
+
+def test_the_table_of_links_is_what_its_command_computes() -> None:
+    computed = runpy.run_path(str(ROOT / "tests/bench/links.py"))["table"]()
+    assert computed in (ROOT / "deploy/README.md").read_text()
 
 
 def test_the_front_door_is_short() -> None:
