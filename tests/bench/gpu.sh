@@ -1,58 +1,205 @@
 #!/usr/bin/env bash
-# All that is to be shown on a machine with a GPU and without a network, meant to take less than ten minutes:
+# All that is to be shown on a machine with a GPU and without a network, in less than ten minutes:
 #
 #     tests/bench/gpu.sh CIFAR10 [OUT] [GPUS] [EPOCHS]
 #
-# CIFAR10  a folder of train/<class>/*, val/<class>/*, which is packed at 256x256
-# OUT      folder for the results, runs/gpu
+# CIFAR10  train/<class>/*, val/<class>/*: a folder, or a tar archive of it; packed at 256x256
+# OUT      folder for the results, runs/gpu: at most 8 files of at most 16 MiB
 # GPUS     of the halves, 0,0; or cpu, to try the script itself
 # EPOCHS   of the source recipe, 40
 #
-# The schedule's bits, with delays and with each wait taken away; the step beside plain PyTorch; the upload; a real run,
-# loader and trainer together, with its table of where a step's time goes. PYTHON names another interpreter; PARTS some
-# of "tests step upload train"; WIDTH another than the full network's 1; BATCHES others than the steps' 128 and 512,
-# ROUNDS than their 5, ALGORITHMS one of the steps' two settings, repeatable or any.
+# In this order: a whole training, loader and trainer together, and what its epochs waited for; its evaluation with one
+# and with ten views; a run that is resumed, whose losses have to be those of the whole training, with its profile; two
+# ranks beside one, if there are two GPUs; a report; the step beside plain PyTorch, with its kernels; the schedule's
+# bits, with delays and with each wait taken away; the upload.
+#
+# Each part has a time limit, and all together 570 s: what is not done by then is stopped, and what was measured is in
+# OUT. SLACK=2 doubles the limits. PARTS names some of "train evaluate resume ranks report step tests upload".
+#
+# PYTHON names another interpreter; CARRIED a folder made by deploy/gpu-wheels.sh, for packages that PYTHON lacks;
+# WORKERS those of the loader, the cores but four; SCRATCH another place for data and runs than the memory disk; WIDTH another
+# than the full network's 1; BATCH another than the recipe's; RESUMED the steps before and after the resume, 200;
+# LOG_STEPS another than 10; BATCHES others than the steps' 128 and 512, PRECISIONS than their bf16 and tf32, ROUNDS than
+# their 5, ALGORITHMS one of their two settings, repeatable or any.
 set -euo pipefail
-cifar10=$1 out=${2:-runs/gpu} gpus=${3:-0,0} epochs=${4:-40}
+cifar10=$(realpath -m "$1") out=$(realpath -m "${2:-runs/gpu}") gpus=${3:-0,0} epochs=${4:-40}
+carried=${CARRIED:+$(realpath "$CARRIED")}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-python=${PYTHON:-.venv/bin/python} parts=${PARTS:-tests step upload train} width=${WIDTH:-1}
+parts=${PARTS:-train evaluate resume ranks report step tests upload}
+python=${PYTHON:-.venv/bin/python} slack=${SLACK:-1} cores=$(nproc)
+workers=${WORKERS:-$((cores > 5 ? cores - 4 : 1))} resumed=${RESUMED:-200} width=${WIDTH:-1}
 read -ra batches <<< "${BATCHES:-128 512}"
-step_devices=(--gpus "$gpus") train_devices=(--gpus "$gpus")
-if [[ $gpus == cpu ]]; then step_devices=() train_devices=(--cpu); fi
-mkdir -p "$out"
-failed=0
+read -ra precisions <<< "${PRECISIONS:-bf16 tf32}"
+step_devices=(--gpus "$gpus") devices=(--gpus "$gpus")
+if [[ $gpus == cpu ]]; then step_devices=() devices=(--cpu); fi
+failed=0 status=0 current='' loader='' scratch='' summary=''
+
 wanted() { [[ " $parts " == *" $1 "* ]]; }
-run() { # a failure does not keep the rest from being measured
-    echo "+ $*"
-    "$@" || failed=1
+
+memory_disk() { # if it has room for the data and the checkpoints
+    local free
+    free=$(df --output=avail -k /dev/shm 2> /dev/null | tail -n 1) || free=0
+    if ((free > 6 << 20)); then echo /dev/shm; else echo "${TMPDIR:-/tmp}"; fi
 }
 
-if wanted tests; then
-    tests=(tests/gpu/test_gpu.py tests/gpu/test_gpu_exchange.py tests/gpu/test_gpu_feed.py tests/trainer/network/test_kernels.py)
-    run "$python" -m pytest -p no:cacheprovider "${tests[@]}" > >(tee "$out/tests.log") 2>&1
-fi
-if wanted step; then
-    run "$python" tests/bench/step.py "${step_devices[@]}" --precision bf16 tf32 --width "$width" \
-        --batch "${batches[@]}" --rounds "${ROUNDS:-5}" \
-        ${ALGORITHMS:+--algorithms "$ALGORITHMS"} > >(tee "$out/step.log") 2>&1
-fi
-if wanted upload && [[ $gpus != cpu ]]; then
-    run "$python" tests/bench/upload.py > >(tee "$out/upload.log") 2>&1
-fi
-if wanted train; then
-    "$python" -m loader.cli.pack_command "$cifar10" "$out/data" > >(tail -n 2) 2>&1 || exit
-    rm -f "$out/ready"
-    "$python" -m loader.cli.serve_command --workers "$(nproc)" --data "$out/data" --bind "tcp://127.0.0.1:*" \
-        --ready-file "$out/ready" 2> "$out/loader.log" &
+run() { # PART SECONDS COMMAND...: sets `status`; a failure does not keep the rest from being measured
+    local part=$1 limit=$(($2 * slack)) left=$((570 * slack - SECONDS)) start=$SECONDS tee
+    shift 2
+    if ((limit > left)); then limit=$left; fi
+    exec 3> >(exec tee -a "$out/$(log_of "$part")")
+    tee=$!
+    if ((limit > 0)); then
+        echo "+ $*" >&3
+        timeout -k 10 "$limit" "$@" >&3 2>&1 3>&- &
+        current=$! status=0
+        wait "$current" || status=$?
+        current=''
+    else
+        status=124
+    fi
+    case $status in
+        0) summary+="$part: done in $((SECONDS - start)) s"$'\n' ;;
+        124 | 137) summary+="$part: out of time after $((SECONDS - start)) s: $*"$'\n' ;;
+        *) summary+="$part: failed ($status): $*"$'\n' ;;
+    esac
+    exec 3>&-
+    wait "$tee" || true
+    if ((status)); then failed=1; fi
+}
+
+log_of() { # few files: others may be limited to 8
+    case $1 in
+        step | upload) echo step.log ;;
+        tests) echo tests.log ;;
+        ranks) echo ranks.log ;;
+        *) echo train.log ;;
+    esac
+}
+
+keep() { # FILE NAME: a copy in OUT, if it is small
+    if [[ -f $1 ]] && (($(stat -c %s "$1") <= 16 << 20)); then cp "$1" "$out/$2"; else summary+="$2: not kept"$'\n'; fi
+}
+
+end() { # PROCESS, or nothing
+    if [[ -n $1 ]] && kill "$1" 2> /dev/null; then wait "$1" || true; fi
+}
+
+stop_loader() {
+    end "$loader"
+    loader=''
+}
+
+finish() {
+    end "$current"
+    stop_loader
+    rm -rf "$scratch"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+prepare() { # packages that PYTHON lacks, and this checkout's own metadata
+    local site="$scratch/site" absent=()
+    mkdir "$site"
+    export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}"
+    if [[ -n $carried ]]; then
+        export LD_LIBRARY_PATH="$carried${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # of libturbojpeg
+        mapfile -t absent < <(lacking "$carried"/*.whl)
+        if ((${#absent[@]})); then
+            "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" "${absent[@]}"
+        fi
+    fi
+    if [[ -n $(lacking alexnet-) ]]; then
+        "$python" -c 'import setuptools; setuptools.setup()' -q egg_info --egg-base "$site"
+    fi
+}
+
+lacking() { # WHEEL...: those whose package PYTHON lacks
+    "$python" - "$@" << 'END'
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+for wheel in sys.argv[1:]:
+    try:
+        version(Path(wheel).name.split("-")[0])
+    except PackageNotFoundError:
+        print(wheel)
+END
+}
+
+pack() {
+    if [[ -f $cifar10 ]]; then
+        mkdir "$scratch/photos"
+        tar -xf "$cifar10" -C "$scratch/photos"
+        cifar10=$scratch/photos
+    fi
+    run pack 120 "$python" -m loader.cli.pack_command "$cifar10" "$scratch/data"
+}
+
+start_loader() { # returns once it is ready
+    "$python" -m loader.cli.serve_command --workers "$workers" --data "$scratch/data" --bind "tcp://127.0.0.1:*" \
+        --ready-file "$scratch/ready" 2> "$scratch/loader.log" &
     loader=$!
-    trap 'kill "$loader" 2> /dev/null || true; wait' EXIT
     for ((tenths = 0; tenths < 600; tenths++)); do
-        if [[ -s $out/ready ]] || ! kill -0 "$loader" 2> /dev/null; then break; fi
+        if [[ -s $scratch/ready ]] || ! kill -0 "$loader" 2> /dev/null; then break; fi
         sleep 0.1
     done
-    if [[ ! -s $out/ready ]]; then cat "$out/loader.log" && exit 1; fi
-    run "$python" -m trainer.cli.train_command "${train_devices[@]}" --loader "$(cat "$out/ready")" --recipe source --precision bf16 \
-        --width "$width" --epochs "$epochs" --profile 20 --run "$out/cifar10" > >(tee "$out/train.log") 2>&1
-    run "$python" -m trainer.cli.report_command "$out/cifar10" --data "$out/data" "${train_devices[@]}" --out "$out/report.html"
-fi
-exit "$failed"
+    if [[ ! -s $scratch/ready ]]; then
+        cat "$scratch/loader.log"
+        failed=1
+        return 1
+    fi
+    address=$(cat "$scratch/ready")
+    train=("$python" -m trainer.cli.train_command --loader "$address" --recipe source --precision bf16 --width "$width"
+        --epochs "$epochs" --log-steps "${LOG_STEPS:-10}" --keep 1 ${BATCH:+--batch-size "$BATCH"})
+}
+
+with_the_loader() {
+    local runs=tests/bench/gpu_runs.py whole=$scratch/cifar10 other=$scratch/resumed
+    if wanted train; then
+        run train 240 "${train[@]}" "${devices[@]}" --run "$whole"
+        run waits 20 "$python" $runs waits "$whole"
+        keep "$whole/metrics.jsonl" metrics.jsonl
+    fi
+    if wanted evaluate; then
+        run evaluate 60 "$python" -m trainer.cli.evaluate_command "$whole" --loader "$address" "${devices[@]}"
+    fi
+    if wanted resume; then
+        run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps "$resumed"
+        run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps $((2 * resumed)) --resume --profile 20
+        run resume 20 "$python" $runs same "$whole" "$other"
+        gzip -c "$other/trace.json" > "$scratch/trace.json.gz" && keep "$scratch/trace.json.gz" trace.json.gz
+        rm -rf "$other"
+    fi
+}
+
+main() {
+    mkdir -p "$out"
+    scratch=$(mktemp -d -p "${SCRATCH:-$(memory_disk)}")
+    prepare
+    if wanted train || wanted evaluate || wanted resume || wanted ranks; then
+        pack
+        if ((status == 0)) && start_loader; then with_the_loader; fi
+        stop_loader
+        if [[ -f $scratch/loader.log ]]; then cat "$scratch/loader.log" >> "$out/train.log"; fi
+    fi
+    if wanted report && [[ -d $scratch/cifar10 ]]; then
+        run report 60 "$python" -m trainer.cli.report_command "$scratch/cifar10" --data "$scratch/data" "${devices[@]}" \
+            --out "$scratch/report.html"
+        keep "$scratch/report.html" report.html
+    fi
+    if wanted step; then
+        run step 200 "$python" tests/bench/step.py "${step_devices[@]}" --precision "${precisions[@]}" --width "$width" \
+            --batch "${batches[@]}" --rounds "${ROUNDS:-5}" --kernels ${ALGORITHMS:+--algorithms "$ALGORITHMS"}
+    fi
+    if wanted tests; then
+        run tests 300 "$python" -m pytest -p no:cacheprovider -vv -W default --timeout 120 tests/gpu/test_gpu.py \
+            tests/gpu/test_gpu_exchange.py tests/gpu/test_gpu_feed.py tests/trainer/network/test_kernels.py
+    fi
+    if wanted upload && [[ $gpus != cpu ]]; then run upload 60 "$python" tests/bench/upload.py; fi
+    echo "$summary"
+    exit "$failed"
+}
+
+main

@@ -8,7 +8,7 @@ grouped nn.Conv2d, nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW; in b
 
 All is measured twice, in processes of their own: as alexnet-trainer computes, with the same bits each time
 (`make_repeatable`), for which cuDNN and cuBLAS leave some of their algorithms out, and with any of them. The figures to
-publish are the trainer's. `--algorithms` chooses one.
+publish are the trainer's. `--algorithms` chooses one; `--kernels` tells what such a step runs.
 
 The floor is what no step can take less than: the arithmetic at the best speed that a matrix product of any shape, or a
 step, came to in any round, or the weights' bytes at the best of a copy, whichever takes longer; both may overlap. So
@@ -30,12 +30,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.malloc import keep_all_blocks
+from tests.bench.kernels import kernels
+from tests.bench.plain_net import plain
 from trainer.device.devices import DTYPES, describe, devices_of_halves, make_repeatable, set_precision
 from trainer.network.model import reference_shapes
 from trainer.network.net import Net
@@ -53,30 +58,7 @@ Devices = tuple[torch.device, torch.device]
 OUTPUT_PIXELS = {"conv1": 55**2, "conv2": 27**2, "conv3": 13**2, "conv4": 13**2, "conv5": 13**2}
 WARM_UP_STEPS = 5  # graphs are recorded at the third
 PROFILED_STEPS = 10
-
-
-class TwoNorms(nn.Module):
-    """Each half normalised by itself, as the paper's two GPUs do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x if x.is_cuda else x.float()  # torch has no bfloat16 kind of it for a CPU
-        return torch.cat([self.norm(half) for half in wide.chunk(2, dim=1)], dim=1).to(x.dtype)
-
-
-def plain(recipe: Recipe) -> nn.Module:
-    c1, c2, c3, c4, c5, units, *_ = (2 * recipe.outputs(layer) for layer in recipe.layers)
-    return nn.Sequential(
-        *(nn.Conv2d(3, c1, 11, stride=4), nn.ReLU(), TwoNorms(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(c1, c2, 5, padding=2, groups=2), nn.ReLU(), TwoNorms(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(c2, c3, 3, padding=1), nn.ReLU(), nn.Conv2d(c3, c4, 3, padding=1, groups=2), nn.ReLU()),
-        *(nn.Conv2d(c4, c5, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten()),
-        *(nn.Linear(36 * c5, units), nn.ReLU(), nn.Dropout(), nn.Linear(units, units), nn.ReLU(), nn.Dropout()),
-        nn.Linear(units, recipe.classes),
-    )
+HALVES = "two halves on it"
 
 
 @contextlib.contextmanager
@@ -159,7 +141,7 @@ def contenders(case: Case) -> dict[str, tuple[Callable[[WatchedStreams], Step], 
 
     table: dict[str, tuple[Callable[[WatchedStreams], Step], bool]] = {
         "one device": (one, False),
-        "two halves on it": (lambda streams: halves((first, first), streams), True),
+        HALVES: (lambda streams: halves((first, first), streams), True),
     }
     if case.devices[1] != first:
         table["two halves on two"] = (lambda streams: halves(case.devices, streams), True)
@@ -257,7 +239,7 @@ def exposed_ms(step: Step, streams: WatchedStreams, devices: Devices) -> float:
     return 1000 * max(waits.values()) / PROFILED_STEPS
 
 
-def measure(case: Case, rounds: int) -> None:
+def measure(case: Case, rounds: int, with_kernels: bool) -> None:
     set_precision(case.precision)
     on_gpu = case.devices[0].type == "cuda"
     table = contenders(case)
@@ -283,6 +265,8 @@ def measure(case: Case, rounds: int) -> None:
         line += f"  exchange exposed {exposed_ms(steps[name], streams[name], case.devices):.3f} ms" if exchanges else ""
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+    if with_kernels:
+        sys.stdout.write(f"{HALVES}:\n{kernels(steps[HALVES], case.devices[0])}\n")
 
 
 def main() -> None:
@@ -295,6 +279,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--malloc", choices=["kept", "system"], default="kept", help="of all contenders")
     parser.add_argument("--busy", type=int, default=0, help="other processes that keep a core busy each")
+    parser.add_argument("--kernels", action="store_true", help="list those of two halves on one device")
     parser.add_argument("--algorithms", choices=["repeatable", "any"], help="without, both, one after the other")
     given = parser.parse_args()
     if given.algorithms is None:
@@ -308,12 +293,12 @@ def main() -> None:
     if given.algorithms == "repeatable":
         make_repeatable(given.threads)
     setting = f"{given.threads} threads, {given.busy} other processes busy, malloc: {given.malloc}"
-    setting += f", algorithms: {given.algorithms}"
+    setting += f", algorithms: {'repeatable' if torch.are_deterministic_algorithms_enabled() else 'any'}"
     sys.stdout.write(f"{describe(devices[0])}, {setting}\n")
     with busy(given.busy):
         for kind in given.precision:
             for batch in given.batch:
-                measure(Case(replace(PAPER, width=given.width), devices, kind, batch), given.rounds)
+                measure(Case(replace(PAPER, width=given.width), devices, kind, batch), given.rounds, given.kernels)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """tests/bench/gpu.sh, which is seldom run on dear machines, goes through to its end on the CPU."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,29 +13,44 @@ from tests.support.photo_tree import make_tree
 SCRIPT = ROOT / "tests/bench/gpu.sh"
 
 
-def run(photos: Path, out: Path, parts: str) -> "subprocess.Popen[str]":
-    settings = {"PYTHON": sys.executable, "PARTS": parts, "WIDTH": "0.05", "BATCHES": "1", "ROUNDS": "1"}
-    settings["ALGORITHMS"] = "repeatable"
-    command: list[str | Path] = [SCRIPT, photos, out, "cpu", "13"]
-    environment = os.environ | settings | {"OMP_WAIT_POLICY": "passive"}  # several share the cores
+SETTINGS = {"PYTHON": sys.executable, "SLACK": "100", "WIDTH": "0.05", "BATCH": "1", "BATCHES": "1", "ROUNDS": "1"}
+SETTINGS |= {"PRECISIONS": "tf32", "ALGORITHMS": "repeatable", "RESUMED": "12", "LOG_STEPS": "1"}
+MOST_FILES, MOST_BYTES = 8, 16 << 20
+
+
+def run(photos: Path, out: Path, parts: str, **settings: str) -> "subprocess.Popen[str]":
+    command: list[str | Path] = [SCRIPT, photos, out, "cpu", "4"]
+    environment = os.environ | SETTINGS | settings | {"PARTS": parts, "SCRATCH": str(out.parent)}
+    environment["OMP_WAIT_POLICY"] = "passive"  # several share the cores
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_its_steps_and_its_training_leave_their_figures_a_trace_and_a_report(tmp_path: Path) -> None:
+def test_its_parts_leave_their_figures_a_trace_and_a_report_in_few_files(tmp_path: Path) -> None:
     photos, out = make_tree(tmp_path / "photos", train=6, val=3), tmp_path / "out"
-    for script in [run(photos, out, "step upload"), run(photos, out, "train")]:  # beside each other
-        told, _ = script.communicate(timeout=200)
+    for script in [
+        run(photos, out, "step upload"),
+        run(photos, out, "train evaluate resume report"),
+    ]:  # beside each other
+        told, _ = script.communicate(timeout=400)
         assert script.returncode == 0, told
     steps = (out / "step.log").read_text()
-    assert steps.count("two halves on it") == 2
-    assert steps.count("exchange exposed") == 2
+    assert "algorithms: repeatable" in steps
+    assert steps.count("two halves on it ") == 1
+    assert steps.count("exchange exposed") == 1
     assert all(float(floors) >= 1 for floors in re.findall(r"([\d.]+) floors", steps))
+    assert steps.count(" aten::") > 20
     training = (out / "train.log").read_text()
-    assert "3 steps of" in training
-    assert "waiting for data" in training
-    assert "epoch 13/13" in training
-    assert (out / "cifar10" / "trace.json").exists()
+    assert "epoch 4/4" in training
+    assert re.search(r"^all: [\d.]+ s of training, [\d.]+% of it waiting for data$", training, re.MULTILINE)
+    assert re.search(r" 2 steps of [\d.]+ ms; ", training)
+    assert "10 views" in training
+    assert "24 losses until step 24 are the same to the bit, resumed at [12]" in training
     assert "Filters of conv1" in (out / "report.html").read_text()
+    files = list(out.iterdir())
+    assert {"metrics.jsonl", "trace.json.gz"} <= {file.name for file in files}
+    assert len(files) <= MOST_FILES
+    assert all(file.stat().st_size <= MOST_BYTES for file in files)
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}, "data and checkpoints are gone"
 
 
 def test_photos_that_are_not_there_end_it_with_their_name(tmp_path: Path) -> None:
@@ -43,3 +59,37 @@ def test_photos_that_are_not_there_end_it_with_their_name(tmp_path: Path) -> Non
     assert script.returncode != 0
     assert "nowhere does not exist" in told
     assert "alexnet-loader" not in told
+
+
+def test_a_part_that_is_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:
+    script = run(tmp_path / "nowhere", tmp_path / "out", "train tests", SLACK="0")
+    told, _ = script.communicate(timeout=200)
+    assert script.returncode != 0
+    assert told.count("out of time") == 2
+
+
+def test_losses_that_are_not_the_whole_run_s_are_found(tmp_path: Path) -> None:
+    losses: dict[str, list[float]] = {
+        "whole": [2.0, 1.5, 1.25],
+        "same": [2.0, 1.5],
+        "other": [2.0, 1.5000001],
+        "none": [],
+    }
+    for name, values in losses.items():
+        (tmp_path / name).mkdir()
+        lines = [{"kind": "step", "step": step, "loss": loss} for step, loss in enumerate(values)]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def same(name: str) -> "subprocess.CompletedProcess[str]":
+        command: list[str | Path] = [
+            sys.executable,
+            ROOT / "tests/bench/gpu_runs.py",
+            "same",
+            tmp_path / "whole",
+            tmp_path / name,
+        ]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert same("same").returncode == 0
+    assert "1 of 2 losses differ, first at step 1" in same("other").stderr
+    assert "nothing was compared" in same("none").stderr
