@@ -50,8 +50,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class TapeRecorder(Recorder):
-    def __init__(self, count: Callable[[], None]) -> None:
-        self._count = count
+    def __init__(self, note: Callable[[Tape], None]) -> None:
+        self._note = note
         self._tapes: list[weakref.ref[Tape]] = []
 
     def record(self, work: Callable[[], T]) -> tuple[Graph, T]:
@@ -60,21 +60,27 @@ class TapeRecorder(Recorder):
         with Tape() as tape:
             result = work()
         self._tapes.append(weakref.ref(tape))
-        self._count()
+        self._note(tape)
         return tape, result
 
 
 class TapedStreams(Streams):
-    """A CPU whose work can be recorded; `recorded` counts the segments."""
+    """A CPU whose work can be recorded; `recorded` counts the segments, `held` those that still hold memory."""
 
     def __init__(self) -> None:
         self.recorded = 0
+        self._tapes: weakref.WeakSet[Tape] = weakref.WeakSet()
 
     def recorder(self, stream: DeviceStream) -> Recorder:
-        return TapeRecorder(self._count)
+        return TapeRecorder(self._note)
 
-    def _count(self) -> None:
+    @property
+    def held(self) -> int:
+        return len(self._tapes)
+
+    def _note(self, tape: Tape) -> None:
         self.recorded += 1
+        self._tapes.add(tape)
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:

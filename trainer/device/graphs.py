@@ -78,6 +78,7 @@ class GraphRunner:
         except RuntimeError as error:
             log.warning("continuing without CUDA graphs: %s", str(error).partition("\n")[0])
             self._recorded = False
+            self._graphs, self._inputs, self._recorders = [], [], {}  # which hold a part of a step's memory
 
     def _new_recorders(self) -> dict[DeviceStream, Recorder]:
         recorders = {side.stream: self._streams.recorder(side.stream) for side in self._sides}
