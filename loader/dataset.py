@@ -31,6 +31,10 @@ META, PROGRESS, SKIPPED = b"meta", b"progress", b"skipped"
 _AT_ONCE = 256  # records asked for ahead when all are read in order
 
 
+class FileTouched(DatasetError):
+    """A file was written to, by its times; its records may be the same."""
+
+
 class SplitFile:
     _env: lmdb_file.Environment
     file: DataFile
@@ -180,33 +184,45 @@ class Dataset(SplitFile):
         self._transaction = self._env.begin(buffers=True)
 
     def refuse_changes(self) -> None:
-        """Raise DatasetError if the file was written to since `version` and now holds another dataset.
+        """Raise DatasetError if the file was written to since `version`: FileTouched if only `compare` can tell whether
+        it is still the dataset.
 
         It costs one system call, unless the file was touched.
         """
         now = self.file.version(self.digest)
-        if now != self.version:
-            self._sound = self._sound and self._is_still(now)
-            if not self._sound:
-                raise self._changed()
-            self.version = now
+        if now == self.version:
+            return
+        if not (self._sound and now.size == self.version.size and self._digest_noted_now() == self.digest):
+            self._sound = False
+            raise self._changed()
+        if now.modified_ns != self.version.modified_ns:
+            raise FileTouched(f"{self.path} was written to while it was read; run the same command again")
+        self.version = now
 
-    def _is_still(self, now: Version) -> bool:
-        if now.size != self.version.size:
-            return False
+    def _digest_noted_now(self) -> bytes:
         self._renew()
-        digest = b""
-        with contextlib.suppress(lmdb_file.Error, DatasetError, BadImage):
-            digest = self._read_meta().digest
-            if digest == self.digest and now.modified_ns != self.version.modified_ns:
-                digest = self._digest_of_records()
-        return digest == self.digest
+        with contextlib.suppress(lmdb_file.Error, DatasetError):
+            return self._read_meta().digest
+        return b""
 
-    def _digest_of_records(self) -> bytes:
+    def accept(self, version: Version) -> None:
+        """Go on with the file as it was at `version`, when `compare` found it to be the dataset."""
+        self._renew()
+        self.version, self._block = version, NO_NAMES
+
+    def compare(self) -> Iterator[int]:
+        """Yield how many records were read, now and then, of all. Raises DatasetError at the end if they are not those
+        of the digest; what of a JPEG alone is damaged is for `read` to find.
+        """
         chain = b""
-        for record in self._in_order():
-            chain = extend_chain(chain, self._value(record))
-        return digest_of(chain, self.split, self.classes, self.stats)
+        with contextlib.suppress(lmdb_file.Error, BadImage):
+            for record in self._in_order():
+                chain = extend_chain(chain, self._value(record))
+                if record % _AT_ONCE == 0:
+                    yield record
+        if digest_of(chain, self.split, self.classes, self.stats) != self.digest:
+            raise self._changed()
+        self.refuse_changes()
 
     def _in_order(self) -> Iterator[int]:
         for first in range(0, self.records, _AT_ONCE):

@@ -15,6 +15,7 @@ from loader.service.queue import TicketQueue
 from loader.service.session import Job, Session, Tracker
 from loader.service.sessions import Sessions
 from loader.service.shelf import Shelf
+from loader.service.verification import Verifications
 from loader.workers import link
 from loader.workers.pool import Crashed, Finished, WorkerPool, WorkerProcess
 
@@ -32,11 +33,18 @@ Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to
 
 class Dispatcher:
     def __init__(
-        self, pool: WorkerPool, sessions: Sessions, send: Send, log_limit: RateLimiter, counts: Counts | None = None
+        self,
+        pool: WorkerPool,
+        sessions: Sessions,
+        send: Send,
+        log_limit: RateLimiter,
+        counts: Counts | None = None,
+        verifications: Verifications | None = None,
     ) -> None:
         self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
         self._corrupt = CorruptRecords()
         self._counts = counts or Counts()
+        self._verifications = verifications or Verifications({}, lambda split: None)
         self._queue, self._companions = TicketQueue(), sessions.companions
 
     @property
@@ -66,6 +74,9 @@ class Dispatcher:
         for session in self._sessions:
             session.reclaim()
         while (worker := self._pool.idle()) is not None and (job := self._queue.take(self._waits)) is not None:
+            if (fault := self._verifications.fault(job.session.spec.split)) is not None:
+                self._fail(job, messages.BAD_DATASET, fault, None)
+                continue
             self._read_ahead(worker, job.session)
             shelf = self._companions.shelf(job.session)
             if shelf is not None and (source := shelf.begin_copy(job.key)) is not None:
@@ -74,6 +85,7 @@ class Dispatcher:
                 self._fill(worker, job, shelf)
 
     def take_in(self, ready: set[int]) -> None:
+        self._verifications.look()
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
             if (outcome := self._pool.receive(worker)) is not None:
                 self._end(outcome)
@@ -84,9 +96,12 @@ class Dispatcher:
     # To the workers
 
     def _waits(self, job: Job) -> bool:
-        """Return True while a worker fills the shelf with the job's batch, which is copied then."""
+        """Return True while a worker fills the shelf with the job's batch, which is copied then, or while the file is
+        verified.
+        """
         shelf = self._companions.shelf(job.session)
-        return shelf is not None and shelf.is_filling(job.key)
+        filling = shelf is not None and shelf.is_filling(job.key)
+        return filling or self._verifications.waits(job.session.spec.split)
 
     def _read_ahead(self, worker: WorkerProcess, session: Session) -> None:
         """Let a worker ask the disk for what is due, before it waits for any of it."""
@@ -128,6 +143,8 @@ class Dispatcher:
         filled = isinstance(outcome, Finished) and isinstance(outcome.reply, link.Filled)
         if isinstance(outcome, Finished) and isinstance(outcome.reply, link.Filled):
             self._counts.worked(fill, outcome.reply)
+        if isinstance(outcome, Finished) and isinstance(outcome.reply, link.Touched):
+            self._verifications.touched(fill.spec.split)
         if isinstance(fill, link.Copy) and (shelf := self._companions.shelf_of_slab(fill.source.slab)) is not None:
             shelf.end_copy(fill.source.slot)
         for slab, slot in fill.places:
@@ -142,6 +159,8 @@ class Dispatcher:
             job.session.end(job)
         elif isinstance(outcome, Crashed):
             self._retry(job, outcome.how, record)
+        elif isinstance(outcome.reply, link.Touched):
+            self._put_back(job)
         elif isinstance(outcome.reply, link.Failed):
             code = messages.BAD_DATASET if outcome.reply.record is None else messages.BAD_RECORD
             self._fail(job, code, outcome.reply.reason, outcome.reply.record)
@@ -187,11 +206,14 @@ class Dispatcher:
         elif len(job.crashes) >= CRASHES_BY_TICKET:
             times, record = len(job.crashes), None
         else:
-            job.session.release(job)
-            self._queue.put_back(job)
+            self._put_back(job)
             return
         where = f"epoch {job.ticket.epoch}, positions {job.ticket.first}.."
         self._fail(job, messages.BAD_RECORD, f"{times} workers ended over {where}, the last {how}", record)
+
+    def _put_back(self, job: Job) -> None:
+        job.session.release(job)
+        self._queue.put_back(job)
 
     def _fail(self, job: Job, code: str, reason: str, record: int | None) -> None:
         job.session.end(job)

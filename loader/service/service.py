@@ -30,6 +30,7 @@ from loader.service.resources import usable_cores
 from loader.service.session import Session, Tracker
 from loader.service.sessions import MemoryLimits, Sessions, Welcomes
 from loader.service.signals import STOP, Signals
+from loader.service.verification import Verifications
 from loader.workers.pool import WorkerPool, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class Service:
         self._instance = os.urandom(8)
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended, pool.forget)
-        self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit, counts)
+        self._verifications = Verifications(datasets, pool.hand_over_anew)
+        self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit, counts, self._verifications)
         self._names = NameAnswers(self._sessions, self._send)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[WorkerProcess]()
@@ -102,6 +104,7 @@ class Service:
                 on_ready()
 
     def close(self) -> None:
+        self._verifications.close()
         for session in self._sessions:
             self._sessions.end(session)
 

@@ -3,9 +3,11 @@
 SOCK_SEQPACKET keeps message boundaries and carries file descriptors; its end-of-file tells that the other side died.
 """
 
+import os
 import socket
 from dataclasses import astuple, dataclass
-from typing import Any, ClassVar, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import msgpack
 
@@ -17,7 +19,10 @@ _LONGEST = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """To the worker, with a file's descriptor: read this split from it, whatever `path` names by now."""
+    """To the worker, with a file's descriptor: read this split from it, whatever `path` names by now.
+
+    Sent again if the file was touched and is the same dataset at another version.
+    """
 
     kind: ClassVar[str] = "open"
     split: str
@@ -27,6 +32,10 @@ class Open:
     size: int
     modified_ns: int
     changed_ns: int
+
+    @classmethod
+    def of(cls, split: str, path: Path, decoder: str, version: Version) -> "Open":
+        return cls(split, os.fsencode(path), decoder, *astuple(version))
 
     @property
     def version(self) -> Version:
@@ -124,6 +133,22 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
+class Touched:
+    """From the worker: the file of the task's split was written to; the task is undone."""
+
+    kind: ClassVar[str] = "touched"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """From the verifier: so many records of the file have been read; the last time, all are those of the dataset."""
+
+    kind: ClassVar[str] = "compared"
+    records: int
+    all: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """From the worker: the batch cannot be made, and why; `record` is the corrupt one, if that is why."""
 
@@ -132,10 +157,8 @@ class Failed:
     reason: str
 
 
-Message = Open | Keep | Attach | Detach | Fill | Copy | Expect | Ready | Filled | Failed
-_KINDS: dict[str, type[Message]] = {
-    kind.kind: kind for kind in (Open, Keep, Attach, Detach, Fill, Copy, Expect, Ready, Filled, Failed)
-}
+Message = Open | Keep | Attach | Detach | Fill | Copy | Expect | Ready | Filled | Touched | Compared | Failed
+_KINDS: dict[str, type[Message]] = {kind.kind: kind for kind in get_args(Message)}
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

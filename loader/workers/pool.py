@@ -11,16 +11,15 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 from common.cli.log import RateLimiter
 from common.errors import LoaderError
 from common.wire.slab import Slab
 from loader.dataset import Dataset
-from loader.workers import link
+from loader.workers import child, link
 from loader.workers.kept import KeptImages
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class WorkerProcess:
 @dataclass(frozen=True)
 class Finished:
     fill: link.Task
-    reply: link.Filled | link.Failed
+    reply: link.Filled | link.Touched | link.Failed
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class WorkerPool:
             assert isinstance(message, link.Failed)
             worker.killed_for = message.reason
             return None
-        assert isinstance(message, link.Filled | link.Failed)
+        assert isinstance(message, link.Filled | link.Touched | link.Failed)
         finished = Finished(worker.fill, message)
         worker.fill = None
         if worker.retiring:
@@ -191,7 +190,7 @@ class WorkerPool:
     def end_stopped(self) -> None:
         """Kill workers that a signal has stopped: their fills would wait with them."""
         for worker in self.workers:
-            if _is_stopped(worker.process.pid):
+            if child.is_stopped(worker.process.pid):
                 worker.killed_for = "stopped by a signal"
                 worker.process.kill()
 
@@ -203,37 +202,36 @@ class WorkerPool:
             worker.process.wait()
         self.workers = []
 
+    def hand_over_anew(self, split: str) -> None:
+        """Let all workers open the split's file again, at its version by now."""
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                self._hand_over_file(worker.connection, split)
+
     def _spawn(self, place: int) -> WorkerProcess:
         core = [str(self._cores[place % len(self._cores)])] if self._cores else []
-        ours, theirs = link.pair()
-        # -P: nothing of the folder that the loader is started in is imported
-        program = [sys.executable, "-P", "-m", "loader.workers.worker"]
-        with theirs, contextlib.ExitStack() as stack:
-            stack.enter_context(ours)
-            process = subprocess.Popen(
-                [*program, str(theirs.fileno()), *core],
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a pool of threads nobody needs
-                stdin=subprocess.DEVNULL,
-            )
-            stack.pop_all()
-        self._hand_over_files(ours)
-        return WorkerProcess(process, ours, place)
+        process, connection = child.started("loader.workers.worker", *core)
+        self._hand_over_files(connection)
+        return WorkerProcess(process, connection, place)
 
     def _hand_over_files(self, connection: socket.socket) -> None:
         """Send the files that the service opened, whose paths may name others by now, and the decoded images kept."""
         with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
-            for split, dataset in self._datasets.items():
-                file = link.Open(split, os.fsencode(dataset.path), self._decoder, *astuple(dataset.version))
-                link.send(connection, file, dataset.file.fd)
+            for split in self._datasets:
+                self._hand_over_file(connection, split)
             for split, kept in self._kept.items():
                 link.send(connection, link.Keep(split, kept.records), kept.fd)
+
+    def _hand_over_file(self, connection: socket.socket, split: str) -> None:
+        dataset = self._datasets[split]
+        file = link.Open.of(split, dataset.path, self._decoder, dataset.version)
+        link.send(connection, file, dataset.file.fd)
 
     def _replace(self, worker: WorkerProcess) -> Crashed | None:
         worker.connection.close()
         worker.process.kill()
         status = worker.process.wait()
-        how = worker.killed_for or _ending(status)
+        how = worker.killed_for or child.ending(status)
         self.workers.remove(worker)
         if worker.retiring:
             return Crashed(worker.fill, how) if worker.fill is not None else None
@@ -268,14 +266,3 @@ class WorkerPool:
         worker.connection.close()
         worker.process.kill()
         worker.process.wait()
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
-    except ChildProcessError:  # it has ended, and its link tells
-        return False
-
-
-def _ending(status: int) -> str:
-    return f"by {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"

@@ -5,21 +5,18 @@ The pool starts it as `python -m loader.workers.worker FD [CORE]`: FD is its end
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
 from time import perf_counter_ns
 
-from common.cli import console
 from common.decoder import pixels_of
 from common.errors import AlexNetError, BadRecord, DatasetError
 from common.images import jpeg
 from common.malloc import give_back_large_blocks
-from common.parent import die_with_parent
 from common.wire.slab import Slab, SlotBatch
-from loader.dataset import Dataset
-from loader.workers import link, sampler
+from loader.dataset import Dataset, FileTouched
+from loader.workers import child, link, sampler
 from loader.workers.augment import Scratch
 from loader.workers.fill import Filler
 from loader.workers.kept import KeptImages
@@ -42,7 +39,7 @@ class Worker:
         while (received := link.receive(service)) is not None:
             match received:
                 case link.Open() as file, int(fd):
-                    self._files[file.split] = file, fd
+                    self._open(file, fd)
                 case link.Keep(split, records), int(fd):
                     self._kept[split] = KeptImages(fd, records)
                 case link.Attach(slab, size, slots), int(fd):
@@ -59,7 +56,15 @@ class Worker:
                 case link.Copy() as copy, _:
                     link.send(service, self._copy(copy))
 
-    def _fill(self, fill: link.Fill) -> link.Filled | link.Failed:
+    def _open(self, file: link.Open, fd: int) -> None:
+        """Read from another descriptor, with nothing known: records may lie elsewhere in a file that was touched."""
+        if (known := self._files.pop(file.split, None)) is not None:
+            os.close(known[1])
+        if (filler := self._fillers.pop(file.split, None)) is not None:
+            filler.dataset.close()
+        self._files[file.split] = file, fd
+
+    def _fill(self, fill: link.Fill) -> link.Filled | link.Touched | link.Failed:
         spec, batches = fill.spec, self._batches(fill)
         try:
             filler = self._filler(spec.split)
@@ -67,6 +72,8 @@ class Worker:
             work = filler.fill(spec, fill.epoch, fill.first, *batches, digests=fill.digests)
             filler.dataset.refuse_changes()
             filler.publish()
+        except FileTouched:
+            return link.Touched()
         except BadRecord as error:
             return link.Failed(error.record, error.reason)
         except AlexNetError as error:
@@ -113,15 +120,10 @@ def refuse_other_decoder(announced: str) -> None:
 
 
 def main() -> None:
-    console.take_over()
-    fd = int(sys.argv[1])
-    die_with_parent(os.getppid())
+    service = child.joined()
     if len(sys.argv) > 2:
         os.sched_setaffinity(0, {int(sys.argv[2])})
     give_back_large_blocks()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service handles Ctrl-C, and closes the link
-    service = socket.socket(fileno=fd)
-    os.set_inheritable(fd, False)
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             Worker().serve(service)

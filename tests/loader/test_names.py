@@ -18,7 +18,7 @@ from common.images.stored import stored_jpeg
 from common.names import MOST_BYTES, bounded, readable
 from loader import lmdb_file
 from loader.cli.pack_command import main
-from loader.dataset import Dataset
+from loader.dataset import Dataset, FileTouched
 from loader.name_blocks import NAMES
 from loader.packing import discover
 from loader.packing.dataset_writer import Writer
@@ -123,8 +123,10 @@ def test_a_touched_file_is_not_read_anew_for_a_name_which_would_hold_up_the_serv
             file.seek(path.read_bytes().index(jpeg) - HEAD.size)
             file.write(b"other")
         assert dataset.name(0) == names_of(packed / "train.lmdb")[0]
-        with pytest.raises(DatasetError, match="another dataset now"):
+        with pytest.raises(FileTouched):
             dataset.refuse_changes()
+        with pytest.raises(DatasetError, match="another dataset now"):
+            list(dataset.compare())
         os.truncate(path, path.stat().st_size - 4096)
         with pytest.raises(DatasetError, match="another dataset now"):
             dataset.name(dataset.records - 1)

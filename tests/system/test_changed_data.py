@@ -97,15 +97,19 @@ def test_a_file_written_over_in_place_ends_its_streams_and_no_others(
 def test_a_file_that_is_touched_linked_or_made_private_is_served_on(
     pair: tuple[Path, Path], tmp_path: Path, right: list[str]
 ) -> None:
+    """One process reads it again; no worker does, not even a new one."""
     data = copy_of(pair[0], tmp_path)
     with LoaderProcess(data, tmp_path) as service, LoaderClient(service.endpoint) as loader:
-        batches = loader.stream(SPEC, 16).batches(range(2))
+        workers, batches = service.workers, loader.stream(SPEC, 16).batches(range(2))
         seen = fingerprint(islice(batches, 3))
         os.utime(data / "train.lmdb")
         seen += fingerprint(islice(batches, 5))
+        assert service.workers == workers
+        replace_all_workers(service)
         os.link(data / "train.lmdb", data / "kept.lmdb")
         (data / "train.lmdb").chmod(0o600)
         assert seen + fingerprint(batches) == right
+    assert service.log.read_text().count("train.lmdb is the dataset it was, verified in") == 1
 
 
 def cut_off(path: Path) -> None:
