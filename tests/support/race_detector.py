@@ -6,7 +6,7 @@ writes. Two accesses to one memory, of which one writes and neither is known to 
 memory freed for its stream to use again while another may still read it.
 
 The host is a stream too: it knows of others' work what it has waited for or seen to be over, and what is queued knows
-all that the host did before.
+all that the host did before. A collective is an access of the stream that it is queued on.
 """
 
 import contextlib
@@ -157,6 +157,8 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    if func.namespace == "c10d":  # a collective, whose schema says nothing of what it writes
+        return _tensors(args[0])
     given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     return [
         tensor

@@ -1,10 +1,11 @@
-"""Program that takes a few steps as 4 ranks, then as 2, and writes what each way of computing them gives.
+"""Program that takes a few steps as 2 ranks and as 4, and writes what they found.
 
     python -m tests.support.rank_steps FOLDER
 
 The ranks are forked from one process, which imports torch once.
 """
 
+import json
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tests.support.race_detector import RaceDetector
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
@@ -56,7 +58,8 @@ VARIANTS = {
     "bfloat16": Variant(TwoHalves, torch.bfloat16, alone=300),
     "fast": Variant(TwoHalves, torch.float64, "fast"),
 }
-BY_RANKS = {2: ("halves", "bfloat16"), 4: tuple(VARIANTS)}
+BY_RANKS = {2: ("halves", "one device", "bfloat16"), 4: ("halves", "fast")}
+RACES = [(2, ""), (2, "gradients ready"), (2, "gradients summed"), (4, "")]  # parts, and the waits that are left out
 
 
 def steps(variant: Variant, world: World, parts: int = PARTS) -> Results:
@@ -81,11 +84,35 @@ def steps(variant: Variant, world: World, parts: int = PARTS) -> Results:
     return found | net.gather() | {f"velocity {name}": each for name, each in net.gather(sgd.velocities).items()}
 
 
+def races(world: World, parts: int, leave_out: str) -> RaceDetector:
+    """Two steps and a prediction, the caller writing pixels before and reading gradients after."""
+    detector = RaceDetector(leave_out)
+    net = TwoHalves(replace(RECIPE, dropout=0.0), seed=0, devices=(CPU, CPU), streams=detector)
+    step = GlobalStep(net, world, parts=parts, streams=detector)
+    x, current = torch.zeros(2, 3, SIDE, SIDE), detector.current(CPU)
+    with detector.watching():
+        for number, whole in enumerate((4, 1)):
+            count = whole * (world.rank + 1) // world.ranks - whole * world.rank // world.ranks
+            with detector.on(current):
+                x.normal_(0, 60)
+            pixels = x[:count]
+            step((pixels, pixels), torch.zeros(count).long(), step=number, whole=whole)
+            with detector.on(current):
+                for parameter in net.parameters:
+                    assert parameter.gradient is not None
+                    parameter.weight.data.sub_(parameter.gradient, alpha=1e-4)
+        step.predict((x, x), 4)
+    return detector
+
+
 def _as_rank(rank: int, ranks: int, port: int, folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with World.from_environment(60) as world:
         for name in BY_RANKS[ranks]:
             torch.save(steps(VARIANTS[name], world), folder / f"{name} {rank} of {ranks}")
+        if ranks == 2:
+            found = [races(world, parts, leave_out).races for parts, leave_out in RACES]
+            (folder / f"races {rank}").write_text(json.dumps(found))
 
 
 def _free_port() -> int:

@@ -101,8 +101,9 @@ class _Queue:
 
     def finish(self) -> None:
         """Make the current stream wait, and those that may get the gradients' memory back."""
-        for stream in (self._streams.current(self._comm.device), *self._sources):
-            self._streams.wait(stream, self._summed)
+        for source in self._sources:
+            for stream in (source, self._streams.current(source.device)):
+                self._streams.wait(stream, self._summed)
         self._sources = {}
 
 

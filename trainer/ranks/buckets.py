@@ -1,5 +1,6 @@
 """Gradients that are computed together and travel together."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,12 @@ class Division:
     @property
     def parts_of_a_rank(self) -> int:
         return self.parts // self.ranks
+
+    def spans(self, rank: int, whole: int) -> list[tuple[int, int]]:
+        """Start and end of each of a rank's parts among `whole` images; with fewer images than parts some are empty."""
+        first = rank * self.parts_of_a_rank
+        cuts = [whole * part // self.parts for part in range(first, first + self.parts_of_a_rank + 1)]
+        return list(itertools.pairwise(cuts))
 
 
 class Wire:

@@ -1,7 +1,5 @@
 """A step of all ranks: each computes its parts of the batch, and all get the gradients of the whole."""
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -30,11 +28,11 @@ class GlobalStep:
         reduce: Reduce = "ordered",
         streams: Streams | None = None,
     ) -> None:
-        self._net, self._world, self._parts = net, world or World.alone(), parts
+        self._net, self._world = net, world or World.alone()
         self._streams = streams or Streams()
-        division = Division(self._world.ranks, parts, reduce)
-        self._parts_of_a_rank = division.parts_of_a_rank
-        self._averaging = Averaging(net, self._world, division, self._streams) if parts > 1 else None
+        self._division = Division(self._world.ranks, parts, reduce)
+        self._copied: Tensor | None = None  # kept until the stream that gets its memory back has waited for the copy
+        self._averaging = Averaging(net, self._world, self._division, self._streams) if parts > 1 else None
 
     def __call__(self, inputs: Pixels, labels: Tensor, *, step: int, whole: int) -> Tensor:
         """Make each parameter's gradient that of the mean loss of `whole` images, of which these are this rank's.
@@ -44,7 +42,8 @@ class GlobalStep:
         """
         if self._averaging is None:
             return self._net.train_step(inputs, labels, step=step).view(1, 2)
-        rows = [self._part(inputs, labels, step, whole, start, end) for start, end in self._spans(whole)]
+        spans = self._division.spans(self._world.rank, whole)
+        rows = [self._part(inputs, labels, step, whole, start, end) for start, end in spans]
         self._averaging.finish()
         with self._streams.on(self._streams.current(self._net.loss_device)):
             return torch.stack(rows)
@@ -53,21 +52,18 @@ class GlobalStep:
         """`Net.predict` of this rank's images of `whole`, by the same parts: the same bits on any ranks."""
         if self._averaging is None:
             return self._net.predict(inputs)
-        spans = self._spans(whole)
+        spans = self._division.spans(self._world.rank, whole)
         first = spans[0][0]
+        cuts = [_cut(inputs, start - first, end - first) for start, end in spans if start < end]
+        found = [self._copy(self._net.predict(cut)) for cut in cuts]
         with self._streams.on(self._streams.current(self._net.loss_device)):
-            found = [
-                self._net.predict(_cut(inputs, start - first, end - first)).clone()
-                for start, end in spans
-                if start < end
-            ]
             return torch.cat([self._no_probabilities(), *found])
 
     def _part(self, inputs: Pixels, labels: Tensor, step: int, whole: int, start: int, end: int) -> Tensor:
         assert self._averaging is not None
         if start == end:
             return self._empty_part()
-        first = self._spans(whole)[0][0]
+        first = self._division.spans(self._world.rank, whole)[0][0]
         told = self._net.train_step(
             _cut(inputs, start - first, end - first),
             labels[start - first : end - first],
@@ -76,6 +72,10 @@ class GlobalStep:
             whole=whole,
             keep=self._averaging.begin,
         )
+        return self._copy(told)
+
+    def _copy(self, told: Tensor) -> Tensor:
+        self._copied = told
         with self._streams.on(self._streams.current(self._net.loss_device)):
             return told.clone()
 
@@ -94,12 +94,6 @@ class GlobalStep:
     def _no_probabilities(self) -> Tensor:
         *_, bias = (parameter for parameter in self._net.buckets[0] if parameter.name.endswith(".bias"))
         return torch.empty(0, bias.operand.numel(), device=self._net.loss_device)
-
-    def _spans(self, whole: int) -> list[tuple[int, int]]:
-        """Start and end of each of this rank's parts among the whole's images."""
-        first = self._world.rank * self._parts_of_a_rank
-        cuts = [whole * part // self._parts for part in range(first, first + self._parts_of_a_rank + 1)]
-        return list(itertools.pairwise(cuts))
 
 
 def _cut(inputs: Pixels, start: int, end: int) -> Pixels:
