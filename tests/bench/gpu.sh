@@ -17,10 +17,9 @@
 # OUT. SLACK=2 doubles the limits. PARTS names some of "train evaluate resume ranks report step tests upload".
 #
 # PYTHON names another interpreter; CARRIED a folder made by deploy/gpu-wheels.sh, for packages that PYTHON lacks;
-# WORKERS those of the loader, the cores but four; SCRATCH another place for data and runs than the memory disk; WIDTH another
-# than the full network's 1; BATCH another than the recipe's; RESUMED the steps before and after the resume, 200;
-# LOG_STEPS another than 10; BATCHES others than the steps' 128 and 512, PRECISIONS than their bf16 and tf32, ROUNDS than
-# their 5, ALGORITHMS one of their two settings, repeatable or any.
+# WORKERS those of the loader, the cores but four; SCRATCH another place for data and runs than the memory disk. Others
+# than the usual: WIDTH 1, BATCH the recipe's, LOG_STEPS 10, RESUMED 200, the steps before and after the resume; of the
+# step BATCHES 128 512, PRECISIONS bf16 tf32, ROUNDS 5, ALGORITHMS repeatable and any, one of them.
 set -euo pipefail
 cifar10=$(realpath -m "$1") out=$(realpath -m "${2:-runs/gpu}") gpus=${3:-0,0} epochs=${4:-40}
 carried=${CARRIED:+$(realpath "$CARRIED")}
@@ -77,7 +76,11 @@ log_of() { # few files: others may be limited to 8
 }
 
 keep() { # FILE NAME: a copy in OUT, if it is small
-    if [[ -f $1 ]] && (($(stat -c %s "$1") <= 16 << 20)); then cp "$1" "$out/$2"; else summary+="$2: not kept"$'\n'; fi
+    if [[ -f $1 ]] && (($(stat -c %s "$1") <= 16 << 20)); then
+        cp "$1" "$out/$2"
+    else
+        summary+="$2: missing, or too large to keep"$'\n'
+    fi
 }
 
 end() { # PROCESS, or nothing
@@ -169,9 +172,28 @@ with_the_loader() {
         run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps "$resumed"
         run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps $((2 * resumed)) --resume --profile 20
         run resume 20 "$python" $runs same "$whole" "$other"
-        gzip -c "$other/trace.json" > "$scratch/trace.json.gz" && keep "$scratch/trace.json.gz" trace.json.gz
+        if [[ -f $other/trace.json ]]; then gzip -c "$other/trace.json" > "$scratch/trace.json.gz"; fi
+        keep "$scratch/trace.json.gz" trace.json.gz
         rm -rf "$other"
     fi
+    if wanted ranks; then ranks; fi
+}
+
+ranks() { # a GPU each, beside one rank
+    local one=(--gpus 0) each=(--gpus-per-rank 1) steps=$((2 * resumed)) kind
+    if [[ $gpus == cpu ]]; then
+        one=(--cpu) each=(--cpu)
+    elif (($("$python" -c 'import torch; print(torch.cuda.device_count())') < 2)); then
+        summary+="ranks: there is one GPU"$'\n'
+        return
+    fi
+    run ranks 60 "${train[@]}" "${one[@]}" --parts 2 --steps "$steps" --run "$scratch/1-rank"
+    for kind in ordered fast; do
+        run ranks 90 "${train[@]}" "${each[@]}" --ranks 2 --reduce "$kind" --steps "$steps" --run "$scratch/$kind"
+        run ranks 20 "$python" tests/bench/gpu_runs.py waits "$scratch/$kind"
+    done
+    run ranks 20 "$python" tests/bench/gpu_runs.py same "$scratch/1-rank" "$scratch/ordered"
+    rm -rf "$scratch/1-rank" "$scratch/ordered" "$scratch/fast"
 }
 
 main() {

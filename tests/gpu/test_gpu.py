@@ -4,6 +4,7 @@ Both halves are on one card, which is the stricter test: PyTorch puts no barrier
 """
 
 import contextlib
+import gc
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -163,6 +164,28 @@ def test_a_hundred_losses_are_the_same_each_time_and_across_a_resume(device: tor
     resumed.scatter(net.gather())
     resumed.scatter(net.gather(sgd.velocities), resumed_sgd.velocities)
     assert first_half + run(resumed, resumed_sgd, 50, 100) == golden
+
+
+def test_batch_sizes_that_last_are_recorded_anew_in_memory_that_does_not_grow(device: torch.device) -> None:
+    x, labels = (each.to(device) for each in batches()[0])
+
+    def run(graphs: bool) -> tuple[list[float], list[int]]:
+        """Losses, and the bytes held after each size, which lasts four steps."""
+        net = TwoHalves(RECIPE, seed=0, devices=(device, device), graphs=graphs)
+        sgd = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=False, graphs=graphs)
+        losses, held = list[float](), list[int]()
+        for size in (BATCH, BATCH // 2) * 4:
+            pixels, classes = x[:size], labels[:size]
+            for _ in range(4):
+                losses.append(net.train_step((pixels, pixels), classes, step=len(losses))[0].item())
+                sgd.step(RATES)
+            gc.collect()
+            held.append(torch.cuda.memory_allocated(device))
+        return losses, held
+
+    recorded, held = run(True)
+    assert recorded == run(False)[0]
+    assert max(held[4:]) <= max(held[:4]) + (1 << 20)
 
 
 @pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
