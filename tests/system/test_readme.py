@@ -18,7 +18,8 @@ ROOMS = ("common", "deploy", "loader", "tests", "trainer")
 READMES = [ROOT / "README.md", *sorted(path for room in ROOMS for path in (ROOT / room).rglob("README.md"))]
 each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
-OTHERS = ("docker", "kubectl", "pip", "tensorboard", "torchrun", "#SBATCH")  # commands whose options are not ours
+# Commands whose options are not ours.
+OTHERS = ("docker", "kubectl", "pip", "sbatch", "scancel", "tensorboard", "torchrun", "#SBATCH")
 SUFFIXES = (".py", ".sh", ".md", ".svg", ".bin", ".jinja", ".png")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
