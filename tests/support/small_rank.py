@@ -23,7 +23,7 @@ def main(path: str, *acts: str) -> None:
     die_with_launcher()
     life = os.environ["TORCHELASTIC_RESTART_COUNT"]
     with Path(path).open("a") as told:
-        print(rank(), life, os.environ["OMP_NUM_THREADS"], file=told)
+        print(rank(), life, *(os.environ[name] for name in ("OMP_NUM_THREADS", "MASTER_PORT")), file=told)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda number, _: stop(path, number))
     for who, act, *lives in (each.split(":") for each in acts):
@@ -50,6 +50,9 @@ def do(act: str) -> None:
         sys.exit(ERRORS[act].exit_code if is_told_by_launcher(ERRORS[act], str(ERRORS[act])) else 99)
     elif act == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif act == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pause()
     elif act == "late":
         time.sleep(0.5)
     else:

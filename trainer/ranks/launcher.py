@@ -127,7 +127,11 @@ def _code_of(ending: Ending, agent: RankAgent) -> int:
     """The exit code after ranks stopped. Raises the error of a rank that failed."""
     if ending.exit_code > 128 and not ending.words:
         return ending.exit_code
-    if agent.received and ending.exit_code < 0:
+    if agent.received and (
+        ending.exit_code < 0 or ending.is_consequence
+    ):  # signalled before it could save, or lost one
+        if ending.words:
+            log.warning("%s", ending)
         return 128 + agent.received[0]
     raise (UsageError if ending.exit_code == USAGE else AlexNetError)(str(ending))
 

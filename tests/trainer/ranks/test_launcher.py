@@ -1,5 +1,6 @@
 """Ranks under torch's agent: ranks are processes, small ones, and the launcher is this one."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from common.errors import AlexNetError, UsageError
 from tests.support import small_rank
+from tests.support.processes import alive, children, wait_for
 from trainer.ranks.launcher import Launch, launch
 
 
@@ -33,7 +35,9 @@ def lives(told: Path) -> Counter[str]:
 
 def test_ranks_share_the_cores_of_their_host(told: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert start(told, ranks=3) == 0
-    assert sorted(told.read_text().splitlines()) == [f"{rank} 0 2" for rank in range(3)]
+    assert sorted(line.split()[:3] for line in told.read_text().splitlines()) == [
+        [str(rank), "0", "2"] for rank in range(3)
+    ]
     assert capfd.readouterr() == ("", "")
 
 
@@ -42,6 +46,8 @@ def test_a_lost_rank_restarts_all_and_the_log_names_it(
 ) -> None:
     assert start(told, "0:wait:0", "1:killed:0", "0:deserted:1", "1:wait:1") == 0
     assert lives(told)["2"] == 2
+    ports = {line.split()[1]: line.split()[3] for line in told.read_text().splitlines() if "saved" not in line}
+    assert len(set(ports.values())) == 3, "a store that dead ranks wrote to is not read again"
     assert [record.message for record in caplog.records if record.name.startswith("trainer")] == [
         "rank 1 was ended by SIGKILL; all ranks restart, for the first time",
         "hears nothing; all ranks restart, for the second time",
@@ -77,3 +83,22 @@ def test_a_signal_to_the_launcher_is_passed_on_once_and_ranks_may_take_their_tim
         f"{rank} saved {number:d}" for rank in range(2)
     ]
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_ends_a_rank_before_it_could_save_ends_the_run_as_asked(told: Path) -> None:
+    assert start(told, "0:deaf", "1:late", f"1:{signal.SIGTERM:d}") == 143
+    assert lives(told) == {"0": 2, "saved": 1}
+
+
+def test_no_rank_outlives_its_launcher(told: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainer.ranks.launcher"])
+    launcher = context.Process(target=start, args=(told, "0:wait", "1:wait"))
+    launcher.start()
+    wait_for("both ranks", lambda: told.exists() and len(told.read_text().splitlines()) == 2)
+    ranks = children(launcher.pid or 0)
+    launcher.kill()
+    launcher.join()
+    wait_for("the end of both", lambda: not any(map(alive, ranks)))
+    assert len(ranks) == 2
+    assert "saved" not in told.read_text()
