@@ -18,19 +18,21 @@ from common.cli import options
 from common.cli.command_line import DEFAULT_ENDPOINT
 from common.cli.entry import need
 from common.cli.outputs import refuse_unwritable
+from common.errors import UsageError
 from common.host_memory import memory_size
 from loader.cli.audit_command import audit
 from loader.cli.keys_command import keys
+from loader.cli.ready_file import ReadyFile
 from loader.cli.serving import MOST_WORKERS, ServeOptions, bytes_for_decoded, serve
 from loader.monitoring.exporter import Exporter, host_and_port
-from loader.monitoring.figures import Figures
-from loader.service.exposure import refuse_open_bind, refuse_open_metrics
+from loader.service.exposure import binds_of, refuse_open_bind, refuse_open_metrics
 from loader.service.supervisor import supervise
 
 _PROGRAM = "alexnet-loader"
 _serving, _access, _limits = options.section("Serving"), options.section("Access"), options.section("Limits")
 _process = options.section("Process")
 _MOST_GIB = 1 << 20
+MOST_SERVICES = 64
 
 
 @options.group(_PROGRAM, invoke_without_command=True, subcommand_metavar="[COMMAND ...]")
@@ -50,6 +52,12 @@ _MOST_GIB = 1 << 20
     "--workers-file",
     type=click.Path(path_type=Path),
     help="File that holds the number of workers, in place of --workers; reread on SIGHUP.",
+)
+@_serving(
+    "--services",
+    type=click.IntRange(1, MOST_SERVICES),
+    default=1,
+    help="Services, each a port further on, that share workers, memory and cores: one encrypts on one core.",
 )
 @_access(
     "--keys",
@@ -89,7 +97,7 @@ _MOST_GIB = 1 << 20
 @_process(
     "--ready-file",
     type=click.Path(path_type=Path),
-    help="Write the endpoint here once it is served, and that of --metrics in a second line; - is stdout.",
+    help="Write the endpoints here once all are served, one a line, and that of --metrics last; - is stdout.",
 )
 @_process(
     "--no-restart",
@@ -103,6 +111,7 @@ def main(
     bind: str,
     workers: int,
     workers_file: Path | None,
+    services: int,
     keys: Path | None,
     insecure: bool,
     stream_mib: int,
@@ -120,7 +129,7 @@ def main(
     Worker processes read JPEGs, decode, crop, flip and add colour noise; clients receive them over ZeroMQ. What a
     client receives depends only on dataset, seed, epoch and position.
 
-    The service is a process of its own, restarted at the same endpoint within 0.1 to 1 s if it dies. After 30 deaths
+    A service is a process of its own, restarted at the same endpoint within 0.1 to 1 s if it dies. After 30 deaths
     within a minute this command ends too, with exit code 1.
 
     With a COMMAND nothing is served, and only that command's options apply.
@@ -131,6 +140,9 @@ def main(
     logs.setup(_PROGRAM, log_level)
     with logs.errors_as_exit_codes(_PROGRAM):
         refuse_open_bind(bind, keys, insecure, metrics)
+        binds = binds_of(bind, services)
+        if no_restart and services > 1:
+            raise UsageError("--no-restart serves in this one process: it cannot be used with --services")
         if ready_file is not None:
             refuse_unwritable(ready_file, "--ready-file")
         settings = ServeOptions(
@@ -139,26 +151,27 @@ def main(
             workers_file=workers_file,
             keys=keys,
             stream_bytes=stream_mib << 20,
-            memory_bytes=(memory_mib << 20) if memory_mib else memory_size() // 2,
-            decoded_bytes=bytes_for_decoded(decoded_gib, data),
+            memory_bytes=((memory_mib << 20) if memory_mib else memory_size() // 2) // services,
+            decoded_bytes=bytes_for_decoded(decoded_gib, data) // services,
             worker_timeout_s=worker_timeout,
             pin=pin,
-            ready_file=ready_file,
-            exporter=_exporter(metrics, insecure) if metrics is not None else None,
+            ready_file=ReadyFile(ready_file, services) if ready_file is not None else None,
+            exporter=_exporter(metrics, insecure, services) if metrics is not None else None,
+            services=services,
         )
-
-        service = functools.partial(serve, settings)
+        settings.worker_count()  # refused before anything is started
         if no_restart:
-            service(bind, lambda endpoint: None)
+            serve(settings, bind, lambda endpoint: None)
         else:
-            supervise(_PROGRAM, service, bind, hangup=workers_file is not None)
+            each = [functools.partial(serve, settings.of(number)) for number in range(services)]
+            supervise(_PROGRAM, each, binds, hangup=workers_file is not None)
 
 
-def _exporter(metrics: str, insecure: bool) -> Exporter:
+def _exporter(metrics: str, insecure: bool, services: int) -> Exporter:
     need(["prometheus_client"], "metrics")
     host_and_port(metrics)
     refuse_open_metrics(metrics, insecure)
-    return Exporter(metrics, Figures.create())
+    return Exporter(metrics, services)
 
 
 def refuse_options_of_serving(context: click.Context) -> None:

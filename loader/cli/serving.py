@@ -3,22 +3,21 @@
 import contextlib
 import logging
 import math
-import threading
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from common.cli.console import say
-from common.cli.outputs import STDOUT, is_fifo, written
 from common.decoder import name_of
-from common.errors import AlexNetError, DatasetError, UsageError
+from common.errors import DatasetError, UsageError
 from common.host_memory import available_memory
 from common.ranges import class_names_fault
+from loader.cli.ready_file import ReadyFile
 from loader.monitoring.exporter import Exporter
+from loader.service.life import Announce
 from loader.service.resources import raise_file_limit, share_files, spare_memory
 from loader.service.signals import caught
-from loader.service.supervisor import Announce
 
 if TYPE_CHECKING:  # they import ZeroMQ and LMDB, which the process that forks the service must never load
     from loader.dataset import Dataset
@@ -28,10 +27,18 @@ log = logging.getLogger(__name__)
 
 MOST_WORKERS = 1024
 
+Thing = TypeVar("Thing")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """The options of `alexnet-loader`; `workers_file` takes the place of `workers`, `exporter` listens at --metrics."""
+    """What a service is to do.
+
+    workers        of all services, as `workers_file` holds them, which takes its place
+    memory_bytes   of this one, as all other limits
+    exporter       listens at --metrics
+    number         of this service, one of `services` on cores of their own
+    """
 
     data: Path
     workers: int = 1
@@ -42,11 +49,23 @@ class ServeOptions:
     decoded_bytes: int = 0
     worker_timeout_s: float = 30.0
     pin: bool = False
-    ready_file: Path | None = None
+    ready_file: ReadyFile | None = None
     exporter: Exporter | None = None
+    number: int = 0
+    services: int = 1
+
+    def of(self, number: int) -> "ServeOptions":
+        exporter = self.exporter.of(number) if self.exporter is not None else None
+        return replace(self, number=number, exporter=exporter)
 
     def worker_count(self) -> int:
-        """1 to MOST_WORKERS. Raises UsageError if the file does not hold such a number."""
+        """This service's own. Raises UsageError if the file does not hold 1 to MOST_WORKERS, or too few for all."""
+        workers = self._all_workers()
+        if workers < self.services:
+            raise UsageError(f"{workers} workers are too few for {self.services} services (--workers, --services)")
+        return len(share(range(workers), self.number, self.services))
+
+    def _all_workers(self) -> int:
         if self.workers_file is None:
             return self.workers
         try:
@@ -60,18 +79,27 @@ class ServeOptions:
         return int(text)
 
 
+def share(things: Sequence[Thing], number: int, services: int) -> Sequence[Thing]:
+    """The part of service `number`; of things fewer than services, one that it shares."""
+    if len(things) < services:
+        return [things[number % len(things)]]
+    return things[len(things) * number // services : len(things) * (number + 1) // services]
+
+
 def serve(options: ServeOptions, bind: str, announce: Announce) -> None:
     """Serve at `bind` until SIGINT or SIGTERM; `announce` gets the endpoint once it is served."""
+    if options.services > 1:
+        os.sched_setaffinity(0, share(sorted(os.sched_getaffinity(0)), options.number, options.services))
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(caught(hangup=options.workers_file is not None))
         service, endpoint, description = _started(options, bind, stack)
-        figures_at = [options.exporter.url] if options.exporter is not None else []
+        figures_at = options.exporter.url if options.exporter is not None else None
 
         def on_ready() -> None:
-            log.info("serving %s%s", description, "".join(f"; figures at {url}" for url in figures_at))
+            log.info("serving %s%s", description, f"; figures at {figures_at}" if figures_at is not None else "")
             announce(endpoint)
             if options.ready_file is not None:
-                _write_endpoints(options.ready_file, [endpoint, *figures_at])
+                options.ready_file.note(options.number, endpoint, figures_at)
 
         service.run(signals, on_ready, lambda: _resize(service, options))
         log.info("stopped")
@@ -173,22 +201,3 @@ def _resize(service: "Service", options: ServeOptions) -> None:
     else:
         service.resize(workers)
         log.info("%d workers from now on", workers)
-
-
-def _write_endpoints(ready_file: Path, endpoints: Sequence[str]) -> None:
-    if is_fifo(ready_file):  # which waits for its reader
-        threading.Thread(target=_write, args=(ready_file, endpoints), daemon=True).start()
-    else:
-        _write(ready_file, endpoints)
-
-
-def _write(ready_file: Path, endpoints: Sequence[str]) -> None:
-    lines = "\n".join(endpoints)
-    if ready_file == STDOUT:
-        say(lines)
-        return
-    try:
-        with written(ready_file) as file:
-            file.write(lines + "\n")
-    except AlexNetError as error:
-        log.warning("%s (--ready-file)", error)

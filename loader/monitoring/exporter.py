@@ -5,6 +5,7 @@ the service is restarted. Each life of the service has a process of its own at i
 """
 
 import contextlib
+import copy
 import logging
 import os
 import signal
@@ -23,12 +24,22 @@ PAUSE_S = 1.0  # between two starts
 
 
 class Exporter:
-    """Listens at `address`, HOST:PORT. Raises UsageError if it cannot."""
+    """Listens at `address`, HOST:PORT, for the figures of `services`. Raises UsageError if it cannot.
 
-    def __init__(self, address: str, figures: Figures) -> None:
-        self.figures, self._listener = figures, _listening(address)
+    figures   of the service that has this one: the first, or that of `of`
+    """
+
+    def __init__(self, address: str, services: int = 1) -> None:
+        self._all, self._listener = [Figures.create() for _ in range(services)], _listening(address)
+        self.figures, self._answers = self._all[0], True
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s, self._log_limit = 0.0, RateLimiter()
+
+    def of(self, number: int) -> "Exporter":
+        """The same for another service. The first one's alone starts the process that answers, for all."""
+        other = copy.copy(self)
+        other.figures, other._answers = self._all[number], number == 0
+        return other
 
     @property
     def url(self) -> str:
@@ -38,13 +49,17 @@ class Exporter:
     def staff(self) -> None:
         """Start the process that answers, unless it runs."""
         code = self._process.poll() if self._process is not None else None
-        if (self._process is not None and code is None) or time.monotonic() - self._started_s < PAUSE_S:
+        if (
+            not self._answers
+            or (self._process is not None and code is None)
+            or time.monotonic() - self._started_s < PAUSE_S
+        ):
             return
         if code is not None and self._log_limit.allows("ended"):
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             log.warning("the process that answers scrapes ended (%s); another takes its place (--metrics)", how)
         self._started_s = time.monotonic()
-        descriptors = self._listener.fileno(), self.figures.fd
+        descriptors = self._listener.fileno(), *(figures.fd for figures in self._all)
         program = [sys.executable, "-P", "-m", "loader.monitoring.responder"]  # -P as for workers
         with contextlib.suppress(OSError):  # no process or descriptor is left: tried again
             self._process = subprocess.Popen(

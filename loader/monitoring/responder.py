@@ -1,6 +1,6 @@
 """The process that answers scrapes: GET /metrics, one request a connection.
 
-    python -m loader.monitoring.responder SOCKET FIGURES       descriptors: a listening socket, the figures' memory
+    python -m loader.monitoring.responder SOCKET FIGURES...    descriptors: a listening socket, each service's figures
 
 It yields the cores to everything else, reads at most LONGEST_REQUEST of a request, and cuts whoever takes longer than
 DEADLINE_S, or is the oldest of more than MOST_OPEN. So an attack on it costs the figures, never the service.
@@ -88,7 +88,7 @@ def main() -> None:
     die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the service ends it
     os.nice(_LEAST_NICE)
-    listener, figures = socket.socket(fileno=int(sys.argv[1])), Figures(int(sys.argv[2]))
+    listener, figures = socket.socket(fileno=int(sys.argv[1])), [Figures(int(fd)) for fd in sys.argv[2:]]
     asyncio.run(Responder(Exposition(figures)).serve(listener))
 
 

@@ -9,6 +9,7 @@ from common.errors import UsageError
 log = logging.getLogger(__name__)
 
 _TCP, _IPC = "tcp://", "ipc://"
+_LAST_PORT = 65535
 
 
 def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool, metrics: str | None = None) -> None:
@@ -30,6 +31,21 @@ def refuse_open_bind(bind: str, key_folder: Path | None, insecure: bool, metrics
             " (alexnet-loader keys DIR makes keys; --insecure serves anyone)"
         )
     log.warning("%s can be reached from other hosts, by anyone, and nothing is encrypted (--insecure)", bind)
+
+
+def binds_of(bind: str, services: int) -> list[str]:
+    """An endpoint for each service: `bind`, and the ports behind it. Raises UsageError if it has none."""
+    if services == 1:
+        return [bind]
+    host, _, port = bind.rpartition(":")
+    if not bind.startswith(_TCP):
+        raise UsageError(f"{bind} is one endpoint; several services need tcp://HOST:PORT (--bind, --services)")
+    if not (port.isascii() and port.isdecimal()) or int(port) == 0:
+        return [bind] * services
+    ports = range(int(port), int(port) + services)
+    if ports[-1] > _LAST_PORT:
+        raise UsageError(f"{bind} and the next {services - 1} ports go beyond {_LAST_PORT} (--bind, --services)")
+    return [f"{host}:{each}" for each in ports]
 
 
 def refuse_open_metrics(address: str, insecure: bool) -> None:

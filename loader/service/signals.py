@@ -44,3 +44,27 @@ def caught(*, hangup: bool) -> Iterator[Signals]:
             yield Signals(reader)
         finally:
             signal.set_wakeup_fd(before)
+
+
+class HeldSignals:
+    """Signals that wait to be taken, so that none comes between two lines."""
+
+    def __init__(self, numbers: set[int], before: set[int]) -> None:
+        self.numbers, self._before = numbers, before
+
+    def let_go(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    def next_within(self, seconds: float | None) -> signal.struct_siginfo | None:
+        if seconds is None:
+            return signal.sigwaitinfo(self.numbers)
+        return signal.sigtimedwait(self.numbers, max(0.0, seconds))
+
+
+@contextlib.contextmanager
+def held(numbers: set[int]) -> Iterator[HeldSignals]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield HeldSignals(numbers, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

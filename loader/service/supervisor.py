@@ -1,65 +1,44 @@
-"""The process that a user starts: it runs the service in a child, and restarts it when it dies.
+"""The process that a user starts: it runs each service in a child, and restarts it when it dies.
 
-The child is forked. So this process must never load ZeroMQ, LMDB or numpy, nor start a thread: nothing that a fork
+The children are forked. So this process must never load ZeroMQ, LMDB or numpy, nor start a thread: nothing that a fork
 could break, and nothing that crashes.
 """
 
-import contextlib
 import logging
 import os
 import signal
 import sys
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Sequence
 
-from common.cli.log import errors_as_exit_codes
-from common.errors import AlexNetError, LoaderError
-from common.parent import die_with_parent
-from loader.service.signals import STOP
+from common.errors import LoaderError
+from loader.service.life import Life, Service
+from loader.service.signals import STOP, HeldSignals, held
 
 log = logging.getLogger(__name__)
 
 MOST_DEATHS = 30  # within WITHIN_S, or in a row before it could serve; one every 3 s is survived
 WITHIN_S = 60.0
 _FIRST_PAUSE_S, _GROWTH, _LONGEST_PAUSE_S = 0.1, 1.5, 1.0
+_LOOK_S = 0.02  # between two looks for the first service to serve
 _SI_KERNEL = 0x80
-_SERVES, _GIVES_UP = "serves ", "gives up"
-
-Announce = Callable[[str], None]  # tells the endpoint, once it is served
-Service = Callable[[str, Announce], None]  # serves at an endpoint until it is told to stop
 
 
-def supervise(program: str, serve: Service, bind: str, *, hangup: bool) -> None:
-    """Serve at `bind` until SIGINT or SIGTERM. An error at the first start, or an AlexNetError later, ends this too.
+def supervise(program: str, serve: Sequence[Service], binds: Sequence[str], *, hangup: bool) -> None:
+    """Serve at each of `binds` until SIGINT or SIGTERM.
 
-    All restarts keep the port first chosen. Raises LoaderError if the service dies too often. `hangup` passes SIGHUP
-    to the service.
+    An error at a service's first start, or an AlexNetError later, ends all. The others start once the first one serves,
+    so that an error of all is told once. All restarts keep the port first chosen. Raises LoaderError if a service dies
+    too often. `hangup` passes SIGHUP to the services.
     """
-    deaths, unready, endpoint = deque[float](maxlen=MOST_DEATHS), 0, ""
-    with _held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
-        while True:
-            began_s = time.monotonic()
-            try:
-                life = _Life(program, serve, endpoint or bind, signals)
-            except OSError as error:  # no process or descriptor is left
-                if not endpoint:
-                    raise
-                unready, how = unready + 1, f"could not be started: {error.strerror}"
-            else:
-                code, stopped = life.wait()
-                if code == 0 or stopped or life.gave_up or (code > 0 and not (endpoint or life.endpoint)):
-                    break
-                endpoint, unready = (life.endpoint, 0) if life.endpoint else (endpoint, unready + 1)
-                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            deaths.append(time.monotonic())
-            pause_s = pause_after(deaths, unready, how, deaths[-1] - began_s)
-            log.warning("the service %s; it is started again in %.1f s", how, pause_s)
-            if signals.stopped_within(pause_s):
-                log.info("stopped")
-                return
+    with held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
+        posts = [_Post(program, each, bind, signals) for each, bind in zip(serve, binds, strict=True)]
+        try:
+            code = _Watch(posts, signals).until_all_have_ended()
+        finally:
+            for post in posts:
+                post.end()
     if code != 0:
         sys.exit(code if code > 0 else 128 - code)
 
@@ -75,96 +54,109 @@ def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float) 
     return max(apart_s - lived_s, _FIRST_PAUSE_S)
 
 
-class _Held:
-    def __init__(self, numbers: set[int], before: set[int]) -> None:
-        self.numbers, self._before = numbers, before
+class _Watch:
+    def __init__(self, posts: "list[_Post]", signals: HeldSignals) -> None:
+        self._posts, self._signals = posts, signals
+        self._ending, self._code = False, 0
 
-    def let_go(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+    def until_all_have_ended(self) -> int:
+        """Start services until they are to end. Returns the first exit code that is not 0, or minus the signal."""
+        while not self._ending or any(post.life is not None for post in self._posts):
+            came = self._signals.next_within(None if self._ending else self._started())
+            if came is not None and came.si_signo == signal.SIGCHLD:
+                self._take_in_ends()
+            elif came is not None:
+                self._pass_on(came)
+        return self._code
 
-    def stopped_within(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            came = signal.sigtimedwait(self.numbers, left)
-            if came is not None and came.si_signo in STOP:
-                return True
-        return False
+    def _started(self) -> float | None:
+        """Start what is due. Returns the seconds until more is."""
+        first, *others = self._posts
+        first_serves = not others or first.serves()
+        open_posts = self._posts if first_serves else [first]
+        for post in open_posts:
+            post.start_if_due()
+        waits_s = [post.due_s - time.monotonic() for post in open_posts if post.life is None]
+        return min(waits_s + [_LOOK_S] * (not first_serves), default=None)
+
+    def _take_in_ends(self) -> None:
+        for post in self._posts:
+            code = post.life.ended() if post.life is not None else None
+            if code is None:
+                continue
+            if post.is_over(code) or self._ending:
+                self._code = self._code or code
+                self._end_others(post)
+            else:
+                post.start_later(code)
+
+    def _end_others(self, over: "_Post") -> None:
+        over.life = None
+        for post in self._posts if not self._ending else []:
+            post.signal(signal.SIGTERM)
+        self._ending = True
+
+    def _pass_on(self, came: signal.struct_siginfo) -> None:
+        self._ending = self._ending or came.si_signo in STOP
+        if self._ending and all(post.life is None for post in self._posts):
+            log.info("stopped")
+        for post in self._posts:
+            if not (came.si_signo == signal.SIGINT and came.si_code == _SI_KERNEL):  # a terminal's Ctrl-C reaches all
+                post.signal(came.si_signo)
 
 
-@contextlib.contextmanager
-def _held(numbers: set[int]) -> Iterator[_Held]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield _Held(numbers, before)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _Post:
+    """A service, life after life. `life` is None until `due_s`, by time.monotonic, and when it is over."""
 
+    def __init__(self, program: str, serve: Service, bind: str, signals: HeldSignals) -> None:
+        self._program, self._serve, self._bind, self._signals = program, serve, bind, signals
+        self.life: Life | None = None
+        self.due_s = self._began_s = 0.0
+        self._endpoint, self._unready = "", 0  # lives in a row that did not serve
+        self._deaths = deque[float](maxlen=MOST_DEATHS)
 
-class _Life:
-    """One process of the service. Known once it has ended:
+    def serves(self) -> bool:
+        """Return True if it ever served."""
+        if self.life is not None:
+            self.life.hear()
+        return bool(self._endpoint or (self.life is not None and self.life.endpoint))
 
-    endpoint   that it served, or "" if none
-    gave_up    True if it ended with an AlexNetError after it had served
-    """
-
-    def __init__(self, program: str, serve: Service, bind: str, signals: _Held) -> None:
-        self._signals = signals
-        self.endpoint, self.gave_up = "", False
-        parent = os.getpid()
-        self._said, said = os.pipe()
+    def start_if_due(self) -> None:
+        if self.life is not None or time.monotonic() < self.due_s:
+            return
+        self._began_s = time.monotonic()
         try:
-            self._pid = os.fork()
-        except OSError:
-            os.close(self._said)
-            os.close(said)
-            raise
-        if self._pid == 0:
-            _live(program, serve, bind, signals, said, parent)
-        os.close(said)
-
-    def wait(self) -> tuple[int, bool]:
-        """Forward signals until it ends. Returns its exit code, or minus the signal; and True if told to stop."""
-        stopped = False
-        while True:
-            came = signal.sigwaitinfo(self._signals.numbers)
-            if came.si_signo == signal.SIGCHLD:
-                pid, status = os.waitpid(self._pid, os.WNOHANG)
-                if pid == 0:
-                    continue  # it was stopped, or goes on after that
-                self._read()
-                return os.waitstatus_to_exitcode(status), stopped
-            stopped = stopped or came.si_signo in STOP
-            if not (came.si_signo == signal.SIGINT and came.si_code == _SI_KERNEL):  # a terminal's Ctrl-C reaches both
-                os.kill(self._pid, came.si_signo)
-
-    def _read(self) -> None:
-        with open(self._said) as said:
-            for line in said.read().splitlines():
-                self.endpoint = line.removeprefix(_SERVES) if line.startswith(_SERVES) else self.endpoint
-                self.gave_up = bool(self.endpoint) and line == _GIVES_UP
-
-
-def _live(program: str, serve: Service, bind: str, signals: _Held, said: int, parent: int) -> NoReturn:
-    """Serve, and exit without unwinding the parent's stack."""
-    code: object = 1
-    try:
-        die_with_parent(parent)
-        signals.let_go()
-        with errors_as_exit_codes(program):
-            try:
-                serve(bind, lambda endpoint: _say(said, _SERVES + endpoint))
-            except AlexNetError:
-                _say(said, _GIVES_UP)
+            self.life = Life(self._program, self._serve, self._endpoint or self._bind, self._signals)
+        except OSError as error:  # no process or descriptor is left
+            if not self._endpoint:
                 raise
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        logging.shutdown()
-        os._exit(code if isinstance(code, int) else 1)
+            self._unready += 1
+            self._pause(f"could not be started: {error.strerror}")
 
+    def is_over(self, code: int) -> bool:
+        """Return True if a life that ended with this code was the last."""
+        assert self.life is not None
+        return code == 0 or self.life.gave_up or (code > 0 and not self.serves())
 
-def _say(said: int, line: str) -> None:
-    os.write(said, f"{line}\n".encode())
+    def start_later(self, code: int) -> None:
+        assert self.life is not None
+        served = self.life.endpoint
+        self._endpoint, self._unready = (served, 0) if served else (self._endpoint, self._unready + 1)
+        self.life = None
+        self._pause(f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}")
+
+    def _pause(self, how: str) -> None:
+        self._deaths.append(now_s := time.monotonic())
+        pause_s = pause_after(self._deaths, self._unready, how, now_s - self._began_s)
+        log.warning("the service %s; it is started again in %.1f s", how, pause_s)
+        self.due_s = now_s + pause_s
+
+    def signal(self, number: int) -> None:
+        if self.life is not None:
+            os.kill(self.life.pid, number)
+
+    def end(self) -> None:
+        """End a life that is left after an error."""
+        self.signal(signal.SIGTERM)
+        if self.life is not None:
+            os.waitpid(self.life.pid, 0)

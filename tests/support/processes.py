@@ -72,6 +72,7 @@ class LoaderProcess:
 
     prefix     a command to run it by, which becomes it
     restarts   the command starts a dead service again, as for users; otherwise the service is the process started
+    endpoint   of the first service, of all `endpoints`
     """
 
     def __init__(
@@ -104,7 +105,9 @@ class LoaderProcess:
             )
         wait_for("the loader to be ready or to end", lambda: ready_file.exists() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
-        self.endpoint, *self.figures_at = ready_file.read_text().split()
+        told = ready_file.read_text().split()
+        self.endpoints = [each for each in told if not each.startswith("http:")]
+        self.endpoint, self.figures_at = self.endpoints[0], told[len(self.endpoints) :]
 
     @property
     def pid(self) -> int:

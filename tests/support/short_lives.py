@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.cli import log
 from common.errors import LoaderError, UsageError
-from loader.service import supervisor
+from loader.service import life, supervisor
 
 
 def main() -> None:
@@ -20,18 +20,18 @@ def main() -> None:
     supervisor._FIRST_PAUSE_S = supervisor._LONGEST_PAUSE_S = float(sys.argv[2])
     supervisor.WITHIN_S = float(sys.argv[3])
 
-    def serve(bind: str, announce: supervisor.Announce) -> None:
+    def serve(bind: str, announce: life.Announce) -> None:
         with file.open("a") as lives:
             lives.write(f"{bind}\n")
-        life = len(file.read_text().splitlines())
-        *serves, way = ways[min(life, len(ways)) - 1].split(",")
+        lived = len(file.read_text().splitlines())
+        *serves, way = ways[min(lived, len(ways)) - 1].split(",")
         if serves:
             announce("tcp://127.0.0.1:4711")
         end(way)
 
     log.setup("lives")
     with log.errors_as_exit_codes("lives"):
-        supervisor.supervise("lives", serve, "tcp://127.0.0.1:*", hangup=False)
+        supervisor.supervise("lives", [serve], ["tcp://127.0.0.1:*"], hangup=False)
 
 
 def end(way: str) -> None:

@@ -33,7 +33,7 @@ def guarded(packed: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory
     """Reached from everywhere, with keys."""
     here = tmp_path_factory.mktemp("loader")
     with LoaderProcess(packed, here, 1, "tcp://0.0.0.0:*", "--keys", str(folder)) as guarded:
-        guarded.endpoint = guarded.endpoint.replace("0.0.0.0", "127.0.0.1")
+        guarded.endpoint = f"tcp://127.0.0.1:{guarded.endpoint.rpartition(':')[2]}"
         yield guarded
 
 
