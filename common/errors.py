@@ -15,6 +15,7 @@ AlexNetError            exit code 1
     LoaderTimeout       no response for too long
   ExchangeError         copies between two GPUs arrive with wrong bits
   RankLost              another rank of the run ended, stopped or is out of reach
+  ToldByAnother         another rank says why: ends silently
   CheckpointError       missing, damaged or of another network
   OutputError           stdout cannot be written
     ReaderGone          nobody reads it (`| head`): ends silently
@@ -88,6 +89,12 @@ class ExchangeError(AlexNetError):
 
 class RankLost(AlexNetError):
     pass
+
+
+class ToldByAnother(AlexNetError):
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what)
+        self.exit_code = exit_code
 
 
 class CheckpointError(AlexNetError):

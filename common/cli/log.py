@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from ..errors import AlexNetError, ReaderGone
+from ..errors import AlexNetError, ReaderGone, ToldByAnother
 from . import console
 from .entry import INTERRUPTED
 
@@ -73,6 +73,10 @@ def errors_as_exit_codes(
     try:
         yield
     except ReaderGone as error:
+        sys.exit(error.exit_code)
+    except ToldByAnother as error:
+        if shown_by_others is not None:
+            shown_by_others(error, console.shown(error))
         sys.exit(error.exit_code)
     except AlexNetError as error:
         end(error, str(error), error.exit_code)

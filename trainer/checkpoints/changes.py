@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 Changes = dict[str, tuple[Any, Any]]  # (before, after) by the field's path, as recipe.phase[1].rate; None: not there
 
-_OF_A_RUN = ("precision", "threads", "on_bad_record", "digests")
+_OF_A_RUN = ("precision", "threads", "ranks", "parts", "on_bad_record", "digests")
 
 
 def check_fits(recipe: Recipe, stored: Recipe) -> None:
@@ -34,7 +34,7 @@ def changes_of(before: State, after: State) -> Changes:
         {"recipe": dataclasses.asdict(state.recipe)} | {name: getattr(state, name) for name in _OF_A_RUN}
         for state in (before, after)
     )
-    return {path: change for path, *change in _differences(then, now, "")}  # type: ignore[misc]
+    return {path: change for path, *change in differences(then, now)}  # type: ignore[misc]
 
 
 def tell(changes: Changes) -> None:
@@ -47,14 +47,14 @@ def by(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else "x".join(map(str, shape))
 
 
-def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The leaves in which two trees of mappings and lists differ; a missing branch is a leaf."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in {**before, **after}:
-            yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+            yield from differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
     elif isinstance(before, list | tuple) and isinstance(after, list | tuple):
         for index in range(max(len(before), len(after))):
             then, now = (side[index] if index < len(side) else None for side in (before, after))
-            yield from _differences(then, now, f"{path}[{index}]")
+            yield from differences(then, now, f"{path}[{index}]")
     elif before != after:
         yield path, before, after

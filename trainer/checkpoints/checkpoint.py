@@ -48,9 +48,20 @@ class Checkpoint:
 
 def save(run_folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
     """As `write`."""
-    prefixed = _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities)
-    tensors = {name: StoredTensor.of(tensor) for name, tensor in prefixed.items()}
-    return write(run_folder, checkpoint.state, tensors, checkpoint.mean_hwc, keep)
+    tensors = {name: StoredTensor.of(tensor) for name, tensor in tensors_of(checkpoint).items()}
+    return write(run_folder, checkpoint.state, tensors, None, keep)
+
+
+def tensors_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All of its tensors by their names in the file."""
+    mean = {} if checkpoint.mean_hwc is None else {_MEAN: checkpoint.mean_hwc}
+    return _prefixed("weights", checkpoint.weights) | _prefixed("velocities", checkpoint.velocities) | mean
+
+
+def checkpoint_of(state: State, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """The inverse of `tensors_of`."""
+    weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
+    return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
 
 
 def write(
@@ -137,8 +148,7 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
         raise CheckpointError("it is damaged: its contents do not match their digest")
     state = from_json(metadata.get("state", ""))
     _check_tensors(tensors)
-    weights, velocities = (_without_prefix(prefix, tensors) for prefix in ("weights", "velocities"))
-    return Checkpoint(state, weights, velocities, tensors.get(_MEAN))
+    return checkpoint_of(state, tensors)
 
 
 def _check_tensors(tensors: Mapping[str, Tensor]) -> None:

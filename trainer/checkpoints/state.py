@@ -92,7 +92,8 @@ class State:
     original, asked_rate, rate_factor   origin of `recipe` (`trainer/recipes/derived.py`); None in older checkpoints
     dataset         digest of the training set in hex
     data_seed       of order and augmentation; None in older checkpoints: `seed`
-    threads         of torch on the CPU: another number may round differently
+    threads         of torch on the CPU, in each rank: another number may round differently
+    ranks, parts    processes, and parts of a batch: another number of parts rounds differently
     stream, decoder name of the next batch's stream (`StreamSpec.name`), and of the JPEG decoder
     best_error, best_epoch  lowest top-1 validation error so far, a share, and the epoch it was found after
     schedule, tally None in checkpoints of another version of this program: they can be evaluated, not resumed
@@ -120,6 +121,8 @@ class State:
     tally: Tally | None = None
     on_bad_record: OnBadRecord = "replace"
     digests: DigestUse = "off"
+    ranks: Annotated[int, Range(ge=1, le=2**16)] = 1
+    parts: Annotated[int, Range(ge=1, le=2**16)] = 1
     epoch_digest: str | None = None
 
     @property

@@ -53,6 +53,9 @@ class CheckpointWriter:
         written = self._thread.submit(self._write, state, sync_history, is_best, accepted)
         self._in_flight = _InFlight(state, accepted, written)
 
+    def hold_update(self) -> None:
+        self._snapshot.hold_update()
+
     def decide(self, accepted: bool) -> None:
         """Name the one in flight, or drop it; the first decision counts."""
         if self._in_flight is not None and not self._in_flight.accepted.done():

@@ -33,6 +33,26 @@ def devices_of_halves(gpus: str | None, cpu: bool) -> Devices:
     return torch.device("cuda", first), torch.device("cuda", second)
 
 
+def devices_of_rank(gpus_per_rank: int | None, local_rank: int, local_ranks: int) -> Devices:
+    """The GPUs of one of several ranks of this host, which divide those visible. Raises UsageError if they are few."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    each = gpus_per_rank or (HALVES if count >= HALVES * local_ranks else 1)
+    if count < each * local_ranks:
+        raise UsageError(
+            f"{local_ranks} ranks on this host need {each * local_ranks} GPUs, and {count} are visible; give fewer"
+            " --ranks, or --cpu"
+        )
+    first = local_rank * each
+    return torch.device("cuda", first), torch.device("cuda", first + each - 1)
+
+
+def own_cores(local_ranks: int) -> int | None:
+    """Threads of one of several ranks of this host; None if torch's own number holds."""
+    if local_ranks == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return max(1, torch.get_num_threads() // local_ranks)
+
+
 def parse_indices(gpus: str) -> tuple[int, int]:
     """GPU indices of the halves from "0,1", "0" or "0,0". Raises UsageError."""
     parts = [part.strip() for part in gpus.split(",")]

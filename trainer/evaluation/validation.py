@@ -1,7 +1,9 @@
 """Validation between epochs, and its measures."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from common.client.batch import Batch
 from trainer.feeding.feed import DeviceBatch
 from trainer.network.net import Net
+from trainer.ranks.world import World
 
 TOP = 5
 
@@ -26,24 +29,51 @@ class Evaluation:
     images: int
 
 
-def evaluate(net: Net, batches: Iterable[DeviceBatch]) -> Evaluation:
+def evaluate(
+    net: Net,
+    batches: Iterable[DeviceBatch],
+    cuts: Iterable[Sequence[slice]] | None = None,
+    world: World | None = None,
+) -> Evaluation:
     """Errors over `batches`, without a record in a corrupt one's place: it has its own.
+
+    cuts    of each batch its parts, as many each time, which are answered and summed apart; None: all in one
+    world   whose ranks have other images
 
     The host waits for the device only at the end.
     """
-    totals = torch.zeros(3, dtype=torch.float64, device=net.loss_device)  # top-1 errors, top-5 errors, sum of losses
-    images = 0
-    for fed in batches:
-        probabilities, labels = net.predict(fed.inputs(net)), fed.labels  # n x classes, n
-        if fed.batch.replaced:
-            own = torch.tensor(places_with_own(fed.batch), device=labels.device)
-            probabilities, labels = probabilities[own], labels[own]
-        totals += _errors_and_loss(probabilities, labels)
-        images += len(labels)
+    sums: dict[int, Tensor] = {}  # by part
+    images = classes = 0
+    for fed, parts in zip(batches, cuts or repeat([slice(None)]), strict=False):
+        for number, part in enumerate(parts):
+            probabilities, labels = _answers(net, fed, part)
+            sums[number] = sums.get(number, 0.0) + _errors_and_loss(probabilities, labels)
+            images, classes = images + len(labels), max(classes, probabilities.shape[1])
+    return _all_ranks(world or World.alone(), images, classes, sums)
+
+
+def _answers(net: Net, fed: DeviceBatch, part: slice) -> tuple[Tensor, Tensor]:
+    """Probabilities, n x classes, and labels, n, of a part, without records in others' places."""
+    labels = fed.labels[part]
+    if len(labels) == 0:
+        return torch.zeros(0, 0, device=labels.device), labels
+    probabilities = net.predict(fed.inputs(net, part))
+    if not fed.batch.replaced:
+        return probabilities, labels
+    places = range(len(fed))[part]
+    own = [place - places.start for place in places_with_own(fed.batch) if place in places]
+    index = torch.tensor(own, dtype=torch.int64, device=labels.device)
+    return probabilities[index], labels[index]
+
+
+def _all_ranks(world: World, images: int, classes: int, sums: Mapping[int, Tensor]) -> Evaluation:
+    counts = torch.tensor([images, classes], dtype=torch.float64)
+    rows = world.all_gather(torch.cat([counts, *(each.cpu() for each in sums.values())]))
+    images, classes = int(rows[:, 0].sum()), int(rows[:, 1].max())
     if images == 0:
         raise ValueError("there was no image to evaluate on")
-    top1_errors, top5_errors, loss = totals.tolist()
-    top5_error = top5_errors / images if probabilities.shape[1] > TOP else None
+    top1_errors, top5_errors, loss = (math.fsum(column) for column in rows[:, 2:].reshape(-1, 3).T.tolist())
+    top5_error = top5_errors / images if classes > TOP else None
     return Evaluation(top1_errors / images, top5_error, loss / images, images)
 
 
@@ -73,6 +103,8 @@ def is_wrong(rank: Tensor, top: int) -> Tensor:
 
 def _errors_and_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
     """float64 (3,): images wrong at top-1, at top-5, and the sum of losses."""
+    if len(labels) == 0:
+        return torch.zeros(3, dtype=torch.float64, device=labels.device)
     rank = ranks(probabilities, labels)
     loss = losses(probabilities.gather(1, labels[:, None]).squeeze(1)).sum()
     return torch.stack([is_wrong(rank, 1).sum().double(), is_wrong(rank, TOP).sum().double(), loss])

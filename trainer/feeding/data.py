@@ -26,6 +26,7 @@ from trainer.feeding.pinned import Pinned
 from trainer.feeding.pixel_transform import PixelTransform, pixel_transforms
 from trainer.feeding.record_names import names_of
 from trainer.network.net import Net
+from trainer.ranks.share import Share
 from trainer.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: fl
 class TrainingData:
     """The images of one run, from `epoch` on. Raises LoaderRefused and LoaderTimeout.
 
+    share                    this rank's, of batches of all ranks; None: all of the recipe's batches
     on_bad_record, digests   as LoaderClient.stream takes them
     breakable                put around the source of batches, so that a signal may end a wait
     """
@@ -54,11 +56,13 @@ class TrainingData:
         seed: int,
         epoch: int = 0,
         *,
+        share: Share | None = None,
         on_bad_record: OnBadRecord = "replace",
         digests: DigestUse = "off",
         breakable: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
     ) -> None:
         self._client, self._recipe, self._seed = client, recipe, seed
+        self._share = share or Share(recipe.batch_size)
         self._on_bad_record, self._digests = on_bad_record, digests
         self._breakable = breakable
         self._logged: set[tuple[str, int]] = set()  # corrupt records, with their split
@@ -91,10 +95,8 @@ class TrainingData:
             if sigma != self._training_stream.spec.sigma:
                 self._training_stream.close()
                 self._training_stream = self._open_training(sigma)
-            batches = self._training_stream.batches(list(group), first=first, lend=True)
-            yield from self._fed(
-                net, self._logging_replaced(self._training_stream, batches), self._training_scale(sigma)
-            )
+            batches = self._batches(self._training_stream, list(group), first)
+            yield from self._fed(net, batches, self._training_scale(sigma))
             first = 0
 
     def visible(self, x_nchw: Tensor, epoch: int) -> npt.NDArray[np.uint8]:
@@ -105,9 +107,20 @@ class TrainingData:
     def validation(self, net: Net) -> Iterator[DeviceBatch]:
         return self._fed(net, self._validation_batches(), self._recipe.test_scale)
 
+    def validation_cuts(self) -> list[list[slice]]:
+        """The parts of each of this rank's validation batches."""
+        assert self.validation_info is not None
+        share, records = self._share, self.validation_info.records
+        return [share.slices(share.whole(first, records)) for first in range(0, records, share.batch_size)]
+
     def _validation_batches(self) -> Iterator[Batch]:
         with contextlib.closing(self._open_validation()) as stream:  # whose slots are the services' memory
-            yield from self._logging_replaced(stream, stream.batches([0], lend=True))
+            yield from self._batches(stream, [0])
+
+    def _batches(self, stream: Stream, epochs: list[int], first: int = 0) -> Iterator[Batch]:
+        share = self._share
+        batches = stream.batches(epochs, first=first, lend=True, share=share.place, whole=share.batch_size)
+        return self._logging_replaced(stream, batches)
 
     def _fed(self, net: Net, batches: Iterator[Batch], scale: float) -> Iterator[DeviceBatch]:
         if self._feed is None:  # one for the run, made once there is a net
@@ -134,11 +147,10 @@ class TrainingData:
 
     def _open_training(self, sigma: float) -> Stream:
         spec = training_spec(self._recipe, self._seed, sigma, self._on_bad_record)
-        return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
+        return self._open(spec)
 
     def _open_validation(self) -> Stream:
-        spec = StreamSpec("val", view="full", on_bad_record=self._on_bad_record)
-        return self._client.stream(spec, self._recipe.batch_size, digests=self._digests)
+        return self._open(StreamSpec("val", view="full", on_bad_record=self._on_bad_record))
 
     def _find_validation(self) -> StreamInfo | None:
         """Open the stream, so that what would refuse it does so before the first step, and close it."""
@@ -148,6 +160,9 @@ class TrainingData:
         except NoSuchSplit as refusal:
             log.info("training without validation: %s", refusal)
             return None
+
+    def _open(self, spec: StreamSpec) -> Stream:
+        return self._client.stream(spec, self._share.most, digests=self._digests, ranks=self._share.ranks)
 
 
 def training_spec(recipe: Recipe, seed: int, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:

@@ -39,8 +39,10 @@ class DeviceBatch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def inputs(self, net: Net) -> Pixels:
-        return tuple(self.pixels[device] for device in net.input_devices)
+    def inputs(self, net: Net, part: slice | None = None) -> Pixels:
+        """Inputs of `net`; those of one part, if given."""
+        pixels = self.pixels if part is None else {device: each[part] for device, each in self.pixels.items()}
+        return tuple(pixels[device] for device in net.input_devices)
 
 
 class Feed:

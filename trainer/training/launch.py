@@ -4,92 +4,148 @@ import contextlib
 import dataclasses
 import logging
 import platform
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from common.cli.progress import showing_progress
+from common.client.client import LoaderClient
 from trainer.checkpoints.changes import Changes
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.state import State
 from trainer.checkpoints.transfer import take_weights
-from trainer.device.devices import Devices, describe, devices_of_halves, set_precision
+from trainer.device.devices import Devices, describe, devices_of_halves, devices_of_rank, set_precision
 from trainer.device.streams import Streams
 from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import build_net, full_memory_as_error, kind_of_net
 from trainer.network.net import Net
+from trainer.ranks.global_step import GlobalStep
+from trainer.ranks.share import Share
+from trainer.ranks.world import World
+from trainer.recipes.recipe import Recipe
+from trainer.training.agreement import on_all_ranks, on_rank_0, path_on_rank_0, refuse_differences
 from trainer.training.board import Board, writer_type
 from trainer.training.loop import Trainer
 from trainer.training.metrics import Metrics
 from trainer.training.outcome import Outcome
 from trainer.training.profile import Profile, WatchedStreams
-from trainer.training.report import Plan, Report
+from trainer.training.rank_options import check_batch
+from trainer.training.report import Plan, Report, ReportedByRank0
 from trainer.training.resuming import resume_command
 from trainer.training.run_folder import run_folder
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import Sgd
-from trainer.training.start import Start, all_changes, is_done, settings_of, start_of, starting_state
+from trainer.training.start import Settings, Start, all_changes, is_done, settings_of, start_of, starting_state
 from trainer.training.stopping import StopSignals
+from trainer.training.together import Together
 from trainer.training.train_options import TrainOptions
+
+SOONER_S = 10.0  # a rank gives up a loader so long before the others give up that rank
 
 log = logging.getLogger(__name__)
 
 
 def run(options: TrainOptions) -> Outcome:
-    """Train as `options` say. Raises any AlexNetError."""
-    with full_memory_as_error():
-        return _run(options)
+    """Train as `options` say, with the other ranks that the environment names. Raises any AlexNetError."""
+    with full_memory_as_error(), World.from_environment(options.rank_timeout_s) as world:
+        return _run(options, world)
 
 
-def _run(options: TrainOptions) -> Outcome:
-    if options.tensorboard:
+def _run(options: TrainOptions, world: World) -> Outcome:
+    if options.tensorboard and world.rank == 0:
         writer_type()  # if it is missing, say so before anything is opened
-    devices = devices_of_halves(options.gpus, options.cpu)
-    start = start_of(options)
+    devices = _devices(options, world)
+    start = start_of(options, world)
     recipe, found = start.derived.recipe, start.resumed
     before = found.checkpoint.state if found else None
+    settings = settings_of(options, before, devices[0], world)
+    check_batch(recipe.batch_size, settings.parts)
+    refuse_differences(world, _facts(options, recipe, settings))
     if found and is_done(options, recipe, found.checkpoint.state):
         return Outcome(found.checkpoint.state, None, found.path, idle=True)
-    settings = settings_of(options, before, devices[0])
-    signals = StopSignals()
-    with open_client(options.loaders, options.loaders_file, options.loader_timeout_s, options.keys) as client:
-        data = TrainingData(
+    signals, share = StopSignals(), Share(recipe.batch_size, world.rank, world.ranks, settings.parts)
+    with _client(options, world) as client:
+        open_data = partial(
+            TrainingData,
             client,
             recipe,
             settings.data_seed,
             before.epoch if before else 0,
+            share=share,
             on_bad_record=settings.on_bad_record,
             digests=settings.digests,
             breakable=signals.breakable,
         )
-        return _train(options, start, starting_state(start, settings, data), data, devices, signals)
+        data = on_all_ranks(world, open_data)
+        refuse_differences(world, {"dataset": data.info.digest.hex(), "decoder": data.info.decoder})
+        together = Together(world, share, digests=settings.digests != "off")
+        return _train(options, start, starting_state(start, settings, data), data, devices, signals, together)
+
+
+def _devices(options: TrainOptions, world: World) -> Devices:
+    if world.local_ranks > 1 and not options.cpu and options.gpus is None:
+        return devices_of_rank(options.gpus_per_rank, world.local_rank, world.local_ranks)
+    return devices_of_halves(options.gpus, options.cpu)
+
+
+def _facts(options: TrainOptions, recipe: Recipe, settings: Settings) -> dict[str, Any]:
+    """What all ranks must have in common."""
+    return {
+        "torch": torch.__version__,
+        "alexnet": version("alexnet"),
+        "recipe": dataclasses.asdict(recipe),
+        "net": kind_of_net(options.net, recipe),
+        "steps": options.steps,
+        "reduce": options.reduce,
+        **dataclasses.asdict(settings),
+    }
+
+
+def _client(options: TrainOptions, world: World) -> LoaderClient:
+    """A client that gives up before the other ranks give up this one."""
+    timeout_s = options.loader_timeout_s
+    if world.ranks > 1:
+        timeout_s = min(timeout_s, max(1.0, options.rank_timeout_s - SOONER_S))
+    return open_client(options.loaders, options.loaders_file, timeout_s, options.keys)
 
 
 def _train(
-    options: TrainOptions, start: Start, state: State, data: TrainingData, devices: Devices, signals: StopSignals
+    options: TrainOptions,
+    start: Start,
+    state: State,
+    data: TrainingData,
+    devices: Devices,
+    signals: StopSignals,
+    together: Together,
 ) -> Outcome:
     recipe, found, watched = state.recipe, start.resumed, WatchedStreams()
     streams = watched if options.profile else Streams()
     net, sgd = build(options, state, devices, streams, found.checkpoint if found else None)
     origins = take_weights(start.init, net, data.info.classes) if start.init else None
-    folder = run_folder(options.folder, recipe.name)
-    with (
-        Metrics(folder) as metrics,
-        showing_progress() as progress,
-        signals,
-        Board(folder, state.step, state.epoch) if options.tensorboard else contextlib.nullcontext() as board,
-        Profile(options.profile, watched, folder) if options.profile else contextlib.nullcontext() as profile,
-    ):
+    folder = path_on_rank_0(together.world, lambda: run_folder(options.folder, recipe.name))
+    plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
+
+    def reports(stack: contextlib.ExitStack) -> tuple[Report, Profile | None]:
+        metrics = stack.enter_context(Metrics(folder))
+        progress = stack.enter_context(showing_progress())
+        board = stack.enter_context(Board(folder, state.step, state.epoch)) if options.tensorboard else None
         if found:
             found.take_over()
         metrics.rewind(state.step if found else -1, state.epoch)
         changes = all_changes(found.checkpoint.state, state) if found else {}
         say_start(metrics, kind_of_net(options.net, recipe), devices, state, data, changes, origins)
         metrics.sync()  # a full disk is better reported now than at the first checkpoint
-        plan = Plan(recipe.epochs, data.info.records, recipe.batch_size, options.steps)
+        profile = stack.enter_context(Profile(options.profile, watched, folder)) if options.profile else None
+        return Report(metrics, progress, plan, every_steps=options.log_steps, board=board), profile
+
+    with contextlib.ExitStack() as stack, signals:
+        report, profile = on_rank_0(together.world, lambda: reports(stack)) or (ReportedByRank0(), None)
         return Trainer(
             net=net,
+            step=GlobalStep(net, together.world, parts=state.parts, reduce=options.reduce, streams=streams),
+            together=together,
             sgd=sgd,
             schedule=Schedule(recipe, state.schedule),
             data=data,
@@ -98,7 +154,7 @@ def _train(
             plan=plan,
             checkpoint_minutes=options.checkpoint_minutes,
             keep=options.keep,
-            report=Report(metrics, progress, plan, every_steps=options.log_steps, board=board),
+            report=report,
             profile=profile,
             resumed_from=found.path if found else None,
             resume=resume_command(options, folder),
@@ -153,6 +209,8 @@ def say_start(
         seed=state.seed,
         data_seed=state.stream_seed,
         threads=state.threads,
+        ranks=state.ranks,
+        parts=state.parts,
         precision=state.precision,
         versions=_versions(data),
         dataset=_dataset(data),

@@ -31,6 +31,15 @@ class Plan:
     def steps_per_epoch(self) -> int:
         return -(-self.records // self.batch_size)
 
+    def is_epoch_trained(self, state: State) -> bool:
+        return state.first >= self.records
+
+    def is_at_last_step(self, state: State) -> bool:
+        return self.last_step is not None and state.step >= self.last_step
+
+    def is_at_end(self, state: State) -> bool:
+        return state.epoch >= self.epochs or self.is_at_last_step(state)
+
 
 @dataclass(frozen=True, slots=True)
 class Now:
@@ -195,6 +204,30 @@ class Report:
         if images_per_s == 0 or images_left <= 0:
             return None
         return images_left / images_per_s + validations_s
+
+
+class ReportedByRank0(Report):
+    """No report, on another rank than 0."""
+
+    shows_images = False
+
+    def __init__(self) -> None:
+        pass
+
+    def begin_epoch(self, *_: object) -> None:
+        pass
+
+    def step(self, *_: object, **__: object) -> None:
+        pass
+
+    def validating(self, *_: object) -> None:
+        pass
+
+    def epoch(self, *_: object, **__: object) -> None:
+        pass
+
+    def course(self, *_: object, **__: object) -> None:
+        pass
 
 
 def errors_of(evaluation: Evaluation) -> str:

@@ -53,6 +53,22 @@ class Saving:
         self._writer.close()
 
     @property
+    def is_written(self) -> bool:
+        """True if the one in flight need not be waited for."""
+        return self._writer.is_done
+
+    def decide(self) -> None:
+        """Name the one in flight: its weights answer with numbers."""
+        self._writer.decide(accepted=True)
+
+    def abandon(self) -> None:
+        self._writer.abandon()
+
+    def hold_update(self) -> None:
+        """Let the next update wait for the snapshot."""
+        self._writer.hold_update()
+
+    @property
     def is_due(self) -> bool:
         return time.monotonic() - self._begun_s > 60 * self._minutes
 
@@ -104,6 +120,33 @@ class Saving:
         if (before := self._best_before) is None:
             return state
         return dataclasses.replace(state, best_error=before.error, best_epoch=before.epoch)
+
+
+class SavedByRank0(Saving):
+    """The checkpoints of a run, on another rank than 0."""
+
+    is_written = is_due = False
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def decide(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+    def hold_update(self) -> None:
+        pass
+
+    def begin(self, state: State, *, answers: bool, best_before: Best | None = None) -> None:
+        pass
+
+    def settle(self, state: State, *, ends: bool) -> State:
+        return state
 
 
 def _raise(error: SaveError) -> None:

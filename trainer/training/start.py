@@ -21,10 +21,13 @@ from trainer.checkpoints.resume import (
     newest_whole,
 )
 from trainer.checkpoints.state import State, check_resumable
-from trainer.device.devices import Precision, default_precision, make_repeatable
+from trainer.device.devices import Precision, default_precision, make_repeatable, own_cores
 from trainer.feeding.data import TrainingData, training_spec
+from trainer.ranks.world import World
 from trainer.recipes.derived import Derived, derived, first_rate
 from trainer.recipes.recipe import Recipe
+from trainer.training.agreement import shared
+from trainer.training.rank_options import check_ranks
 from trainer.training.schedule import Schedule
 from trainer.training.train_options import TrainOptions, original_of, recipe_of
 
@@ -45,33 +48,40 @@ class Settings:
     seed: int
     data_seed: int
     threads: int
+    ranks: int
+    parts: int
     precision: Precision
     on_bad_record: OnBadRecord
     digests: DigestUse
 
 
-def start_of(options: TrainOptions) -> Start:
-    """The start that the options ask for. Raises UsageError and CheckpointError."""
+def start_of(options: TrainOptions, world: World | None = None) -> Start:
+    """The start that the options ask for; rank 0 reads the checkpoint. Raises UsageError and CheckpointError."""
+    world = world or World.alone()
     if options.resume and options.init is not None:
         raise UsageError("--resume continues a run, --init begins a new one: leave one of them out")
-    begun = options.resume_if_begun and options.folder is not None and is_begun(options.folder)
-    if options.resume or begun:
-        if options.folder is None:
-            raise UsageError("--resume needs --run, the folder of the run to resume")
-        found = newest_whole(options.folder)
+    if options.resume and options.folder is None:
+        raise UsageError("--resume needs --run, the folder of the run to resume")
+    if (found := shared(world, lambda: _resumed(options))) is not None:
         return Start(_resumed_recipe(options, found.checkpoint.state), resumed=found)
-    if options.folder is not None:
-        check_not_begun(options.folder)
-    if options.init is not None:
-        origin = load_named(options.init)
+    if (origin := shared(world, lambda: load_named(options.init) if options.init else None)) is not None:
         return Start(_changed(options, dataclasses.replace(origin.checkpoint.state.derived, rate=None)), init=origin)
     return Start(recipe_of(options))
 
 
-def settings_of(options: TrainOptions, before: State | None, device: torch.device) -> Settings:
-    """The settings of a run that resumes from `before`, if any; sets torch's threads."""
+def _resumed(options: TrainOptions) -> Found | None:
+    if options.folder is None:
+        return None
+    if options.resume or (options.resume_if_begun and is_begun(options.folder)):
+        return newest_whole(options.folder)
+    check_not_begun(options.folder)
+    return None
+
+
+def settings_of(options: TrainOptions, before: State | None, device: torch.device, world: World) -> Settings:
+    """The settings of a run that resumes from `before`, if any; sets torch's threads. Raises UsageError."""
     stored = before.threads if before else None
-    threads = make_repeatable(options.threads or stored)  # sums depend on them
+    threads = make_repeatable(options.threads or stored or own_cores(world.local_ranks))  # sums depend on them
     if stored not in (None, threads):
         log.info("%d threads instead of %s: sums may round differently", threads, stored)
     seed = options.seed or 0
@@ -80,10 +90,23 @@ def settings_of(options: TrainOptions, before: State | None, device: torch.devic
         seed=before.seed if before else seed,
         data_seed=before.stream_seed if before else data_seed,
         threads=threads,
+        ranks=world.ranks,
+        parts=_parts(options, before, world.ranks),
         precision=options.precision or (before.precision if before else default_precision(device)),
         on_bad_record=options.on_bad_record or (before.on_bad_record if before else "replace"),
         digests=options.digests or (before.digests if before else "off"),
     )
+
+
+def _parts(options: TrainOptions, before: State | None, ranks: int) -> int:
+    """The run's own, or as many as ranks if these do not divide them."""
+    stored = before.parts if before else None
+    kept = stored if stored is not None and stored % ranks == 0 else ranks
+    parts = options.parts or kept
+    check_ranks(ranks, parts)
+    if stored not in (None, parts):
+        log.info("a batch in %d parts instead of %s: sums round differently", parts, stored)
+    return parts
 
 
 def starting_state(start: Start, settings: Settings, data: TrainingData) -> State:

@@ -1,0 +1,165 @@
+"""Runs of several ranks, with real processes and a real loader."""
+
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from loader.cli.audit_command import audit
+from tests.support.processes import LoaderProcess, wait_for
+from tests.support.rank_processes import Ranks
+from tests.support.tiny_run import TINY, lines, without_times
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.checkpoint import tensors_of
+from trainer.recipes.recipe import Phase
+from trainer.recipes.recipe_file import to_toml
+
+PARTS = 4
+# Of 150 images the last batch has 2, of 40 in validation 3: fewer than ranks. Both epochs have 5 steps.
+RECIPE = replace(
+    TINY,
+    name="shared",
+    batch_size=37,
+    epochs=2,
+    phase=(Phase(0, 0.02, sigma=0.1), Phase(1, 0.01, sigma=0.0, layer_rates={"conv1": 0.0})),
+    plateau=None,
+)
+
+
+class Shared:
+    """Runs on one service, in one folder."""
+
+    def __init__(self, service: LoaderProcess, folder: Path) -> None:
+        self.service, self.folder = service, folder
+        (folder / "recipe.toml").write_text(to_toml(RECIPE))
+
+    def begin(self, name: str, ranks: int, *options: str, own: dict[int, Sequence[str]] | None = None) -> Ranks:
+        begun = ("--recipe", self.folder / "recipe.toml", "--parts", str(PARTS), "--digest", "on")
+        return self._start(name, ranks, *begun, *options, own=own)
+
+    def resume(self, name: str, ranks: int, *options: str) -> Ranks:
+        return self._start(name, ranks, "--resume", *options)
+
+    def _start(self, name: str, ranks: int, *options: str | Path, own: dict[int, Sequence[str]] | None = None) -> Ranks:
+        own = dict.fromkeys(range(ranks), ("--loader", self.service.endpoint)) | (own or {})
+        return Ranks(self.folder, ranks, "--cpu", "--run", self.folder / name, "--log-steps", "1", *options, own=own)
+
+    def copied(self, name: str, to: str) -> str:
+        shutil.copytree(self.folder / name, self.folder / to)
+        return to
+
+    def steps(self, name: str) -> int:
+        metrics = self.folder / name / "metrics.jsonl"
+        return metrics.read_text().count('"kind": "step"') if metrics.exists() else 0
+
+    def differs(self, name: str, other: str) -> list[str]:
+        """Tensors and lines of metrics, but for times, that are not those of the other run."""
+        loaded, expected = (checkpoint.load(checkpoint.newest(self.folder / each)) for each in (name, other))
+        tensors, others = tensors_of(loaded), tensors_of(expected)
+        different = [each for each in others if not tensors[each].equal(others[each])]
+        for kind in ("step", "epoch"):
+            own, theirs = (without_times(lines(self.folder / each, kind)) for each in (name, other))
+            different += [f"{kind} {line}" for line, expected in zip(own, theirs, strict=True) if line != expected]
+        return different
+
+
+@pytest.fixture(scope="module")
+def shared(service: LoaderProcess, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    return Shared(service, tmp_path_factory.mktemp("ranks"))
+
+
+def ended(ranks: Ranks, *codes: int) -> None:
+    assert tuple(ranks.wait()) == codes, [ranks.output(rank) for rank in range(len(codes))]
+
+
+@pytest.fixture(scope="module")
+def whole(shared: Shared) -> str:
+    """A run of one rank."""
+    ended(shared.begin("one", 1), 0)
+    return "one"
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_bits_errors_metrics_and_digests_are_the_same_for_any_number_of_ranks(
+    shared: Shared, whole: str, ranks: int
+) -> None:
+    run = shared.begin(f"of-{ranks}", ranks)
+    ended(run, *[0] * ranks)
+    assert shared.differs(f"of-{ranks}", whole) == []
+    assert [run.output(rank) for rank in range(1, ranks)] == [""] * (ranks - 1)
+
+
+def test_the_audit_finds_the_epochs_of_a_run_of_ranks(shared: Shared, whole: str, packed: Path) -> None:
+    for line in lines(shared.folder / whole, "epoch"):
+        stream = line["stream"]
+        options = ["--epoch", str(line["epoch"]), "--crop", str(stream["crop"]), "--sigma", str(stream["sigma"])]
+        done = CliRunner().invoke(audit, ["--data", str(packed), *options, "--jobs", "1"])
+        assert f"digest {line['digest']}," in done.output.splitlines()[-1]
+
+
+def test_all_ranks_stop_after_the_same_step_and_any_number_of_them_continues(shared: Shared, whole: str) -> None:
+    stopped = shared.begin("stopped", 2)
+    wait_for("a few steps", lambda: shared.steps("stopped") > 1)
+    os.kill(stopped.processes[1].pid or 0, signal.SIGTERM)
+    ended(stopped, 143, 143)
+    assert "stopped by SIGTERM after step" in stopped.output(0)
+    continued = {ranks: shared.resume(shared.copied("stopped", f"on-{ranks}"), ranks) for ranks in (1, 4)}
+    for ranks, run in continued.items():
+        ended(run, *[0] * ranks)
+        assert shared.differs(f"on-{ranks}", whole) == []
+        assert lines(shared.folder / f"on-{ranks}", "run")[-1]["changed"] == {"ranks": [2, ranks]}
+
+
+def test_a_killed_rank_costs_no_step(shared: Shared, whole: str) -> None:
+    run = shared.begin("killed", 2)
+    wait_for("a few steps", lambda: shared.steps("killed") > 1)
+    run.processes[1].kill()
+    assert run.wait()[0] == 1
+    saved = checkpoint.newest(shared.folder / "killed")
+    last = run.output(0).splitlines()[-1]
+    assert "error: rank 0 hears nothing from rank 1" in last
+    assert f"the run is saved in {saved}" in last
+    assert checkpoint.load(saved).state.step >= shared.steps("killed") - 1
+    ended(shared.resume("killed", 2), 0, 0)
+    assert shared.differs("killed", whole) == []
+
+
+def test_a_rank_without_images_says_why_and_all_save(shared: Shared, packed: Path) -> None:
+    with LoaderProcess(packed, shared.folder) as own:
+        options = ["--loader", own.endpoint, "--loader-timeout", "1"]
+        run = shared.begin("starved", 2, own={1: options})
+        wait_for("a few steps", lambda: shared.steps("starved") > 0)
+        own.kill()
+        ended(run, 1, 1)
+    assert f"no response from {own.endpoint}" in run.output(1)
+    assert f"the run is saved in {checkpoint.newest(shared.folder / 'starved')}" in run.output(1)
+    assert "error:" not in run.output(0)
+
+
+def test_ranks_that_were_started_differently_are_refused(shared: Shared, other_packed: Path, tmp_path: Path) -> None:
+    seeds = shared.begin("seeds", 2, own={1: ["--seed", "2", "--loader", shared.service.endpoint]})
+    nowhere = shared.begin("nowhere", 2, own={1: ["--loader", "tcp://127.0.0.1:1", "--loader-timeout", "0.2"]})
+    with LoaderProcess(other_packed, tmp_path) as other:
+        data = shared.begin("data", 2, own={1: ["--loader", other.endpoint]})
+        ended(data, 2, 2)
+    ended(seeds, 2, 2)
+    ended(nowhere, 1, 1)
+    assert "seed is 0 on rank 0, 2 on rank 1" in seeds.output(0)
+    assert "dataset is" in data.output(0)
+    assert "no response from tcp://127.0.0.1:1" in nowhere.output(1)
+    assert [seeds.output(1), data.output(1)] == ["", ""]
+    assert "error:" not in nowhere.output(0)
+
+
+def test_too_many_ranks_for_the_run_or_its_batch_are_refused(shared: Shared) -> None:
+    few = shared.begin("few", 2, "--batch-size", "3")
+    third = shared.begin("third", 3)
+    ended(few, 2, 2)
+    ended(third, 2, 2, 2)
+    assert "a batch of 3 cannot be computed in 4 parts" in few.output(0)
+    assert "3 ranks cannot share 4 parts" in third.output(0)

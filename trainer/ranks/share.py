@@ -1,0 +1,36 @@
+"""Who computes what of a batch: parts of nearly equal size, as many in a row for each rank.
+
+Part s of V has images count * s // V up to count * (s + 1) // V, whatever the number of ranks.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What `rank` computes of batches of `batch_size` images in `parts`, a multiple of `ranks`."""
+
+    batch_size: int
+    rank: int = 0
+    ranks: int = 1
+    parts: int = 1
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.rank, self.ranks
+
+    @property
+    def most(self) -> int:
+        """The most images that a rank has of a batch."""
+        return -(-self.batch_size // self.ranks)
+
+    def whole(self, first: int, records: int) -> int:
+        """Images of the whole batch from position `first` of an epoch."""
+        return min(self.batch_size, records - first)
+
+    def slices(self, count: int) -> list[slice]:
+        """This rank's parts of a batch of `count` images, among its own."""
+        each = self.parts // self.ranks
+        bounds = [count * part // self.parts for part in range(self.rank * each, (self.rank + 1) * each + 1)]
+        return [slice(low - bounds[0], high - bounds[0]) for low, high in itertools.pairwise(bounds)]
