@@ -22,6 +22,20 @@ from tests.support.reader import read
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD
+
+
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_are() -> Iterator[None]:
+    """Fail a test that leaves a handler behind: the next one might be deaf to Ctrl-C."""
+    before = [signal.getsignal(number) for number in _SIGNALS]
+    yield
+    left = [(number, was) for number, was in zip(_SIGNALS, before, strict=True) if signal.getsignal(number) != was]
+    for number, was in left:
+        signal.signal(number, was)
+    assert not left
+
+
 # An option set by the environment would change what a test runs.
 _COMMANDS = "PACK|LOADER|TRAINER|EVALUATE|PREDICT|EXPORT|REPORT"
 for name in [name for name in os.environ if re.match(f"ALEXNET_({_COMMANDS})_", name)]:

@@ -31,17 +31,23 @@ class Signals:
 
 @contextlib.contextmanager
 def caught(*, hangup: bool) -> Iterator[Signals]:
-    """Let the signals above only wake the loop; without `hangup`, SIGHUP keeps its default action."""
+    """Let the signals above only wake the loop; without `hangup`, SIGHUP keeps its default action.
+
+    That lasts until the process ends, so that a second Ctrl-C changes nothing, or until an error.
+    """
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])]
     with reader, writer:
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        for number in numbers:
-            signal.signal(number, lambda *_: None)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         try:
             yield Signals(reader)
+        except BaseException:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            raise
         finally:
             signal.set_wakeup_fd(before)
 
