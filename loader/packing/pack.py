@@ -5,12 +5,10 @@ behind them. So an interrupted file is a prefix of the finished one, and running
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -31,6 +29,7 @@ from loader.data_file import names
 from loader.meta import Identity, Meta, Progress
 from loader.packing import pack_worker
 from loader.packing.dataset_writer import Writer
+from loader.packing.folder_lock import only_one_pack
 from loader.packing.pack_worker import Packed
 from loader.packing.sources import Source
 from loader.process_pool import Died, ProcessPool
@@ -80,7 +79,7 @@ def pack(sources: Mapping[str, Source], data: Path, options: PackOptions) -> lis
     for split, source in sources.items():
         if fault := ranges.class_names_fault(source.classes):
             raise UsageError(f"{split}: {fault}, which no loader could serve")
-    with _only_one_pack(data) as folder:
+    with only_one_pack(data) as folder:
         if "val" not in sources and (data / "val.lmdb").exists():
             raise UsageError(f"{data} holds a val.lmdb, but SOURCE has no val; delete it or name another folder")
         skipped: list[dict[str, str]] = []
@@ -284,21 +283,3 @@ def _list_skipped(data: Path, skipped: list[dict[str, str]]) -> None:
         fresh.replace(path)
     except OSError as error:
         raise DatasetError(f"{path} cannot be written: {error.strerror}; make room and run again") from None
-
-
-@contextlib.contextmanager
-def _only_one_pack(data: Path) -> Iterator[int]:
-    """Lock the folder, which the kernel unlocks however this process ends; yield its descriptor."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"{data} is no folder to write to: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(f"another alexnet-pack is writing to {data}") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
