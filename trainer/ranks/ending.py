@@ -18,18 +18,20 @@ class Ending:
 
     exit_code        negative: the number of a signal
     words            its error; empty if it could not tell
-    is_consequence   it only lost another
+    is_consequence   it had no reason of its own
+    lost_another     it says that another is gone
     """
 
     rank: int
     exit_code: int
     words: str
     is_consequence: bool
+    lost_another: bool
 
     @property
     def is_worth_a_restart(self) -> bool:
         """True for a kill, a crash and a lost connection: an error that was told would come again."""
-        return self.exit_code < 0 or (self.exit_code == 1 and (self.is_consequence or not self.words))
+        return self.exit_code < 0 or (self.exit_code == 1 and (self.lost_another or not self.words))
 
     def __str__(self) -> str:
         if self.words:
@@ -51,7 +53,8 @@ def first_ending(failures: Mapping[int, ProcessFailure]) -> Ending:
         return 2 if was_stopped else int(told[rank].get("is_consequence", False)), times_s[rank]
 
     first = min(failures, key=order)
-    return Ending(first, failures[first].exitcode, told[first].get("message", ""), order(first)[0] > 0)
+    words, lost_another = told[first].get("message", ""), told[first].get("lost_another", False)
+    return Ending(first, failures[first].exitcode, words, order(first)[0] > 0, lost_another)
 
 
 def _told(failure: ProcessFailure) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def is_told_by_launcher(error: BaseException, words: str) -> bool:
     if not is_rank() or not (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         return False
     at_s = time.time()
-    message: dict[str, Any] = {"message": words, "at_s": at_s, "is_consequence": isinstance(error, RankLost)}
+    lost = isinstance(error, RankLost)
+    message: dict[str, Any] = {"message": words, "at_s": at_s, "lost_another": lost, "is_consequence": lost}
     message["extraInfo"] = {"py_callstack": words, "timestamp": str(int(at_s))}  # which torchrun prints
     try:
         with open(path, "w") as file:
