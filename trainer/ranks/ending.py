@@ -9,7 +9,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 USAGE = 2
 _STOPPED = 128  # and the signal's number: a rank that saved because a signal asked
-_PROMPT_S = 5.0  # one that ends later than that after the first was ended by the agent
+_PROMPT_S = 25.0  # one that ends later than that after the first was ended by the agent, whose patience is 30 s
 
 
 @dataclass(frozen=True, slots=True)
