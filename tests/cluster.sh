@@ -7,6 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
 FILES=(
     tests/system/test_slurm.py
+    tests/system/test_images.py
 )
 
 set_up dev
@@ -14,5 +15,8 @@ cd "$ROOT"
 command -v slurmctld >/dev/null || for package in munge slurmctld slurmd slurm-client; do
     say "installing $package with apt-get"
     as_root=() apt_install "$package" || fail 1 "$package could not be installed; without it: tests/run.sh"
+done
+for package in buildah mmdebstrap; do
+    command -v "$package" >/dev/null || as_root=() apt_install "$package" || say "without $package no image is built"
 done
 ALEXNET_CLUSTERS=1 exec "$VENV/bin/python" -m pytest -v "${FILES[@]}" "$@"

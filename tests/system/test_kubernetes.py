@@ -99,7 +99,9 @@ def test_the_trainer_knows_the_sidecar_and_each_loader_of_the_stateful_set() -> 
     assert loaders["spec"]["serviceName"] == service["metadata"]["name"]
     assert service["spec"]["selector"].items() <= loaders["spec"]["template"]["metadata"]["labels"].items()
     name, port = loaders["metadata"]["name"], service["spec"]["ports"][0]["port"]
-    hosts = [f"tcp://{name}-{pod}.{name}:{port}" for pod in range(loaders["spec"]["replicas"])]
+    ports = range(port, port + options_of(containers("StatefulSet")["loader"])["services"])
+    hosts = [f"tcp://{name}-{pod}.{name}:{each}" for pod in range(loaders["spec"]["replicas"]) for each in ports]
+    assert [each["containerPort"] for each in containers("StatefulSet")["loader"]["ports"]] == [*ports, 9400]
     assert [line.split()[0] for line in lines] == [options_of(containers("JobSet")["loader"])["bind"], *hosts]
     assert f":{port}" in options_of(containers("StatefulSet")["loader"])["bind"]
 
