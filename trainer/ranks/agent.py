@@ -4,6 +4,7 @@ A signal is passed on to the ranks, which save; the agent's own way would end th
 """
 
 import contextlib
+import inspect
 import logging
 import os
 import signal
@@ -46,7 +47,9 @@ class RankAgent(LocalElasticAgent):
     """
 
     def __init__(self, spec: WorkerSpec, log_folder: str) -> None:
-        super().__init__(spec, DefaultLogsSpecs(log_folder), shutdown_timeout=_LAST_WAIT_S)
+        known = inspect.signature(LocalElasticAgent).parameters  # torch 2.11 waits 30 s, whatever is asked
+        patience: dict[str, Any] = {"shutdown_timeout": _LAST_WAIT_S} if "shutdown_timeout" in known else {}
+        super().__init__(spec, DefaultLogsSpecs(log_folder), **patience)
         self.received: list[int] = []
         self._unsent: list[int] = []  # that came while ranks were started
         self._has_ranks = False
