@@ -12,6 +12,7 @@ from common.cli import options
 from common.cli.console import result, shown
 from common.cli.entry import interruptible
 from common.errors import UsageError
+from common.names import told
 from common.ranges import EPOCHS, SEEDS
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def tell(audited: "Audited", digest: bytes, number: int) -> None:
     result(f"batch {number}: positions {part.first}..{part.first + part.count - 1}, digest {digest.hex()}")
     for position, record, reason in audited.replaced:
         other = audited.records[position - part.first]
-        result(f"  position {position}: record {record} is corrupt, record {other} takes its place: {shown(reason)}")
+        corrupt, sound = (told(each, audited.names[each]) for each in (record, other))
+        result(shown(f"  position {position}: record {corrupt} is corrupt, record {sound} takes its place: {reason}"))
 
 
 def parts_of(epoch: int, records: int, batch_size: int, batches: str | None) -> "list[Part]":

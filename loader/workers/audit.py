@@ -10,6 +10,7 @@ import numpy as np
 
 from common.digest import Digests
 from common.errors import AlexNetError, DatasetError
+from common.names import readable
 from common.spec import StreamSpec
 from common.wire.slab import Replaced, SlotBatch, slot_bytes
 from loader.dataset import Dataset
@@ -27,12 +28,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audited:
-    """The images' digests (uint64 n) and records at a part's positions."""
+    """The images' digests (uint64 n) and records at a part's positions; names of the replaced and those replacing."""
 
     part: Part
     digests: Digests
     records: list[int]
     replaced: list[Replaced]
+    names: dict[int, str]
 
 
 class Auditor:
@@ -49,7 +51,10 @@ class Auditor:
         batch = SlotBatch(self._slot, self._spec, part.count)
         self._filler.expect(self._spec, part.epoch, part.first, part.count)
         self._filler.fill(self._spec, part.epoch, part.first, batch, digests=True)
-        return Audited(part, batch.notes["digest"].copy(), batch.notes["record"].tolist(), batch.replaced(part.first))
+        records, replaced = batch.notes["record"].tolist(), batch.replaced(part.first)
+        shown = [each for position, record, _ in replaced for each in (record, records[position - part.first])]
+        names = {record: readable(self._filler.dataset.name(record)) for record in shown}
+        return Audited(part, batch.notes["digest"].copy(), records, replaced, names)
 
 
 def audit(

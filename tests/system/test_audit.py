@@ -51,16 +51,19 @@ def test_the_audit_finds_the_digests_that_a_service_delivered(
 ) -> None:
     told, rolling, spec = [], digest.NOTHING, replace(SPEC, shuffle=shuffle)
     with LoaderProcess(spoilt, tmp_path) as service, LoaderClient(service.endpoint) as loader:
-        for batch in loader.stream(spec, 16, digests="on").batches([5]):
+        stream = loader.stream(spec, 16, digests="on")
+        for batch in stream.batches([5]):
             assert batch.digests is not None
             positions = f"positions {batch.first}..{batch.first + len(batch) - 1}"
             one = digest.roll(digest.NOTHING, batch.digests).hex()
             told.append(f"batch {batch.first // 16}: {positions}, digest {one}")
             for position, record, reason in batch.replaced:
                 other = batch.records[position - batch.first]
-                told.append(
-                    f"  position {position}: record {record} is corrupt, record {other} takes its place: {reason}"
+                bad, good = (
+                    f"{each} ({name})"
+                    for each, name in zip((record, other), stream.names([record, other]), strict=True)
                 )
+                told.append(f"  position {position}: record {bad} is corrupt, record {good} takes its place: {reason}")
             rolling = digest.roll(rolling, batch.digests)
     options = ["--seed", "3", "--crop", "64", "--epoch", "5", "--shuffle", str(shuffle)]
     lines = audited(spoilt, *options, "--batch-size", "16", "--jobs", jobs)
