@@ -12,11 +12,13 @@ FILES=(
 
 set_up dev
 cd "$ROOT"
+as_root=() # read by apt_install
+if [[ "$(id -u)" != 0 ]]; then as_root=(sudo -n); fi
 command -v slurmctld >/dev/null || for package in munge slurmctld slurmd slurm-client; do
     say "installing $package with apt-get"
-    as_root=() apt_install "$package" || fail 1 "$package could not be installed; without it: tests/run.sh"
+    apt_install "$package" || fail 1 "$package could not be installed; without it: tests/run.sh"
 done
 for package in buildah mmdebstrap; do
-    command -v "$package" >/dev/null || as_root=() apt_install "$package" || say "without $package no image is built"
+    command -v "$package" >/dev/null || apt_install "$package" || say "without $package no image is built"
 done
 ALEXNET_CLUSTERS=1 exec "$VENV/bin/python" -m pytest -v "${FILES[@]}" "$@"
