@@ -20,6 +20,7 @@ Options:
                     [default: demo on the demo dataset, else source; with --resume the run's]
   --epochs N        epochs of the whole run  [default: the recipe's]
   --workers N       worker processes of the loader  [default: one per core, at most 16]
+  --services N      services of the loader that share them, each at a port of its own  [default: 1]
   --gpus LIST       GPUs of the halves: 0,1 or 0  [default: 0,1 if there are two, 0 if one, else --cpu]
   --cpu             train on the CPU
   --ranks N         processes that train together, each with GPUs of its own  [default: 1]
@@ -36,7 +37,7 @@ END
 bad_option() { fail 2 "$*; see $PROGRAM --help"; }
 
 read_options() {
-    data='' recipe='' run='' resume='' keys=() bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=() ranks=1
+    data='' recipe='' run='' resume='' keys=() services=() bind='tcp://127.0.0.1:*' workers="$(nproc)" devices=() passed_on=() ranks=1
     if ((workers > 16)); then workers=16; fi
     while (($#)); do
         if [[ "$1" == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
@@ -45,7 +46,7 @@ read_options() {
             --cpu) devices=(--cpu) && shift && continue ;;
             --resume) resume=yes && passed_on+=(--resume) && shift && continue ;;
             --) passed_on+=("${@:2}") && break ;;
-            --data | --recipe | --epochs | --workers | --gpus | --ranks | --seed | --run | --bind | --keys) ;;
+            --data | --recipe | --epochs | --workers | --services | --gpus | --ranks | --seed | --run | --bind | --keys) ;;
             *) bad_option "no such option: $1" ;;
         esac
         [[ -n "${2-}" ]] || bad_option "$1 needs a value"
@@ -58,12 +59,13 @@ read_options() {
 
 take_option() {
     case "$1" in
-        --workers | --epochs | --ranks | --seed) [[ "$2" =~ ^[0-9]+$ ]] || bad_option "$1 is '$2', not a whole number" ;;
+        --workers | --services | --epochs | --ranks | --seed) [[ "$2" =~ ^[0-9]+$ ]] || bad_option "$1 is '$2', not a whole number" ;;
     esac
     case "$1" in
         --data) data="$2" ;;
         --recipe) recipe="$2" ;;
         --workers) workers="$2" ;;
+        --services) services=(--services "$2") ;;
         --run) run="$2" ;;
         --bind) bind="$2" ;;
         --keys) keys=(--keys "$2") ;;
@@ -110,11 +112,11 @@ start_loader() {
     local ready_file="$run/loader.endpoint" tenths
     rm -f "$ready_file"
     in_background "$VENV/bin/alexnet-loader" --data "$data" --workers "$workers" --bind "$bind" "${keys[@]}" \
-        --ready-file "$ready_file" >"$run/loader.log" 2>&1
+        "${services[@]}" --ready-file "$ready_file" >"$run/loader.log" 2>&1
     loader=$!
     for ((tenths = 0; tenths < READY_LIMIT_S * 10; tenths++)); do
         if [[ -s "$ready_file" ]]; then
-            endpoint="$(head -n 1 "$ready_file")" # a second line is that of --metrics
+            mapfile -t endpoints < <(grep -v '^http:' "$ready_file") # which is that of --metrics
             return
         fi
         [[ -z "$signal" ]] || end_on_signal
@@ -127,7 +129,7 @@ start_loader() {
 }
 
 start_trainer() {
-    in_background "$VENV/bin/alexnet-trainer" --loader "$endpoint" "${keys[@]}" --run "$run" "${devices[@]}" \
+    in_background "$VENV/bin/alexnet-trainer" "${endpoints[@]/#/--loader=}" "${keys[@]}" --run "$run" "${devices[@]}" \
         "${passed_on[@]}"
     trainer=$!
 }
@@ -150,7 +152,7 @@ watch_both() {
 write_report() {
     local code=0
     say "writing the report; Ctrl-C leaves it out"
-    in_background "$VENV/bin/alexnet-report" "$run" --loader "$endpoint" "${keys[@]}" "${devices[@]}" --out "$run/report.html"
+    in_background "$VENV/bin/alexnet-report" "$run" "${endpoints[@]/#/--loader=}" "${keys[@]}" "${devices[@]}" --out "$run/report.html"
     reporter=$!
     while running "$reporter" && [[ -z "$signal" ]]; do sleep 0.2 || true; done
     if [[ -n "$signal" ]]; then kill -INT "$reporter" 2>/dev/null || true; fi
@@ -208,13 +210,13 @@ run="${run:-$ROOT/runs/$(date +%Y%m%d-%H%M%S)-$$}"
 if ((${#devices[@]} == 0)) && [[ -z "${ALEXNET_TRAINER_GPUS-}${ALEXNET_TRAINER_CPU-}" ]]; then default_devices; fi
 mkdir -p "$run" || fail 2 "--run $run cannot be made"
 
-loader='' trainer='' reporter='' endpoint='' signal='' signals=0
+loader='' trainer='' reporter='' endpoints=() signal='' signals=0
 for name in INT TERM HUP USR1; do
     # shellcheck disable=SC2064
     trap "signal=$name signals=\$((signals + 1))" "$name"
 done
 trap take_down EXIT
 start_loader
-say "loader at $endpoint with $workers workers, serving $data; the trainer runs with ${devices[*]} ${passed_on[*]}"
+say "loader at ${endpoints[*]} with $workers workers, serving $data; the trainer runs with ${devices[*]} ${passed_on[*]}"
 start_trainer
 watch_both

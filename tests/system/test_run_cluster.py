@@ -43,7 +43,7 @@ def test_two_beside_each_other_train_to_the_end_to_the_same_bits_though_the_serv
     between = 6  # steps, two epochs
     epochs = ["--epochs", str((KILLS + 1) * between // 3)]
     keys.make(tmp_path / "keys")
-    encrypted = ["--bind", "tcp://0.0.0.0:*", "--keys", tmp_path / "keys"]
+    encrypted = ["--bind", "tcp://0.0.0.0:*", "--keys", tmp_path / "keys", "--services", "2"]
     killed, undisturbed = clusters("killed", *epochs, *TRIAL), clusters("undisturbed", *encrypted, *epochs, *TRIAL)
     (undisturbed.run / "report.html").mkdir(parents=True)  # where its report would be
     killed.train()
