@@ -44,6 +44,7 @@ class LoaderClient:
     loaders_file  further endpoints, reread when the file changes (`common/client/endpoints.py`)
     timeout_s     seconds without a response after which a wait ends in LoaderTimeout; ten times that if a service
                   responds and does not deliver
+    patience_s    the longest wait, whatever `timeout_s` says
     transport     "slab": through the service's shared memory, on this host. "frames": over the socket. "auto": the
                   slab if it can be mapped
     keys          folder made by `alexnet-loader keys`; without it nothing is encrypted
@@ -57,12 +58,14 @@ class LoaderClient:
         *,
         loaders_file: str | os.PathLike[str] | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = float("inf"),
         transport: Transport = "auto",
         keys: str | os.PathLike[str] | None = None,
     ) -> None:
         need_linux()
         self._owner = Owner(self._close)
         self.timeout_s = Real(0, float("inf")).of("timeout_s", timeout_s)
+        self._patience_s = Real(0, float("inf")).of("patience_s", patience_s)
         self._transport = one_of("transport", transport, TRANSPORTS)
         self._given = _endpoints(endpoints)
         self._file = EndpointsFile(Path(loaders_file)) if loaders_file is not None else None
@@ -144,7 +147,7 @@ class LoaderClient:
             if due and not host.ping(now):
                 self._reopen_streams(host)
             host.note_silence(now)
-        wait.check(self._hosts)
+        wait.check(self._hosts, self._patience_s)
 
     def _poll(self) -> list[Host]:
         poller = zmq.Poller()

@@ -1,6 +1,7 @@
 """Limits of waiting: adaptive ones for retries and hedges, the user's own for errors."""
 
 import logging
+import math
 import statistics
 import time
 from collections import deque
@@ -27,11 +28,11 @@ class Wait:
         self.started = time.monotonic()
         self._say_after_s = SAID_FIRST_S
 
-    def check(self, hosts: Sequence[Host]) -> None:
-        """Raises LoaderTimeout in the end."""
+    def check(self, hosts: Sequence[Host], patience_s: float = math.inf) -> None:
+        """Raises LoaderTimeout in the end, at the latest after `patience_s`."""
         now = time.monotonic()
         silent_s = now - max([self.started, *(host.heard for host in hosts)])
-        self._end_if_over(hosts, silent_s, now - self.started)
+        self._end_if_over(hosts, silent_s, now - self.started, patience_s)
         if now - self.started >= self._say_after_s:
             self._say_after_s = 2 * (now - self.started)
             self._say(hosts, now - self.started)
@@ -43,16 +44,19 @@ class Wait:
         found = f"no response from {names}; is alexnet-loader running there?" if silent else f"{names} responds"
         log.log(level, "waiting for the loader: %s for %.0f s; %s", self.awaited, waited_s, found)
 
-    def _end_if_over(self, hosts: Sequence[Host], silent_s: float, waited_s: float) -> None:
+    def _end_if_over(self, hosts: Sequence[Host], silent_s: float, waited_s: float, patience_s: float) -> None:
         if silent_s > self._timeout_s:
             raise LoaderTimeout(
                 f"no response from {_names(hosts)} for {silent_s:.0f} s while waiting for {self.awaited};"
                 " is alexnet-loader running there? (raise timeout_s, --loader-timeout, to wait longer)"
             )
-        if waited_s > PATIENCE * self._timeout_s:
+        if waited_s > min(PATIENCE * self._timeout_s, patience_s):
+            limit = f"{PATIENCE} times timeout_s, --loader-timeout"
+            if patience_s < PATIENCE * self._timeout_s:
+                limit = f"{patience_s:g} s, so that other ranks do not give up first"
             raise LoaderTimeout(
                 f"{_names(hosts)} responds, but did not deliver {self.awaited} in {waited_s:.0f} s; its log may say why"
-                f" (the limit is {PATIENCE} times timeout_s, --loader-timeout)"
+                f" (the limit is {limit})"
             )
 
 

@@ -1,9 +1,12 @@
 """When an answer counts as late, and when as lost."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.client.patience import ReplyTimes
+from common.client.patience import ReplyTimes, Wait
+from common.errors import LoaderTimeout
+from tests.support.processes import wait_for
 
 
 def after(*seconds: float) -> ReplyTimes:
@@ -38,3 +41,10 @@ def test_the_latest_answers_count() -> None:
 @given(st.lists(st.floats(0, 1000), max_size=100))
 def test_a_ticket_is_asked_for_again_within_five_seconds(seconds: list[float]) -> None:
     assert 1.0 <= after(*seconds).retry_after_s <= 5.0
+
+
+def test_a_reader_with_little_patience_gives_up_a_service_that_only_responds() -> None:
+    wait = Wait("a batch", timeout_s=60.0)
+    wait.check([])
+    with pytest.raises(LoaderTimeout, match="did not deliver a batch .*the limit is 0.001 s, so that other ranks"):
+        wait_for("the limit", lambda: wait.check([], patience_s=0.001))

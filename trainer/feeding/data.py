@@ -32,11 +32,17 @@ from trainer.recipes.recipe import Recipe
 log = logging.getLogger(__name__)
 
 
-def open_client(loaders: Sequence[str], loaders_file: Path | None, timeout_s: float, keys: Path | None) -> LoaderClient:
+def open_client(
+    loaders: Sequence[str],
+    loaders_file: Path | None,
+    timeout_s: float,
+    keys: Path | None,
+    patience_s: float = float("inf"),
+) -> LoaderClient:
     """A client of `loaders` and of those in the file; without either, of the default endpoint. Raises UsageError."""
     endpoints = loaders or (() if loaders_file else (DEFAULT_ENDPOINT,))
     try:
-        return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, keys=keys)
+        return LoaderClient(endpoints, loaders_file=loaders_file, timeout_s=timeout_s, patience_s=patience_s, keys=keys)
     except LoaderRefused as refusal:  # no service was asked yet: the endpoint itself is wrong
         raise UsageError(str(refusal)) from None
 

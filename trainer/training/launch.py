@@ -105,10 +105,9 @@ def _facts(options: TrainOptions, recipe: Recipe, settings: Settings) -> dict[st
 
 def _client(options: TrainOptions, world: World) -> LoaderClient:
     """A client that gives up before the other ranks give up this one."""
-    timeout_s = options.loader_timeout_s
-    if world.ranks > 1:
-        timeout_s = min(timeout_s, max(1.0, options.rank_timeout_s - SOONER_S))
-    return open_client(options.loaders, options.loaders_file, timeout_s, options.keys)
+    patience_s = float("inf") if world.ranks == 1 else max(1.0, options.rank_timeout_s - SOONER_S)
+    timeout_s = min(options.loader_timeout_s, patience_s)
+    return open_client(options.loaders, options.loaders_file, timeout_s, options.keys, patience_s)
 
 
 def _train(
