@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from common.errors import RankLost
+from common.errors import RankLost, ToldByAnother
 from common.parent import die_with_parent
 
 LAUNCHER = "ALEXNET_LAUNCHER"  # process id of the alexnet-trainer that started this rank
@@ -38,7 +38,8 @@ def is_told_by_launcher(error: BaseException, words: str) -> bool:
         return False
     at_s = time.time()
     lost = isinstance(error, RankLost)
-    message: dict[str, Any] = {"message": words, "at_s": at_s, "lost_another": lost, "is_consequence": lost}
+    message: dict[str, Any] = {"message": words, "at_s": at_s, "lost_another": lost}
+    message["is_consequence"] = lost or isinstance(error, ToldByAnother)
     message["extraInfo"] = {"py_callstack": words, "timestamp": str(int(at_s))}  # which torchrun prints
     try:
         with open(path, "w") as file:
