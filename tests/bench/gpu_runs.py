@@ -31,6 +31,8 @@ def waits(epochs: Sequence[Line]) -> str:
             f"{line['epoch'] + 1:5d} {line['images_per_s']:9,.0f} {line['train_seconds']:8.2f}"
             f" {line['val_seconds']:11.2f}  {error:>11s} {line['wait_share']:8.1%}  {reasons}"
         )
+    if not epochs:
+        return "no epoch was finished"
     seconds = sum(line["train_seconds"] for line in epochs)
     waited = sum(line["train_seconds"] * line["wait_share"] for line in epochs)
     return "\n".join([*rows, f"all: {seconds:.1f} s of training, {waited / seconds:.1%} of it waiting for data"])
