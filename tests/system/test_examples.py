@@ -89,8 +89,8 @@ def test_two_ranks_train_on_ray(service: LoaderProcess, tmp_path: Path) -> None:
     path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, script], env=path, capture_output=True, text=True, timeout=4 * PATIENCE_S)
     assert done.returncode == 0, done.stderr
-    first, *_, last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert (first["ranks"], last["step"]) == (2, 6)
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["ranks"] == 2
+    assert (run / "checkpoint-00000006.safetensors").exists()
 
 
 def test_the_notebook_runs_and_shows_images(
