@@ -3,6 +3,7 @@
 Replies arrive in ZeroMQ's thread while the caller computes; tickets leave when it asks for a batch.
 """
 
+import itertools
 import logging
 import os
 import time
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PING_S = 0.5  # between two PINGs to a host that does not respond
 TICK_S = 0.05  # between two looks for late tickets
+IO_THREADS = 4  # that decrypt, each for some of the hosts; left to itself ZeroMQ may give all to one
 MESSAGES_AT_ONCE = 1000  # drained per host and poll, so a chatty host cannot starve the caller
 
 
@@ -74,14 +76,18 @@ class LoaderClient:
         if not names:
             raise LoaderRefused("no loader endpoint given")
         self._keys = ClientKeys.read(Path(keys)) if keys is not None else None
-        self._context = new_context()
+        threads = IO_THREADS if self._file is not None else min(len(names), IO_THREADS)
+        self._context, self._io_threads = new_context(threads), itertools.cycle(range(threads))
         self._hosts: list[Host] = []
         self._guard: FloodGuard | None = None
         self._streams: dict[int, Stream] = {}  # by the number of their HELLO
         self._requests = 0
         self._log_limit, self._served = RateLimiter(), Served()
         try:
-            self._hosts = [Host(self._context, name, self._keys) for name in names]
+            self._hosts = [
+                Host(self._context, name, self._keys, io_thread=thread)
+                for name, thread in zip(names, self._io_threads, strict=False)
+            ]
             self._guard = FloodGuard(self._hosts)
             weakref.finalize(self, self._guard.drop)
         except LoaderRefused:
@@ -186,7 +192,8 @@ class LoaderClient:
 
     def _join(self, endpoint: str) -> None:
         try:
-            self._hosts.append(Host(self._context, endpoint, self._keys, from_start=False))
+            thread = next(self._io_threads)
+            self._hosts.append(Host(self._context, endpoint, self._keys, from_start=False, io_thread=thread))
             log.info("%s joins", endpoint)
         except LoaderRefused as error:
             log.warning("%s", error)

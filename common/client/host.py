@@ -29,9 +29,16 @@ class Host:
     """
 
     def __init__(
-        self, context: Context, endpoint: str, keys: ClientKeys | None = None, *, from_start: bool = True
+        self,
+        context: Context,
+        endpoint: str,
+        keys: ClientKeys | None = None,
+        *,
+        from_start: bool = True,
+        io_thread: int = 0,
     ) -> None:
         self._context, self.endpoint, self._keys, self.from_start = context, endpoint, keys, from_start
+        self._io_thread = io_thread
         self.instance = b""
         self.workers = self.cores = 0
         self._transport = ""  # of its pixels, as last logged
@@ -168,7 +175,7 @@ class Host:
 
     def _dial(self) -> None:
         try:
-            self._end = sockets.dealer(self._context, self.endpoint, self._keys)
+            self._end = sockets.dealer(self._context, self.endpoint, self._keys, self._io_thread)
         except zmq.ZMQError as error:
             raise LoaderRefused(
                 f"loader endpoint {self.endpoint!r}: {error.strerror}; expected something like tcp://host:5555"

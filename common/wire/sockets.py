@@ -72,20 +72,22 @@ class End:
         self.socket.close(linger=linger_ms)
 
 
-def new_context() -> Context:
-    context: Context = zmq.Context()
+def new_context(io_threads: int = 1) -> Context:
+    context: Context = zmq.Context(io_threads)
     context.set(_ZERO_COPY_RECV, 0)  # else a short message keeps the whole buffer it came in
     return context
 
 
-def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None) -> End:
-    """The client's end. It reconnects by itself, with EVENT_CONNECT_RETRIED, unless the peer broke the protocol.
+def dealer(context: Context, endpoint: str, keys: ClientKeys | None = None, io_thread: int = 0) -> End:
+    """The client's end, on one of the context's threads. It reconnects by itself, with EVENT_CONNECT_RETRIED, unless
+    the peer broke the protocol.
 
     Raises zmq.ZMQError if the endpoint is malformed.
     """
     lost = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
     end = End(context, zmq.DEALER, zmq.EVENT_CONNECTED | lost | HANDSHAKES)
     socket = end.socket
+    socket.setsockopt(zmq.AFFINITY, 1 << io_thread)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
