@@ -38,7 +38,7 @@ def test_names_that_would_draw_on_a_terminal_are_shown_as_their_codes_by_every_c
             "--loader",
             endpoint,
             "--loader-timeout",
-            "2",
+            "0.4",
             "--run",
             str(tmp_path / "r"),
         ]
