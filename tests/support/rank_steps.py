@@ -63,7 +63,7 @@ RACES = [(2, ""), (2, "gradients ready"), (2, "gradients summed"), (4, "")]  # p
 
 
 def steps(variant: Variant, world: World, parts: int = PARTS) -> Results:
-    """Weights and velocities after the steps, of all ranks what they told and predicted."""
+    """Weights and velocities after the steps, of all ranks what they told."""
     buckets.ALONE = variant.alone
     net = variant.new_net()
     sgd = Sgd(net.parameters, momentum=0.9, weight_decay=5e-4, decay_biases=False)
@@ -77,15 +77,12 @@ def steps(variant: Variant, world: World, parts: int = PARTS) -> Results:
         inputs = (x[mine],) * len(net.input_devices)
         told.append(world.all_gather(step(inputs, labels[mine], step=number, whole=size)).view(-1, 2))
         sgd.step(RATES)
-        probabilities = world.gather(step.predict(inputs, size).numpy().tobytes())
-        if probabilities is not None:
-            told.append(torch.frombuffer(bytearray(b"".join(probabilities)), dtype=torch.float32).double())
     found = {f"told {index}": each for index, each in enumerate(told)}
     return found | net.gather() | {f"velocity {name}": each for name, each in net.gather(sgd.velocities).items()}
 
 
 def races(world: World, parts: int, leave_out: str) -> RaceDetector:
-    """Two steps and a prediction, the caller writing pixels before and reading gradients after."""
+    """Two steps, the caller writing pixels before and reading gradients after."""
     detector = RaceDetector(leave_out)
     net = TwoHalves(replace(RECIPE, dropout=0.0), seed=0, devices=(CPU, CPU), streams=detector)
     step = GlobalStep(net, world, parts=parts, streams=detector)
@@ -101,7 +98,6 @@ def races(world: World, parts: int, leave_out: str) -> RaceDetector:
                 for parameter in net.parameters:
                     assert parameter.gradient is not None
                     parameter.weight.data.sub_(parameter.gradient, alpha=1e-4)
-        step.predict((x, x), 4)
     return detector
 
 

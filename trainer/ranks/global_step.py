@@ -48,17 +48,6 @@ class GlobalStep:
         with self._streams.on(self._streams.current(self._net.loss_device)):
             return torch.stack(rows)
 
-    def predict(self, inputs: Pixels, whole: int) -> Tensor:
-        """`Net.predict` of this rank's images of `whole`, by the same parts: the same bits on any ranks."""
-        if self._averaging is None:
-            return self._net.predict(inputs)
-        spans = self._division.spans(self._world.rank, whole)
-        first = spans[0][0]
-        cuts = [_cut(inputs, start - first, end - first) for start, end in spans if start < end]
-        found = [self._copy(self._net.predict(cut)) for cut in cuts]
-        with self._streams.on(self._streams.current(self._net.loss_device)):
-            return torch.cat([self._no_probabilities(), *found])
-
     def _part(self, inputs: Pixels, labels: Tensor, step: int, whole: int, start: int, end: int) -> Tensor:
         assert self._averaging is not None
         if start == end:
@@ -90,10 +79,6 @@ class GlobalStep:
         dtype = torch.promote_types(self._net.input_dtype, torch.float32)
         with self._streams.on(self._streams.current(self._net.loss_device)):
             return torch.zeros(2, dtype=dtype, device=self._net.loss_device)
-
-    def _no_probabilities(self) -> Tensor:
-        *_, bias = (parameter for parameter in self._net.buckets[0] if parameter.name.endswith(".bias"))
-        return torch.empty(0, bias.operand.numel(), device=self._net.loss_device)
 
 
 def _cut(inputs: Pixels, start: int, end: int) -> Pixels:

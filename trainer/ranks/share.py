@@ -3,8 +3,9 @@
 Part s of V has images count * s // V up to count * (s + 1) // V, whatever the number of ranks.
 """
 
-import itertools
 from dataclasses import dataclass
+
+from trainer.ranks.buckets import Division
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,6 @@ class Share:
 
     def slices(self, count: int) -> list[slice]:
         """This rank's parts of a batch of `count` images, among its own."""
-        each = self.parts // self.ranks
-        bounds = [count * part // self.parts for part in range(self.rank * each, (self.rank + 1) * each + 1)]
-        return [slice(low - bounds[0], high - bounds[0]) for low, high in itertools.pairwise(bounds)]
+        spans = Division(self.ranks, self.parts).spans(self.rank, count)
+        first = spans[0][0]
+        return [slice(start - first, end - first) for start, end in spans]
