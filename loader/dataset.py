@@ -2,7 +2,7 @@
 
 key                                    value
 record 0..n - 1, 8 bytes, big-endian   see `records`
-"names" + record, 8 bytes              see `name_blocks`; none in files packed before names were kept
+"names" + record, 8 bytes              see `name_blocks`; none in older files
 "skipped" + item, 8 bytes              msgpack [name, reason] of an image of the source that was left out
 "progress"                             while packing, `meta.Progress`: everything a resumed run needs
 "meta"                                 once finished, `meta.Meta`; its presence makes the file a dataset
@@ -123,8 +123,8 @@ class Dataset(SplitFile):
     def name(self, record: int) -> bytes:
         """Path of the file that the record was packed from, below its split's folder; empty if it is not known.
 
-        Raises DatasetError if the file is of another size now. Does not read the whole of one that was touched, as
-        `refuse_changes` does: the service would stand still.
+        Raises DatasetError if the file is of another size now. One that was touched is not read whole: the
+        service would stand still.
         """
         if not 0 <= record < self.meta.named:
             return b""
@@ -148,7 +148,7 @@ class Dataset(SplitFile):
         self._reads.find(records)
 
     def advise(self, records: npt.NDArray[np.integer[Any]]) -> None:
-        """Let the kernel begin to read these records, if they are not in memory: `read` will not wait, or less long."""
+        """Let the kernel begin to read these records, so that `read` waits less."""
         self._reads.advise(records)
 
     @functools.cached_property

@@ -117,8 +117,8 @@ class Stream:
         With `share`, (rank, ranks), the rank's parts of batches of `whole` images, equally many for each; a part may
         have no images. Without `whole` batches have `ranks * batch_size`, and none of its parts may be empty.
 
-        With `lend`, those of a service on this host are views of its slab, valid until the next request, or after
-        `keep` until `release`. The first batch of a pass ends the previous pass.
+        With `lend`, those of a service on this host are views of its slab, valid as `Batch` says. The first batch
+        of a pass ends the previous pass.
 
         Raises UsageError for epochs and positions that do not exist. The iterator raises LoaderFault if a record cannot
         be delivered, LoaderTimeout, after which it may be asked again, and LoaderError if more than KEPT are kept.
@@ -250,7 +250,6 @@ class Stream:
         self._sessions.refused(host, fault)
 
     def reopen(self, host: Host) -> None:
-        """Retry elsewhere, and send HELLO again."""
         if self._sessions.forget(host) and self._window is not None:
             self._window.drop_host(host)
 

@@ -56,7 +56,7 @@ class ReadyFile:
 
 
 def named(url: str) -> str:
-    """The URL as other hosts know it: with this host's name, if it has one, in place of "all interfaces"."""
+    """The URL with this host's name, if it has one, in place of "all interfaces"."""
     parts = urlsplit(url)
     if parts.hostname not in _ALL_INTERFACES:
         return url

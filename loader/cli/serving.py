@@ -1,4 +1,4 @@
-"""One life of the service: datasets, workers and sockets, from the start until SIGINT or SIGTERM."""
+"""One life of the service: datasets, workers and sockets."""
 
 import contextlib
 import logging

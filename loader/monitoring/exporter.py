@@ -1,7 +1,7 @@
 """The endpoint of --metrics: its socket, and the process that answers there.
 
-The socket is bound before the service is forked, so that a taken port is one error at the start, and stays open while
-the service is restarted. Each life of the service has a process of its own at it.
+The socket is bound before the service is forked: a taken port is one error at the start, and restarts keep it open.
+Each life of the service has a process of its own at it.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
     python -m loader.monitoring.responder SOCKET FIGURES...    descriptors: a listening socket, each service's figures
 
 It yields the cores to everything else, reads at most LONGEST_REQUEST of a request, and cuts whoever takes longer than
-DEADLINE_S, or is the oldest of more than MOST_OPEN. So an attack on it costs the figures, never the service.
+DEADLINE_S, or is the oldest of more than MOST_OPEN. An attack costs the figures, never the service.
 """
 
 import asyncio

@@ -60,7 +60,6 @@ def refuse_open_metrics(address: str, insecure: bool) -> None:
 
 
 def _is_local(address: str) -> bool:
-    """Return True if HOST:PORT is this host's own."""
     host = address.rpartition(":")[0]
     try:
         ip = ipaddress.ip_address(host.strip("[]"))

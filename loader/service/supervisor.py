@@ -1,7 +1,7 @@
 """The process that a user starts: it runs each service in a child, and restarts it when it dies.
 
-The children are forked. So this process must never load ZeroMQ, LMDB or numpy, nor start a thread: nothing that a fork
-could break, and nothing that crashes.
+Children are forked, so it never loads ZeroMQ, LMDB or numpy, nor starts a thread: nothing that a fork could break, or
+that crashes.
 """
 
 import logging
@@ -28,9 +28,9 @@ _SI_KERNEL = 0x80
 def supervise(program: str, serve: Sequence[Service], binds: Sequence[str], *, hangup: bool) -> None:
     """Serve at each of `binds` until SIGINT or SIGTERM.
 
-    An error at a service's first start, or an AlexNetError later, ends all. The others start once the first one serves,
-    so that an error of all is told once. All restarts keep the port first chosen. Raises LoaderError if a service dies
-    too often. `hangup` passes SIGHUP to the services.
+    An error at a service's first start, or an AlexNetError later, ends all. The others start once the first one serves:
+    an error of all is told once. All restarts keep the port first chosen. Raises LoaderError if a service dies too
+    often. `hangup` passes SIGHUP to the services.
     """
     with held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
         posts = [_Post(program, each, bind, signals) for each, bind in zip(serve, binds, strict=True)]
@@ -116,7 +116,6 @@ class _Post:
         self._deaths = deque[float](maxlen=MOST_DEATHS)
 
     def serves(self) -> bool:
-        """Return True if it ever served."""
         if self.life is not None:
             self.life.hear()
         return bool(self._endpoint or (self.life is not None and self.life.endpoint))

@@ -1,6 +1,6 @@
 """Files that are touched while they are served: one process reads each again, once, and its tickets wait meanwhile.
 
-Workers take the service's word for a file's version, so none of them is ever busy with reading a whole dataset.
+Workers take the service's word for a file's version: none of them reads a whole dataset.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Child processes of the service, exec'ed, each at the other end of a link."""
+"""Child processes of the service, exec'ed, not forked, each at the other end of a link."""
 
 import contextlib
 import os
@@ -41,7 +41,6 @@ def joined() -> socket.socket:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return True if a signal has stopped the child."""
     try:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
     except ChildProcessError:  # it has ended, and its link tells

@@ -1,7 +1,4 @@
-"""Worker processes: started, given work, replaced when they crash, hang or are stopped; resized on request.
-
-They are exec'ed, not forked: nothing of the service is alive in them.
-"""
+"""Worker processes: started, given work, replaced when they crash, hang or are stopped; resized on request."""
 
 import contextlib
 import itertools
@@ -143,7 +140,7 @@ class WorkerPool:
             log.debug("worker %d died before it could be given work", worker.process.pid)
 
     def expect(self, worker: WorkerProcess, expected: link.Expect) -> None:
-        """Let `worker` ask the disk for records. If it is dead, `receive` will say so."""
+        """Let `worker` ask the disk for records."""
         with contextlib.suppress(OSError):
             link.send(worker.connection, expected)
 
@@ -215,7 +212,7 @@ class WorkerPool:
         return WorkerProcess(process, connection, place)
 
     def _hand_over_files(self, connection: socket.socket) -> None:
-        """Send the files that the service opened, whose paths may name others by now, and the decoded images kept."""
+        """Send the files that the service opened, and the decoded images kept."""
         with contextlib.suppress(OSError):  # it has ended already, and `receive` will say so
             for split in self._datasets:
                 self._hand_over_file(connection, split)

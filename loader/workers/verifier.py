@@ -1,7 +1,7 @@
-"""A process that reads a whole split, to tell if a file that was touched is still the dataset.
+"""A process that reads a whole split, to tell if a touched file is still the dataset.
 
 The service starts it as `python -m loader.workers.verifier FD`, FD being its end of the link, and sends one Open. It
-answers Compared again and again, the last time with `all`; or Touched, if the file was written to meanwhile, or Failed.
+answers Compared again and again, or Touched, or Failed.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""All of a run that is not a tensor, as JSON."""
+"""A run's state as JSON."""
 
 import json
 from collections.abc import Mapping

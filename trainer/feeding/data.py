@@ -1,4 +1,4 @@
-"""The streams a run reads: training, reopened whenever the colour noise changes, and validation, while it is read."""
+"""The streams a run reads: training, reopened whenever the colour noise changes, and validation."""
 
 import contextlib
 import logging

@@ -1,6 +1,6 @@
 """torch's elastic agent for the ranks of this host, with the trainer's signals and exit codes.
 
-A signal is passed on to the ranks, which save; the agent's own way would end them after a while.
+Signals are passed on to the ranks, which save; the agent alone would end them.
 """
 
 import contextlib

@@ -38,7 +38,7 @@ class Averaging:
         self._lanes = {device: self._new_lane(device) for device in devices if division.ranks > 1}
 
     def begin(self, gradients: Gradients, stream: DeviceStream) -> None:
-        """Take gradients of a part, computed on `stream`; with the last part of a bucket, queue its exchange.
+        """Take gradients of a part; with the last part of a bucket, queue its exchange.
 
         Raises RankLost.
         """

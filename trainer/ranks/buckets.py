@@ -143,7 +143,6 @@ class Bucket:
             wire.receive(work, collectives)
 
     def assign(self) -> None:
-        """Make the sums the parameters' gradients."""
         for wire in self.wires:
             wire.assign()
         self._gradients, self._loaded = {}, 0

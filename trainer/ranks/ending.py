@@ -1,4 +1,4 @@
-"""How ranks ended, and which of them ended first by itself."""
+"""The end of ranks, and the first that ended by itself."""
 
 import signal
 from collections.abc import Mapping

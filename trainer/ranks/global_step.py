@@ -1,4 +1,4 @@
-"""A step of all ranks: each computes its parts of the batch, and all get the gradients of the whole."""
+"""A step of all ranks: each computes its parts (`Share`), and all get the gradients of the whole."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,7 @@ from trainer.ranks.world import World
 
 
 class GlobalStep:
-    """Steps of `net`, in `parts` equal but for rounding; one of many ranks computes `parts` / ranks of them.
-
-    Image i of n lies in part p if n p // parts <= i < n (p + 1) // parts.
+    """Steps of `net`; one of many ranks computes `parts` / ranks of them.
 
     parts    a power of two that `world.ranks`, another, divides
     reduce   "ordered": the bits depend on `parts`, not on ranks; "fast": in the library's order

@@ -26,7 +26,7 @@ _LOCAL = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The ranks to start on this host, and where it meets other nodes, which start as many each.
+    """The ranks to start on this host; each other node starts as many.
 
     rendezvous   HOST:PORT, the same on all nodes; None for one
     run_id       of this start, the same on all nodes

@@ -1,6 +1,6 @@
-"""Who computes what of a batch: parts of nearly equal size, as many in a row for each rank.
+"""A batch's parts, nearly equal in size, as many in a row for each rank.
 
-Part s of V has images count * s // V up to count * (s + 1) // V, whatever the number of ranks.
+Part s of V has images count * s // V up to count * (s + 1) // V.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Sums in a fixed pairwise tree: ((0 + 1) + (2 + 3)) + .., whose bits depend on the terms and their order alone.
 
-So a sum over ranks of each one's sum over its own consecutive parts is the sum over all parts, bit for bit, if both
-numbers are powers of two.
+So ranks' sums, each over its own consecutive parts, add up to the sum over all parts, bit for bit, if both numbers are
+powers of two.
 """
 
 import torch

@@ -33,7 +33,6 @@ class World:
 
     @staticmethod
     def alone() -> "World":
-        """A run of one process."""
         return World()
 
     @staticmethod
@@ -57,7 +56,6 @@ class World:
         return [message]
 
     def broadcast(self, message: bytes, source: int = 0) -> bytes:
-        """The message of rank `source`."""
         return message
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -187,7 +185,6 @@ class _Joined(World):
 
 
 def _places() -> tuple[int, int, int, int]:
-    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE."""
     missing = [name for name in _VARIABLES if not os.environ.get(name)]
     if missing:
         raise UsageError(f"RANK is set, but not {', '.join(missing)}: a launcher such as torchrun sets all of them")

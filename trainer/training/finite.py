@@ -1,4 +1,4 @@
-"""A check that weights answer with numbers, before they become a checkpoint."""
+"""A check of weights before they become a checkpoint."""
 
 from trainer.feeding.feed import DeviceBatch
 from trainer.network.net import Net

@@ -91,7 +91,6 @@ def _devices(options: TrainOptions, world: World) -> Devices:
 
 
 def _facts(options: TrainOptions, recipe: Recipe, settings: Settings) -> dict[str, Any]:
-    """What all ranks must have in common."""
     return {
         "torch": torch.__version__,
         "alexnet": version("alexnet"),

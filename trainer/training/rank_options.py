@@ -1,4 +1,4 @@
-"""Which options about ranks go together."""
+"""Checks that options about ranks go together."""
 
 from common.errors import UsageError
 from trainer.training.train_options import TrainOptions, recipe_of

@@ -17,7 +17,6 @@ class Shown:
         self._epoch: int | None = None  # whose inputs were chosen
 
     def choose(self, fed: DeviceBatch) -> Tensor | None:
-        """Inputs of an epoch's first batch."""
         if not self._report.shows_images or self._epoch == fed.batch.epoch:
             return None
         self._epoch = fed.batch.epoch

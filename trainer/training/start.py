@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """The recipe to train, and the checkpoint to resume, or to take weights from."""
+    """The recipe to train, and the checkpoint to resume or take weights from."""
 
     derived: Derived
     resumed: Found | None = None

@@ -28,7 +28,7 @@ class StopRequested(Exception):
 class StopSignals:
     """A `with` block in which these signals are recorded, and acted on between two steps.
 
-    Ignored SIGHUP and SIGUSR1 stay ignored, as SIGHUP is under nohup.
+    Ignored SIGHUP and SIGUSR1 stay ignored, as under nohup.
     """
 
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:

@@ -134,7 +134,6 @@ class Together:
                 raise_for_all(self.world, rank, trouble)
 
     def agree(self, holds: bool) -> bool:
-        """True if it holds on every rank."""
         return bool(self.world.all_gather(torch.tensor(float(holds))).all())
 
 
