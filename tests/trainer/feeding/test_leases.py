@@ -43,6 +43,7 @@ class ReusedSlots:
         self._detector = detector
         self.slab = Slab.create(slot_bytes(SPEC, COUNT), KEPT + 1)
         slots = [self.slab.batch(slot, SPEC, COUNT) for slot in range(self.slab.slots)]
+        self.slab.close()  # its memory stays as long as its views
         self.free = [tensor_over(slot.images) for slot in slots]
 
     def batches(self, count: int) -> Iterator[Batch]:
