@@ -267,6 +267,16 @@ def test_dataloader_workers_copies_and_pickles_are_refused_in_words(make: Make) 
     assert len(list(dataset)) == 10
 
 
+def asked_again(loop: Iterator[Any]) -> Iterator[Any]:
+    """What is left, however slow the machine."""
+    while True:
+        with contextlib.suppress(LoaderTimeout):
+            try:
+                yield next(loop)
+            except StopIteration:
+                return
+
+
 def test_a_timeout_is_waited_out_and_an_error_does_not_look_like_the_end(
     make: Make, service: LoaderProcess, whole: list[list[str]]
 ) -> None:
@@ -277,7 +287,7 @@ def test_a_timeout_is_waited_out_and_an_error_does_not_look_like_the_end(
             read.extend(loop)
     finally:
         service.signal(signal.SIGCONT)
-    assert bits([*read, *loop]) == whole[0]
+    assert bits([*read, *asked_again(loop)]) == whole[0]
 
     loop = iter(under_torch(make(transform=lambda batch: 1 / 0)))
     for _ in range(2):
