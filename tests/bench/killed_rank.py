@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from tests.support.processes import LoaderProcess, children, wait_for
 from tests.support.tiny_run import equal, lines, without_times
 from trainer.checkpoints import checkpoint
@@ -94,6 +96,7 @@ def strike_again_and_again(folder: Path, times: int, number: signal.Signals, rng
             time.sleep(rng.uniform(0, 0.3))
             seconds.append(struck.strike(number, rng))
             sys.stdout.write(f"  {strike + 1} of {times}: back at step {struck.step()} after {seconds[-1]:.1f} s\n")
+            sys.stdout.flush()
         struck.finish()
         same = struck.equals(undisturbed)
     sys.stdout.write(
