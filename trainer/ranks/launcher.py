@@ -71,7 +71,7 @@ def launch(command: Sequence[str], asked: Launch) -> int:
 
 
 def _prepare_environment(ranks: int) -> None:
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # with it restarted ranks read addresses of dead ones
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # from a shared one restarted ranks read dead addresses
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the others are the agent's
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
