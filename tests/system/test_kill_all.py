@@ -32,11 +32,14 @@ def marked(mark: str) -> set[int]:
 
 
 def slabs(pids: Iterable[int]) -> set[tuple[int, int]]:
-    """Device and inode of the shared memory that these processes hold. The kernel frees what nobody holds."""
+    """Device and inode of the slabs that these processes hold. The kernel frees what nobody holds.
+
+    Not of decoded images: their memory is a device of its own, whose number another loader's may have next.
+    """
     found = set()
     for fd in itertools.chain.from_iterable(Path("/proc").glob(f"{pid}/fd/*") for pid in pids):
         with contextlib.suppress(OSError):  # gone meanwhile
-            if "alexnet-" in os.readlink(fd):
+            if os.readlink(fd).startswith("/memfd:alexnet-"):
                 found.add((fd.stat().st_dev, fd.stat().st_ino))
     return found
 
