@@ -32,7 +32,7 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What a service is to do.
+    """Settings of a service.
 
     workers        of all services, as `workers_file` holds them, which takes its place
     memory_bytes   of this one, as all other limits

@@ -29,7 +29,7 @@ def containers(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def options_of(container: dict[str, Any]) -> dict[str, Any]:
-    """What the image's command reads from the container's args. Raises click's errors."""
+    """Options that the image's command reads from the container's args. Raises click's errors."""
     from loader.cli.serve_command import main as loader
     from trainer.cli.train_command import main as trainer
 

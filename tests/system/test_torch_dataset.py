@@ -268,7 +268,7 @@ def test_dataloader_workers_copies_and_pickles_are_refused_in_words(make: Make) 
 
 
 def asked_again(loop: Iterator[Any]) -> Iterator[Any]:
-    """What is left, however slow the machine."""
+    """The batches left, however slow the machine."""
     while True:
         with contextlib.suppress(LoaderTimeout):
             try:

@@ -197,7 +197,7 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
 
 
 def _set_up_logs(level: str) -> None:
-    """Of ranks but the first, only warnings."""
+    """Show warnings alone of ranks but the first."""
     if rank() == 0:
         logs.setup(_PROGRAM, level)
     else:

@@ -60,7 +60,7 @@ class _Gradient:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a step's arithmetic needs to know besides its inputs; `whole` is their number if they are no part."""
+    """All that a step's arithmetic needs besides its inputs; `whole` is their number if they are no part."""
 
     masking: Masking
     whole: int

@@ -58,6 +58,6 @@ def first_ending(failures: Mapping[int, ProcessFailure]) -> Ending:
 
 
 def _told(failure: ProcessFailure) -> dict[str, Any]:
-    """What the rank wrote; empty if it did not."""
+    """The words the rank wrote, if any."""
     message = failure.error_file_data.get("message")
     return message if isinstance(message, dict) else {}

@@ -10,7 +10,7 @@ from trainer.ranks.buckets import Division
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What `rank` computes of batches of `batch_size` images in `parts`, a multiple of `ranks`."""
+    """The share of `rank` in batches of `batch_size` images, cut in `parts`, a multiple of `ranks`."""
 
     batch_size: int
     rank: int = 0

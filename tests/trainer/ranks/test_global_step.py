@@ -31,7 +31,7 @@ ORDERED = [(name, ranks) for name, ranks in RUNS if VARIANTS[name].reduce == "or
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the ranks found."""
+    """The folder of the ranks' findings."""
     made = tmp_path_factory.mktemp("ranks")
     subprocess.run([sys.executable, "-m", "tests.support.rank_steps", made], cwd=ROOT, check=True, timeout=300)
     return made
