@@ -5,8 +5,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable
-from multiprocessing.pool import AsyncResult as Pending
-from multiprocessing.pool import ThreadPool  # its threads end with the process, in the midst of an image too
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from common.errors import BadImage
 from common.images import pixels
@@ -27,23 +26,29 @@ def read_ahead(files: Iterable[ImageFile], ahead: int) -> Generator[tuple[ImageF
 
     ahead   files decoded before they are asked for, at most
 
+    Closed, it waits for the images that threads are at: a thread that comes back from OpenCV when Python has ended
+    aborts the process.
+
     Raises OSError or MemoryError if the machine lacks files or memory.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # where Pillow is called, filters are set by thread: they race
     pixels.use_one_thread()
-    waiting: deque[tuple[ImageFile, Pending[Read]]] = deque()
-    with ThreadPool(min(MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
+    waiting: deque[tuple[ImageFile, Future[Read]]] = deque()
+    pool = ThreadPoolExecutor(min(MOST_THREADS, len(os.sched_getaffinity(0))), "read-ahead")
+    try:
         for file in files:
-            waiting.append((file, pool.apply_async(_read, (file,))))
+            waiting.append((file, pool.submit(_read, file)))
             if len(waiting) > ahead:
                 yield _next(waiting)
         while waiting:
             yield _next(waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _next(waiting: "deque[tuple[ImageFile, Pending[Read]]]") -> tuple[ImageFile, Read]:
+def _next(waiting: deque[tuple[ImageFile, Future[Read]]]) -> tuple[ImageFile, Read]:
     file, pending = waiting.popleft()
-    return file, pending.get()
+    return file, pending.result()
 
 
 def _read(file: ImageFile) -> Read:

@@ -4,6 +4,7 @@ import inspect
 import os
 import socket
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,3 +147,13 @@ def test_files_are_read_a_few_ahead_and_their_pixels_are_not_kept(tmp_path: Path
         assert tracemalloc.get_traced_memory()[1] < 40 * 256 * 256 * 3
     finally:
         tracemalloc.stop()
+
+
+def test_closed_amid_large_images_it_leaves_no_thread(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo(1, 2000, 2000))
+    threads = threading.active_count()
+    reads = read_ahead((ImageFile(os.fsencode(tmp_path / "a.jpg")) for _ in range(100)), 8)
+    next(reads)
+    assert threading.active_count() > threads
+    reads.close()
+    assert threading.active_count() == threads, "one that is in OpenCV as Python ends aborts the process"
