@@ -1,6 +1,7 @@
 """Real processes: a loader service, its workers, and waiting for them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,13 @@ ANY_PORT = "tcp://127.0.0.1:*"
 KEEPS_NOTHING = ("--decoded-gib", "0")  # every image is decoded for every epoch
 
 Result = TypeVar("Result")
+
+_PROGRESS = re.compile(r".*[\d,]+ of [\d,]+ \(\d+ %\), .*|.*[\d,]+/[\d,]+ files  .*")
+
+
+def lines_but_progress(errors: str) -> list[str]:
+    """Lines on stderr but those that a slow machine adds, every ten seconds."""
+    return [line for line in errors.splitlines() if not _PROGRESS.fullmatch(line)]
 
 
 def wait_for(what: str, found: Callable[[], Result | None]) -> Result:

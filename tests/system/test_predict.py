@@ -22,7 +22,7 @@ from loader.packing import discover
 from tests.support.full_disk import full_device
 from tests.support.packing import pack_folder
 from tests.support.photo_tree import make_tree, photo
-from tests.support.processes import LoaderProcess
+from tests.support.processes import LoaderProcess, lines_but_progress
 from tests.support.trained_nets import SMALL, save_net
 from trainer.checkpoints import checkpoint
 from trainer.cli.evaluate_command import main as evaluate_main
@@ -202,7 +202,7 @@ def test_ctrl_c_ends_it_in_one_line_and_leaves_no_file(nets: tuple[Path, Path], 
         assert (tmp_path / "out.json.partial").exists()
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
-        lines = (tmp_path / "err").read_text().splitlines()
+        lines = lines_but_progress((tmp_path / "err").read_text())
     said = [line for line in lines if not line.startswith("import time:")]
     assert (running.returncode, said) == (130, ["alexnet-predict: interrupted"])
     imported = {line.split()[-1] for line in lines} - {"interrupted"}
