@@ -53,6 +53,8 @@ def do(act: str) -> None:
     elif act == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pause()
+    elif act == "hangs":
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif act == "late":
         time.sleep(0.5)
     else:

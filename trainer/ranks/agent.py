@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _LAST_WAIT_S = 2  # for ranks that are ended at once
+_LATE_S = 300.0  # after a signal and the end of the first rank, a rank has saved or hangs
 
 
 class Interrupted(Exception):
@@ -43,7 +45,7 @@ class Ended(Exception):
 class RankAgent(LocalElasticAgent):
     """Starts, watches and restarts ranks until all end well; use `run` in a `with` block.
 
-    `run` raises Ended or Interrupted; so can its result be a failure, once no restart is left.
+    `run` raises Ended or Interrupted; its result is a failure if no restart is left.
     """
 
     def __init__(self, spec: WorkerSpec, log_folder: str) -> None:
@@ -53,6 +55,7 @@ class RankAgent(LocalElasticAgent):
         self.received: list[int] = []
         self._unsent: list[int] = []  # that came while ranks were started
         self._has_ranks = False
+        self._late_s: float | None = None  # by time.monotonic
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "RankAgent":
@@ -93,8 +96,9 @@ class RankAgent(LocalElasticAgent):
         return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        if self.received and any(map(_is_running, self._pids())):
-            return RunResult(state=WorkerState.HEALTHY)  # they save, however long that takes
+        if self.received and (running := [*filter(_is_running, self._pids())]):
+            self._kill_late(running)
+            return RunResult(state=WorkerState.HEALTHY)  # they save, however long that takes all of them
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.FAILED:
             ending = first_ending(result.failures)
@@ -105,6 +109,12 @@ class RankAgent(LocalElasticAgent):
                 log.warning("%s; all ranks restart, for the %s time", ending, _ordinal(used + 1))
                 self._has_ranks = False
         return result
+
+    def _kill_late(self, running: list[int]) -> None:
+        if len(running) < len(self._pids()):
+            self._late_s = self._late_s or time.monotonic() + _LATE_S
+            for pid in running if time.monotonic() > self._late_s else []:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _is_running(pid: int) -> bool:

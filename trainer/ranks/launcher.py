@@ -45,29 +45,34 @@ def launch(command: Sequence[str], asked: Launch) -> int:
     Raises UsageError, or another AlexNetError, with the words of the rank that failed first.
     """
     _prepare_environment(asked.ranks)
-    with (
-        tempfile.TemporaryDirectory(prefix="alexnet-ranks-") as folder,
-        RankAgent(_spec(command, asked), folder) as agent,
-    ):
-        if asked.nodes > 1:
-            log.info("waiting for %d nodes at %s", asked.nodes, asked.rendezvous)
-        try:
-            result = agent.run()
-        except Ended as ended:
-            return _code_of(ended.ending, agent)
-        except Interrupted as interrupted:
-            return 128 + interrupted.number
-        except SignalException as ended_by:
-            return 128 + ended_by.sigval
-        except RendezvousError as error:
-            raise AlexNetError(f"the nodes do not meet at {asked.rendezvous}: {error}") from None
-        finally:
-            with contextlib.suppress(RendezvousError):
-                agent.get_worker_group().spec.rdzv_handler.shutdown()
-        if result.is_failed():
-            ending = first_ending(result.failures)
-            raise AlexNetError(f"{ending}; {_used_up(asked.restarts)}")
-        return 0
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="alexnet-ranks-") as folder,
+            RankAgent(_spec(command, asked), folder) as agent,
+        ):
+            return _run(agent, asked)
+    except Interrupted as interrupted:  # before there are ranks, or by a second Ctrl-C, at whatever line
+        return 128 + interrupted.number
+
+
+def _run(agent: RankAgent, asked: Launch) -> int:
+    if asked.nodes > 1:
+        log.info("waiting for %d nodes at %s", asked.nodes, asked.rendezvous)
+    try:
+        result = agent.run()
+    except Ended as ended:
+        return _code_of(ended.ending, agent)
+    except SignalException as ended_by:
+        return 128 + ended_by.sigval
+    except RendezvousError as error:
+        raise AlexNetError(f"the nodes do not meet at {asked.rendezvous}: {error}") from None
+    finally:
+        with contextlib.suppress(RendezvousError):
+            agent.get_worker_group().spec.rdzv_handler.shutdown()
+    if result.is_failed():
+        ending = first_ending(result.failures)
+        raise AlexNetError(f"{ending}; {_used_up(asked.restarts)}")
+    return 0
 
 
 def _prepare_environment(ranks: int) -> None:

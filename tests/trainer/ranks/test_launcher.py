@@ -1,5 +1,6 @@
 """Ranks under torch's agent: ranks are processes, small ones, and the launcher is this one."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,8 @@ import pytest
 from common.errors import AlexNetError, UsageError
 from tests.support import small_rank
 from tests.support.processes import alive, children, wait_for
+from tests.support.rank_processes import free_port
+from trainer.ranks import agent, launcher
 from trainer.ranks.launcher import Launch, launch
 
 
@@ -89,6 +92,24 @@ def test_a_signal_to_the_launcher_is_passed_on_once_and_ranks_may_take_their_tim
 def test_a_signal_that_ends_a_rank_before_it_could_save_ends_the_run_as_asked(told: Path) -> None:
     assert start(told, "0:deaf", "1:late", f"1:{signal.SIGTERM:d}") == 143
     assert lives(told) == {"0": 2, "saved": 1}
+
+
+def test_a_rank_that_hangs_when_the_others_have_saved_is_killed(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "_LATE_S", 0.1)
+    assert start(told, "0:hangs", "1:late", f"1:{signal.SIGTERM:d}") == 143
+    assert lives(told) == {"0": 2, "saved": 1}
+
+
+def test_a_signal_before_the_launcher_waits_for_nodes_ends_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(_: logging.LogRecord) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    caplog.set_level(logging.INFO, launcher.__name__)
+    monkeypatch.setattr(launcher.log, "filters", [interrupt])
+    assert launch(["false"], Launch(1, 2, f"127.0.0.1:{free_port()}", "test", 0)) == 143
 
 
 def test_no_rank_outlives_its_launcher(told: Path) -> None:
