@@ -28,7 +28,7 @@ class ReadyFile:
 
     def note(self, number: int, endpoint: str, figures_at: str | None) -> None:
         """Note that a service is ready, and write the file if all are. A failure is logged."""
-        row = named(endpoint).encode()[:_ROW]
+        row = named(endpoint).encode()[:_ROW].ljust(_ROW, b"\0")  # over that of an earlier life
         fcntl.lockf(self._fd, fcntl.LOCK_EX)  # a process's own, so that its death ends it
         try:
             os.pwrite(self._fd, row, _ROW * number)

@@ -129,6 +129,8 @@ def test_a_ready_file_is_written_when_the_last_is_ready_and_names_this_host(tmp_
     ready.note(0, "tcp://0.0.0.0:5", "http://[::]:9/metrics")
     lines = (tmp_path / "ready").read_text().splitlines()
     assert lines == [named("tcp://0.0.0.0:5"), "tcp://127.0.0.1:6", named("http://[::]:9/metrics")]
+    ready.note(1, "tcp://a:6", None)
+    assert (tmp_path / "ready").read_text().splitlines()[1] == named("tcp://a:6")
     assert lines[0] in (f"tcp://{socket.gethostname()}:5", "tcp://0.0.0.0:5")
     assert named("ipc:///run/x") == "ipc:///run/x"
     assert named("tcp://[::1]:5") == "tcp://[::1]:5"
