@@ -90,6 +90,7 @@ class _Verification:
             file = link.Open.of(self._split, self._dataset.path, "", self._version)
             link.send(connection, file, self._dataset.file.fd)
         except OSError as error:  # no process or descriptor is left, or it has died
+            self.close()
             log.warning("%s cannot be verified yet: %s", self._dataset.path, error.strerror)
 
     def _hear(self, process: "subprocess.Popen[bytes]", connection: socket.socket) -> str | bool | None:

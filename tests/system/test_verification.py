@@ -1,5 +1,6 @@
 """A file that is touched while it is served: a process of its own reads it again."""
 
+import errno
 import logging
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from loader.dataset import Dataset, FileTouched
 from loader.records import HEAD
 from loader.service import verification
 from loader.service.verification import Verifications
+from loader.workers import link
 from tests.support.processes import children, command_line, wait_for
 
 
@@ -55,6 +58,26 @@ def test_a_touched_file_is_handed_over_at_its_new_version_whatever_kills_the_pro
     dataset.refuse_changes()
     verifications.touched("train")  # by a worker that was busy meanwhile
     assert not verifications.waits("train")
+
+
+def test_a_process_that_cannot_be_told_the_file_makes_way_for_another(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, send = [OSError(errno.ENOBUFS, "no memory")], link.send
+
+    def send_after_failures(*message: Any) -> None:
+        if failures:
+            raise failures.pop()
+        send(*message)
+
+    monkeypatch.setattr(verification, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(link, "send", send_after_failures)
+    handed: list[str] = []
+    verifications = Verifications({"train": dataset}, handed.append)
+    os.utime(dataset.path)
+    verifications.touched("train")
+    wait_for("the verdict", lambda: settled(verifications))
+    assert (handed, verifiers()) == (["train"], [])
 
 
 def test_a_file_whose_records_changed_is_refused(dataset: Dataset) -> None:
