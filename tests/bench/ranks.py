@@ -41,6 +41,7 @@ from trainer.network.two_halves import TwoHalves
 from trainer.ranks import averaging
 from trainer.ranks.collectives import Collectives
 from trainer.ranks.global_step import GlobalStep
+from trainer.ranks.share import Division
 from trainer.ranks.world import World
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
@@ -103,7 +104,7 @@ class Member:
         )
         self._sgd = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=True)
         self._rates = {name: 1e-4 * rate for name, rate in Schedule(recipe).rates(0).items()}
-        self._case, self._step = case, GlobalStep(net, world, parts=case.parts, reduce=case.reduce)
+        self._case, self._step = case, GlobalStep(net, world, Division(world.ranks, case.parts, case.reduce))
         share = case.batch * (world.rank + 1) // world.ranks - case.batch * world.rank // world.ranks
         draws = torch.Generator().manual_seed(world.rank)
         side = recipe.input_size

@@ -20,8 +20,8 @@ from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
 from trainer.ranks import buckets
-from trainer.ranks.buckets import Reduce
 from trainer.ranks.global_step import GlobalStep
+from trainer.ranks.share import Division, Reduce
 from trainer.ranks.world import World
 from trainer.recipes.named import SOURCE
 from trainer.training.schedule import Schedule
@@ -67,7 +67,7 @@ def steps(variant: Variant, world: World, parts: int = PARTS) -> Results:
     buckets.ALONE = variant.alone
     net = variant.new_net()
     sgd = Sgd(net.parameters, momentum=0.9, weight_decay=5e-4, decay_biases=False)
-    step = GlobalStep(net, world, parts=parts, reduce=variant.reduce)
+    step = GlobalStep(net, world, Division(world.ranks, parts, variant.reduce))
     draws = torch.Generator().manual_seed(1)
     told = []
     for number, size in enumerate(SIZES):
@@ -85,7 +85,7 @@ def races(world: World, parts: int, leave_out: str) -> RaceDetector:
     """Two steps, the caller writing pixels before and reading gradients after."""
     detector = RaceDetector(leave_out)
     net = TwoHalves(replace(RECIPE, dropout=0.0), seed=0, devices=(CPU, CPU), streams=detector)
-    step = GlobalStep(net, world, parts=parts, streams=detector)
+    step = GlobalStep(net, world, Division(world.ranks, parts), detector)
     x, current = torch.zeros(2, 3, SIDE, SIDE), detector.current(CPU)
     with detector.watching():
         for number, whole in enumerate((4, 1)):

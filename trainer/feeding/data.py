@@ -168,7 +168,7 @@ class TrainingData:
             return None
 
     def _open(self, spec: StreamSpec) -> Stream:
-        return self._client.stream(spec, self._share.most, digests=self._digests, ranks=self._share.ranks)
+        return self._client.stream(spec, self._share.most, digests=self._digests, ranks=self._share.division.ranks)
 
 
 def training_spec(recipe: Recipe, seed: int, sigma: float, on_bad_record: OnBadRecord) -> StreamSpec:

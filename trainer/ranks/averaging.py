@@ -18,8 +18,9 @@ import torch.distributed as dist
 from trainer.device.streams import DeviceStream, Streams
 from trainer.network.net import Net
 from trainer.network.parameters import Gradients
-from trainer.ranks.buckets import Bucket, Division
+from trainer.ranks.buckets import Bucket
 from trainer.ranks.collectives import Collectives
+from trainer.ranks.share import Division
 from trainer.ranks.world import World
 
 

@@ -1,9 +1,6 @@
 """Gradients that are computed together and travel together."""
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -11,30 +8,10 @@ from torch import Tensor
 
 from trainer.network.parameters import Gradients, Parameter
 from trainer.ranks.collectives import Collectives
+from trainer.ranks.share import Division
 from trainer.ranks.sums import TreeSum, dtype_of_sums, tree
 
-Reduce = Literal["ordered", "fast"]
-
 ALONE = 1 << 20  # elements from which a gradient is sent from where it is; smaller ones are copied together
-
-
-@dataclass(frozen=True, slots=True)
-class Division:
-    """A step's parts, and the ranks that compute equal numbers of them."""
-
-    ranks: int
-    parts: int
-    reduce: Reduce = "ordered"
-
-    @property
-    def parts_of_a_rank(self) -> int:
-        return self.parts // self.ranks
-
-    def spans(self, rank: int, whole: int) -> list[tuple[int, int]]:
-        """Start and end of each of a rank's parts among `whole` images; with fewer images than parts some are empty."""
-        first = rank * self.parts_of_a_rank
-        cuts = [whole * part // self.parts for part in range(first, first + self.parts_of_a_rank + 1)]
-        return list(itertools.pairwise(cuts))
 
 
 class Wire:

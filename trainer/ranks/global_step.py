@@ -1,4 +1,4 @@
-"""A step of all ranks: each computes its parts (`Share`), and all get the gradients of the whole."""
+"""A step of all ranks: each computes its parts, and all get the gradients of the whole."""
 
 import torch
 from torch import Tensor
@@ -6,31 +6,18 @@ from torch import Tensor
 from trainer.device.streams import Streams
 from trainer.network.net import Net, Pixels
 from trainer.ranks.averaging import Averaging
-from trainer.ranks.buckets import Division, Reduce
+from trainer.ranks.share import Division
 from trainer.ranks.world import World
 
 
 class GlobalStep:
-    """Steps of `net`; one of many ranks computes `parts` / ranks of them.
+    """Steps of `net`, divided among the ranks of `world`."""
 
-    parts    a power of two that `world.ranks`, another, divides
-    reduce   "ordered": the bits depend on `parts`, not on ranks; "fast": in the library's order
-    """
-
-    def __init__(
-        self,
-        net: Net,
-        world: World | None = None,
-        *,
-        parts: int = 1,
-        reduce: Reduce = "ordered",
-        streams: Streams | None = None,
-    ) -> None:
-        self._net, self._world = net, world or World.alone()
+    def __init__(self, net: Net, world: World, division: Division, streams: Streams | None = None) -> None:
+        self._net, self._rank, self._division = net, world.rank, division
         self._streams = streams or Streams()
-        self._division = Division(self._world.ranks, parts, reduce)
         self._copied: Tensor | None = None  # kept until the stream that gets its memory back has waited for the copy
-        self._averaging = Averaging(net, self._world, self._division, self._streams) if parts > 1 else None
+        self._averaging = Averaging(net, world, division, self._streams) if division.parts > 1 else None
 
     def __call__(self, inputs: Pixels, labels: Tensor, *, step: int, whole: int) -> Tensor:
         """Make each parameter's gradient that of the mean loss of `whole` images, of which these are this rank's.
@@ -40,7 +27,7 @@ class GlobalStep:
         """
         if self._averaging is None:
             return self._net.train_step(inputs, labels, step=step).view(1, 2)
-        spans = self._division.spans(self._world.rank, whole)
+        spans = self._division.spans(self._rank, whole)
         rows = [self._part(inputs, labels, step, whole, start, end) for start, end in spans]
         self._averaging.finish()
         with self._streams.on(self._streams.current(self._net.loss_device)):
@@ -50,7 +37,7 @@ class GlobalStep:
         assert self._averaging is not None
         if start == end:
             return self._empty_part()
-        first = self._division.spans(self._world.rank, whole)[0][0]
+        first = self._division.spans(self._rank, whole)[0][0]
         told = self._net.train_step(
             _cut(inputs, start - first, end - first),
             labels[start - first : end - first],

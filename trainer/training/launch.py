@@ -22,7 +22,7 @@ from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import build_net, full_memory_as_error, kind_of_net
 from trainer.network.net import Net
 from trainer.ranks.global_step import GlobalStep
-from trainer.ranks.share import Share
+from trainer.ranks.share import Division, Share
 from trainer.ranks.world import World
 from trainer.recipes.recipe import Recipe
 from trainer.training.agreement import on_all_ranks, on_rank_0, path_on_rank_0, refuse_differences
@@ -65,7 +65,8 @@ def _run(options: TrainOptions, world: World) -> Outcome:
     refuse_differences(world, _facts(options, recipe, settings))
     if found and is_done(options, recipe, found.checkpoint.state):
         return Outcome(found.checkpoint.state, None, found.path, idle=True)
-    signals, share = StopSignals(), Share(recipe.batch_size, world.rank, world.ranks, settings.parts)
+    division = Division(world.ranks, settings.parts, options.reduce)
+    signals, share = StopSignals(), Share(recipe.batch_size, world.rank, division)
     with _client(options, world) as client:
         open_data = partial(
             TrainingData,
@@ -142,7 +143,7 @@ def _train(
         report, profile = on_rank_0(together.world, lambda: reports(stack)) or (ReportedByRank0(), None)
         return Trainer(
             net=net,
-            step=GlobalStep(net, together.world, parts=state.parts, reduce=options.reduce, streams=streams),
+            step=GlobalStep(net, together.world, together.share.division, streams),
             together=together,
             sgd=sgd,
             schedule=Schedule(recipe, state.schedule),

@@ -4,11 +4,12 @@ import dataclasses
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from common.cli.command_line import DEFAULT_TIMEOUT_S
 from common.errors import UsageError
 from common.spec import DigestUse, OnBadRecord
+from trainer.ranks.share import Reduce
 from trainer.recipes.ablations import ablated
 from trainer.recipes.derived import Derived, derived
 from trainer.recipes.named import RECIPES
@@ -19,8 +20,6 @@ if TYPE_CHECKING:  # it imports torch, which --help need not wait for
     from trainer.device.devices import Precision
 
 DEFAULT_RECIPE = "source"
-
-Reduce = Literal["ordered", "fast"]
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, so that the defaults can be read off the class

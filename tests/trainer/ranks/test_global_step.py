@@ -20,8 +20,8 @@ from tests.support.tapes import TapedStreams
 from trainer.network.net import Net
 from trainer.network.one_device import OneDevice
 from trainer.network.two_halves import TwoHalves
-from trainer.ranks.buckets import Division
 from trainer.ranks.global_step import GlobalStep
+from trainer.ranks.share import Division
 from trainer.ranks.world import World
 from trainer.training.sgd import Sgd
 
@@ -114,7 +114,8 @@ def weights_after_steps(kind: type[TwoHalves] | type[OneDevice], graphs: bool) -
     else:
         net = TwoHalves(recipe, seed=0, devices=(CPU, CPU), streams=streams, graphs=graphs)
     sgd = Sgd(net.parameters, momentum=0.9, weight_decay=0, decay_biases=False, streams=streams, graphs=graphs)
-    step, draws, told = GlobalStep(net, parts=4, streams=streams), torch.Generator().manual_seed(1), {}
+    step = GlobalStep(net, World.alone(), Division(parts=4), streams)
+    draws, told = torch.Generator().manual_seed(1), {}
     for number, size in enumerate((4, 4, 4, 3, 4)):
         x, labels = 60 * torch.randn(size, 3, SIDE, SIDE, generator=draws), torch.arange(size)
         rows = step((x,) * len(net.input_devices), labels, step=number, whole=size)
