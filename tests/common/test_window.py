@@ -214,8 +214,9 @@ def test_a_late_ticket_goes_to_a_host_that_was_not_asked_yet() -> None:
 
 
 def test_requests_for_no_images_come_in_their_turn_ask_nobody_and_are_not_read_ahead_for_ever() -> None:
+    numbers = itertools.count()
     window = Window(
-        (BatchRequest(number, 0, 0, 8 * (number == 1)) for number in itertools.count()),
+        (BatchRequest(number, 0, 0, 8 * (number == 1)) for number in numbers),
         lambda request: answer(request.number),
     )
     assert window.request(0.0) is None
@@ -223,7 +224,8 @@ def test_requests_for_no_images_come_in_their_turn_ask_nobody_and_are_not_read_a
     window.add_host(unserved("a"), 5)
     asked = window.request(0.0)
     assert asked is not None
-    assert window.request(0.0) is None
+    assert [window.request(0.0) for _ in range(9)] == [None] * 9
+    assert next(numbers) == 4, "it looks one further than 2"
     assert window.take() is None
     window.answer(unserved("a"), 1, answer(1))
     for number in (1, 2, 3):

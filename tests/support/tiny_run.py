@@ -35,13 +35,18 @@ Train = Callable[..., Outcome]
 
 
 def train_with(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Train:
-    """A function that trains the tiny recipe on `loader`'s images, in the folder "run" by default."""
+    """A function that trains the tiny recipe on `loader`'s images, in the folder "run" by default.
+
+    Its `stopped_by` is the signal that the test sends: one from outside, such as of `timeout`, ends no run unnoticed.
+    """
     monkeypatch.setitem(RECIPES, "tiny", TINY)
     monkeypatch.setattr(launch, "open_client", lambda *_: loader)
 
-    def train(folder: str = "run", **options: Any) -> Outcome:
+    def train(folder: str = "run", stopped_by: int | None = None, **options: Any) -> Outcome:
         given = {"cpu": True, "recipe": None if options.get("resume") else "tiny", "log_steps": 1, "threads": 1}
-        return launch.run(TrainOptions(**(given | options), folder=tmp_path / folder))
+        outcome = launch.run(TrainOptions(**(given | options), folder=tmp_path / folder))
+        assert outcome.stopped_by == stopped_by, "a signal from outside" if stopped_by is None else "no signal came"
+        return outcome
 
     return train
 
