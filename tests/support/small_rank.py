@@ -1,12 +1,14 @@
 """A rank without torch, as a script: does what its arguments name, if they are for it.
 
-RANK:ACT or RANK:ACT:LIFE, LIFE counting from 0. Appends a line "rank life" to the file that is its first argument.
+RANK:ACT or RANK:ACT:LIFE, LIFE counting from 0. Appends a line "rank life threads port pid" to the file that is its
+first argument, once it is prepared for signals.
 """
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import AlexNetError, LoaderTimeout, RankLost, UsageError
@@ -17,18 +19,23 @@ ERRORS: dict[str, AlexNetError] = {
     "starved": LoaderTimeout("no loader answers"),
     "deserted": RankLost("hears nothing"),
 }
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
 
 
 def main(path: str, *acts: str) -> None:
     die_with_launcher()
     life = os.environ["TORCHELASTIC_RESTART_COUNT"]
-    with Path(path).open("a") as told:
-        print(rank(), life, *(os.environ[name] for name in ("OMP_NUM_THREADS", "MASTER_PORT")), file=told)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    whose = [each.split(":") for each in acts]
+    own = [act for who, act, *lives in whose if int(who) == rank() and life in (lives or [life])]
+    if "hangs" in own:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for number in SIGNALS if "deaf" not in own else ():
         signal.signal(number, lambda number, _: stop(path, number))
-    for who, act, *lives in (each.split(":") for each in acts):
-        if int(who) == rank() and life in (lives or [life]):
-            do(act)
+    with Path(path).open("a") as told:
+        settings = (os.environ[name] for name in ("OMP_NUM_THREADS", "MASTER_PORT"))
+        print(rank(), life, *settings, os.getpid(), file=told)
+    for act in own:
+        do(act, lambda: begun(path, life))
     time.sleep(0.3)  # in which an agent that ended ranks too early would be seen
 
 
@@ -40,8 +47,15 @@ def stop(path: str, number: int) -> None:
     sys.exit(128 + number)
 
 
-def do(act: str) -> None:
-    if act == "wait":
+def begun(path: str, life: str) -> list[int]:
+    """The process ids of this life's ranks, once all have told them."""
+    lines = [line.split() for line in Path(path).read_text().splitlines()]
+    pids = [int(line[4]) for line in lines if line[1] == life]
+    return pids if len(pids) == int(os.environ["WORLD_SIZE"]) else []
+
+
+def do(act: str, ranks: Callable[[], list[int]]) -> None:
+    if act in ("wait", "deaf", "hangs"):
         signal.pause()
     elif act.isdigit():
         os.kill(int(os.environ[LAUNCHER]), int(act))
@@ -50,15 +64,24 @@ def do(act: str) -> None:
         sys.exit(ERRORS[act].exit_code if is_told_by_launcher(ERRORS[act], str(ERRORS[act])) else 99)
     elif act == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif act == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pause()
-    elif act == "hangs":
-        os.kill(os.getpid(), signal.SIGSTOP)
     elif act == "late":
-        time.sleep(0.5)
+        wait_until(ranks)
+    elif act == "last":
+        wait_until(lambda: sum(map(runs, ranks())) == 1)
     else:
         raise AssertionError(act)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    while not holds():
+        time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_a_lost_rank_restarts_all_and_the_log_names_it(
 
 def test_once_restarts_are_used_up_the_first_that_failed_has_the_last_word(told: Path) -> None:
     with pytest.raises(AlexNetError, match=r"^rank 1 was ended by SIGKILL; .*--restarts 1\)$") as failed:
-        start(told, "0:late", "0:deserted", "1:killed", restarts=1)
+        start(told, "0:last", "0:deserted", "1:killed", restarts=1)
     assert failed.value.exit_code == 1
     assert set(lives(told)) - {"saved"} == {"0", "1"}
 
@@ -74,7 +74,7 @@ def test_an_error_with_words_of_its_own_ends_the_run_once(
     told: Path, act: str, error: type[AlexNetError], words: str
 ) -> None:
     with pytest.raises(error) as failed:
-        start(told, "0:late", "0:deserted", f"1:{act}")
+        start(told, "0:last", "0:deserted", f"1:{act}")
     assert (str(failed.value), failed.value.exit_code) == (words, error.exit_code)
     assert set(lives(told)) <= {"0", "saved"}
 
