@@ -1,6 +1,8 @@
 """Runs of several ranks, with real processes and a real loader."""
 
 import os
+import re
+import shlex
 import shutil
 import signal
 from collections.abc import Sequence
@@ -11,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from loader.cli.audit_command import audit
-from tests.support.processes import LoaderProcess, wait_for
-from tests.support.rank_processes import Ranks
+from tests.support.processes import PATIENCE_S, LoaderProcess, wait_for
+from tests.support.rank_processes import LaunchedRanks, Ranks, torchrun
 from tests.support.tiny_run import TINY, lines, without_times
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.checkpoint import tensors_of
@@ -38,24 +40,48 @@ class Shared:
         self.service, self.folder = service, folder
         (folder / "recipe.toml").write_text(to_toml(RECIPE))
 
-    def begin(self, name: str, ranks: int, *options: str, own: dict[int, Sequence[str]] | None = None) -> Ranks:
+    def begin(
+        self,
+        name: str,
+        ranks: int,
+        *options: str,
+        own: dict[int, Sequence[str]] | None = None,
+        restarted: int | None = None,
+    ) -> Ranks:
         begun = ("--recipe", self.folder / "recipe.toml", "--parts", str(PARTS), "--digest", "on")
-        return self._start(name, ranks, *begun, *options, own=own)
+        return self._start(name, ranks, *begun, *options, own=own, restarted=restarted)
+
+    def launch(self, name: str, *options: str) -> LaunchedRanks:
+        begun = ("--recipe", self.folder / "recipe.toml", "--parts", str(PARTS), "--digest", "on", "--ranks", "2")
+        places = ("--loader", self.service.endpoint, "--cpu", "--run", self.folder / name, "--log-steps", "1")
+        return LaunchedRanks(self.folder, *begun, *places, *options)
 
     def resume(self, name: str, ranks: int, *options: str) -> Ranks:
         return self._start(name, ranks, "--resume", *options)
 
-    def _start(self, name: str, ranks: int, *options: str | Path, own: dict[int, Sequence[str]] | None = None) -> Ranks:
+    def _start(
+        self,
+        name: str,
+        ranks: int,
+        *options: str | Path,
+        own: dict[int, Sequence[str]] | None = None,
+        restarted: int | None = None,
+    ) -> Ranks:
         own = dict.fromkeys(range(ranks), ("--loader", self.service.endpoint)) | (own or {})
-        return Ranks(self.folder, ranks, "--cpu", "--run", self.folder / name, "--log-steps", "1", *options, own=own)
+        places = ("--cpu", "--run", self.folder / name, "--log-steps", "1")
+        return Ranks(self.folder, ranks, *places, *options, own=own, restarted=restarted)
 
     def copied(self, name: str, to: str) -> str:
         shutil.copytree(self.folder / name, self.folder / to)
         return to
 
     def steps(self, name: str) -> int:
+        return sum(self.steps_by_start(name))
+
+    def steps_by_start(self, name: str) -> list[int]:
         metrics = self.folder / name / "metrics.jsonl"
-        return metrics.read_text().count('"kind": "step"') if metrics.exists() else 0
+        starts = metrics.read_text().split('"kind": "run"')[1:] if metrics.exists() else []
+        return [start.count('"kind": "step"') for start in starts]
 
     def differs(self, name: str, other: str) -> list[str]:
         """Tensors and lines of metrics, but for times, that are not those of the other run."""
@@ -125,7 +151,7 @@ def test_a_killed_rank_costs_no_step(shared: Shared, whole: str) -> None:
     assert "error: rank 0 hears nothing from rank 1" in last
     assert f"the run is saved in {saved}" in last
     assert checkpoint.load(saved).state.step >= shared.steps("killed") - 1
-    ended(shared.resume("killed", 2), 0, 0)
+    ended(shared.begin("killed", 2, restarted=1), 0, 0)  # as rank 0's launcher, on another node, counts no restart
     assert shared.differs("killed", whole) == []
 
 
@@ -163,3 +189,29 @@ def test_too_many_ranks_for_the_run_or_its_batch_are_refused(shared: Shared) -> 
     ended(third, 2, 2, 2)
     assert "a batch of 3 cannot be computed in 4 parts" in few.output(0)
     assert "3 ranks cannot share 4 parts" in third.output(0)
+
+
+def test_a_launched_run_loses_a_rank_stops_by_sigterm_to_every_process_and_goes_on_under_torchrun(
+    shared: Shared,
+) -> None:
+    endless = ("--epochs", "1000")
+    with shared.launch("lost", *endless, "--checkpoint-minutes", "0") as run:
+        wait_for("a checkpoint", lambda: checkpoint.all_in(shared.folder / "lost") or run.process.exitcode is not None)
+        os.kill(run.pids[0], signal.SIGKILL)
+        wait_for(
+            "a step after the restart",
+            lambda: any(shared.steps_by_start("lost")[1:]) or run.process.exitcode is not None,
+        )
+        run.signal_all(signal.SIGTERM)
+        assert run.wait() == 143, run.output
+    assert run.output.count("rank 0 was ended by SIGKILL; all ranks restart, for the first time") == 1
+    assert "frame #" not in run.output, "the others are silent about the store that died with rank 0"
+    saved = r"stopped by SIGTERM after step (\d+); saved in .*-0*(\d+)\.safetensors; to continue: alexnet-trainer (.*)"
+    found = re.fullmatch(saved, run.output.splitlines()[-1])
+    assert found is not None, run.output
+    assert found[1] == found[2]
+    limit = ("--steps", str(int(found[1]) + 3))
+    with torchrun(shared.folder, *shlex.split(found[3]), *limit) as resumed:
+        ended(shared.begin("undisturbed", 1, *endless, *limit), 0)
+        assert resumed.wait(PATIENCE_S) == 0
+    assert shared.differs("lost", "undisturbed") == []

@@ -7,8 +7,8 @@ if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C m
     raise SystemExit
 
 import contextlib
+import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from common.cli.console import result, say
 from common.cli.entry import interruptible
 from common.cli.options import command, section
 from trainer.cli.shared_options import complete_recipe, data, device_options, devices, fields_of, loader_options
-from trainer.ranks.place import die_with_launcher, is_rank, is_restarted, is_told_by_launcher, rank
+from trainer.ranks.place import die_with_launcher, is_rank, is_told_by_launcher, rank
 from trainer.recipes.ablations import ABLATIONS
 from trainer.recipes.named import RECIPES
 from trainer.recipes.recipe import Recipe
@@ -189,7 +189,7 @@ def main(log_level: str, show_recipe: bool, **options: Any) -> None:
         from trainer.training.outcome import last_line
 
         interruptible()
-        outcome = run(replace(asked, resume_if_begun=not asked.resume) if is_restarted() else asked)
+        outcome = run(asked)
         if rank() == 0:
             say(last_line(outcome))
         if outcome.stopped_by is not None:
@@ -205,6 +205,7 @@ def _set_up_logs(level: str) -> None:
 
 
 def _launch(asked: TrainOptions) -> int:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else torch prints C++ stacks when a store dies
     from trainer.ranks.launcher import Launch, launch
 
     folder = asked.folder or run_folder(None, _recipe(asked).name)  # one, for all ranks and restarts

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousPara
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from common.errors import AlexNetError, UsageError
+from common.own_folder import own_folder
 from trainer.ranks.agent import Ended, Interrupted, RankAgent
 from trainer.ranks.ending import USAGE, Ending, first_ending
 from trainer.ranks.place import LAUNCHER
@@ -46,10 +46,7 @@ def launch(command: Sequence[str], asked: Launch) -> int:
     """
     _prepare_environment(asked.ranks)
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="alexnet-ranks-") as folder,
-            RankAgent(_spec(command, asked), folder) as agent,
-        ):
+        with own_folder("alexnet-ranks-") as folder, RankAgent(_spec(command, asked), str(folder)) as agent:
             return _run(agent, asked)
     except Interrupted as interrupted:  # before there are ranks, or by a second Ctrl-C, at whatever line
         return 128 + interrupted.number

@@ -1,25 +1,23 @@
 """An `alexnet-loader` of a report's own, on a Unix socket, for as long as it is read."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 from common.errors import AlexNetError, UsageError
+from common.own_folder import own_folder
 
 START_S = 60.0  # for the loader to serve
 STOP_S = 10.0  # for it to end after SIGTERM
 _LOOK_S = 0.05
 _PREFIX = "alexnet-report-"
-_FRESH_S = 60.0  # a folder may be that old before it is locked
 _OPTIONS = "ALEXNET_LOADER_"  # variables that set options of the user's own loader
 _USAGE = 2  # the exit code of a wrong path
 
@@ -30,7 +28,7 @@ def serving(data: Path) -> Iterator[str]:
 
     Raises UsageError if `data` cannot be served, AlexNetError if it is not served in START_S.
     """
-    with _sigterm_as_exit(), own_folder() as folder:
+    with _sigterm_as_exit(), own_folder(_PREFIX) as folder:
         log, ready, socket = (folder / name for name in ("log", "ready", "socket"))
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -45,31 +43,6 @@ def serving(data: Path) -> Iterator[str]:
             yield _endpoint(process, ready, log, data)
         finally:
             _end(process)
-
-
-@contextlib.contextmanager
-def own_folder() -> Iterator[Path]:
-    """A temporary folder, locked while this process lives; those of killed processes are deleted first."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            status = left.lstat()
-            if status.st_uid == os.getuid() and time.time() - status.st_mtime > _FRESH_S:
-                with _locked(left):
-                    shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, _locked(Path(name)):
-        yield Path(name)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Raises OSError if another process has locked it."""
-    # a file, for the loader locks the folder of its socket itself
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _command(data: Path) -> list[str]:

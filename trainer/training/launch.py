@@ -22,6 +22,7 @@ from trainer.feeding.data import TrainingData, open_client
 from trainer.network.build import build_net, full_memory_as_error, kind_of_net
 from trainer.network.net import Net
 from trainer.ranks.global_step import GlobalStep
+from trainer.ranks.place import is_restarted
 from trainer.ranks.share import Division, Share
 from trainer.ranks.world import World
 from trainer.recipes.recipe import Recipe
@@ -50,7 +51,14 @@ log = logging.getLogger(__name__)
 def run(options: TrainOptions) -> Outcome:
     """Train as `options` say, with the other ranks that the environment names. Raises any AlexNetError."""
     with full_memory_as_error(), World.from_environment(options.rank_timeout_s) as world:
-        return _run(options, world)
+        return _run(_after_restart(options, world), world)
+
+
+def _after_restart(options: TrainOptions, world: World) -> TrainOptions:
+    # only the launcher of a lost rank counts a restart
+    if not world.all_gather(torch.tensor(float(is_restarted()))).any():
+        return options
+    return dataclasses.replace(options, resume_if_begun=not options.resume)
 
 
 def _run(options: TrainOptions, world: World) -> Outcome:

@@ -22,8 +22,6 @@ _OPTIONS = {  # those that no checkpoint holds; recipe, seeds, rate, precision a
     "tensorboard": "--tensorboard",
     "ranks": "--ranks",
     "nodes": "--nodes",
-    "rendezvous": "--rendezvous",
-    "run_id": "--run-id",
     "gpus_per_rank": "--gpus-per-rank",
     "reduce": "--reduce",
     "rank_timeout_s": "--rank-timeout",
@@ -43,4 +41,6 @@ def resume_command(options: TrainOptions, run_folder: Path) -> str:
             continue
         for each in value if isinstance(value, tuple) else (value,):
             words += [option, f"{each:g}" if isinstance(each, float) else str(each)]
+    if options.nodes > 1:
+        words += ["--rendezvous", "HOST:PORT"]  # to be filled in: that of before may be another job's by now
     return shlex.join(words)

@@ -2,7 +2,7 @@
 
 A second Ctrl-C or SIGTERM ends the process. SIGHUP (from a terminal and its shell) and SIGUSR1 (from a batch system)
 may come repeatedly for one event, so they never do. Nor does SIGTERM for a while in a rank: a batch system sends it to
-every process, and the launcher passes it on.
+every process, and the launcher passes it on, perhaps once the rank has saved.
 """
 
 import os
@@ -28,7 +28,7 @@ class StopRequested(Exception):
 class StopSignals:
     """A `with` block in which these signals are recorded, and acted on between two steps.
 
-    Ignored SIGHUP and SIGUSR1 stay ignored, as under nohup.
+    A rank stays deaf to the same wish after the block. Ignored SIGHUP and SIGUSR1 stay ignored, as under nohup.
     """
 
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +48,8 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            if self.received is None or not is_rank() or number == signal.SIGINT:
+                signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _check(self) -> None:
         if self.received is not None:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -112,10 +113,19 @@ def test_a_signal_before_the_launcher_waits_for_nodes_ends_it(
     assert launch(["false"], Launch(1, 2, f"127.0.0.1:{free_port()}", "test", 0)) == 143
 
 
-def test_no_rank_outlives_its_launcher(told: Path) -> None:
+def start_in(folder: Path, told: Path, *acts: str) -> None:
+    tempfile.tempdir = str(folder)
+    start(told, *acts)
+
+
+def test_no_rank_outlives_its_launcher_and_the_next_deletes_its_files(
+    told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trainer.ranks.launcher"])
-    launcher = context.Process(target=start, args=(told, "0:wait", "1:wait"))
+    launcher = context.Process(target=start_in, args=(temporary, told, "0:wait", "1:wait"))
     launcher.start()
     wait_for("both ranks", lambda: told.exists() and len(told.read_text().splitlines()) == 2)
     ranks = children(launcher.pid or 0)
@@ -124,3 +134,7 @@ def test_no_rank_outlives_its_launcher(told: Path) -> None:
     wait_for("the end of both", lambda: not any(map(alive, ranks)))
     assert len(ranks) == 2
     assert "saved" not in told.read_text()
+    (left,) = temporary.glob("alexnet-ranks-*")
+    os.utime(left, (0, 0))
+    assert start(told) == 0
+    assert not any(temporary.glob("alexnet-ranks-*"))

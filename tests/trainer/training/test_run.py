@@ -202,7 +202,7 @@ def test_sighup_stays_ignored_under_nohup(train: Train, loader: MemoryLoader) ->
     assert outcome.state.epoch == 1
 
 
-ENDS_BY = {  # what is sent, and seconds between; whether to a rank; the signal that ends the process
+ENDS_BY = {  # what is sent, seconds between, the end of the block; whether to a rank; the signal that ends the process
     ("HUP HUP USR1 TERM HUP", False): 0,
     ("TERM HUP USR1", False): 0,
     ("TERM TERM", False): signal.SIGTERM,
@@ -211,18 +211,25 @@ ENDS_BY = {  # what is sent, and seconds between; whether to a rank; the signal 
     ("INT TERM", True): 0,
     ("TERM 30 TERM", True): signal.SIGTERM,
     ("TERM TERM INT", True): signal.SIGINT,
+    ("TERM end TERM HUP USR1", True): 0,
+    ("TERM end 30 TERM", True): signal.SIGTERM,
+    ("TERM end INT", True): signal.SIGINT,
+    ("TERM end TERM", False): signal.SIGTERM,
 }
 FORKS = """
-import os, signal, sys
+import contextlib, os, signal, sys
 from trainer.training.stopping import StopSignals
 for case in sys.argv[1:]:
     of_rank, *words = case.split()
     if (child := os.fork()) == 0:
         os.environ |= {"RANK": "0"} if of_rank == "True" else {}
         clock = 0.0
-        with StopSignals(now_s=lambda: clock) as signals:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with contextlib.ExitStack() as block:
+            signals = block.enter_context(StopSignals(now_s=lambda: clock))
             for word in words:
                 if word.isdigit(): clock += int(word)
+                elif word == "end": block.close()
                 else: os.kill(os.getpid(), signal.Signals[f"SIG{word}"])
             os._exit(signals.received != signal.Signals[f"SIG{words[0]}"])
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
