@@ -3,7 +3,6 @@
 import itertools
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -21,12 +20,12 @@ from .passes import Pass, epochs_of, places, plan, refuse_fewer_than_ranks, shar
 from .patience import ReplyTimes, Wait
 from .served import Services
 from .stream_sessions import HostSession, Loaders, StreamSessions, Transport
+from .unfit_hosts import UnfitHosts
 from .window import Window, acknowledgement
 
 log = logging.getLogger(__name__)
 
 OTHERS_S = 2.0  # how long unresponsive hosts are waited for if all others refuse
-DAMAGED_LIMIT = 3  # arrivals of a batch with wrong digests before that is an error
 
 
 class Stream:
@@ -58,13 +57,13 @@ class Stream:
         )
         self._sessions = StreamSessions(services.hosts, services.served, spec, hello, way)
         self.naming = Naming(services, self._sessions, self.reopen)
+        self._unfit = UnfitHosts(self._sessions, self.leave)
         self._pass: Pass | None = None
         self._window: Window | None = None
         self._times = ReplyTimes()
         self._lent: Batch | None = None  # the last one delivered
         self._kept: list[Batch] = []
         self._numbers = itertools.count()  # of tickets
-        self._damaged: Counter[int] = Counter()  # arrivals, by ticket
 
     @property
     def id(self) -> bytes:
@@ -264,9 +263,9 @@ class Stream:
         elif self._sessions.get(host) is None:
             return  # it was left out for an earlier fault, and its tickets are retried
         elif self._window is not None and self._window.expects(fault.number):
-            if fault.record != messages.NO_RECORD and self._left_out_for(host, fault.record, fault.reason):
+            if fault.record != messages.NO_RECORD and self._unfit.leave_out_for(host, fault.record, fault.reason):
                 return
-            if fault.code == messages.BAD_DATASET and self._left_out(host, fault.reason):
+            if fault.code == messages.BAD_DATASET and self._unfit.leave_out(host, fault.reason):
                 return
             record = f" (record {fault.record})" if fault.record != messages.NO_RECORD else ""
             self._window.answer(host, fault.number, LoaderFault(f"{host.endpoint}: {fault.reason}{record}"))
@@ -279,9 +278,10 @@ class Stream:
         timeline = self._account(window, host, reply)
         batch = self._sessions.batch(session, request, reply, payload, timeline)
         if self._digests == "verify" and not batch.is_intact():
-            self._note_damage(window, host, request)
+            if damaged := self._unfit.fault_after_damage(host, request):
+                window.answer(host, request.number, damaged)
             return
-        if batch.replaced and self._left_out_for(host, batch.replaced[0].record, batch.replaced[0].reason):
+        if batch.replaced and self._unfit.leave_out_for(host, batch.replaced[0].record, batch.replaced[0].reason):
             return
         if payload is None:
             self._sessions.lease(session.nonce, request.number)
@@ -292,24 +292,3 @@ class Stream:
         if (requested_at := window.requested_at(host, reply.number)) is not None:
             self._times.add(now - requested_at)
         return Timeline(window.requested_since(host, reply.number), now, StageTimes(*reply.stages), reply.decoded)
-
-    def _note_damage(self, window: Window, host: Host, request: BatchRequest) -> None:
-        self._damaged[request.number] += 1
-        log.warning("%s: %s came damaged: its digests are not those of its pixels", host.endpoint, request)
-        if self._damaged[request.number] == DAMAGED_LIMIT:
-            fault = f"{host.endpoint}: {request} came damaged {DAMAGED_LIMIT} times; is its memory sound?"
-            window.answer(host, request.number, LoaderFault(fault))
-
-    def _left_out_for(self, host: Host, record: int, reason: str) -> bool:
-        """Leave out a host with a corrupt record: no pixel may depend on who answers."""
-        reason = f"its record {record} is corrupt, as another host's need not be: {reason}"
-        return self._left_out(host, f"{reason}; alexnet-pack --info DATA --verify there finds all")
-
-    def _left_out(self, host: Host, reason: str) -> bool:
-        """Retry elsewhere and return True; False if there is no other host."""
-        if len(self._sessions) == 1:
-            return False
-        log.warning("%s is left out: %s", host.endpoint, reason)
-        self.leave(host)
-        self._sessions.refuse(host, reason)
-        return True
