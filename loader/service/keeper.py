@@ -58,9 +58,15 @@ class Keeper:
             now_s = time.monotonic()
             if not self.kept or now_s < self._look_at_s:
                 return
-            spare = self._spare()
-            may_be_short_soon = spare < 2 * self._margin
-            self._look_at_s = now_s + self._every_s / (5 if may_be_short_soon else 1)
+            self._look_at_s = now_s + self._every_s
+            try:
+                spare = self._spare()
+            except OSError as error:  # no descriptor is free
+                if self._log_limit.allows("unknown"):
+                    log.warning("free memory is unknown: %s; decoded images are kept as before", error.strerror)
+                return
+            if spare < 2 * self._margin:
+                self._look_at_s = now_s + self._every_s / 5
             if spare < 0:
                 self._withdrawal = self._begin_to_give_back(self._margin - spare)
             if self._withdrawal is None:

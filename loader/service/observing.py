@@ -1,5 +1,6 @@
 """The state of the service's parts for --metrics, looked at now and then."""
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -99,13 +100,14 @@ class Observer:
         kept = self._keeper.kept
         for split, images in kept.items():
             self._figures.set(KEPT, images.held, split)
-        pages = _STATM.read_text().split()
         taken = {
             "streams": sum(session.slab.total_bytes for session in sessions),
             "companions": sessions.companions.taken_bytes,
             "kept": sum(images.taken for images in kept.values()),
-            "service": (int(pages[1]) - int(pages[2])) * _PAGE,
         }
+        with contextlib.suppress(OSError):  # no descriptor is free: as it was
+            pages = _STATM.read_text().split()
+            taken["service"] = (int(pages[1]) - int(pages[2])) * _PAGE
         for part, size in taken.items():
             self._figures.set(MEMORY, size, part)
 
