@@ -89,6 +89,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def remove_written(path: Path) -> None:
+    """Remove a regular file; a link to it, and this process's own output, stay."""
+    with contextlib.suppress(OSError):
+        if path != STDOUT and _own_descriptor(path) is None and stat.S_ISREG(_mode(path)):
+            os.unlink(os.path.realpath(path))
+
+
 def is_fifo(path: Path) -> bool:
     return stat.S_ISFIFO(_mode(path))
 

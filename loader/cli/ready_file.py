@@ -1,4 +1,4 @@
-"""--ready-file: the endpoints of all services, written when the last of them is ready."""
+"""--ready-file: the endpoints of all services, written when the last is ready, removed when they end."""
 
 import fcntl
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.cli.console import say
-from common.cli.outputs import STDOUT, is_fifo, written
+from common.cli.outputs import STDOUT, is_fifo, remove_written, written
 from common.errors import AlexNetError
 
 log = logging.getLogger(__name__)
@@ -19,12 +19,22 @@ _ALL_INTERFACES = ("0.0.0.0", "::")
 
 
 class ReadyFile:
-    """The file at `path`. What each of `services` processes, forked later, says of itself lies in memory they share."""
+    """The file at `path`; in a `with` block, as it removes an earlier one.
+
+    What each of `services` processes, forked later, says lies in memory they share.
+    """
 
     def __init__(self, path: Path, services: int) -> None:
         self._path, self._services = path, services
         self._fd = os.memfd_create("alexnet-ready", os.MFD_CLOEXEC)
         os.ftruncate(self._fd, _ROW * services)
+
+    def __enter__(self) -> "ReadyFile":
+        remove_written(self._path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove_written(self._path)
 
     def note(self, number: int, endpoint: str, figures_at: str | None) -> None:
         """Note that a service is ready, and write the file if all are. A failure is logged."""

@@ -6,6 +6,7 @@ if __name__ == "__main__":  # by python -m; before the imports, which a Ctrl-C m
     loader()
     raise SystemExit
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -97,7 +98,8 @@ MOST_SERVICES = 64
 @_process(
     "--ready-file",
     type=click.Path(path_type=Path),
-    help="Write the endpoints here once all are served, one a line, and that of --metrics last; - is stdout.",
+    help="Write the endpoints here once all are served, one a line, and that of --metrics last; removed when this"
+    " command ends. - is stdout.",
 )
 @_process(
     "--no-restart",
@@ -160,11 +162,12 @@ def main(
             services=services,
         )
         settings.worker_count()  # refused before anything is started
-        if no_restart:
-            serve(settings, bind, lambda endpoint: None)
-        else:
-            each = [functools.partial(serve, settings.of(number)) for number in range(services)]
-            supervise(_PROGRAM, each, binds, hangup=workers_file is not None)
+        with settings.ready_file or contextlib.nullcontext():
+            if no_restart:
+                serve(settings, bind, lambda endpoint: None)
+            else:
+                each = [functools.partial(serve, settings.of(number)) for number in range(services)]
+                supervise(_PROGRAM, each, binds, hangup=workers_file is not None)
 
 
 def _exporter(metrics: str, insecure: bool, services: int) -> Exporter:

@@ -33,7 +33,8 @@ def supervise(program: str, serve: Sequence[Service], binds: Sequence[str], *, h
     often. `hangup` passes SIGHUP to the services.
     """
     with held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:
-        posts = [_Post(program, each, bind, signals) for each, bind in zip(serve, binds, strict=True)]
+        numbers = range(len(serve)) if len(serve) > 1 else [None]
+        posts = [_Post(program, *each, signals) for each in zip(serve, numbers, binds, strict=True)]
         try:
             code = _Watch(posts, signals).until_all_have_ended()
         finally:
@@ -43,12 +44,12 @@ def supervise(program: str, serve: Sequence[Service], binds: Sequence[str], *, h
         sys.exit(code if code > 0 else 128 - code)
 
 
-def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float) -> float:
+def pause_after(deaths: "deque[float]", unready: int, how: str, lived_s: float, service: str = "the service") -> float:
     """Seconds until the next start, more after each recent death. Raises LoaderError if there were too many."""
     often = len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < WITHIN_S
     if often or unready >= MOST_DEATHS:
         when = f"within {WITHIN_S:.0f} s" if often else "before it could serve"
-        raise LoaderError(f"the service died {MOST_DEATHS} times {when} and is given up; the last time it {how}")
+        raise LoaderError(f"{service} died {MOST_DEATHS} times {when} and is given up; the last time it {how}")
     recent = sum(deaths[-1] - death < WITHIN_S for death in deaths)
     apart_s = min(_FIRST_PAUSE_S * _GROWTH ** (recent - 1), _LONGEST_PAUSE_S)
     return max(apart_s - lived_s, _FIRST_PAUSE_S)
@@ -86,13 +87,16 @@ class _Watch:
                 continue
             if post.is_over(code) or self._ending:
                 self._code = self._code or code
-                self._end_others(post)
+                self._end_others(post, code)
             else:
                 post.start_later(code)
 
-    def _end_others(self, over: "_Post") -> None:
+    def _end_others(self, over: "_Post", code: int) -> None:
+        others = [post for post in self._posts if post is not over and post.life is not None and not self._ending]
+        if others:
+            log.warning("%s %s; all others end with it", over.name, _end_of(code))
         over.life = None
-        for post in self._posts if not self._ending else []:
+        for post in others:
             post.signal(signal.SIGTERM)
         self._ending = True
 
@@ -106,14 +110,23 @@ class _Watch:
 
 
 class _Post:
-    """A service, life after life. `life` is None until `due_s`, by time.monotonic, and when it is over."""
+    """A service, life after life. `life` is None until `due_s`, by time.monotonic, and when it is over.
 
-    def __init__(self, program: str, serve: Service, bind: str, signals: HeldSignals) -> None:
-        self._program, self._serve, self._bind, self._signals = program, serve, bind, signals
+    number   as in the figures of --metrics; None if it is alone
+    """
+
+    def __init__(self, program: str, serve: Service, number: int | None, bind: str, signals: HeldSignals) -> None:
+        self._program, self._serve, self._number, self._bind, self._signals = program, serve, number, bind, signals
         self.life: Life | None = None
         self.due_s = self._began_s = 0.0
         self._endpoint, self._unready = "", 0  # lives in a row that did not serve
         self._deaths = deque[float](maxlen=MOST_DEATHS)
+
+    @property
+    def name(self) -> str:
+        served = self.life.endpoint if self.life is not None else ""
+        at = self._endpoint or served or self._bind
+        return "the service" if self._number is None else f"service {self._number} at {at}"
 
     def serves(self) -> bool:
         if self.life is not None:
@@ -142,12 +155,12 @@ class _Post:
         served = self.life.endpoint
         self._endpoint, self._unready = (served, 0) if served else (self._endpoint, self._unready + 1)
         self.life = None
-        self._pause(f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}")
+        self._pause(_end_of(code))
 
     def _pause(self, how: str) -> None:
         self._deaths.append(now_s := time.monotonic())
-        pause_s = pause_after(self._deaths, self._unready, how, now_s - self._began_s)
-        log.warning("the service %s; it is started again in %.1f s", how, pause_s)
+        pause_s = pause_after(self._deaths, self._unready, how, now_s - self._began_s, self.name)
+        log.warning("%s %s; it is started again in %.1f s", self.name, how, pause_s)
         self.due_s = now_s + pause_s
 
     def signal(self, number: int) -> None:
@@ -159,3 +172,7 @@ class _Post:
         self.signal(signal.SIGTERM)
         if self.life is not None:
             os.waitpid(self.life.pid, 0)
+
+
+def _end_of(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
