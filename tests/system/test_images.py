@@ -19,6 +19,7 @@ from tests.support.processes import children, command_line, wait_for
 
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+IGNORED = DOCKERFILE.with_suffix(".dockerignore")  # docker finds it there
 TARGETS = ("loader", "trainer")
 BUILD_S = 3600.0
 
@@ -62,7 +63,7 @@ def test_the_dockerfile_has_each_target_and_copies_what_dockerignore_lets_throug
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
     assert {service["build"]["target"] for service in compose()["services"].values()} == set(TARGETS) <= targets
     copied = {name for line in re.findall(r"^COPY ((?!--from).+) \S+$", text, re.MULTILINE) for name in line.split()}
-    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    let_through = {line[1:] for line in IGNORED.read_text().splitlines() if line.startswith("!")}
     assert copied == let_through
 
 
@@ -87,7 +88,13 @@ class Buildah:
     def build(self, target: str) -> None:
         volumes = [f"--volume={self._pip_conf()}:/etc/pip.conf:ro"]
         volumes += [f"--volume={path}:{inside}:ro" for path, inside in _pip_files().items()]
-        where = ["--isolation=chroot", "--build-arg=BASE=localhost/base", *volumes, f"--file={DOCKERFILE}"]
+        where = [
+            "--isolation=chroot",
+            "--build-arg=BASE=localhost/base",
+            *volumes,
+            f"--file={DOCKERFILE}",
+            f"--ignorefile={IGNORED}",
+        ]
         self("build", *where, f"--target={target}", f"--tag=alexnet-{target}", ROOT)
 
     def command(self, image: str, *words: str, volumes: dict[Path, str]) -> list[str]:

@@ -19,7 +19,7 @@ READMES = [ROOT / "README.md", *sorted(path for room in ROOMS for path in (ROOT 
 each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 # Commands whose options are not ours.
-OTHERS = ("docker", "kubectl", "pip", "sbatch", "scancel", "tensorboard", "torchrun", "#SBATCH")
+OTHERS = ("buildah", "docker", "kubectl", "pip", "sbatch", "scancel", "tensorboard", "torchrun", "#SBATCH")
 SUFFIXES = (".py", ".sh", ".md", ".svg", ".bin", ".jinja", ".png")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
