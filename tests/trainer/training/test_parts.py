@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.tiny_run import Train, equal, lines, weights
 from trainer.checkpoints import checkpoint, files
 from trainer.checkpoints.checkpoint import FORMAT, tensors_of
@@ -34,4 +36,8 @@ def test_other_parts_are_told_and_round_differently(train: Train, tmp_path: Path
     assert changed.state.parts == 2
     assert not equal(weights(changed), weights(undisturbed))
     assert lines(tmp_path / "changed", "run")[-1]["changed"] == {"parts": [1, 2]}
+    in_parts, whole = (lines(tmp_path / folder, "step")[7] for folder in ("changed", "undisturbed"))
+    assert [in_parts[key] for key in ("loss", "train_error")] == pytest.approx(
+        [whole["loss"], whole["train_error"]], rel=1e-4
+    )
     assert train("changed", resume=True).state.parts == 2
