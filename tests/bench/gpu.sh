@@ -4,34 +4,38 @@
 #     tests/bench/gpu.sh CIFAR10 [OUT] [GPUS] [EPOCHS]
 #
 # CIFAR10  train/<class>/*, val/<class>/*: a folder, or a tar archive of it; packed at 256x256
-# OUT      folder for the results, runs/gpu: at most 8 files of at most 16 MiB
-# GPUS     of the halves, 0,0; or cpu, to try the script itself
-# EPOCHS   of the source recipe, 40
+# OUT      folder for the results, runs/gpu: at most 8 files of at most 16 MiB, written as they come
+# GPUS     of the halves, 0,0; or cpu, to try the script itself: small, through in minutes
+# EPOCHS   of the source recipe, 40; on cpu 2
 #
 # In this order: a whole training, loader and trainer together, and what its epochs waited for; its evaluation with one
 # and with ten views; a run that is resumed, whose losses have to be those of the whole training, with its profile; two
 # ranks beside one, if there are two GPUs; a report; the step beside plain PyTorch, with its kernels; the schedule's
 # bits, with delays and with each wait taken away; the upload.
 #
-# Each part has a time limit, and all together 570 s: what is not done by then is stopped, and what was measured is in
-# OUT. SLACK=2 doubles the limits. PARTS names some of "train evaluate resume ranks report step tests upload".
+# Each part has a time limit, and all together 570 s: what is not done by then is stopped. A part that fails, is killed or
+# is stopped keeps no other from running; OUT/summary.txt tells how each ended. SLACK=2 doubles the limits. PARTS names
+# some of "train evaluate resume ranks report step tests upload".
 #
 # PYTHON names another interpreter; CARRIED a folder made by deploy/gpu-wheels.sh, for packages that PYTHON lacks;
 # WORKERS those of the loader, the cores but four; SCRATCH another place for data and runs than the memory disk. Others
 # than the usual: WIDTH 1, BATCH the recipe's, LOG_STEPS 10, RESUMED 200, the steps before and after the resume; of the
-# step BATCHES 128 512, PRECISIONS bf16 tf32, ROUNDS 5, ALGORITHMS repeatable and any, one of them.
+# step BATCHES 128 512, PRECISIONS bf16 tf32, ROUNDS 5, ALGORITHMS repeatable any.
 set -euo pipefail
-cifar10=$(realpath -m "$1") out=$(realpath -m "${2:-runs/gpu}") gpus=${3:-0,0} epochs=${4:-40}
-carried=${CARRIED:+$(realpath "$CARRIED")}
+cifar10=$(realpath -m "$1") out=$(realpath -m "${2:-runs/gpu}") gpus=${3:-0,0} epochs=${4:-}
+if [[ $gpus == cpu ]]; then
+    : "${epochs:=2}" "${WIDTH:=0.05}" "${BATCH:=16}" "${RESUMED:=20}" "${BATCHES:=4}" "${ROUNDS:=1}"
+fi
+epochs=${epochs:-40} carried=${CARRIED:+$(realpath "$CARRIED")}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 parts=${PARTS:-train evaluate resume ranks report step tests upload}
 python=${PYTHON:-.venv/bin/python} slack=${SLACK:-1} cores=$(nproc)
 workers=${WORKERS:-$((cores > 5 ? cores - 4 : 1))} resumed=${RESUMED:-200} width=${WIDTH:-1}
 read -ra batches <<< "${BATCHES:-128 512}"
-read -ra precisions <<< "${PRECISIONS:-bf16 tf32}"
+most_bytes=$((16 << 20))
 step_devices=(--gpus "$gpus") devices=(--gpus "$gpus")
 if [[ $gpus == cpu ]]; then step_devices=() devices=(--cpu); fi
-failed=0 status=0 current='' loader='' scratch='' summary=''
+failed=0 status=0 current='' part='' loader='' scratch='' summary=''
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 
@@ -41,34 +45,52 @@ memory_disk() { # if it has room for the data and the checkpoints
     if ((free > 6 << 20)); then echo /dev/shm; else echo "${TMPDIR:-/tmp}"; fi
 }
 
+tell() { # TEXT: in the summary
+    summary+="$1"$'\n'
+    echo "$1" >> "$out/summary.txt" || true
+}
+
+ended_within() { # TENTHS PROCESS: true if it ends within so many tenths of a second
+    local tenths
+    for ((tenths = 0; tenths < $1 * (slack ? slack : 1); tenths++)); do
+        kill -0 "$2" 2> /dev/null || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
 run() { # PART SECONDS COMMAND...: sets `status`; a failure does not keep the rest from being measured
-    local part=$1 limit=$(($2 * slack)) left=$((570 * slack - SECONDS)) start=$SECONDS tee
+    local limit=$(($2 * slack)) left=$((570 * slack - SECONDS)) start=$SECONDS tee
+    part=$1
     shift 2
     if ((limit > left)); then limit=$left; fi
-    exec 3> >(exec tee -a "$out/$(log_of "$part")")
+    exec 3> >(exec tee -p -a "$out/$(log_of "$part")")
     tee=$!
     if ((limit > 0)); then
-        echo "+ $*" >&3
+        echo "+ $*" >&3 || true
         timeout -k 10 "$limit" "$@" >&3 2>&1 3>&- &
         current=$! status=0
         wait "$current" || status=$?
+        kill -9 -- "-$current" 2> /dev/null || true # what it left behind, which would disturb the others
         current=''
     else
         status=124
     fi
-    case $status in
-        0) summary+="$part: done in $((SECONDS - start)) s"$'\n' ;;
-        124 | 137) summary+="$part: out of time after $((SECONDS - start)) s: $*"$'\n' ;;
-        *) summary+="$part: failed ($status): $*"$'\n' ;;
-    esac
     exec 3>&-
-    wait "$tee" || true
+    ended_within 20 "$tee" || kill "$tee" || true # its output may be held open all the same
+    if ((status == 137 && SECONDS - start >= limit)); then status=124; fi
+    case $status in
+        0) tell "$part: done in $((SECONDS - start)) s" ;;
+        124) tell "$part: out of time after $((SECONDS - start)) s: $*" ;;
+        137) tell "$part: killed after $((SECONDS - start)) s: $*" ;;
+        *) tell "$part: failed ($status): $*" ;;
+    esac
     if ((status)); then failed=1; fi
 }
 
 log_of() { # few files: others may be limited to 8
     case $1 in
-        step | upload) echo step.log ;;
+        step* | upload) echo step.log ;;
         tests) echo tests.log ;;
         ranks) echo ranks.log ;;
         *) echo train.log ;;
@@ -76,30 +98,54 @@ log_of() { # few files: others may be limited to 8
 }
 
 keep() { # FILE NAME: a copy in OUT, if it is small
-    if [[ -f $1 ]] && (($(stat -c %s "$1") <= 16 << 20)); then
-        cp "$1" "$out/$2"
-    else
-        summary+="$2: missing, or too large to keep"$'\n'
+    local bytes
+    if ! bytes=$(stat -c %s "$1" 2> /dev/null); then
+        tell "$2: missing"
+    elif ((bytes > most_bytes)); then
+        tell "$2: too large to keep"
+    elif ! cp "$1" "$out/$2"; then
+        rm -f "$out/$2"
+        tell "$2: could not be kept"
+        failed=1
     fi
 }
 
 end() { # PROCESS, or nothing
-    if [[ -n $1 ]] && kill "$1" 2> /dev/null; then wait "$1" || true; fi
+    if [[ -n $1 ]] && kill "$1" 2> /dev/null; then ended_within 150 "$1" || kill -9 "$1" || true; fi
 }
 
 stop_loader() {
+    if [[ -z $loader ]]; then return 0; fi
     end "$loader"
     loader=''
+    cat "$scratch/loader.log" >> "$out/train.log" || true
 }
 
 finish() {
-    end "$current"
+    trap '' INT TERM HUP
+    if [[ -n $current ]]; then
+        end "$current"
+        if [[ -f $whole/metrics.jsonl ]]; then keep "$whole/metrics.jsonl" metrics.jsonl; fi
+        tell "$part: stopped"
+    fi
     stop_loader
+    shorten_logs
     rm -rf "$scratch"
 }
+trap '' PIPE # what is printed may find no reader; OUT does
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+shorten_logs() { # each to its end
+    local log
+    for log in "$out"/*.log; do
+        if [[ -f $log ]] && (($(stat -c %s "$log") > most_bytes)); then
+            tail -c "$most_bytes" "$log" > "$scratch/log" && cp "$scratch/log" "$log" || true
+        fi
+    done
+}
 
 prepare() { # packages that PYTHON lacks, and this checkout's own metadata
     local site="$scratch/site" absent=()
@@ -109,11 +155,11 @@ prepare() { # packages that PYTHON lacks, and this checkout's own metadata
         export LD_LIBRARY_PATH="$carried${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # of libturbojpeg
         mapfile -t absent < <(lacking "$carried"/*.whl)
         if ((${#absent[@]})); then
-            "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" "${absent[@]}"
+            run prepare 60 "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" "${absent[@]}"
         fi
     fi
     if [[ -n $(lacking alexnet-) ]]; then
-        "$python" -c 'import setuptools; setuptools.setup()' -q egg_info --egg-base "$site"
+        run prepare 30 "$python" -c 'import setuptools; setuptools.setup()' -q egg_info --egg-base "$site"
     fi
 }
 
@@ -134,7 +180,7 @@ END
 pack() {
     if [[ -f $cifar10 ]]; then
         mkdir "$scratch/photos"
-        tar -xf "$cifar10" -C "$scratch/photos"
+        run unpack 60 tar -xf "$cifar10" -C "$scratch/photos"
         cifar10=$scratch/photos
     fi
     run pack 120 "$python" -m loader.cli.pack_command "$cifar10" "$scratch/data"
@@ -144,7 +190,7 @@ start_loader() { # returns once it is ready
     "$python" -m loader.cli.serve_command --workers "$workers" --data "$scratch/data" --bind "tcp://127.0.0.1:*" \
         --ready-file "$scratch/ready" 2> "$scratch/loader.log" &
     loader=$!
-    for ((tenths = 0; tenths < 600; tenths++)); do
+    for ((tenths = 0; tenths < 600 * slack; tenths++)); do
         if [[ -s $scratch/ready ]] || ! kill -0 "$loader" 2> /dev/null; then break; fi
         sleep 0.1
     done
@@ -159,7 +205,7 @@ start_loader() { # returns once it is ready
 }
 
 with_the_loader() {
-    local runs=tests/bench/gpu_runs.py whole=$scratch/cifar10 other=$scratch/resumed
+    local runs=tests/bench/gpu_runs.py other=$scratch/resumed
     if wanted train; then
         run train 240 "${train[@]}" "${devices[@]}" --run "$whole"
         run waits 20 "$python" $runs waits "$whole"
@@ -172,7 +218,7 @@ with_the_loader() {
         run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps "$resumed"
         run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps $((2 * resumed)) --resume --profile 20
         run resume 20 "$python" $runs same "$whole" "$other"
-        if [[ -f $other/trace.json ]]; then gzip -c "$other/trace.json" > "$scratch/trace.json.gz"; fi
+        gzip -c "$other/trace.json" > "$scratch/trace.json.gz" || rm "$scratch/trace.json.gz"
         keep "$scratch/trace.json.gz" trace.json.gz
         rm -rf "$other"
     fi
@@ -184,7 +230,7 @@ ranks() { # a GPU each, beside one rank
     if [[ $gpus == cpu ]]; then
         one=(--cpu) each=(--cpu)
     elif (($("$python" -c 'import torch; print(torch.cuda.device_count())') < 2)); then
-        summary+="ranks: there is one GPU"$'\n'
+        tell "ranks: there is one GPU"
         return
     fi
     run ranks 60 "${train[@]}" "${one[@]}" --parts 2 --steps "$steps" --run "$scratch/1-rank"
@@ -196,31 +242,38 @@ ranks() { # a GPU each, beside one rank
     rm -rf "$scratch/1-rank" "$scratch/ordered" "$scratch/fast"
 }
 
+steps() { # each precision in a process of its own, as it trains and with any algorithm
+    local algorithms precision
+    for algorithms in ${ALGORITHMS:-repeatable any}; do
+        for precision in ${PRECISIONS:-bf16 tf32}; do
+            run "step $precision, $algorithms" 60 "$python" tests/bench/step.py "${step_devices[@]}" --width "$width" \
+                --precision "$precision" --algorithms "$algorithms" --batch "${batches[@]}" --rounds "${ROUNDS:-5}" --kernels
+        done
+    done
+}
+
 main() {
     mkdir -p "$out"
     scratch=$(mktemp -d -p "${SCRATCH:-$(memory_disk)}")
+    whole=$scratch/cifar10
     prepare
     if wanted train || wanted evaluate || wanted resume || wanted ranks; then
         pack
         if ((status == 0)) && start_loader; then with_the_loader; fi
         stop_loader
-        if [[ -f $scratch/loader.log ]]; then cat "$scratch/loader.log" >> "$out/train.log"; fi
     fi
-    if wanted report && [[ -d $scratch/cifar10 ]]; then
-        run report 60 "$python" -m trainer.cli.report_command "$scratch/cifar10" --data "$scratch/data" "${devices[@]}" \
+    if wanted report && [[ -d $whole ]]; then
+        run report 60 "$python" -m trainer.cli.report_command "$whole" --data "$scratch/data" "${devices[@]}" \
             --out "$scratch/report.html"
         keep "$scratch/report.html" report.html
     fi
-    if wanted step; then
-        run step 200 "$python" tests/bench/step.py "${step_devices[@]}" --precision "${precisions[@]}" --width "$width" \
-            --batch "${batches[@]}" --rounds "${ROUNDS:-5}" --kernels ${ALGORITHMS:+--algorithms "$ALGORITHMS"}
-    fi
+    if wanted step; then steps; fi
     if wanted tests; then
         run tests 300 "$python" -m pytest -p no:cacheprovider -vv -W default --timeout 120 tests/gpu/test_gpu.py \
             tests/gpu/test_gpu_exchange.py tests/gpu/test_gpu_feed.py tests/trainer/network/test_kernels.py
     fi
     if wanted upload && [[ $gpus != cpu ]]; then run upload 60 "$python" tests/bench/upload.py; fi
-    echo "$summary"
+    echo "$summary" || true
     exit "$failed"
 }
 

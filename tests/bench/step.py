@@ -8,7 +8,8 @@ grouped nn.Conv2d, nn.LocalResponseNorm, nn.Dropout, torch.optim.SGD, NCHW; in b
 
 All is measured twice, in processes of their own: as alexnet-trainer computes, with the same bits each time
 (`make_repeatable`), for which cuDNN and cuBLAS leave some of their algorithms out, and with any of them. The figures to
-publish are the trainer's. `--algorithms` chooses one; `--kernels` tells what such a step runs.
+publish are the trainer's. `--algorithms` chooses one; `--kernels` tells what such a step runs. The halves after half a
+batch have recorded their graphs twice, and should be as fast as those that began with the whole one.
 
 The floor is what no step can take less than: the arithmetic at the best speed that a matrix product of any shape, or a
 step, came to in any round, or the weights' bytes at the best of a copy, whichever takes longer; both may overlap. So
@@ -111,7 +112,8 @@ def plain_step(case: Case, *, autocast: bool) -> Step:
     return step
 
 
-def our_step(case: Case, net: Net, streams: WatchedStreams) -> Step:
+def our_step(case: Case, net: Net, streams: WatchedStreams, before: int = 0) -> Step:
+    """A step of the case's batch, after some of `before` images each."""
     optimiser = Sgd(net.parameters, momentum=0.9, weight_decay=0.0005, decay_biases=True, streams=streams, graphs=True)
     rates = {name: 1e-4 * rate for name, rate in Schedule(case.recipe).rates(0).items()}
     inputs = {
@@ -120,10 +122,12 @@ def our_step(case: Case, net: Net, streams: WatchedStreams) -> Step:
     }
     x, labels = tuple(inputs[device] for device in net.input_devices), case.labels()
 
-    def step() -> None:
-        net.train_step(x, labels, step=0)
+    def step(images: int = case.batch) -> None:
+        net.train_step(tuple(each[:images] for each in x), labels[:images], step=0)
         optimiser.step(rates)
 
+    for _ in range(WARM_UP_STEPS if before else 0):
+        step(before)
     return step
 
 
@@ -131,9 +135,9 @@ def contenders(case: Case) -> dict[str, tuple[Callable[[WatchedStreams], Step], 
     """Makers of each contender's step, with True if it exchanges anything."""
     first = case.devices[0]
 
-    def halves(devices: Devices, streams: WatchedStreams) -> Step:
+    def halves(devices: Devices, streams: WatchedStreams, before: int = 0) -> Step:
         net = TwoHalves(case.recipe, seed=0, devices=devices, dtype=case.dtype, streams=streams, graphs=True)
-        return our_step(case, net, streams)
+        return our_step(case, net, streams, before)
 
     def one(streams: WatchedStreams) -> Step:
         net = OneDevice(case.recipe, seed=0, device=first, dtype=case.dtype, streams=streams, graphs=True)
@@ -142,6 +146,7 @@ def contenders(case: Case) -> dict[str, tuple[Callable[[WatchedStreams], Step], 
     table: dict[str, tuple[Callable[[WatchedStreams], Step], bool]] = {
         "one device": (one, False),
         HALVES: (lambda streams: halves((first, first), streams), True),
+        "after half a batch": (lambda streams: halves((first, first), streams, case.batch // 2), False),
     }
     if case.devices[1] != first:
         table["two halves on two"] = (lambda streams: halves(case.devices, streams), True)

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.support.paths import ROOT
 from tests.support.photo_tree import make_tree
@@ -13,7 +16,7 @@ from tests.support.photo_tree import make_tree
 SCRIPT = ROOT / "tests/bench/gpu.sh"
 
 
-SETTINGS = {"PYTHON": sys.executable, "SLACK": "100", "WIDTH": "0.05", "BATCH": "1", "BATCHES": "1", "ROUNDS": "1"}
+SETTINGS = {"PYTHON": sys.executable, "SLACK": "100", "WIDTH": "0.05", "BATCH": "1", "BATCHES": "2", "ROUNDS": "1"}
 SETTINGS |= {"PRECISIONS": "tf32", "ALGORITHMS": "repeatable", "RESUMED": "12", "LOG_STEPS": "1"}
 MOST_FILES, MOST_BYTES = 8, 16 << 20
 
@@ -36,6 +39,7 @@ def test_its_parts_leave_their_figures_a_trace_and_a_report_in_few_files(tmp_pat
     steps = (out / "step.log").read_text()
     assert "algorithms: repeatable" in steps
     assert steps.count("two halves on it ") == 1
+    assert steps.count("after half a batch ") == 1
     assert steps.count("exchange exposed") == 1
     assert all(float(floors) >= 1 for floors in re.findall(r"([\d.]+) floors", steps))
     assert steps.count(" aten::") > 20
@@ -66,6 +70,56 @@ def test_a_part_that_is_out_of_time_is_stopped_and_named(tmp_path: Path) -> None
     told, _ = script.communicate(timeout=200)
     assert script.returncode != 0
     assert told.count("out of time") == 2
+
+
+UNRULY = f"""#!/usr/bin/env bash
+case "$*" in
+    *step.py*repeatable*) echo figures ;;
+    *step.py*) kill -9 $$ ;;
+    *"-m pytest"*) sleep 600 & exit 3 ;;
+    *evaluate_command*) exec sleep 600 ;;
+    *) exec {sys.executable} "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def unruly(tmp_path: Path) -> str:
+    """A Python that computes no step, is killed, leaves a process behind, or hangs, as asked for."""
+    python = tmp_path / "python"
+    python.write_text(UNRULY)
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_a_part_that_fails_or_is_killed_keeps_no_other_from_running(tmp_path: Path, unruly: str) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    for name in ("summary.txt", "step.log", "tests.log"):
+        (full / name).symlink_to("/dev/full")
+    for out in (full, tmp_path / "out"):
+        script = run(tmp_path / "nowhere", out, "step tests", PYTHON=unruly, ALGORITHMS="any repeatable")
+        told, _ = script.communicate(timeout=200)  # which ends with the last process that could write
+        assert script.returncode == 1
+        for ending in ("tf32, any: killed", "tf32, repeatable: done", "tests: failed (3)"):
+            assert ending in told
+    assert "figures" in (tmp_path / "out/step.log").read_text()
+    assert (tmp_path / "out/summary.txt").read_text() in told
+
+
+def test_a_script_that_is_stopped_keeps_what_there_is(tmp_path: Path, unruly: str) -> None:
+    photos, out = make_tree(tmp_path / "photos", train=2, val=1), tmp_path / "out"
+    script = run(photos, out, "step evaluate", PYTHON=unruly)
+    assert script.stdout is not None
+    for line in script.stdout:
+        if "evaluate_command" in line:
+            break
+    script.terminate()
+    script.communicate(timeout=200)
+    assert script.returncode == 128 + signal.SIGTERM
+    assert (out / "summary.txt").read_text().splitlines()[-1] == "evaluate: stopped"
+    assert "alexnet-loader" in (out / "train.log").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", "python"}
 
 
 def test_losses_that_are_not_the_whole_run_s_are_found(tmp_path: Path) -> None:
