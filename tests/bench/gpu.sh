@@ -35,7 +35,7 @@ read -ra batches <<< "${BATCHES:-128 512}"
 most_bytes=$((16 << 20))
 step_devices=(--gpus "$gpus") devices=(--gpus "$gpus")
 if [[ $gpus == cpu ]]; then step_devices=() devices=(--cpu); fi
-failed=0 status=0 current='' part='' loader='' scratch='' summary=''
+failed=0 status=0 part='' loader='' scratch='' summary=''
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 
@@ -60,7 +60,7 @@ ended_within() { # TENTHS PROCESS: true if it ends within so many tenths of a se
 }
 
 run() { # PART SECONDS COMMAND...: sets `status`; a failure does not keep the rest from being measured
-    local limit=$(($2 * slack)) left=$((570 * slack - SECONDS)) start=$SECONDS tee
+    local limit=$(($2 * slack)) left=$((570 * slack - SECONDS)) start=$SECONDS tee current
     part=$1
     shift 2
     if ((limit > left)); then limit=$left; fi
@@ -72,7 +72,6 @@ run() { # PART SECONDS COMMAND...: sets `status`; a failure does not keep the re
         current=$! status=0
         wait "$current" || status=$?
         kill -9 -- "-$current" 2> /dev/null || true # what it left behind, which would disturb the others
-        current=''
     else
         status=124
     fi
@@ -86,6 +85,7 @@ run() { # PART SECONDS COMMAND...: sets `status`; a failure does not keep the re
         *) tell "$part: failed ($status): $*" ;;
     esac
     if ((status)); then failed=1; fi
+    part=''
 }
 
 log_of() { # few files: others may be limited to 8
@@ -110,8 +110,12 @@ keep() { # FILE NAME: a copy in OUT, if it is small
     fi
 }
 
-end() { # PROCESS, or nothing
-    if [[ -n $1 ]] && kill "$1" 2> /dev/null; then ended_within 150 "$1" || kill -9 "$1" || true; fi
+end() { # PROCESS
+    local tries
+    for ((tries = 0; tries < 3; tries++)); do
+        if ! kill "$1" 2> /dev/null || ended_within 50 "$1"; then return 0; fi
+    done
+    kill -9 "$1" || true
 }
 
 stop_loader() {
@@ -122,9 +126,13 @@ stop_loader() {
 }
 
 finish() {
+    local process
     trap '' INT TERM HUP
-    if [[ -n $current ]]; then
-        end "$current"
+    for process in $(jobs -p); do # one may run that no variable names yet
+        end "$process"
+        kill -9 -- "-$process" 2> /dev/null || true
+    done
+    if [[ -n $part ]]; then
         if [[ -f $whole/metrics.jsonl ]]; then keep "$whole/metrics.jsonl" metrics.jsonl; fi
         tell "$part: stopped"
     fi
@@ -187,6 +195,7 @@ pack() {
 }
 
 start_loader() { # returns once it is ready
+    rm -f "$scratch/ready"
     "$python" -m loader.cli.serve_command --workers "$workers" --data "$scratch/data" --bind "tcp://127.0.0.1:*" \
         --ready-file "$scratch/ready" 2> "$scratch/loader.log" &
     loader=$!
@@ -204,6 +213,14 @@ start_loader() { # returns once it is ready
         --epochs "$epochs" --log-steps "${LOG_STEPS:-10}" --keep 1 ${BATCH:+--batch-size "$BATCH"})
 }
 
+loader_lives() { # again, if it has ended
+    if kill -0 "$loader" 2> /dev/null; then return 0; fi
+    tell "loader: ended, started again"
+    failed=1
+    stop_loader
+    start_loader
+}
+
 with_the_loader() {
     local runs=tests/bench/gpu_runs.py other=$scratch/resumed
     if wanted train; then
@@ -211,18 +228,18 @@ with_the_loader() {
         run waits 20 "$python" $runs waits "$whole"
         keep "$whole/metrics.jsonl" metrics.jsonl
     fi
-    if wanted evaluate; then
+    if wanted evaluate && loader_lives; then
         run evaluate 60 "$python" -m trainer.cli.evaluate_command "$whole" --loader "$address" "${devices[@]}"
     fi
-    if wanted resume; then
+    if wanted resume && loader_lives; then
         run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps "$resumed"
         run resume 60 "${train[@]}" "${devices[@]}" --run "$other" --steps $((2 * resumed)) --resume --profile 20
         run resume 20 "$python" $runs same "$whole" "$other"
-        gzip -c "$other/trace.json" > "$scratch/trace.json.gz" || rm "$scratch/trace.json.gz"
+        gzip -c "$other/trace.json" > "$scratch/trace.json.gz" || rm -f "$scratch/trace.json.gz"
         keep "$scratch/trace.json.gz" trace.json.gz
         rm -rf "$other"
     fi
-    if wanted ranks; then ranks; fi
+    if wanted ranks && loader_lives; then ranks; fi
 }
 
 ranks() { # a GPU each, beside one rank

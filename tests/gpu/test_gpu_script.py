@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.photo_tree import make_tree
+from tests.support.processes import alive
 
 SCRIPT = ROOT / "tests/bench/gpu.sh"
 
@@ -75,9 +76,9 @@ def test_a_part_that_is_out_of_time_is_stopped_and_named(tmp_path: Path) -> None
 UNRULY = f"""#!/usr/bin/env bash
 case "$*" in
     *step.py*repeatable*) echo figures ;;
+    *step.py*slow*) exec sleep 600 ;;
     *step.py*) kill -9 $$ ;;
-    *"-m pytest"*) sleep 600 & exit 3 ;;
-    *evaluate_command*) exec sleep 600 ;;
+    *"-m pytest"*) sleep 600 & echo $! > "$0.left"; exit 3 ;;
     *) exec {sys.executable} "$@" ;;
 esac
 """
@@ -103,23 +104,25 @@ def test_a_part_that_fails_or_is_killed_keeps_no_other_from_running(tmp_path: Pa
         assert script.returncode == 1
         for ending in ("tf32, any: killed", "tf32, repeatable: done", "tests: failed (3)"):
             assert ending in told
+        assert not alive(int((tmp_path / "python.left").read_text()))
     assert "figures" in (tmp_path / "out/step.log").read_text()
     assert (tmp_path / "out/summary.txt").read_text() in told
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "out", "python", "python.left"}, "data are gone"
 
 
 def test_a_script_that_is_stopped_keeps_what_there_is(tmp_path: Path, unruly: str) -> None:
-    photos, out = make_tree(tmp_path / "photos", train=2, val=1), tmp_path / "out"
-    script = run(photos, out, "step evaluate", PYTHON=unruly)
+    out = tmp_path / "out"
+    script = run(tmp_path / "nowhere", out, "step", PYTHON=unruly, ALGORITHMS="repeatable slow")
     assert script.stdout is not None
     for line in script.stdout:
-        if "evaluate_command" in line:
+        if "slow" in line:
             break
     script.terminate()
-    script.communicate(timeout=200)
+    script.communicate(timeout=200)  # which ends with the last process that could write
     assert script.returncode == 128 + signal.SIGTERM
-    assert (out / "summary.txt").read_text().splitlines()[-1] == "evaluate: stopped"
-    assert "alexnet-loader" in (out / "train.log").read_text()
-    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", "python"}
+    assert (out / "summary.txt").read_text().splitlines()[-1] == "step tf32, slow: stopped"
+    assert "figures" in (out / "step.log").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "python"}
 
 
 def test_losses_that_are_not_the_whole_run_s_are_found(tmp_path: Path) -> None:
