@@ -215,3 +215,15 @@ def test_a_launched_run_loses_a_rank_stops_by_sigterm_to_every_process_and_goes_
         ended(shared.begin("undisturbed", 1, *endless, *limit), 0)
         assert resumed.wait(PATIENCE_S) == 0
     assert shared.differs("lost", "undisturbed") == []
+
+
+def test_ranks_wait_for_their_only_loader(shared: Shared, whole: str, packed: Path) -> None:
+    endpoint, patience = f"ipc://{shared.folder}/own", ("--loader-timeout", "300", "--rank-timeout", "400")
+    with LoaderProcess(packed, shared.folder, 2, endpoint) as own:
+        run = shared.begin("waited", 2, *patience, own=dict.fromkeys(range(2), ("--loader", endpoint)))
+        wait_for("a step", lambda: shared.steps("waited") > 0)
+        own.kill()
+    with LoaderProcess(packed, shared.folder, 2, endpoint):
+        ended(run, 0, 0)
+    assert shared.differs("waited", whole) == []
+    assert len(shared.steps_by_start("waited")) == 1
