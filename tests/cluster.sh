@@ -8,6 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 FILES=(
     tests/system/test_slurm.py
     tests/system/test_images.py
+    tests/system/test_stopped_rank.py
 )
 
 set_up dev

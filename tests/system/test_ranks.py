@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from loader.cli.audit_command import audit
+from tests.support.full_disk import FullDisk
 from tests.support.processes import PATIENCE_S, LoaderProcess, wait_for
 from tests.support.rank_processes import LaunchedRanks, Ranks, torchrun
 from tests.support.tiny_run import TINY, lines, without_times
@@ -227,3 +228,18 @@ def test_ranks_wait_for_their_only_loader(shared: Shared, whole: str, packed: Pa
         ended(run, 0, 0)
     assert shared.differs("waited", whole) == []
     assert len(shared.steps_by_start("waited")) == 1
+
+
+def test_ranks_go_on_over_a_full_disk_and_save_once_there_is_room(shared: Shared, tmp_path: Path) -> None:
+    with FullDisk(tmp_path / "disk", kib=16384) as disk:
+        name = str(disk.folder / "run")
+        run = shared.begin(name, 2, "--epochs", "1000", "--checkpoint-minutes", "0")
+        wait_for("a checkpoint", lambda: checkpoint.all_in(disk.folder / "run") or not run.processes[0].is_alive())
+        wait_for("a warning", lambda: disk.fill() or "training continues" in run.output(0))  # type: ignore[func-returns-value]
+        disk.empty()
+        steps = shared.steps(name)
+        wait_for("a step", lambda: shared.steps(name) > steps or not run.processes[0].is_alive())
+        os.kill(run.processes[1].pid or 0, signal.SIGTERM)
+        ended(run, 143, 143)
+        told = [line["step"] for line in lines(disk.folder / "run", "step")]
+        assert told == list(range(1, checkpoint.load(checkpoint.newest(disk.folder / "run")).state.step + 1))
