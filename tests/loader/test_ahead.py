@@ -46,18 +46,33 @@ def test_what_follows_a_long_run_of_tickets_is_in_the_next_epoch_too() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
-def test_of_a_stream_with_gaps_only_what_came_is_read_until_the_gaps_end(ours: list[bool]) -> None:
+def test_of_a_stream_with_gaps_only_what_came_is_read_until_they_stay_the_same(ours: list[bool]) -> None:
     ahead, came, seen = Ahead(10_000, RECORD_BYTES), list[int](), list[int]()
-    in_a_row = 0
+    end = gap = in_a_row = 0
     for ticket, is_ours in zip(tickets(10_000, 10, 1), ours, strict=False):
-        in_a_row = in_a_row + 1 if is_ours else 0
+        if not is_ours:
+            continue
+        _, first, count = ticket
+        in_a_row = in_a_row + 1 if first - end == gap else 1
         if in_a_row > SURE:
             return
-        if is_ours:
-            ahead.came(*ticket)
-            came += places([ticket], 10_000)
-            seen += places(ahead.take(20), 10_000)
+        gap, end = first - end, first + count
+        ahead.came(*ticket)
+        came += places([ticket], 10_000)
+        seen += places(ahead.take(20), 10_000)
     assert seen == came
+
+
+@given(st.integers(2, 4), st.integers(0, 3), st.integers(8, 40))
+def test_of_a_rank_no_other_rank_s_part_is_read_ahead(ranks: int, rank: int, batch: int) -> None:
+    cuts = batch * (rank % ranks) // ranks, batch * (rank % ranks + 1) // ranks
+    parts = [(0, number * batch + cuts[0], cuts[1] - cuts[0]) for number in range(100)]
+    ahead, seen = Ahead(100 * batch, RECORD_BYTES), list[int]()
+    for part in parts[:30]:
+        ahead.came(*part)
+        seen += places(ahead.take(1000), 100 * batch)
+    assert seen == places(parts, 100 * batch)[: len(seen)]
+    assert len(seen) > len(places(parts[:30], 100 * batch))
 
 
 def test_tickets_that_no_worker_was_given_are_not_remembered_for_ever() -> None:
