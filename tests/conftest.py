@@ -102,7 +102,7 @@ def loader() -> MemoryLoader:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, loader: MemoryLoader, tmp_path: Path) -> Any:
-    """A `tests.support.tiny_run.Train`: trains a tiny net on `loader`'s pictures."""
+    """A `tests.support.tiny_run.Train`: trains a tiny net on `loader`'s images."""
     from tests.support.tiny_run import train_with  # torch is slow to import, and most tests need none
 
     return train_with(monkeypatch, loader, tmp_path)

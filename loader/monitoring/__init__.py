@@ -1,1 +1,1 @@
-"""Live figures: counted by the service, told by a process beside it."""
+"""Live figures: counted by the service, served by a process beside it."""

@@ -1,6 +1,6 @@
 """Figures of the service, as integers in memory that the process beside it reads.
 
-The memory is made before the first life of the service, so its counters go on when the service is restarted.
+The memory is made before the first life of the service, so its counters survive restarts of the service.
 """
 
 import mmap

@@ -91,7 +91,7 @@ class Keeper:
         self._growing = growing
 
     def _begin_to_give_back(self, lacking: int) -> Withdrawal | None:
-        """Of each split as large a part as of the others; None if no image is kept."""
+        """Give back the same share of each split; None if no image is kept."""
         held = {split: kept.held for split, kept in self.kept.items()}
         total = sum(held.values())
         images = min(-(-lacking // IMAGE_BYTES), total)

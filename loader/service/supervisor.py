@@ -29,7 +29,7 @@ def supervise(program: str, serve: Sequence[Service], binds: Sequence[str], *, h
     """Serve at each of `binds` until SIGINT or SIGTERM.
 
     An error at a service's first start, or an AlexNetError later, ends all. The others start once the first one serves:
-    an error of all is told once. All restarts keep the port first chosen. Raises LoaderError if a service dies too
+    a common error is logged once. All restarts keep the port first chosen. Raises LoaderError if a service dies too
     often. `hangup` passes SIGHUP to the services.
     """
     with held({*STOP, signal.SIGCHLD, *([signal.SIGHUP] if hangup else [])}) as signals:

@@ -154,7 +154,7 @@ class WorkerPool:
                     continue  # it is dead, and `receive` will say so
 
     def receive(self, worker: WorkerProcess) -> Finished | Crashed | None:
-        """Hear a readable worker: the outcome of its fill, if that is what it tells. A dead one is replaced."""
+        """Hear a readable worker: the outcome of its fill, if it has one. A dead one is replaced."""
         received = link.receive(worker.connection)
         if received is None:
             return self._replace(worker)

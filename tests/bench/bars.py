@@ -3,7 +3,7 @@
 python tests/bench/bars.py FILE [--out tests/bench/loader.svg]
 
 FILE is what `loader.py --json FILE` wrote. Bars are medians over the rounds, lines reach from lowest to highest. The
-picture has no background, and greys that can be read on light and dark ones.
+image has no background, and greys that can be read on light and dark ones.
 """
 
 import argparse

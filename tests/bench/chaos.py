@@ -1,4 +1,4 @@
-"""What kills, stops, restarts and cut links cost, and that they change nothing. Each mode ends with a line of figures.
+"""Cost of kills, stops, restarts and cut links, which change nothing. Each mode ends with a line of figures.
 
     python tests/bench/chaos.py workers --seconds 200             a random worker of two killed every second
     python tests/bench/chaos.py workers --seconds 200 --stop      the same, stopped (SIGSTOP) instead
@@ -10,8 +10,8 @@
     python tests/bench/chaos.py cluster --epochs 400              the service under run_cluster.sh killed till the end
 
 Calm and disturbed rounds alternate, and read the same epochs: 128 crops of 227 a batch, delivered to this process,
-each epoch's records and pixels hashed. `--data PHOTOS` takes what alexnet-pack takes; made pictures without it. Ends
-with exit code 1 where a digest differs. `trainer` trains a narrow net on drawn pictures, on the CPU, and saves after
+each epoch's records and pixels hashed. `--data PHOTOS` takes what alexnet-pack takes; generated images without it. The
+exit code is 1 if a digest differs. `trainer` trains a narrow net on drawn images, on the CPU, and saves after
 every step; it is killed at random moments, six of seven of them moments of a save.
 """
 

@@ -2,7 +2,7 @@
 
     python tests/bench/cold.py [--data PHOTOS] [--records 60000] [--disk FOLDER] [--ms 2] [--before CHECKOUT]
 
-PHOTOS is what alexnet-pack takes; made pictures without it. Their records, again and again, in shuffled order, are the
+PHOTOS is what alexnet-pack takes; without it images are generated. Their records, repeated, in shuffled order, are the
 dataset, in a temporary folder of FOLDER. Rounds of all contenders alternate, each with a service of its own; no round
 lasts beyond its epoch, so no record is read twice. Figures are medians, with the lowest and highest.
 

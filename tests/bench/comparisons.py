@@ -1,4 +1,4 @@
-"""The paper's comparisons on a data set that a CPU can learn in minutes: trains them all, each in a run of its own, and
+"""The paper's comparisons on a dataset that a CPU can learn in minutes: trains them all, each in a run of its own, and
 ends with a table of them.
 
 python tests/bench/comparisons.py DATA OUT                     # all, seed 0; what is there already is not trained again

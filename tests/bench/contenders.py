@@ -113,7 +113,7 @@ class Augmentation:
 
 
 class TorchData:
-    """The data set one writes for a torch DataLoader: LMDB, and the augmentation above."""
+    """The dataset one writes for a torch DataLoader: LMDB, and the augmentation above."""
 
     def __init__(self, data: Path) -> None:
         from loader.dataset import Dataset

@@ -2,7 +2,7 @@
 
 Run: python tests/bench/killed_rank.py [--times 20] [--signal KILL|STOP] [--seed 0]
 
-Prints the seconds from the signal to the next step that is told, median and largest; exit code 1 if weights or metrics
+Prints the seconds from the signal to the next logged step, median and largest; exit code 1 if weights or metrics
 differ. With STOP `--rank-timeout` is 8 s, and the agent waits 30 s more before it kills.
 """
 
@@ -51,7 +51,7 @@ class Run:
         return lines(self.folder, kind) if (self.folder / "metrics.jsonl").exists() else []
 
     def step(self) -> int:
-        """The last step told; 0 before the first since the newest start."""
+        """The last step in metrics.jsonl; 0 before the first since the newest start."""
         starts, steps = self.lines("run"), self.lines("step")
         told = steps[-1]["step"] if steps else 0
         return told if starts and told > starts[-1]["step"] else 0
@@ -62,7 +62,7 @@ class Run:
             raise SystemExit(f"the run has ended: {self.log.read_text()[-2000:]}")
 
     def strike(self, number: signal.Signals, rng: random.Random) -> float:
-        """Signal one rank; return the seconds until a step of the next start is told."""
+        """Signal one rank; return the seconds until a step of the next start is logged."""
         starts = len(self.lines("run"))
         os.kill(rng.choice(wait_for("ranks", lambda: children(self.process.pid))), number)
         began_s = time.monotonic()

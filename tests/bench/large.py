@@ -41,7 +41,7 @@ BATCH, DRAWN, AROUND = 128, 200, 200
 
 
 def drawn(folder: Path) -> Path:
-    """Smooth pictures, whose JPEGs take 2 to 4 kB."""
+    """Smooth images, whose JPEGs take 2 to 4 kB."""
     from common.images import jpeg
 
     y, x = np.mgrid[0:256, 0:256]

@@ -2,7 +2,7 @@
 
     python tests/bench/loader.py [--data PHOTOS] [--rows limit,slab,kept] [--rounds 5] [--seconds 2] [--json FILE]
 
-PHOTOS is what alexnet-pack takes: train/<class>/*, or a .tar of it; made pictures without it. All read the same
+PHOTOS is what alexnet-pack takes: train/<class>/*, or a .tar of it; generated images without it. All read the same
 10,000 records of 256x256, quality 90, and deliver batches of 128 x 227 x 227 x 3 bytes, cropped, flipped and coloured,
 to one process. Rounds of all rows alternate; figures are medians, with the lowest and highest.
 

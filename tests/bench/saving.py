@@ -2,7 +2,7 @@
 
     python tests/bench/saving.py [--data PHOTOS] [--width 1] [--batch 128] [--every 10] [--rounds 5] [--folder DIR]
 
-One run of alexnet-trainer, fed by a loader service; PHOTOS is what alexnet-pack takes, made pictures without it. Rounds
+One run of alexnet-trainer, fed by a loader service; PHOTOS is what alexnet-pack takes, else images are drawn. Rounds
 of --every seconds, as many steps as the warm-up makes in them, at least 3, take turns:
 
     without    no checkpoint

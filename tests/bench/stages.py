@@ -5,7 +5,7 @@
 PHOTOS as for loader.py. Stages take turns, batch by batch, so that a restless machine hits all alike; medians. `bare
 decode` is the limit of loader.py on one core; `whole, aligned rows` is the same work decoded into a target whose rows
 are aligned, and `whole, passes of numpy` with noise that is clipped and added in two or three passes, both of which the
-loader avoids; `whole, digests` is the same work with a digest of each picture, which a client may ask for; `whole,
+loader avoids; `whole, digests` is the same work with a digest of each image, which a client may ask for; `whole,
 kept` is that on images that were kept decoded. At the end what comes once an epoch: the order of as many records as
 ImageNet has.
 """

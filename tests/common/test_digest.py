@@ -1,4 +1,4 @@
-"""Digests of pictures and of epochs."""
+"""Digests of images and of epochs."""
 
 import numpy as np
 import xxhash

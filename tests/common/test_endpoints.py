@@ -1,4 +1,4 @@
-"""The file that names loaders: read when it changes, and told apart from a bad one."""
+"""The file that names loaders: reread when it changes, refused if it is bad."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures that would cost too much are refused before a decoder sees them."""
+"""Images that would cost too much are refused before a decoder sees them."""
 
 import io
 from collections.abc import Callable

@@ -26,7 +26,7 @@ KEEP_MANY_ROWS = {"_maps"}  # backward of a whole map's window, which does spill
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, list[dict[str, Any]]]:
-    """By capability, what is told of each kernel; both at once, a core each."""
+    """Reports on each kernel, by capability; both compiled at once, a core each."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     programs = {
         capability: subprocess.Popen(

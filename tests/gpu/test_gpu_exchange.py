@@ -86,7 +86,7 @@ def test_each_direction_gets_a_way(
 def some_steps(
     devices: tuple[torch.device, torch.device], ways: Ways, graphs: bool, streams: Streams | None = None
 ) -> list[Tensor]:
-    """Losses, gradients and predictions of steps on different pictures, changing in number; on the CPU."""
+    """Losses, gradients and predictions of steps on different images, changing in number; on the CPU."""
     draws = torch.Generator().manual_seed(0)
     net = TwoHalves(NARROW, seed=0, devices=devices, ways=ways, streams=streams, graphs=graphs)
     found = []

@@ -1,4 +1,4 @@
-"""The drawn data set: deterministic, and a task that colour does not solve."""
+"""The drawn dataset: deterministic, and a task that colour does not solve."""
 
 import io
 import pickle  # what spawn does with a source
@@ -65,7 +65,7 @@ def test_a_shape_fills_a_fair_part_of_the_unit_circle_and_nothing_outside(name: 
 
 
 def test_colour_hardly_tells_the_classes_apart() -> None:
-    """Nearest class mean in mean colour and spread, of pictures it was not fitted to: chance is 10 %."""
+    """Nearest class mean in mean colour and spread, of images it was not fitted to: chance is 10 %."""
 
     def features(source: DemoSource) -> npt.NDArray[np.float64]:
         small = [pixels(source.read(item))[::4, ::4].reshape(-1, 3) for item in range(len(source))]

@@ -31,7 +31,7 @@ CUT = jpeg.encode(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype
 
 
 class Stored:
-    """A data set in memory, some of whose records are cut off."""
+    """A dataset in memory, some of whose records are cut off."""
 
     def __init__(self, kept: list[tuple[int, bytes]], colour: Floats, bad: Collection[int] = ()) -> None:
         self.records, self.colour = len(kept), colour

@@ -76,7 +76,7 @@ def tiny(root: Path) -> Path:
 
 
 def checked(sources: dict[str, Source], first_val: str) -> None:
-    """Train and val of the six and four pictures, labelled, named and read as they were written."""
+    """Train and val of the six and four images, labelled, named and read as they were written."""
     train, val = (pickle.loads(pickle.dumps(sources[split])) for split in ("train", "val"))
     assert train.classes == val.classes == tuple(WORDS)
     assert dict(train.words) == dict(val.words) == WORDS
@@ -166,7 +166,7 @@ def test_folders_of_no_picture_are_no_classes_and_a_tar_agrees(
 
 
 def test_what_packing_says_of_classes(tmp_path: Path) -> None:
-    """A class of which no picture could be decoded is named; --info has sizes, and names in words."""
+    """A class of which no image could be decoded is named; --info has sizes, and names in words."""
     folder = write(tiny(tmp_path / "tiny"), {f"train/{TENCH}/images/{TENCH}_{n}.JPEG": b"" for n in range(2)})
     write(folder, {f"train/{SHARK}/images/more.JPEG": photo(7), f"val/images/val_{1}.JPEG": b""})
     packed = CliRunner().invoke(main, [str(folder), str(tmp_path / "data"), "--jobs", "1"])
@@ -181,7 +181,7 @@ def test_what_packing_says_of_classes(tmp_path: Path) -> None:
 
 
 class Named:
-    """One picture, and classes of any names."""
+    """One image, and classes of any names."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes, self.words, self.labels = classes, dict[str, str](), [0]

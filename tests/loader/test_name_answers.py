@@ -1,4 +1,4 @@
-"""What the service does with requests for names, without sockets."""
+"""Requests for names and the service's answers, without sockets."""
 
 from types import SimpleNamespace
 from typing import cast

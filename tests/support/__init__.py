@@ -1,1 +1,1 @@
-"""Test helpers: real processes, bad peers, damaged files, small nets."""
+"""Shared by tests: real processes, bad peers, damaged files, small nets."""

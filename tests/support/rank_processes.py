@@ -69,7 +69,7 @@ class LaunchedRanks:
 
     @property
     def pids(self) -> list[int]:
-        """Of ranks, in order."""
+        """Process ids of the ranks, in order."""
         return sorted(children(self.process.pid or 0), key=_rank_of)
 
     def signal_all(self, number: signal.Signals) -> None:

@@ -191,7 +191,7 @@ def test_no_two_files_and_no_two_classes_share_a_name() -> None:
 
 
 def test_no_test_imports_from_a_test_module() -> None:
-    """Helpers are in tests/support, so that each test module can be moved, split or deleted alone."""
+    """Shared code is in tests/support, so that each test module can be moved, split or deleted alone."""
     imports = re.compile(r"(?:from|import) tests\.(?:\w+\.)*test_\w+")
     found = {path.name: imports.findall(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
     assert {name: names for name, names in found.items() if names} == {}

@@ -1,6 +1,6 @@
 """The stream while everything goes wrong at random moments: real processes, kills, stops, restarts, a bad network.
 
-The seed is fixed; `ALEXNET_CHAOS_SECONDS` makes it last longer, `ALEXNET_CHAOS_SEED` does other things.
+The seed is fixed; `ALEXNET_CHAOS_SECONDS` makes it last longer, `ALEXNET_CHAOS_SEED` draws another schedule.
 """
 
 import os

@@ -74,7 +74,7 @@ def test_a_damaged_leaf_costs_its_records_and_a_branch_those_below_it(deep: Path
 
 @pytest.fixture(scope="module")
 def half_lost(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[int], int]:
-    """The packed pictures over and over, without one leaf of the training set; the records on it, and its number."""
+    """The packed images over and over, without one leaf of the training set; the records on it, and its number."""
     data = tmp_path_factory.mktemp("half") / "data"
     data.mkdir()
     shutil.copyfile(packed / "val.lmdb", data / "val.lmdb")

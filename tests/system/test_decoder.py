@@ -21,7 +21,7 @@ NEW = named("libturbojpeg.so.0.3.2", "4e34d6b4" + "a" * 24)
 
 
 def test_probes_are_of_every_kind_and_never_change() -> None:
-    """Another set would be another identity of every decoder, and end every run that goes on."""
+    """Another set would be another identity of every decoder, and no run could resume."""
     probes = msgpack.unpackb(zlib.decompress(PROBES.read_bytes()))
     assert hashlib.blake2b(b"".join(probes), digest_size=8).hexdigest() == "edfa848ef81a2f22"
     frames = [re.search(rb"\xff[\xc0\xc2]\0.\x08(..)(..)(.)(?:.(.).)", probe, re.DOTALL) for probe in probes]

@@ -1,4 +1,4 @@
-"""alexnet-evaluate on a real loader service: it tells what is worked out plainly from the packed records."""
+"""alexnet-evaluate on a real loader service: its answers are those computed plainly from the packed records."""
 
 import json
 import re

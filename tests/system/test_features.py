@@ -35,7 +35,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Record 5 of train is no picture."""
+    """Record 5 of train is no image."""
     return with_records(packed, tmp_path_factory.mktemp("data") / "data", {5: b"no picture"})
 
 

@@ -212,7 +212,7 @@ def test_a_fault_ends_a_pass_and_does_not_look_like_its_end(packed: Path, tmp_pa
 
 class Meanwhile:
     """Does something as a signal handler of this thread, or in another one, while the main thread waits for a batch
-    that a stopped service owes. Use in a `with` block; the service goes on after it.
+    that a stopped service owes. Use in a `with` block; the service continues after it.
     """
 
     def __init__(self, service: LoaderProcess, action: Callable[[], object], *, in_handler: bool) -> None:

@@ -1,4 +1,4 @@
-"""alexnet-evaluate --ilsvrc, from the archives of ILSVRC2012 in small to the file: each line against what the picture's
+"""alexnet-evaluate --ilsvrc, from the archives of ILSVRC2012 in small to the file: each line against what the image's
 own file gives, worked out plainly."""
 
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def net(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(folder: Path, net: Path) -> dict[int, list[int]]:
-    """The line of each picture that can be decoded, by its number."""
+    """The line of each image that can be decoded, by its number."""
     with Dataset(folder / "data" / "val.lmdb") as dataset:
         mean_hwc: Any = dataset.mean_hwc
     numbers = [n for n in range(1, len(TRUTH) + 1) if n not in SKIPPED]

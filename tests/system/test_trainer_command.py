@@ -30,7 +30,7 @@ WITHOUT_END = [*OPTIONS, "--epochs", "100000"]
 
 @pytest.fixture(scope="module")
 def data(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three records of train are no pictures."""
+    """Three records of train are no images."""
     bad = {3: b"no picture", 77: b"", 149: b"nor this"}
     return with_records(packed, tmp_path_factory.mktemp("data") / "data", bad)
 

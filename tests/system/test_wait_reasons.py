@@ -1,4 +1,4 @@
-"""The reason that a reader is told for its waits is what was done to it: with real loaders, workers and sockets."""
+"""The reason given for a reader's waits is the disturbance that caused them: with real loaders, workers and sockets."""
 
 import logging
 import os

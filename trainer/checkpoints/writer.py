@@ -1,4 +1,4 @@
-"""A thread that writes checkpoints while training goes on.
+"""A thread that writes checkpoints while training continues.
 
     main thread     begin: snapshot    steps ...           decide    steps ...            settle
     writer thread                      history, file: written, synced    renamed, pruned, best

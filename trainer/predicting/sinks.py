@@ -104,7 +104,7 @@ def csv_file(path: Path, vocabulary: Vocabulary, top: int, labelled: bool) -> Si
 
 
 class Sinks:
-    """Several outputs in a `with` block: one that fails is closed, and the others go on."""
+    """Several outputs in a `with` block: one that fails is closed, and the others continue."""
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._open = list(sinks)

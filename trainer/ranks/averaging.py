@@ -1,4 +1,4 @@
-"""Sums of gradients over parts and ranks, while backward goes on.
+"""Sums of gradients over parts and ranks, during the backward pass.
 
     compute stream   gradients of a bucket; `ready`
     comm stream      waits for `ready`; to each rank its stretch of every rank's gradients; their sum in a fixed tree;

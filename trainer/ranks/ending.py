@@ -30,7 +30,7 @@ class Ending:
 
     @property
     def is_worth_a_restart(self) -> bool:
-        """True for a kill, a crash and a lost connection: an error that was told would come again."""
+        """True for a kill, a crash and a lost connection: a reported error would recur."""
         return self.exit_code < 0 or (self.exit_code == 1 and (self.lost_another or not self.words))
 
     def __str__(self) -> str:

@@ -113,7 +113,7 @@ def _spec(command: Sequence[str], asked: Launch) -> WorkerSpec:
 
 
 def _own_address(rendezvous: str | None) -> str | None:
-    """The address by which this host reaches the rendezvous; None if that tells nothing."""
+    """The address by which this host reaches the rendezvous; None if unknown."""
     if rendezvous is None:
         return _LOCAL
     host, _, port = rendezvous.rpartition(":")

@@ -32,7 +32,7 @@ def die_with_launcher() -> None:
 def is_told_by_launcher(error: BaseException, words: str) -> bool:
     """Report the error that ends this rank, if it is one; True if the launcher shows it.
 
-    The file is torch's, so that torchrun, too, tells the first error of all.
+    The file is torch's, so that torchrun, too, shows the first error.
     """
     if not is_rank() or not (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         return False

@@ -1,4 +1,4 @@
-"""Of a dataset's training images: the components of their colours, and one image under many augmentations."""
+"""Colour components of a dataset's training images, and one image under many augmentations."""
 
 from dataclasses import dataclass
 

@@ -52,7 +52,7 @@ def row_of(place: int, run: History, reach: float, *, training: bool) -> Row:
 
 
 def environment(run: History) -> list[tuple[str, str]]:
-    """What metrics.jsonl tells of a run's latest start; fields it lacks are left out."""
+    """A run's latest start, from metrics.jsonl; fields it lacks are left out."""
     start, dataset, init = run.start, run.dataset, table(run.start, "init")
     versions = ", ".join(f"{name} {version}" for name, version in table(start, "versions").items())
     devices = start.get("devices")

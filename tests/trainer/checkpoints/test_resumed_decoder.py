@@ -1,4 +1,4 @@
-"""A run goes on with any decoder that makes the same pixels, whatever its name and however old the checkpoint."""
+"""A run resumes with any decoder that makes the same pixels, whatever its name and however old the checkpoint."""
 
 from dataclasses import replace
 

@@ -75,7 +75,7 @@ def narrow(recipe: Recipe) -> Recipe:
 
 
 def small(recipe: Recipe) -> Recipe:
-    """Narrow, and of pictures so small that the last maps are one pixel: a step takes milliseconds."""
+    """Narrow, and of images so small that the last maps are one pixel: a step takes milliseconds."""
     return replace(narrow(recipe), input_size=67, crop=67)
 
 
@@ -207,7 +207,7 @@ def assert_less_the_mean(x: Tensor, pictures: list[npt.NDArray[np.uint8]], facto
 
 @BOTH
 def test_colour_noise_has_a_hundredth_of_the_pixels_covariance(recipe: Recipe, packed: Path) -> None:
-    """Components are scaled by their standard deviations: by their variances, they would swamp the picture."""
+    """Components are scaled by their standard deviations: by their variances, they would swamp the image."""
     with Dataset(packed / "train.lmdb") as data:
         pixels = np.concatenate([decode(data.read(record)[1]).reshape(-1, 3) for record in range(data.records)])
         offsets = sampler.draws_at(training_data(recipe).spec, data.colour, 0, 0, 100_000).offset

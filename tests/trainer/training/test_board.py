@@ -65,7 +65,7 @@ def memory() -> MemoryLoader:
 
 @pytest.fixture(scope="module")
 def trained(memory: MemoryLoader, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The last checkpoint of a run with --tensorboard on `memory`'s pictures."""
+    """The last checkpoint of a run with --tensorboard on `memory`'s images."""
     with pytest.MonkeyPatch.context() as patch:
         return train_with(patch, memory, tmp_path_factory.mktemp("trained"))(tensorboard=True).checkpoint
 

@@ -1,4 +1,4 @@
-"""Nothing is saved, and nothing called the best, that does not compute numbers; and the way back is told."""
+"""Weights that compute NaN or infinity are neither saved nor called the best; the error says how to continue."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Pictures of filters, and sheets of pictures."""
+"""Images of filters, and sheets of images."""
 
 import numpy as np
 from hypothesis import given

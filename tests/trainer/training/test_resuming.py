@@ -1,4 +1,4 @@
-"""The command line that a stopped run tells."""
+"""The command line, printed by a stopped run, that resumes it."""
 
 import shlex
 from dataclasses import fields

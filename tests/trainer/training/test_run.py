@@ -1,4 +1,4 @@
-"""Whole runs of a tiny net on drawn pictures: what they leave behind, how they stop and go on."""
+"""Whole runs of a tiny net on drawn images: what they leave behind, how they stop and resume."""
 
 import functools
 import os
