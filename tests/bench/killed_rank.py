@@ -1,9 +1,9 @@
 """A rank of two is killed, or stopped, again and again at random moments of training, beside an undisturbed run.
 
-Run: python tests/bench/killed_rank.py [--times 20] [--signal KILL|STOP] [--seed 0]
+Run: python tests/bench/killed_rank.py [--times 20] [--signal KILL|STOP] [--rank-timeout 8] [--seed 0]
 
 Prints the seconds from the signal to the next logged step, median and largest; exit code 1 if weights or metrics
-differ. With STOP `--rank-timeout` is 8 s, and the agent waits 30 s more before it kills.
+differ. A rank that stops is noticed after --rank-timeout seconds, and killed after 30 more.
 """
 
 import argparse
@@ -81,14 +81,16 @@ class Run:
         return same and next(told) == next(told)
 
 
-def strike_again_and_again(folder: Path, times: int, number: signal.Signals, rng: random.Random) -> bool:
+def strike_again_and_again(
+    folder: Path, times: int, number: signal.Signals, rank_timeout_s: int, rng: random.Random
+) -> bool:
     packing: list[str | Path] = ["--demo", folder / "data", "--demo-train", str(RECORDS), "--demo-val", "40"]
     subprocess.run([BIN / "alexnet-pack", *packing], check=True, capture_output=True)
     epochs = 1 + times * BETWEEN // (RECORDS // BATCH)
     with LoaderProcess(folder / "data", folder) as loader:
         undisturbed = Run(folder / "undisturbed", loader, epochs)
         undisturbed.finish()
-        timeout = ["--rank-timeout", "8"] if number == signal.SIGSTOP else []
+        timeout = ["--rank-timeout", str(rank_timeout_s)] if number == signal.SIGSTOP else []
         struck = Run(folder / "struck", loader, epochs, "--ranks", "2", "--restarts", str(times), *timeout)
         seconds = list[float]()
         for strike in range(times):
@@ -110,11 +112,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--signal", choices=["KILL", "STOP"], default="KILL")
+    parser.add_argument("--rank-timeout", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         number = signal.Signals[f"SIG{given.signal}"]
-        if not strike_again_and_again(Path(folder), given.times, number, random.Random(given.seed)):
+        if not strike_again_and_again(Path(folder), given.times, number, given.rank_timeout, random.Random(given.seed)):
             sys.exit(1)
 
 

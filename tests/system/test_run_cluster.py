@@ -47,6 +47,8 @@ def test_two_beside_each_other_train_to_the_end_to_the_same_bits_though_the_serv
     killed, undisturbed = clusters("killed", *epochs, *TRIAL), clusters("undisturbed", *encrypted, *epochs, *TRIAL)
     (undisturbed.run / "report.html").mkdir(parents=True)  # where its report would be
     killed.train()
+    undisturbed.train()
+    assert (killed.run / "loader.endpoint").read_text() != (undisturbed.run / "loader.endpoint").read_text()
     for kill in range(1, KILLS + 1):
         wait_until(lambda kill=kill: killed.steps() >= kill * between)  # type: ignore[misc]
         os.kill(killed.service(), signal.SIGKILL)
@@ -61,7 +63,6 @@ def test_two_beside_each_other_train_to_the_end_to_the_same_bits_though_the_serv
     assert "Confusions" in (killed.run / "report.html").read_text()
     assert (killed.run / "loader.log").read_text().count("was ended by SIGKILL; it is started again") == KILLS
     assert final_weights(killed.run) == final_weights(undisturbed.run)
-    assert (killed.run / "loader.endpoint").read_text() != (undisturbed.run / "loader.endpoint").read_text()
 
 
 def test_a_killed_loader_ends_the_trainer_after_it_has_saved(clusters: Callable[..., Cluster]) -> None:

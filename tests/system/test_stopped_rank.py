@@ -13,4 +13,4 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
 def test_the_others_notice_it_and_all_restart_to_the_same_bits(signal: str) -> None:
     script = ROOT / "tests/bench/killed_rank.py"
-    subprocess.run([sys.executable, script, "--times", "3", "--signal", signal], check=True)
+    subprocess.run([sys.executable, script, "--times", "2", "--signal", signal, "--rank-timeout", "60"], check=True)

@@ -56,7 +56,7 @@ def test_a_resume_that_is_stopped_before_its_first_step_leaves_the_checkpoint_as
         os.kill(os.getpid(), signal.SIGTERM)
 
     loader.on_ask = stop
-    assert train(resume=True, rate=0.5).checkpoint == saved
+    assert train(resume=True, rate=0.5, stopped_by=signal.SIGTERM).checkpoint == saved
     assert saved.read_bytes() == before
 
 

@@ -122,7 +122,6 @@ def test_no_rank_outlives_its_launcher_and_the_next_deletes_its_files(
     told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (temporary := tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trainer.ranks.launcher"])
     launcher = context.Process(target=start_in, args=(temporary, told, "0:wait", "1:wait"))
@@ -135,6 +134,7 @@ def test_no_rank_outlives_its_launcher_and_the_next_deletes_its_files(
     assert len(ranks) == 2
     assert "saved" not in told.read_text()
     (left,) = temporary.glob("alexnet-ranks-*")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     os.utime(left, (0, 0))
     assert start(told) == 0
     assert not any(temporary.glob("alexnet-ranks-*"))
