@@ -59,9 +59,9 @@ class PaperWorker:
         link.send(end, link.Ready())
 
     def hear(self) -> None:
-        """Take in what was sent, and begin to write."""
+        """Take in what was sent, up to a fill, and begin to write. A worker does one thing after the other."""
         with contextlib.suppress(BlockingIOError):
-            while (received := link.receive(self._end)) is not None:
+            while self.fill is None and (received := link.receive(self._end)) is not None:
                 message, fd = received
                 if isinstance(message, link.Attach):
                     assert fd is not None
