@@ -44,7 +44,8 @@ for name in [name for name in os.environ if re.match(f"ALEXNET_({_COMMANDS})_", 
 # Processes that run side by side would spin for each other's cores between two operations of torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# No test fails because a machine is slow. In CI the examples are the same each time; elsewhere new ones are looked for.
+# No test fails because a machine is slow. In CI the examples are the same each time, but for the modules that a process
+# has imported, from which Hypothesis takes constants; elsewhere new ones are looked for.
 settings.register_profile(
     "any machine",
     deadline=None,

@@ -108,7 +108,11 @@ class FloodGuard:
     @staticmethod
     def _watch_next(peer: Peer, gone: TcpConnection) -> None:
         """Reset a connection that ZeroMQ dialled anew and the client does not know."""
-        for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            descriptors = [*map(int, os.listdir("/proc/self/fd"))]
+        except OSError:  # no descriptor is free: at the next look
+            return
+        for fd in descriptors:
             found = TcpConnection.of(fd) if received(fd) > UNASKED_BYTES else None
             if found is not None and found.theirs == gone.theirs and found.ours not in FloodGuard._known:
                 peer.flooded = reset(fd)

@@ -5,9 +5,9 @@ import re
 import shlex
 import shutil
 import signal
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -41,16 +41,9 @@ class Shared:
         self.service, self.folder = service, folder
         (folder / "recipe.toml").write_text(to_toml(RECIPE))
 
-    def begin(
-        self,
-        name: str,
-        ranks: int,
-        *options: str,
-        own: dict[int, Sequence[str]] | None = None,
-        restarted: int | None = None,
-    ) -> Ranks:
+    def begin(self, name: str, ranks: int, *options: str, **given: Any) -> Ranks:
         begun = ("--recipe", self.folder / "recipe.toml", "--parts", str(PARTS), "--digest", "on")
-        return self._start(name, ranks, *begun, *options, own=own, restarted=restarted)
+        return self._start(name, ranks, *begun, *options, **given)
 
     def launch(self, name: str, *options: str) -> LaunchedRanks:
         begun = ("--recipe", self.folder / "recipe.toml", "--parts", str(PARTS), "--digest", "on", "--ranks", "2")
@@ -60,17 +53,10 @@ class Shared:
     def resume(self, name: str, ranks: int, *options: str) -> Ranks:
         return self._start(name, ranks, "--resume", *options)
 
-    def _start(
-        self,
-        name: str,
-        ranks: int,
-        *options: str | Path,
-        own: dict[int, Sequence[str]] | None = None,
-        restarted: int | None = None,
-    ) -> Ranks:
-        own = dict.fromkeys(range(ranks), ("--loader", self.service.endpoint)) | (own or {})
+    def _start(self, name: str, ranks: int, *options: str | Path, **given: Any) -> Ranks:
+        given["own"] = dict.fromkeys(range(ranks), ("--loader", self.service.endpoint)) | given.get("own", {})
         places = ("--cpu", "--run", self.folder / name, "--log-steps", "1")
-        return Ranks(self.folder, ranks, *places, *options, own=own, restarted=restarted)
+        return Ranks(self.folder, ranks, *places, *options, **given)
 
     def copied(self, name: str, to: str) -> str:
         shutil.copytree(self.folder / name, self.folder / to)

@@ -28,24 +28,20 @@ class GlobalStep:
         if self._averaging is None:
             return self._net.train_step(inputs, labels, step=step).view(1, 2)
         spans = self._division.spans(self._rank, whole)
-        rows = [self._part(inputs, labels, step, whole, start, end) for start, end in spans]
+        own = spans[0][0]
+        rows = [
+            self._part(_cut(inputs, start - own, end - own), labels[start - own : end - own], step, start, whole)
+            for start, end in spans
+        ]
         self._averaging.finish()
         with self._streams.on(self._streams.current(self._net.loss_device)):
             return torch.stack(rows)
 
-    def _part(self, inputs: Pixels, labels: Tensor, step: int, whole: int, start: int, end: int) -> Tensor:
+    def _part(self, inputs: Pixels, labels: Tensor, step: int, first: int, whole: int) -> Tensor:
         assert self._averaging is not None
-        if start == end:
+        if not len(labels):
             return self._empty_part()
-        first = self._division.spans(self._rank, whole)[0][0]
-        told = self._net.train_step(
-            _cut(inputs, start - first, end - first),
-            labels[start - first : end - first],
-            step=step,
-            first=start,
-            whole=whole,
-            keep=self._averaging.begin,
-        )
+        told = self._net.train_step(inputs, labels, step=step, first=first, whole=whole, keep=self._averaging.begin)
         return self._copy(told)
 
     def _copy(self, told: Tensor) -> Tensor:
