@@ -18,7 +18,7 @@ anything is built from it.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from dataclasses import fields as fields_of
 from typing import Any, ClassVar
 
@@ -208,10 +208,15 @@ class Bye(Message):
 _KINDS: dict[str, type[Message]] = {
     kind.kind: kind for kind in (Hello, Welcome, Ticket, BatchReply, Fault, AskNames, NamesReply, Ping, Pong, Bye)
 }
+_FIELDS = {  # names and checks
+    kind: [(of.name, of.metadata["check"]) for of in fields_of(message)]  # type: ignore[arg-type]
+    for kind, message in _KINDS.items()
+}
 
 
 def encode(message: Message) -> bytes:
-    header: bytes = msgpack.packb([VERSION, message.kind, *astuple(message)])  # type: ignore[call-overload]
+    values = [getattr(message, name) for name, _ in _FIELDS[message.kind]]
+    header: bytes = msgpack.packb([VERSION, message.kind, *values])
     return header
 
 
@@ -256,12 +261,12 @@ def _build(kind: Any, values: list[Any], payloads: int) -> Message:
     message_type = _KINDS.get(kind) if type(kind) is str else None
     if message_type is None:
         raise WireError("unknown kind of message")
-    expected = fields_of(message_type)  # type: ignore[arg-type]
+    expected = _FIELDS[kind]
     if len(values) != len(expected):
         raise WireError(f"{kind} has {len(expected)} fields, not {len(values)}")
-    for value, of in zip(values, expected, strict=True):
-        if not of.metadata["check"](value):
-            raise WireError(f"{kind}: field {of.name} is of the wrong type or out of range")
+    for value, (name, is_valid) in zip(values, expected, strict=True):
+        if not is_valid(value):
+            raise WireError(f"{kind}: field {name} is of the wrong type or out of range")
     message = message_type(*values)
     if payloads != message.payloads:
         raise WireError(f"{kind} carries {message.payloads} payload frames, not {payloads}")

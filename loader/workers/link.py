@@ -167,7 +167,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(other: socket.socket, message: Message, fd: int | None = None) -> None:
     """Raises OSError if the other side is gone."""
-    packed = msgpack.packb([message.kind, *astuple(message)])
+    packed = msgpack.packb([message.kind, *_fields(message)], default=_fields)
     if fd is None:
         other.send(packed)
     else:
@@ -184,6 +184,10 @@ def receive(other: socket.socket) -> tuple[Message, int | None] | None:
         return None
     kind, *values = msgpack.unpackb(packed)
     return _KINDS[kind](*map(_revived, values)), (fds[0] if fds else None)
+
+
+def _fields(of: Message | StreamSpec) -> list[Any]:
+    return [getattr(of, name) for name in of.__match_args__]  # a tenth of the time that astuple takes
 
 
 def _revived(value: Any) -> Any:
