@@ -35,7 +35,7 @@ from .stream_sessions import TRANSPORTS, Transport
 log = logging.getLogger(__name__)
 
 PING_S = 0.5  # between two PINGs to a host that does not respond
-TICK_S = 0.05  # between two looks for late tickets
+TICK_MS = 50  # between two looks for late tickets
 IO_THREADS = 4  # that decrypt, each for some of the hosts; left to itself ZeroMQ may give all to one
 MESSAGES_AT_ONCE = 1000  # drained per host and poll, so a chatty host cannot starve the caller
 
@@ -142,9 +142,8 @@ class LoaderClient:
         raise LoaderError("a LoaderClient cannot be pickled or copied: open one in the process that reads")
 
     def wait(self, wait: Wait) -> None:
-        """Take in messages once, for up to TICK_S, and ping unresponsive hosts. Raises LoaderTimeout in the end."""
-        connected = self._poll()
-        self.hear()
+        """Take in messages once, for up to TICK_MS, and ping unresponsive hosts. Raises LoaderTimeout in the end."""
+        connected = self._hear(TICK_MS)
         if self._hosts and all(host.refusal for host in self._hosts):
             raise LoaderRefused("; ".join(f"{host.endpoint} refuses: {host.refusal}" for host in self._hosts))
         now = time.monotonic()
@@ -155,26 +154,30 @@ class LoaderClient:
             host.note_silence(now)
         wait.check(self._hosts, self._patience_s)
 
-    def _poll(self) -> list[Host]:
+    def hear(self) -> None:
+        """Take in what has come."""
+        self._hear(0)
+
+    def _hear(self, wait_ms: int) -> list[Host]:
+        """Wait for messages, and take them in; returns hosts to which a connection stands again."""
         poller = zmq.Poller()
         for host in self._hosts:
             host.register(poller)
-        events = dict(poller.poll(int(TICK_S * 1000)))
-        return [host for host in self._hosts if host.can_send(events)]
-
-    def hear(self) -> None:
+        events = dict(poller.poll(wait_ms))
+        connected = [host for host in self._hosts if host.can_send(events)]
         self._owner.refuse_closed()
         for number in [number for number, stream in self._streams.items() if stream.closed]:
             del self._streams[number]
         self._follow_file()
         for host in self._hosts:
-            if host.watch():
+            if host.watch(events):
                 log.warning("%s refuses: %s", host.endpoint, host.refusal)
-            for _ in range(MESSAGES_AT_ONCE):
+            for _ in range(MESSAGES_AT_ONCE if host.can_receive(events) else 0):
                 if (frames := host.receive()) is None:
                     break
                 host.note_heard(time.monotonic())
                 self._take_in(host, frames)
+        return connected
 
     def _follow_file(self) -> None:
         try:

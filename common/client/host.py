@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 import zmq
 
@@ -18,6 +19,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before a host that refused is di
 _NOTE_S = 0.5  # between two questions to the kernel
 _DIALS_S = 0.5  # a lost connection that ZeroMQ does not dial again within this, it never will
 SILENT_S = 1.0  # after this long without a PONG, the host's tickets are reassigned
+_IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)
+
+Events = Mapping[object, int]  # of a poll, by socket
 
 
 class Host:
@@ -119,13 +123,16 @@ class Host:
         poller.register(self._end.socket, zmq.POLLIN | zmq.POLLOUT if missing else zmq.POLLIN)
         poller.register(self._end.monitor, zmq.POLLIN)
 
-    def can_send(self, events: "dict[object, int]") -> bool:
-        return bool(events.get(self._end.socket, 0) & zmq.POLLOUT)
+    def can_send(self, events: Events) -> bool:
+        return bool(events.get(self._end.socket, 0) & _OUT)
 
-    def watch(self) -> bool:
+    def can_receive(self, events: Events) -> bool:
+        return bool(events.get(self._end.socket, 0) & _IN)
+
+    def watch(self, events: Events) -> bool:
         """Take in connection events, dial a refused host again after a pause; True if newly refused."""
         before = self.refusal
-        for event in self._end.events():
+        for event in self._end.events() if self._end.monitor in events else ():
             if event.kind == zmq.EVENT_CONNECTED:
                 self._connected(event.value)
             elif event.kind == zmq.EVENT_DISCONNECTED:

@@ -37,10 +37,6 @@ class _HostState:
         return 0 if self.silent else self.credit - len(self.in_flight) - len(self.held)
 
     @property
-    def precedence(self) -> tuple[bool, bool, int]:
-        return self.credit_left > 0, self.by_slab, self.credit_left
-
-    @property
     def can_take_retry(self) -> bool:
         return not self.silent and len(self.in_flight) < self.credit
 
@@ -109,9 +105,10 @@ class Window:
         if self._retries:
             return self._request_retry(now)
         self._pass_over_empty()
-        host = max(self._hosts, key=lambda host: self._hosts[host].precedence, default=None)
-        if host is None or self._hosts[host].credit_left < 1 or self._next is None or not self._next.count:
+        able = {host: left for host, state in self._hosts.items() if (left := state.credit_left) > 0}
+        if not able or self._next is None or not self._next.count:
             return None
+        host = max(able, key=lambda host: (self._hosts[host].by_slab, able[host]))
         request = self._advance(self._next)
         self.requested_last = request.number
         self._hedges_left += HEDGE_SHARE
