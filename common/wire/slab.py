@@ -137,8 +137,10 @@ class SlotBatch:
         self.notes["bad_record"][index], self.notes["reason"][index] = bad_record, reason.encode(errors="replace")
 
     def replaced(self, first: int) -> list[Replaced]:
-        places = np.flatnonzero(self.notes["reason"] != b"").tolist()
+        reasons = self.notes["reason"].tolist()
+        places = [at for at, reason in enumerate(reasons) if reason]
         longest = _REASONS_BYTES // max(1, len(places))
-        bad_records, reasons = self.notes["bad_record"].tolist(), self.notes["reason"].tolist()
-        texts = [reasons[at][:longest].decode(errors="replace") for at in places]
-        return [Replaced(first + at, bad_records[at], text) for at, text in zip(places, texts, strict=True)]
+        return [
+            Replaced(first + at, int(self.notes["bad_record"][at]), reasons[at][:longest].decode(errors="replace"))
+            for at in places
+        ]

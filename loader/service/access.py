@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Set
 from pathlib import Path
 
 import zmq
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _REQUESTS = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
 _REREAD_S = 0.5  # between two looks for keys that were taken away
+_MEASURE_S = 0.01  # between two looks at the memory in use, which take longer than to answer a ticket
 _LOOK_S = 0.05  # between two looks at the connections, unless memory grows by _GROWN_BYTES
 _GROWN_BYTES = 1 << 22
 _ROOM_BYTES = 24 << 20  # for all clients together; beyond, nobody new is admitted
@@ -86,7 +87,7 @@ class Access:
         self._failed: ConnectionEvent | None = None
         self._log_limit = RateLimiter()
         self.refused = 0
-        self._reread = self._looked = self._unsettled = time.monotonic()
+        self._reread = self._looked = self._measured = self._unsettled = time.monotonic()
 
     @property
     def sockets(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
@@ -99,26 +100,35 @@ class Access:
     def close(self) -> None:
         self._requests.close(linger=0)
 
-    def hear(self, streaming: Callable[[], Container[bytes]], emptied: bool) -> bool:
+    def hear(self, ready: Set[object], streaming: Callable[[], Container[bytes]], emptied: bool) -> bool:
         """Answer ZeroMQ's questions and take in its events. Return True if a connection has ended.
 
-        `streaming` gives the identities of clients with an open stream.
+        `ready` are the sockets that can be read; `streaming` gives the identities of clients with an open stream.
         """
-        ended = [self._take_in(event) for event in self._end.events()]  # first: an address is known while it lasts
-        in_use = bytes_in_use()
+        ended = False
+        if not ready.isdisjoint(self.sockets):
+            for event in self._end.events():  # first: an address is known while it lasts
+                ended |= self._take_in(event)
+            while self._requests.poll(0):
+                self._questions.append(self._requests.recv_multipart())
+        unknown = emptied and self._least is None
+        if self._questions or unknown or time.monotonic() - self._measured > _MEASURE_S:
+            self._measure(streaming, emptied)
+        return ended
+
+    def _measure(self, streaming: Callable[[], Container[bytes]], emptied: bool) -> None:
+        """Look at the memory in use, and answer questions if it allows."""
+        self._measured, in_use = time.monotonic(), bytes_in_use()
         if emptied:
             self._least = in_use if self._least is None else min(self._least, in_use)
         if time.monotonic() - self._looked > _LOOK_S or in_use - self._looked_bytes > _GROWN_BYTES:
             in_use = self._look(streaming(), in_use)
-        while self._requests.poll(0):
-            self._questions.append(self._requests.recv_multipart())
         while self._questions and in_use - self._calm_bytes <= _ROOM_BYTES:
             self._answer(self._questions.popleft())
             in_use = bytes_in_use()
         if self._allowed is not None and time.monotonic() - self._reread > _REREAD_S:
             self._reread = time.monotonic()
             self._allowed.read_if_changed()
-        return any(ended)
 
     def _look(self, streaming: Container[bytes], in_use: int) -> int:
         grown, least = in_use - self._looked_bytes > _GROWN_BYTES, self._least

@@ -4,7 +4,7 @@ A batch is decoded once for all companions that wait for it, and copied for thos
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from common.cli.log import RateLimiter
 from common.wire import messages
@@ -84,7 +84,7 @@ class Dispatcher:
             else:
                 self._fill(worker, job, shelf)
 
-    def take_in(self, ready: set[int]) -> None:
+    def take_in(self, ready: Container[object]) -> None:
         self._verifications.look()
         for worker in [worker for worker in self._pool.workers if worker.fileno() in ready]:
             if (outcome := self._pool.receive(worker)) is not None:

@@ -87,9 +87,10 @@ class Service:
                 self._pool.end_stopped()
             if signal.SIGHUP in came:
                 on_hangup()
-            if self._access.hear(lambda: self._sessions.clients, self._inbox.emptied):
+            if self._access.hear(ready, lambda: self._sessions.clients, self._inbox.emptied):
                 self._probed = min(self._probed, time.monotonic() - PROBE_S + _SOON_S)
-            self._hear_clients()
+            if self._router in ready or not self._inbox.emptied:
+                self._hear_clients()
             self._names.answer()
             self._dispatcher.take_in(ready)
             for pid in self._pool.end_hung():
@@ -118,7 +119,8 @@ class Service:
 
     # Waiting and hearing
 
-    def _wait(self, wakeup_fd: int) -> set[int]:
+    def _wait(self, wakeup_fd: int) -> set[object]:
+        """Wait for sockets and file descriptors to be readable; returns those that are."""
         if self._polled != self._pool.workers:
             self._polled = list(self._pool.workers)
             self._poller = zmq.Poller()
@@ -129,7 +131,7 @@ class Service:
                 self._poller.register(fd, zmq.POLLIN)
         soon_ms = 0 if self._names.waiting else _SOON_MS if self._dispatcher.starved else _IDLE_MS
         events = self._poller.poll(soon_ms)
-        return {source for source, _ in events if isinstance(source, int)}
+        return {source for source, _ in events}
 
     def _hear_clients(self) -> None:
         for request in self._inbox.requests():

@@ -35,7 +35,7 @@ class Door:
         questions, monitor = self._access.sockets
         questions.poll(1)
         monitor.poll(1)
-        self._access.hear(frozenset, emptied=False)
+        self._access.hear({questions, monitor}, frozenset, emptied=False)
         return True
 
     def asked(self) -> bool:
