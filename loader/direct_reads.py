@@ -41,11 +41,12 @@ class DirectReads:
         place = self._places.of_record(record) if self._places is not None else None
         if place is None:
             return None
-        with contextlib.suppress(OSError):
-            value = os.pread(self._file.fd, place[1], place[0])
-            if len(value) == place[1] >= HEAD.size:
-                return value
-        return None
+        offset, length = place
+        try:
+            value = os.pread(self._file.fd, length, offset)
+        except OSError:
+            return None
+        return value if len(value) == length >= HEAD.size else None
 
     @functools.cached_property
     def _stays_in_memory(self) -> bool:

@@ -83,7 +83,7 @@ class SystemCodec:
     def decode(self, jpeg: bytes, out: Rgb) -> None:
         height, width, _ = out.shape
         handle = self._calls.tjInitDecompress()
-        target = (out.ctypes.data, width, 3 * width, height, turbojpeg.TJPF_RGB)
+        target = (out.__array_interface__["data"][0], width, 3 * width, height, turbojpeg.TJPF_RGB)
         status = self._calls.tjDecompress2(handle, jpeg, len(jpeg), *target, turbojpeg.TJFLAG_STOPONWARNING)
         self._finish(handle, status)
 

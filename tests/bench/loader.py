@@ -13,7 +13,8 @@ to one process. Rounds of all rows alternate; figures are medians, with the lowe
     curve         the same, encrypted
     many          this loader by slab, with eight times the workers
     scraped       by slab, with --metrics, scraped 5 times a second; at the end an epoch is counted
-    first-epoch   by slab, while decoded images are kept (--decoded-gib)
+    first-epoch   by slab, a service's first epoch from HELLO to its end, nothing kept
+    keeping       the same, while decoded images are kept (--decoded-gib)
     kept          later epochs, every image kept
     half-kept     later epochs, half of the images kept
     kept-frames   later epochs over tcp, every image kept
@@ -78,7 +79,8 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "curve": lambda setting: Ours(setting, "frames", encrypted=True),
     "many": lambda setting: Ours(setting, "slab", lend=True, workers=8 * setting.workers),
     "scraped": Scraped,
-    "first-epoch": FirstEpoch,
+    "first-epoch": partial(FirstEpoch, keep=False),
+    "keeping": partial(FirstEpoch, keep=True),
     "kept": lambda setting: Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib, epochs=1),
     "half-kept": lambda setting: Ours(setting, "slab", lend=True, decoded_gib=setting.decoded_gib / 2, epochs=1),
     "kept-frames": lambda setting: Ours(setting, "frames", decoded_gib=setting.decoded_gib, epochs=1),

@@ -52,7 +52,7 @@ class AlignedScratch(Scratch):
 class PassesOfNumpy:
     """SaturatingNoise for bytes that wrap: clip so that the sum stays within 0..255, then add."""
 
-    def __init__(self, offset: Floats) -> None:
+    def __init__(self, offset: Floats, _shape: tuple[int, ...]) -> None:
         shift = np.clip(np.rint(offset), -255, 255).astype(np.int16)
         self._falls, self._rises = np.any(shift < 0, axis=1), np.any(shift > 0, axis=1)
         self._low = np.tile(np.maximum(-shift, 0).astype(np.uint8), contenders.CROP)
