@@ -32,6 +32,8 @@ Send = Callable[[bytes, messages.Message, Payload | None], Tracker | None]  # to
 
 
 class Dispatcher:
+    """Hands tickets to the `pool`; of a split for which `keeps_all` is true no disk is asked for records."""
+
     def __init__(
         self,
         pool: WorkerPool,
@@ -40,11 +42,13 @@ class Dispatcher:
         log_limit: RateLimiter,
         counts: Counts | None = None,
         verifications: Verifications | None = None,
+        keeps_all: Callable[[str], bool] = lambda split: False,
     ) -> None:
         self._pool, self._sessions, self._send, self._log_limit = pool, sessions, send, log_limit
         self._corrupt = CorruptRecords()
         self._counts = counts or Counts()
         self._verifications = verifications or Verifications({}, lambda split: None)
+        self._keeps_all = keeps_all
         self._queue, self._companions = TicketQueue(), sessions.companions
 
     @property
@@ -105,7 +109,8 @@ class Dispatcher:
 
     def _read_ahead(self, worker: WorkerProcess, session: Session) -> None:
         """Let a worker ask the disk for what is due, before it waits for any of it."""
-        for positions in session.ahead.take(_AHEAD_PER_FILL * session.batch_size):
+        due = session.ahead.take(_AHEAD_PER_FILL * session.batch_size)
+        for positions in due if not self._keeps_all(session.spec.split) else ():
             self._pool.expect(worker, link.Expect(session.spec, *positions))
 
     def _copy(self, worker: WorkerProcess, job: Job, shelf: Shelf, source: link.Place) -> None:

@@ -34,7 +34,9 @@ class Keeper:
         self._margin = spare_margin() if margin is None else margin
         self._look_at_s, self._growing = 0.0, True
         self._withdrawal: Withdrawal | None = None
-        total = sum(dataset.records for dataset in datasets.values())
+        self._records = {split: dataset.records for split, dataset in datasets.items()}
+        self._held: dict[str, int] = {}  # images, at the last look
+        total = sum(self._records.values())
         images = min(limit // IMAGE_BYTES, total)
         self.kept: dict[str, KeptImages] = {}
         self._allowed = dict.fromkeys(datasets, 0)  # records whose memory workers may take
@@ -51,6 +53,10 @@ class Keeper:
                 f"{images:,}", f"{total:,}", images * IMAGE_BYTES / 2**30,
             )  # fmt: skip
         self.look()
+
+    def keeps_all(self, split: str) -> bool:
+        """Return True if no image of the split had to be decoded any more when this last looked."""
+        return self._held.get(split) == self._records[split]
 
     def look(self, fills: Collection[Task] = ()) -> None:
         """Allow or stop growth, or give memory back; `fills` are what workers are busy with."""
@@ -75,7 +81,8 @@ class Keeper:
             self._withdrawal = None
 
     def _grow(self, spare: int) -> None:
-        if all(kept.held == kept.records for kept in self.kept.values()):
+        self._held = {split: kept.held for split, kept in self.kept.items()}
+        if all(self._held[split] == kept.records for split, kept in self.kept.items()):
             return
         promised = sum(max(0, self._allowed[split] * IMAGE_BYTES - kept.taken) for split, kept in self.kept.items())
         growing = spare > promised
@@ -92,7 +99,7 @@ class Keeper:
 
     def _begin_to_give_back(self, lacking: int) -> Withdrawal | None:
         """Give back the same share of each split; None if no image is kept."""
-        held = {split: kept.held for split, kept in self.kept.items()}
+        held, self._held = {split: kept.held for split, kept in self.kept.items()}, {}
         total = sum(held.values())
         images = min(-(-lacking // IMAGE_BYTES), total)
         if not images:

@@ -1,5 +1,6 @@
 """Resource limits of this host or container: memory, cores, open files."""
 
+import functools
 import os
 import resource
 from typing import NamedTuple
@@ -16,12 +17,17 @@ _RESERVE, _MARGIN = 8, 32  # one part of so many of the memory
 
 def spare_memory() -> int:
     """Bytes available beyond an eighth of the memory; may be negative."""
-    return available_memory() - memory_size() // _RESERVE
+    return available_memory() - _reserve()
 
 
 def spare_margin() -> int:
     """Bytes of spare memory that decoded images are not to take: another program that takes them costs none."""
     return memory_size() // _MARGIN
+
+
+@functools.cache
+def _reserve() -> int:
+    return memory_size() // _RESERVE
 
 
 def usable_cores() -> int:

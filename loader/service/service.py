@@ -67,7 +67,9 @@ class Service:
         self._inbox, self._log_limit, self._welcomes = Inbox(router), RateLimiter(), Welcomes()
         self._sessions = Sessions(datasets, memory, self._ended, pool.forget)
         self._verifications = Verifications(datasets, pool.hand_over_anew)
-        self._dispatcher = Dispatcher(pool, self._sessions, self._send, self._log_limit, counts, self._verifications)
+        self._dispatcher = Dispatcher(
+            pool, self._sessions, self._send, self._log_limit, counts, self._verifications, keeper.keeps_all
+        )
         self._names = NameAnswers(self._sessions, self._send)
         self._probed = time.monotonic()
         self._poller, self._polled = zmq.Poller(), list[WorkerProcess]()
@@ -120,7 +122,6 @@ class Service:
     # Waiting and hearing
 
     def _wait(self, wakeup_fd: int) -> set[object]:
-        """Wait for sockets and file descriptors to be readable; returns those that are."""
         if self._polled != self._pool.workers:
             self._polled = list(self._pool.workers)
             self._poller = zmq.Poller()
@@ -130,8 +131,7 @@ class Service:
             for fd in (wakeup_fd, *(worker.fileno() for worker in self._polled)):
                 self._poller.register(fd, zmq.POLLIN)
         soon_ms = 0 if self._names.waiting else _SOON_MS if self._dispatcher.starved else _IDLE_MS
-        events = self._poller.poll(soon_ms)
-        return {source for source, _ in events}
+        return {source for source, _ in self._poller.poll(soon_ms)}
 
     def _hear_clients(self) -> None:
         for request in self._inbox.requests():

@@ -1,11 +1,11 @@
 """Soft state of one client stream; losing it costs a retry."""
 
 import functools
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import zmq
 
 from common.errors import LoaderError
@@ -20,6 +20,7 @@ from loader.workers.link import Place
 # Beyond the credit: batches that the client keeps, and the last one it read, acknowledged by its next ticket; or slots
 # that a socket still reads although the client has its batch.
 SPARE_SLOTS = 1 + KEPT
+_NUMBER = struct.Struct("<I")
 
 Address = tuple[bytes, bytes]  # a client's identity, a stream's id
 Key = tuple[int, int, int]  # epoch, first position and count of a batch
@@ -115,7 +116,7 @@ class Session:
     def settle(self, ticket: messages.Ticket) -> list[Job]:
         """End the lent and queued jobs that a ticket acknowledges; returns the queued ones."""
         self._oldest = max(self._oldest, ticket.oldest)
-        self._done = set((np.frombuffer(ticket.done, "<u4").astype(np.int64) + ticket.oldest).tolist())
+        self._done = {ticket.oldest + after for (after,) in _NUMBER.iter_unpack(ticket.done)}
         done = [job for job in self.jobs.values() if self.is_done(job.ticket.number)]
         queued = [job for job in done if job.slot is None]
         for job in queued + [job for job in done if job.reply is not None]:

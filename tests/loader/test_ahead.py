@@ -1,9 +1,13 @@
 """Reading ahead of a stream: each position once, within bounds, and nothing that another host may serve."""
 
+from contextlib import closing
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.service.ahead import MOST_BYTES, SURE, Ahead, Positions
+from tests.support.paper_clients import COUNT, PaperService
 
 RECORD_BYTES = MOST_BYTES // 100  # so 100 records ahead at most
 
@@ -80,3 +84,11 @@ def test_tickets_that_no_worker_was_given_are_not_remembered_for_ever() -> None:
     for first in range(0, 10**6, 200):
         ahead.came(0, first, 100)
     assert len(ahead.take(10**6)) <= 64
+
+
+@pytest.mark.parametrize("kept", [(), ("train",)])
+def test_a_split_whose_images_are_all_kept_is_not_read_ahead(kept: tuple[str, ...]) -> None:
+    with closing(PaperService(kept=kept)) as service:
+        service.ask(service.open())
+        assert sum(expected.count for expected in service.pool.expected) == (0 if kept else COUNT)
+        assert len(service.fills) == 1

@@ -138,8 +138,10 @@ def test_memory_is_given_back_once_the_fills_that_may_use_it_have_ended(
 
         spare[0] = 0
         assert look(old) == (True, 150, True)
+        assert keeper.keeps_all("train")
         spare[0] = -50 * IMAGE_BYTES
         assert look(old) == (False, 100, True)
+        assert not keeper.keeps_all("train")
         assert look(old, late) == (False, 100, True)  # the old fill may read images, and write them
         kept.publish(149, 0)
         assert look(late, new) == (False, 100, True)  # these may have seen that flag
@@ -153,6 +155,9 @@ def test_memory_is_given_back_once_the_fills_that_may_use_it_have_ended(
         filled(filler)
         filler.publish()
         assert kept.held == 150
+        assert not keeper.keeps_all("train")
+        keeper.look()
+        assert keeper.keeps_all("train")
     assert "memory is short: 0.00916 GiB of decoded images are given back" in caplog.messages
 
 

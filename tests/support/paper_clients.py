@@ -61,13 +61,15 @@ class PaperReader:
 
 
 class PaperService:
-    """One service with room for `sessions` slabs in all."""
+    """One service with room for `sessions` slabs in all, which keeps the images of `kept` splits decoded."""
 
-    def __init__(self, workers: int = 2, sessions: int = 10) -> None:
+    def __init__(self, workers: int = 2, sessions: int = 10, kept: tuple[str, ...] = ()) -> None:
         self.pool, self.readers = PaperPool(workers), dict[bytes, PaperReader]()
         limits = MemoryLimits(SESSION_BYTES, SESSION_BYTES * sessions)
         self.sessions = Sessions({"train": DATASET}, limits, self._ended, self.pool.forget)
-        self.dispatcher = Dispatcher(self.pool, self.sessions, self._send, RateLimiter())
+        self.dispatcher = Dispatcher(
+            self.pool, self.sessions, self._send, RateLimiter(), keeps_all=lambda split: split in kept
+        )
         self.fills: list[link.Task] = []  # given to workers so far
         self._opened = 0
         self.hear()

@@ -112,11 +112,12 @@ def mark(first: int) -> int:
 
 
 class PaperPool(WorkerPool):
-    """A pool of `PaperWorker`s: `staffed` by file descriptor of the service's end."""
+    """A pool of `PaperWorker`s: `staffed` by file descriptor of the service's end; `expected` of the disk so far."""
 
     def __init__(self, count: int) -> None:
         super().__init__({}, "", count, timeout_s=60)
         self.staffed: dict[int, PaperWorker] = {}
+        self.expected: list[link.Expect] = []
         self.staff()
 
     def _spawn(self, place: int) -> WorkerProcess:
@@ -127,6 +128,10 @@ class PaperPool(WorkerPool):
     def hear(self) -> None:
         for worker in self.staffed.values():
             worker.hear()
+
+    def expect(self, worker: WorkerProcess, expected: link.Expect) -> None:
+        self.expected.append(expected)
+        super().expect(worker, expected)
 
     def heard_from(self) -> set[int]:
         """File descriptors of the workers that have told something."""
