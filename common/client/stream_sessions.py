@@ -70,7 +70,7 @@ class HostSession:
             raise WireError("BATCH: its slot is of a slab that was closed")
         if slot_bytes(spec, count) > self.slab.size:
             raise WireError(f"BATCH: {count} images are more than a slot holds")
-        return self.slab.batch(reply.slot, spec, count).pixels
+        return self.slab.pixels(reply.slot, spec, count)
 
     def close(self) -> None:
         if self.slab is not None:

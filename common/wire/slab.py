@@ -89,6 +89,11 @@ class Slab:
     def nonce(self) -> bytes:
         return self._memory[:NONCE_BYTES]
 
+    def pixels(self, slot: int, spec: StreamSpec, count: int) -> memoryview:
+        """As `SlotBatch.pixels`."""
+        start = _PAGE + slot * self.size + _HEAD
+        return memoryview(self._memory)[start : start + count * spec.image_bytes]
+
     def batch(self, slot: int, spec: StreamSpec, count: int) -> "SlotBatch":
         start = _PAGE + slot * self.size
         return SlotBatch(memoryview(self._memory)[start : start + self.size], spec, count, _HEAD)

@@ -127,6 +127,7 @@ class Dispatcher:
         jobs = [job, *(each for other in others if (each := self._queue.take_along(other, job.key)) is not None)]
         places = [each.session.begin(each) for each in jobs]
         slabs = {each.session.slab_number: each.session.slab for each in jobs}
+        assert job.batch is not None
         job.batch.begin()
         may_come = any(other.latest < job.key for other in others)
         if shelf is not None and may_come and (place := shelf.reserve(job.key)) is not None:
@@ -179,11 +180,13 @@ class Dispatcher:
         session = self._sessions.of_slab(slab)
         if isinstance(outcome, Finished) or isinstance(outcome.fill, link.Copy) or session is None:
             return None
-        return session.in_slot(slot).batch.in_progress_record()
+        batch = session.in_slot(slot).batch
+        return batch.in_progress_record() if batch is not None else None
 
     def _answer(self, job: Job, task: link.Task, filled: link.Filled, *, is_first: bool) -> None:
         session, ticket, batch = job.session, job.ticket, job.batch
         assert job.slot is not None
+        assert batch is not None
         reply = messages.BatchReply(
             number=ticket.number,
             stream=ticket.stream,

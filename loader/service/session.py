@@ -43,6 +43,7 @@ class Job:
     starved_us   time that the stream had been without a free slot when the ticket came
     waited_us    for a worker, and for a slot
     crashes      the record in progress at each crash
+    batch        views of its slot
     """
 
     session: "Session"
@@ -52,18 +53,13 @@ class Job:
     slot: int | None = None
     waited_us: tuple[int, int] = (0, 0)
     crashes: list[int | None] = field(default_factory=list)
+    batch: SlotBatch | None = None
     tracker: Tracker | None = None
     reply: messages.BatchReply | None = None
 
     @property
     def key(self) -> Key:
         return self.ticket.epoch, self.ticket.first, self.ticket.count
-
-    @property
-    def batch(self) -> SlotBatch:
-        """Views of its slot."""
-        assert self.slot is not None
-        return self.session.slab.batch(self.slot, self.session.spec, self.ticket.count)
 
 
 @dataclass(eq=False)
@@ -134,6 +130,7 @@ class Session:
         for_slot_us = self._starved(now_us) - job.starved_us
         job.waited_us = now_us - job.came_us - for_slot_us, for_slot_us
         job.slot = self._free.pop()
+        job.batch = self.slab.batch(job.slot, self.spec, job.ticket.count)
         if not self._free:
             self._starved_since_us = now_us
         return Place(self.slab_number, job.slot)
@@ -146,7 +143,7 @@ class Session:
             now_us = self.now_us()
             self._starved_us, self._starved_since_us = self._starved(now_us), None
             self._free.append(job.slot)
-            job.slot = None
+            job.slot = job.batch = None
 
     def end(self, job: Job) -> None:
         self.release(job)
