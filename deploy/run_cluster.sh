@@ -163,7 +163,7 @@ write_report() {
 
 end_on_signal() {
     take_down
-    fail $((128 + $(kill -l "$signal"))) "stopped by SIG$signal; go on with --resume --run $run"
+    fail $((128 + $(kill -l "$signal"))) "stopped by SIG$signal; continue with --resume --run $run"
 }
 
 end_on_loader() {

@@ -90,7 +90,7 @@ def seconds(work: Callable[[list[bytes]], None], files: list[bytes]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pack's rate an image and core, beside Pillow's.")
-    parser.add_argument("folder", nargs="?", type=Path, help="photos, found at any depth; made where not given")
+    parser.add_argument("folder", nargs="?", type=Path, help="photos, found at any depth; made if not given")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     found = sorted(arguments.folder.rglob("*.[jJ][pP]*[gG]"))[:1000] if arguments.folder else []

@@ -101,7 +101,7 @@ def test_ctrl_c_saves_and_resume_goes_on_until_sigusr1(clusters: Callable[..., C
     os.killpg(cluster.process.pid, signal.SIGINT)
     code, last = cluster.end()
     assert code == 128 + signal.SIGINT
-    assert f"stopped by SIGINT; go on with --resume --run {cluster.run}" in last
+    assert f"stopped by SIGINT; continue with --resume --run {cluster.run}" in last
     assert alive(processes) == family(cluster.run) == []
 
     saved = max(cluster.run.glob("checkpoint-*"))
@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_resume_goes_on_until_sigusr1(clusters: Callable[..., C
     os.kill(resumed.process.pid, signal.SIGUSR1)  # as a batch system does before the time limit
     code, last = resumed.end()
     assert code == 128 + signal.SIGUSR1, resumed.output.read_text()
-    assert f"stopped by SIGUSR1; go on with --resume --run {cluster.run}" in last
+    assert f"stopped by SIGUSR1; continue with --resume --run {cluster.run}" in last
     assert max(cluster.run.glob("checkpoint-*")) >= saved
     assert family(cluster.run) == []
 

@@ -122,7 +122,7 @@ _path = click.Path(path_type=Path)
     default=TrainOptions.nodes,
     help="Machines; each is given the same command, and --run on a shared disk.",
 )
-@_ranks("--rendezvous", metavar="HOST:PORT", help="Where the nodes meet: any free port of one of them.")
+@_ranks("--rendezvous", metavar="HOST:PORT", help="Meeting point of the nodes: any free port of one of them.")
 @_ranks("--run-id", show_default="alexnet", help="Name of this start, the same on all nodes.")
 @_ranks(
     "--gpus-per-rank",
