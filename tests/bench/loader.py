@@ -4,7 +4,8 @@
 
 PHOTOS is what alexnet-pack takes: train/<class>/*, or a .tar of it; generated images without it. All read the same
 10,000 records of 256x256, quality 90, and deliver batches of 128 x 227 x 227 x 3 bytes, cropped, flipped and coloured,
-to one process. Rounds of all rows alternate; figures are medians, with the lowest and highest.
+to one process. Rounds of all rows alternate; figures are medians, with the lowest and highest. Shares of the limit are
+of that measured just before and after the row, for a machine's speed may jump.
 
     limit         libjpeg-turbo alone, as many processes as workers
     slab          this loader, pixels through shared memory, lent as to its own trainer: batches(lend=True)
@@ -122,48 +123,54 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         data = photos.packed_records(given.data, Path(folder), given.records)
         rows = rows_of(names, Setting(data, Path(folder), given.records, given.workers, stack))
-        rates = measure(rows, given.rounds, given.seconds)
-        report(rates, [name for name in names if name not in rows])
+        rates, limits = measure(rows, given.rounds, given.seconds)
+        report(rates, limits, [name for name in names if name not in rows])
         for name, row in rows.items():
             if isinstance(row, Ours):
                 sys.stdout.write(f"{name}: {row.told()}\n")
         if given.json:
-            setting = {name: getattr(given, name) for name in ("workers", "records", "seconds", "rounds")}
-            figures = {name: figures_of(rates, name, row) for name, row in rows.items()}
-            given.json.write_text(json.dumps({"setting": setting, "rows": figures}, indent=1) + "\n")
+            written = {name: getattr(given, name) for name in ("workers", "records", "seconds", "rounds")}
+            figures = {name: figures_of(rates[name], limits[name], row) for name, row in rows.items()}
+            given.json.write_text(json.dumps({"setting": written, "rows": figures}, indent=1) + "\n")
 
 
-def measure(rows: dict[str, Row], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Images a second of each row in each round."""
-    rates: dict[str, list[float]] = {name: [] for name in rows}
+Rates = dict[str, list[float]]  # images a second of each row in each round
+
+
+def measure(rows: dict[str, Row], rounds: int, seconds: float) -> tuple[Rates, Rates]:
+    """The rates, and the limit beside each."""
+    rates: Rates = {name: [] for name in rows}
+    limits: Rates = {name: [] for name in rows}
     for number in range(rounds):
+        before = rows["limit"].run(seconds / 2)
         for name, row in rows.items():
-            rates[name].append(row.run(seconds))
+            rate = row.run(seconds)
+            after = rows["limit"].run(seconds / 2)
+            rates[name].append(rate)
+            limits[name].append((before + after) / 2)
+            before = after
         done = ", ".join(f"{name} {of[-1]:.0f}" for name, of in rates.items())
         sys.stdout.write(f"round {number + 1}: {done}\n")
         sys.stdout.flush()
-    return rates
+    return rates, limits
 
 
-def share(rates: dict[str, list[float]], name: str, other: str) -> float:
-    """Median over the rounds of a row's rate by another's."""
-    return statistics.median(a / b for a, b in zip(rates[name], rates[other], strict=True))
+def shares(of: list[float], others: list[float]) -> list[float]:
+    return [rate / other for rate, other in zip(of, others, strict=True)]
 
 
-def figures_of(rates: dict[str, list[float]], name: str, row: Row) -> dict[str, object]:
-    of_limit = [rate / limit for rate, limit in zip(rates[name], rates["limit"], strict=True)]
-    cpu_us = row.cpu_us if isinstance(row, Ours) else None
-    return {"images_s": rates[name], "of_limit": of_limit, "cpu_us": cpu_us}
+def figures_of(of: list[float], limits: list[float], row: Row) -> dict[str, object]:
+    return {"images_s": of, "of_limit": shares(of, limits), "cpu_us": row.cpu_us if isinstance(row, Ours) else None}
 
 
-def report(rates: dict[str, list[float]], missing: list[str]) -> None:
-    bases = [base for base in ("limit", "torch") if base in rates]
-    heads = "".join(f"{f'of {base}':>9}" for base in bases)
-    sys.stdout.write(f"{'':14}{'images/s':>10}  {'lowest..highest':<18}{heads}\n")
+def report(rates: Rates, limits: Rates, missing: list[str]) -> None:
+    sys.stdout.write(f"{'':14}{'images/s':>10}  {'lowest..highest':<18}{'of limit':>9}  {'':<14}{'of torch':>8}\n")
     for name, of in rates.items():
-        shares = "".join(f"{share(rates, name, base):>9.2f}" for base in bases)
-        spread = f"{min(of):.0f}..{max(of):.0f}"
-        sys.stdout.write(f"{name:14}{statistics.median(of):>10.0f}  {spread:<18}{shares}\n")
+        of_limit = shares(of, limits[name])
+        of_torch = f"{statistics.median(shares(of, rates['torch'])):>8.2f}" if "torch" in rates else ""
+        spread, share_spread = f"{min(of):.0f}..{max(of):.0f}", f"{min(of_limit):.2f}..{max(of_limit):.2f}"
+        rate, share = statistics.median(of), statistics.median(of_limit)
+        sys.stdout.write(f"{name:14}{rate:>10.0f}  {spread:<18}{share:>9.2f}  {share_spread:<14}{of_torch}\n")
     if missing:
         sys.stdout.write(f"not installed, or failed above: {', '.join(missing)}\n")
 
