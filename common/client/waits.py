@@ -10,7 +10,8 @@ A wait covers the end of a lifetime; what lies before was hidden behind the read
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from operator import attrgetter
 
 from ..wire.fields import StageTimes
 from .batch import Batch, Timeline
@@ -35,13 +36,16 @@ class Waits:
 
     @property
     def total(self) -> int:
-        return sum(astuple(self))
+        return sum(_times(self))
 
     def __add__(self, other: "Waits") -> "Waits":
-        return Waits(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Waits(*(a + b for a, b in zip(_times(self), _times(other), strict=True)))
 
     def __sub__(self, other: "Waits") -> "Waits":
-        return Waits(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Waits(*(a - b for a, b in zip(_times(self), _times(other), strict=True)))
+
+
+_times = attrgetter(*Waits.__match_args__)  # astuple would copy each deeply, for every batch
 
 
 class WaitClock:

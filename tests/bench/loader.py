@@ -129,9 +129,9 @@ def main() -> None:
             if isinstance(row, Ours):
                 sys.stdout.write(f"{name}: {row.told()}\n")
         if given.json:
-            written = {name: getattr(given, name) for name in ("workers", "records", "seconds", "rounds")}
+            setting = {name: getattr(given, name) for name in ("workers", "records", "seconds", "rounds")}
             figures = {name: figures_of(rates[name], limits[name], row) for name, row in rows.items()}
-            given.json.write_text(json.dumps({"setting": written, "rows": figures}, indent=1) + "\n")
+            given.json.write_text(json.dumps({"setting": setting, "rows": figures}, indent=1) + "\n")
 
 
 Rates = dict[str, list[float]]  # images a second of each row in each round

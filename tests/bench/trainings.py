@@ -27,31 +27,15 @@ def training(checkout: Path, data: Path, options: list[str]) -> list[dict[str, A
     programs = checkout / ".venv/bin"
     with tempfile.TemporaryDirectory() as name:
         ready, run = Path(name) / "ready", Path(name) / "run"
-        serve: list[str | Path] = [
-            programs / "alexnet-loader",
-            "--data",
-            data,
-            "--bind",
-            ANY_PORT,
-            "--ready-file",
-            ready,
-        ]
-        loader = subprocess.Popen(serve, stderr=subprocess.DEVNULL)
+        serve = ["--data", str(data), "--bind", ANY_PORT, "--ready-file", str(ready)]
+        loader = subprocess.Popen([programs / "alexnet-loader", *serve], stderr=subprocess.DEVNULL)
         try:
             wait_for("the loader", lambda: (ready.exists() and ready.read_text()) or loader.poll() is not None)
-            places: list[str | Path] = [
-                "--loader",
-                ready.read_text().split()[0],
-                "--run",
-                run,
-                "--cpu",
-                "--log-steps",
-                "5",
-            ]
+            places = ["--loader", ready.read_text().split()[0], "--run", str(run), "--cpu", "--log-steps", "5"]
             subprocess.run([programs / "alexnet-trainer", *places, *options], check=True, capture_output=True)
         finally:
             loader.terminate()
-            loader.wait()
+            loader.wait(60)
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         return [line for line in lines if line["kind"] == "step"]
 
