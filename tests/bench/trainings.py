@@ -26,11 +26,14 @@ def training(checkout: Path, data: Path, options: list[str]) -> list[dict[str, A
     """The lines that it logged of its steps."""
     programs = checkout / ".venv/bin"
     with tempfile.TemporaryDirectory() as name:
-        ready, run = Path(name) / "ready", Path(name) / "run"
+        ready, run, log = (Path(name) / part for part in ("ready", "run", "loader.log"))
         serve = ["--data", str(data), "--bind", ANY_PORT, "--ready-file", str(ready)]
-        loader = subprocess.Popen([programs / "alexnet-loader", *serve], stderr=subprocess.DEVNULL)
+        with log.open("w") as errors:
+            loader = subprocess.Popen([programs / "alexnet-loader", *serve], stderr=errors)
         try:
             wait_for("the loader", lambda: (ready.exists() and ready.read_text()) or loader.poll() is not None)
+            if not ready.exists():
+                sys.exit(log.read_text())
             places = ["--loader", ready.read_text().split()[0], "--run", str(run), "--cpu", "--log-steps", "5"]
             subprocess.run([programs / "alexnet-trainer", *places, *options], check=True, capture_output=True)
         finally:
